@@ -1,0 +1,43 @@
+# make run: install into .venv and run the main job on the embedded data.  make test: install and pass all tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CORES ?= all
+
+.PHONY: run test lint format schema lock clean
+
+run: $(VENV)/.installed
+	$(BIN)/snakemake --cores $(CORES)
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: $(VENV)/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+# After a change of the configuration's models.
+schema: $(VENV)/.installed
+	PYTHONPATH=workflow/scripts $(BIN)/python -c "from foldvote.config import write_schema; write_schema('config/schema.json')"
+
+# After a change of pyproject.toml. One file for Linux x86-64 and aarch64 and macOS arm64, Python 3.11 to 3.13.
+lock:
+	uv pip compile --universal --python-version 3.11 --all-extras --no-header pyproject.toml -o requirements.lock
+
+# The lock holds every package with its version, so nothing is left to resolve: pip installs just these.
+$(VENV)/.installed: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "foldvote needs Python 3.11 to 3.13; say which one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements.lock
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis

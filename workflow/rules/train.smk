@@ -1,0 +1,38 @@
+"""One network a model and fold.
+
+Reads the packed training images and the split; writes train/model=<m>/fold=<k>/ and a timing. The state that an
+interrupted training goes on from lies in resume/, which is no output: Snakemake deletes outputs of failed jobs.
+"""
+
+
+rule train:
+    """Train the network of one fold."""
+    input:
+        pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+        folds="<results>/folds/folds.parquet",
+        certificate="<results>/folds/certificate.json",
+        classes="<results>/data/classes.json",
+        pretrained=lambda w: recipe(w).pretrained or [],
+    output:
+        weights="<results>/train/model={model}/fold={fold}/model.safetensors",
+        last="<results>/train/model={model}/fold={fold}/last.safetensors",
+        sidecar="<results>/train/model={model}/fold={fold}/model.json",
+        history="<results>/train/model={model}/fold={fold}/history.parquet",
+        timing="<results>/timings/train/model={model}/fold={fold}.json",
+    log:
+        "<logs>/train/model={model}/fold={fold}.log",
+    benchmark:
+        "<benchmarks>/train/model={model}/fold={fold}.tsv"
+    retries: 2
+    conda:
+        "../../envs/foldvote.yaml"
+    threads: training_threads()
+    resources:
+        gpu=1 if GPUS else 0,
+    params:
+        recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
+        seed=CONFIG.seed,
+        resume=f"{CONFIG.results}/resume/model={{model}}/fold={{fold}}",
+        code=digest("train.py"),
+    script:
+        "../scripts/train.py"

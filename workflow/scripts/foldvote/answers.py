@@ -1,0 +1,104 @@
+"""Answers as they stand in a CSV, by id: class codes or class names, never `13.0`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldvote.errors import refuse_all
+from foldvote.textfiles import read_csv
+
+Answer = Literal["code", "name"]
+MOST_NAMED = 5
+
+
+def answer_texts(codes: Iterable[int], classes: Sequence[str], answer: Answer) -> list[str]:
+    """Class codes as the texts that are handed in: `7` for `code`, the class name for `name`."""
+    return [str(int(code)) if answer == "code" else classes[int(code)] for code in codes]
+
+
+def answer_codes(texts: Iterable[str], classes: Sequence[str], answer: Answer) -> npt.NDArray[np.int64]:
+    """The codes of answers, -1 for a text that is no answer: int64 array of shape (rows,).
+
+    Only the exact form counts: `13.0`, `013`, ` 13` and `+13` are no codes.
+    """
+    names = answer_texts(range(len(classes)), classes, answer)
+    known = {name: code for code, name in enumerate(names)}
+    return np.array([known.get(text, -1) for text in texts], dtype=np.int64)
+
+
+def answer_faults(
+    path: str | Path, frame: pd.DataFrame, column: str, classes: Sequence[str], answer: Answer
+) -> list[str]:
+    """A line for the answers in `column` that are none, with the row numbers (the first row below the header is 2)."""
+    wrong = np.flatnonzero(answer_codes(frame[column], classes, answer) < 0)
+    if not len(wrong):
+        return []
+    shown = named(f"{frame[column].iloc[row]!r} in row {row + 2}" for row in wrong)
+    rule = f"a whole number from 0 to {len(classes) - 1}" if answer == "code" else "a class name of data/classes.json"
+    return [f"{path}: column {column}: {len(wrong)} answers are not {rule}, written exactly so: {shown}; correct them"]
+
+
+def id_faults(
+    path: str | Path, ids: Sequence[str], expected: Sequence[str], source: str | Path, remedy: str = ""
+) -> list[str]:
+    """Lines for ids that are doubled, missing or surplus in `path` against those of `source`; the order is free.
+
+    `remedy` says what to do; without it: keep once, add, remove.
+    """
+    faults = []
+    counted = pd.Series(list(ids), dtype="object").value_counts(sort=False)
+    doubled = counted.index[counted > 1]
+    missing = pd.Index(list(expected), dtype="object").difference(counted.index)
+    surplus = counted.index.difference(pd.Index(list(expected), dtype="object"))
+    for names, what, usual in (
+        (sorted(doubled), "ids stand twice or more", "keep each once"),
+        (missing, f"ids of {source} are missing", "add them"),
+        (surplus, f"ids are not in {source}", "remove them"),
+    ):
+        if len(names):
+            faults.append(f"{path}: {len(names)} {what}: {named(names)}; {remedy or usual}")
+    return faults
+
+
+def read_answers(
+    path: str | Path,
+    ids: Sequence[str],
+    source: str | Path,
+    classes: Sequence[str],
+    *,
+    id_column: str = "ImageID",
+    answer_column: str = "ans",
+    answer: Answer = "code",
+) -> npt.NDArray[np.int64]:
+    """The true codes of some images, joined by id.
+
+    Args:
+        path: CSV with a row for each of `ids`, in any order.
+        ids: the images, in the order wanted.
+        source: where the ids come from, for messages.
+        classes: class names in the order of their codes.
+        id_column: column of the ids.
+        answer_column: column of the answers.
+        answer: whether these are codes or class names.
+
+    Returns:
+        int64 array of shape (len(ids),).
+
+    Raises:
+        Refusal: if an id is missing, doubled or surplus, or an answer is no class; all faults at once.
+    """
+    frame = read_csv(path, required=[id_column, answer_column])
+    faults = id_faults(path, frame[id_column].tolist(), ids, source)
+    refuse_all(faults + answer_faults(path, frame, answer_column, classes, answer))
+    codes = answer_codes(frame[answer_column], classes, answer)
+    return codes[pd.Index(frame[id_column]).get_indexer(pd.Index(list(ids)))]
+
+
+def named(names: Iterable[str]) -> str:
+    """Up to five names, and dots where there are more."""
+    told = [str(name) for name in names]
+    return ", ".join(told[:MOST_NAMED]) + (", ..." if len(told) > MOST_NAMED else "")

@@ -1,0 +1,93 @@
+"""All that depends on the device: which one, which precision, which memory layout. CPU and CUDA take one path."""
+
+import os
+from dataclasses import dataclass
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by deterministic cuBLAS, read when CUDA starts
+
+import torch
+from torch import nn
+
+from foldvote.config import Recipe
+from foldvote.errors import Refusal
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where and how a network runs.
+
+    Attributes:
+        device: cpu or cuda.
+        dtype: of matrix products and convolutions; float32 switches autocast off.
+        layout: memory layout of images and weights.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    layout: torch.memory_format
+
+    @property
+    def name(self) -> str:
+        """What a person calls the device."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+
+    def autocast(self) -> torch.autocast:
+        """Context in which the forward pass runs."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Gradient scaler: does nothing unless the dtype is float16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device and layout."""
+        return model.to(self.device, memory_format=self.layout)
+
+    def images(self, batch: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+        """uint8 (batch, height, width, 3) to normalised float32 (batch, 3, height, width) on the device."""
+        moved = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return ((moved.float().div_(255) - mean) / std).contiguous(memory_format=self.layout)
+
+
+def choose_compute(recipe: Recipe, gpus: int, threads: int) -> Compute:
+    """Set this process up for a device and say how networks run on it.
+
+    Args:
+        recipe: for its precision and channels_last.
+        gpus: how many GPUs the job was granted; none, or none to be found, means CPU.
+        threads: CPU threads for one operation.
+
+    Raises:
+        Refusal: if the GPU is too old for this build of torch, or cannot do the precision asked for.
+    """
+    torch.set_num_threads(max(threads, 1))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    cuda = gpus > 0 and torch.cuda.is_available()
+    if cuda:
+        _check_age()
+    device = torch.device("cuda", 0) if cuda else torch.device("cpu")
+    last = recipe.channels_last if recipe.channels_last is not None else cuda
+    return Compute(device, _dtype(recipe.precision, cuda), torch.channels_last if last else torch.contiguous_format)
+
+
+def _dtype(precision: str, cuda: bool) -> torch.dtype:
+    if precision == "auto":
+        if not cuda:
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.get_device_capability(0) >= (8, 0) else torch.float16
+    if precision == "fp16" and not cuda:
+        raise Refusal("precision: fp16 needs a GPU; use precision: auto, bf16 or fp32 on a CPU")
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _check_age() -> None:
+    major, minor = torch.cuda.get_device_capability(0)
+    built = [
+        int(name.removeprefix("sm_").rstrip("af")) for name in torch.cuda.get_arch_list() if name.startswith("sm_")
+    ]
+    if built and major * 10 + minor < min(built):
+        raise Refusal(
+            f"{torch.cuda.get_device_name(0)} (compute {major}.{minor}) is too old for torch {torch.__version__} "
+            f"(built for {min(built) / 10:.1f} and up); install one built for CUDA 12.6, or use --resources gpu=0"
+        )

@@ -1,0 +1,489 @@
+"""The configuration: one YAML file, checked whole before anything runs.
+
+The models below are the reference of every key; `config/schema.json` is made from them. They import no torch:
+the Snakefile reads them at every start.
+"""
+
+import difflib
+import importlib.util
+import math
+import re
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from foldvote.errors import refuse_all
+from foldvote.yamlfile import load_yaml
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+Size = Annotated[
+    str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$", description="height x width in pixels, such as 128x96")
+]
+Roi = Annotated[
+    str,
+    Field(
+        pattern=r"^(none|centre-[1-9]\d{0,3}x[1-9]\d{0,3}|box-\d+-\d+-\d+-\d+)$",
+        description="cut out before the resize: none, centre-HxW, or box-LEFT-TOP-RIGHT-BOTTOM, in pixels",
+    ),
+]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys, NaN and infinity are faults."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, strict=False, use_attribute_docstrings=True
+    )
+
+
+class MaskbaseLayout(Section):
+    """The home task's folders: a table of persons, a folder of seven shots for each, a table of test images."""
+
+    layout: Literal["maskbase"]
+    train_table: str = "train/train.csv"
+    """Table of persons with columns id, gender, age, path; relative to data_root."""
+    train_images: str = "train/images"
+    """Folder that holds one folder a person."""
+    test_table: str | None = "eval/info.csv"
+    """Table of test images with a column ImageID, in the order of the submission; null when there is none."""
+    test_images: str = "eval/images"
+    """Folder of the test images."""
+    group_pattern: str = r"^(\d{6})"
+    """Regular expression on `id`; its first group names the person that must not be on both sides of a split."""
+    age_borders: tuple[int, int] = (30, 60)
+    """First age of the middle band and first age of the oldest band, in years."""
+
+
+class DemoLayout(MaskbaseLayout):
+    """Drawn faces in the home task's folders, made by the workflow itself under `results`."""
+
+    layout: Literal["demo"]  # type: ignore[assignment]
+    profiles: int = Field(default=60, ge=10, le=100_000)
+    """Persons to train on, seven pictures each."""
+    test_profiles: int = Field(default=20, ge=1, le=100_000)
+    """Persons to predict, seven pictures each."""
+    picture_size: Size = "256x192"
+    """Height x width of the drawn pictures."""
+
+
+class TableLayout(Section):
+    """Any images listed in a CSV or parquet table."""
+
+    layout: Literal["table"]
+    table: str
+    """The table, relative to data_root; paths inside it are relative to data_root as well."""
+    path: str = "path"
+    """Column with the image's path."""
+    id: str | None = None
+    """Column with a unique name of the image; null: its path."""
+    group: str = "group"
+    """Column with the group: what must not be on both sides of a split."""
+    label: str | None = "label"
+    """Column with the class name; null when the class is made up of `factors`."""
+    classes: list[str] | None = None
+    """Class names in the order of their codes; null: the sorted names found in the training rows."""
+    factors: dict[Name, list[str]] = {}
+    """Columns that make up the class and their levels in order; the class is their product in this order."""
+    split: str | None = None
+    """Column that says train or test; null: every row is for training."""
+
+    @model_validator(mode="after")
+    def _label_or_factors(self) -> "TableLayout":
+        if (self.label is None) == (not self.factors):
+            raise ValueError(
+                "give either label (a column) or factors (columns and levels), not both: set label: null with factors"
+            )
+        for name, levels in self.factors.items():
+            if len(levels) < 2 or len(set(levels)) != len(levels):
+                raise ValueError(f"factors.{name} needs at least two different levels")
+        return self
+
+
+class FoldersLayout(Section):
+    """One folder a class."""
+
+    layout: Literal["folders"]
+    train: str = "train"
+    """Folder with one folder a class, relative to data_root."""
+    test: str | None = None
+    """Folder of images to predict; null when there is none."""
+    classes: list[str] | None = None
+    """Class folders in the order of their codes; null: the sorted folder names."""
+    group_pattern: str
+    r"""Regular expression on the image's path below its class folder; its first group names the image's group.
+    `^(.*)$` makes every image its own group."""
+
+
+_LAYOUTS = {"demo": DemoLayout, "maskbase": MaskbaseLayout, "table": TableLayout, "folders": FoldersLayout}
+Layout = Annotated[DemoLayout | MaskbaseLayout | TableLayout | FoldersLayout, Field(discriminator="layout")]
+
+
+class Images(Section):
+    """What counts as a readable image."""
+
+    on_bad: Literal["error", "quarantine"] = "error"
+    """error: stop and list the bad images; quarantine: leave them out, listed in data/quarantine."""
+    formats: list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]] = ["JPEG", "PNG", "WEBP"]
+    """Formats that are accepted, by content and not by file name."""
+    tolerate_tail: bool = False
+    """Accept a JPEG that lacks no more than its end marker (flagged in the manifest)."""
+    animated: Literal["refuse", "first_frame"] = "refuse"
+    """What to do with an image of several frames."""
+    background: tuple[
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+    ] = (255, 255, 255)
+    """RGB colour put behind transparent pixels."""
+    min_side: int = Field(default=16, ge=1, le=10_000)
+    """Smallest accepted height and width in pixels."""
+    max_megapixels: float = Field(default=50, gt=0, le=1000)
+    """Largest accepted area, checked in the header before any pixel is decoded."""
+
+
+class Folds(Section):
+    """How groups are split."""
+
+    method: Literal["kfold", "holdout", "file"] = "kfold"
+    """kfold; holdout: one validation part only; file: your own folds."""
+    k: int = Field(default=5, ge=1, le=100)
+    """Number of folds."""
+    repeats: int = Field(default=1, ge=1, le=20)
+    """Independent K-fold splits; folds are numbered through, so two repeats of five give folds 0 to 9."""
+    fraction: float = Field(default=0.2, gt=0, le=0.5)
+    """Validation share of the groups, for holdout; rounded to one in n (0.2 is one in five)."""
+    file: str | None = None
+    """CSV or parquet table with columns group and fold (or image_id and fold), for method file."""
+    stratify: list[Name] | Literal["label"] = "label"
+    """What the folds are balanced on: the class, or a list of factors."""
+    on_rare: Literal["warn", "error"] = "warn"
+    """What to do when a stratum or class has fewer groups than folds."""
+    duplicates: Literal["merge", "error"] = "merge"
+    """Same bytes under two groups: merge makes them one group, error stops."""
+    near_duplicate_bits: int = Field(default=4, ge=0, le=16)
+    """Largest Hamming distance of two 64-bit perceptual hashes that is listed as a near-duplicate."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Folds":
+        if self.method == "kfold" and self.k == 1:
+            raise ValueError("k: 1 is no cross-validation; for a single validation part say method: holdout")
+        if self.method == "holdout" and "k" in self.model_fields_set and self.k != 1:
+            raise ValueError(f"method: holdout has one fold, k is {self.k}; set k: 1 or drop k")
+        if (self.method == "file") != (self.file is not None):
+            raise ValueError("method: file and file: <path> go together")
+        if self.method != "kfold" and self.repeats != 1:
+            raise ValueError(f"repeats: {self.repeats} needs method: kfold")
+        if self.count > 127:
+            raise ValueError(f"{self.k} folds x {self.repeats} repeats are more than 127 members")
+        return self
+
+    @property
+    def count(self) -> int:
+        """Number of members a model has: one a fold and repeat."""
+        return 1 if self.method == "holdout" else self.k * self.repeats
+
+
+class Augment(Section):
+    """Random changes to training images."""
+
+    hflip: Share = 0.5
+    """Chance of a left-right flip."""
+    crop: float = Field(default=0.15, ge=0, lt=1)
+    """Largest share of the area that a random crop may remove before it is scaled back."""
+    colour: Share = 0.2
+    """Strength of brightness, contrast and saturation changes."""
+
+
+class Recipe(Section):
+    """How one model is made and trained."""
+
+    net: str
+    """Any name known to timm."""
+    pretrained: str | None = None
+    """Local file of weights (.safetensors or .pth); null: from scratch."""
+    size: Size = "128x96"
+    roi: Roi = "none"
+    epochs: int = Field(default=10, ge=1, le=10_000)
+    """Passes over the training images."""
+    batch_size: int = Field(default=64, ge=2, le=65_536)
+    """Images in one optimizer step."""
+    lr: float = Field(default=1e-3, gt=0, le=10)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(default=0.05, ge=0, le=10)
+    """Decoupled weight decay of AdamW."""
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    """Linear warm-up before the cosine, in epochs."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the target spread over all classes, in training only."""
+    drop_rate: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the classifier."""
+    clip_norm: float | None = Field(default=5.0, gt=0)
+    """Largest gradient norm; null: no clipping."""
+    augment: Augment = Augment()
+    epoch: Literal["best", "last"] = "best"
+    """Which epoch predicts: the best by validation macro-F1, or the last."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 or fp16 on a GPU, whichever it does well, and fp32 on a CPU."""
+    channels_last: bool | None = None
+    """Memory layout; null: on a GPU only."""
+
+    @field_validator("net")
+    @classmethod
+    def _known_net(cls, net: str) -> str:
+        known = net_names()
+        if known and net.split(".")[0] not in known:
+            raise ValueError(f"timm knows no net {net!r}{_nearest(net, known)}")
+        return net
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0 and self.epochs > 1:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; lower it")
+        left_top_right_bottom = (
+            [int(part) for part in re.findall(r"\d+", self.roi)] if self.roi.startswith("box-") else []
+        )
+        if left_top_right_bottom:
+            left, top, right, bottom = left_top_right_bottom
+            if right <= left or bottom <= top:
+                raise ValueError(f"roi {self.roi} is empty: it must be box-LEFT-TOP-RIGHT-BOTTOM")
+        return self
+
+
+class Predict(Section):
+    """How members predict."""
+
+    views: list[Literal["identity", "hflip"]] = Field(default=["identity", "hflip"], min_length=1)
+    """Test-time transforms; their probabilities are averaged."""
+
+    @field_validator("views")
+    @classmethod
+    def _once_each(cls, views: list[str]) -> list[str]:
+        if len(set(views)) != len(views):
+            raise ValueError("a view stands twice; name each once")
+        return views
+
+
+class Submission(Section):
+    """The file that is handed in."""
+
+    sample: str | None = None
+    """Sample file whose ids, order and columns are kept, relative to data_root; null: the layout's own test table
+    (maskbase, demo) or every test image in the manifest's order."""
+    id_column: str = "ImageID"
+    """Column of the image ids."""
+    answer_column: str = "ans"
+    """Column of the answers."""
+    answer: Literal["code", "name"] = "code"
+    """Write the class as its code or as its name."""
+
+
+class Runtime(Section):
+    """Settings that change no result, so that changing them reruns nothing."""
+
+    workers: int | None = Field(default=None, ge=0, le=256)
+    """Processes that load images; null: as the threads of the job allow."""
+    predict_batch: int = Field(default=256, ge=1, le=65_536)
+    """Images in one batch of predictions."""
+    checkpoint_minutes: float = Field(default=5, gt=0)
+    """Longest time between two saves of the training state; each epoch's end saves as well."""
+
+
+class DataSettings(Section):
+    """Where the data lies and what it means: all that the data stages depend on."""
+
+    results: str = "results"
+    """Folder of everything that is made; two experiments live side by side in two folders."""
+    data_root: str | None = None
+    """Folder of the data; every path of `data` is relative to it. Not for the demo, which draws its own."""
+    data: Layout
+    corrections: str | None = None
+    """CSV of label corrections: id, field, from, to, source, certainty. Looked for here, then below data_root."""
+    corrections_certainty: list[str] = ["certain"]
+    """Which values of the column certainty are applied."""
+    images: Images = Images()
+
+    @property
+    def root(self) -> Path:
+        """The data folder; the demo's lies under results."""
+        return Path(self.results) / "demo" if self.data.layout == "demo" else Path(str(self.data_root))
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are images to predict and so a submission to write."""
+        data = self.data
+        if isinstance(data, TableLayout):
+            return data.split is not None
+        if isinstance(data, FoldersLayout):
+            return data.test is not None
+        return data.test_table is not None
+
+    def tables(self, split: str) -> list[Path]:
+        """The user's tables that a split (train or test) is read from; a folder of classes has none."""
+        data = self.data
+        if isinstance(data, TableLayout):
+            return [self.root / data.table]
+        if isinstance(data, MaskbaseLayout):
+            table = data.train_table if split == "train" else data.test_table
+            return [self.root / table] if table else []
+        return []
+
+    def for_split(self, split: str) -> dict[str, Any]:
+        """All that a manifest depends on, as plain JSON values: a test manifest not on the corrections."""
+        values = self.model_dump(mode="json", include=set(DataSettings.model_fields))
+        return values if split == "train" else values | {"corrections": None, "corrections_certainty": []}
+
+    @property
+    def corrections_path(self) -> Path | None:
+        """The corrections file, or None."""
+        return self.found(self.corrections)
+
+    def found(self, path: str | None) -> Path | None:
+        """A file of the user's: relative to the working directory if it is there, else below the data folder."""
+        if path is None:
+            return None
+        here = Path(path)
+        return here if self.data.layout != "demo" and (here.is_absolute() or here.exists()) else self.root / here
+
+    @model_validator(mode="after")
+    def _rooted(self) -> "DataSettings":
+        if self.data.layout == "demo" and self.data_root is not None:
+            raise ValueError(
+                "data_root is not used by data.layout: demo, which draws its own; set data.layout: maskbase"
+            )
+        if self.data.layout != "demo" and not self.data_root:
+            raise ValueError("data_root is missing: the folder of the data; add --config data_root=FOLDER")
+        if re.search(r"[<>{}*?\[\]]|^\s*$", self.results):
+            raise ValueError(f"results: {self.results!r} must be a plain folder name without <>{{}}*?[]")
+        return self
+
+
+class Config(DataSettings):
+    """The whole configuration of one experiment."""
+
+    seed: int = Field(default=42, ge=0, lt=2**53)
+    """Every random draw is a function of this number and of what it is for."""
+    answers: str | None = None
+    """CSV with the true answers of the test images, if you have them: only scored, never learnt from."""
+    folds: Folds = Folds()
+    models: dict[Name, Recipe] = Field(min_length=1)
+    """The models of the ensemble, by a name of your choice."""
+    predict: Predict = Predict()
+    submission: Submission = Submission()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _known_strata(self) -> "Config":
+        known = (
+            {"mask", "gender", "age"}
+            if isinstance(self.data, MaskbaseLayout)
+            else set(getattr(self.data, "factors", {}))
+        )
+        for name in self.folds.stratify if isinstance(self.folds.stratify, list) else []:
+            if name not in known:
+                raise ValueError(f"folds.stratify: no factor {name!r}{_nearest(name, known)}")
+        return self
+
+    @property
+    def sample_path(self) -> Path | None:
+        """The file whose ids and order the submission keeps: the user's, or the home task's test table."""
+        at_home = self.tables("test") if isinstance(self.data, MaskbaseLayout) else []
+        return self.found(self.submission.sample) or next(iter(at_home), None)
+
+    @property
+    def answers_path(self) -> Path | None:
+        """The true answers of the test images, or None."""
+        return self.found(self.answers) if self.has_test else None
+
+
+def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:
+    """Read and check a configuration file.
+
+    Args:
+        path: the YAML file.
+        overrides: values that replace those of the file, such as Snakemake's `--config`; sections merge by key.
+
+    Raises:
+        Refusal: every fault of the file at once, a line each.
+    """
+    return check_config(_merged(load_yaml(path), overrides or {}), str(path))
+
+
+def check_config(values: dict[str, Any], source: str = "config") -> Config:
+    """Check values that were already read.
+
+    Raises:
+        Refusal: every fault at once; an unknown key comes with the nearest known one.
+    """
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        refuse_all(_fault_line(source, fault) for fault in error.errors())
+        raise
+
+
+@cache
+def net_names() -> frozenset[str]:
+    """Names of timm's nets, read from its source text: importing timm would cost six seconds at every start."""
+    spec = importlib.util.find_spec("timm")
+    if spec is None or spec.origin is None:
+        return frozenset()
+    pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
+    sources = (Path(spec.origin).parent / "models").glob("*.py")
+    return frozenset(name for source in sources for name in pattern.findall(source.read_text(encoding="utf-8")))
+
+
+def parse_size(size: str) -> tuple[int, int]:
+    """`"128x96"` -> (128, 96): height and width in pixels."""
+    height, width = size.split("x")
+    return int(height), int(width)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = dict(base)
+    for key, value in over.items():
+        both[key] = _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return both
+
+
+def _nearest(word: str, known: Any) -> str:
+    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _fault_line(source: str, fault: Any) -> str:
+    place = [
+        part
+        for index, part in enumerate(fault["loc"])
+        if not (index == 1 and fault["loc"][0] == "data" and part in _LAYOUTS)
+    ]
+    where = ".".join(str(part) for part in place) or "the file"
+    if fault["type"] == "extra_forbidden":
+        return f"{source}: {where}: unknown key{_nearest(str(place[-1]), _known_keys(fault['loc'][:-1]))}"
+    if fault["type"] == "missing":
+        return f"{source}: {where}: missing; add it"
+    given = fault.get("input")
+    shown = "" if isinstance(given, dict) or fault["type"] == "value_error" else f" (it is {_short(given)})"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{source}: {where}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not a finite number"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _known_keys(place: tuple[Any, ...]) -> set[str]:
+    section: Any = Config
+    for index, part in enumerate(place):
+        if index == 1 and place[0] == "data":
+            section = _LAYOUTS[part]
+        elif index == 1 and place[0] == "models":
+            section = Recipe
+        elif isinstance(section, type) and part in getattr(section, "model_fields", {}):
+            section = section.model_fields[part].annotation
+    return set(getattr(section, "model_fields", {}))

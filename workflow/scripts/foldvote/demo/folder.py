@@ -1,0 +1,189 @@
+"""Writes the demo: the home task's folders and tables, with its quirks, full of drawn faces."""
+
+import csv
+import io
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from functools import partial
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from foldvote.config import parse_size
+from foldvote.console import track
+from foldvote.demo.faces import invent_person, invent_shot, invent_visit
+from foldvote.demo.portrait import paint
+from foldvote.demo.roster import RACE, WORN, Entry, corrections, enrol, extensions, picture_name
+from foldvote.errors import Refusal
+from foldvote.files import write_bytes, write_json
+from foldvote.labels import MASKS
+from foldvote.seeds import derive, generator
+
+MARK = ".foldvote-demo.json"  # says that a folder was made here and may be made again
+PIXELS_A_WORKER = 3_000_000  # below this a second process costs more than it gains
+JUNK = bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(96)  # the start of an AppleDouble file
+
+
+def draw_demo(
+    root: str | Path, profiles: int, test_profiles: int, picture_size: str, seed: int, workers: int | None = None
+) -> None:
+    """Draw the demo data below `root`; equal arguments give equal bytes, whatever `workers`.
+
+    Below `root` then lie train/train.csv, train/images/, eval/info.csv and eval/images/ as in the home task, and
+    besides eval_answers.csv (ImageID, ans) with the true classes of the test images and corrections.csv (id, field,
+    from, to, source, certainty) with the label errors that were planted in train.csv. A correction of the field
+    `shots` means that the two files named change places.
+
+    Args:
+        root: the folder; an earlier demo in it is replaced when the new one is complete.
+        profiles: rows of train.csv, seven pictures each; one in twenty is a second visit of an earlier person.
+        test_profiles: persons among the test images, seven pictures each.
+        picture_size: height x width in pixels, such as 256x192.
+        seed: what is drawn; person i is the same whatever the number of profiles.
+        workers: processes; None: one for each core, where there is enough to draw.
+
+    Raises:
+        Refusal: if `root` holds files that no demo has written, or cannot be written.
+    """
+    root = Path(root)
+    if not (root / MARK).is_file() and any(path.is_symlink() or not path.is_dir() for path in root.rglob("*")):
+        raise Refusal(f"{root}: holds files that the demo has not made; move them away or choose another `results`")
+    height, width = parse_size(picture_size)
+    fresh = root.with_name(f".{root.name}.tmp")
+    train, test = enrol(profiles, seed, "train"), enrol(test_profiles, seed, "test")
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        tasks = [partial(_draw_train, fresh / "train/images", entry, height, width, seed) for entry in train]
+        tasks += [partial(_draw_test, fresh / "eval/images", entry, height, width, seed) for entry in test]
+        for _ in track(_done(tasks, workers, height * width), "drawing faces", len(tasks)):
+            pass
+        _write_tables(fresh, train, test, seed)
+        arguments = {"profiles": profiles, "test_profiles": test_profiles, "picture_size": picture_size, "seed": seed}
+        write_json(fresh / MARK, arguments)
+        _replace(root, fresh)
+    except OSError as error:
+        raise Refusal(
+            f"{root}: cannot be written: {error.strerror or error}; free space or choose another `results`"
+        ) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def shots_of(entry: Entry, height: int, width: int, seed: int, part: str) -> Iterator[tuple[int, np.ndarray]]:
+    """The seven pictures of one entry, in the order mask1 to mask5, incorrect_mask, normal.
+
+    Args:
+        entry: who is photographed.
+        height: of a picture, in pixels.
+        width: of a picture, in pixels.
+        seed: the demo's seed.
+        part: train or test.
+
+    Yields:
+        the mask's code (0 wear, 1 incorrect, 2 not wear) and a uint8 RGB array of shape (height, width, 3).
+    """
+    person = invent_person(generator(seed, "demo", part, "face", entry.person), entry.gender, entry.age)
+    visit = invent_visit(generator(seed, "demo", part, "visit", entry.row))
+    for index in range(len(WORN)):
+        code = max(0, index - 4)
+        shot = invent_shot(
+            generator(seed, "demo", part, "shot", entry.row, index), person, visit, MASKS[code], index % 5
+        )
+        yield code, paint(person, visit, shot, height, width)
+
+
+def _draw_train(images: Path, entry: Entry, height: int, width: int, seed: int) -> None:
+    folder = images / entry.path
+    folder.mkdir(parents=True)
+    pictures = [picture for _, picture in shots_of(entry, height, width, seed, "train")]
+    if entry.swapped:
+        pictures[5], pictures[6] = pictures[6], pictures[5]
+    for stem, extension, picture in zip(WORN, extensions(entry.row, seed), pictures, strict=True):
+        _save(folder / f"{stem}.{extension}", picture, junk=entry.row % 4 == 1)
+
+
+def _draw_test(images: Path, entry: Entry, height: int, width: int, seed: int) -> None:
+    images.mkdir(parents=True, exist_ok=True)
+    for index, (_, picture) in enumerate(shots_of(entry, height, width, seed, "test")):
+        _save(images / f"{picture_name(seed, entry.row, index)}.jpg", picture, junk=entry.row % 4 == 0 and index < 2)
+
+
+def _save(path: Path, picture: np.ndarray, junk: bool) -> None:
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 4] if path.suffix == ".png" else [cv2.IMWRITE_JPEG_QUALITY, 92]
+    _, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(picture[:, :, ::-1]), options)
+    path.write_bytes(encoded.tobytes())
+    if junk:
+        path.with_name(f"._{path.name}").write_bytes(JUNK)
+
+
+def _write_tables(root: Path, train: list[Entry], test: list[Entry], seed: int) -> None:
+    people = [(entry.id, entry.told_gender, RACE, entry.told_age, entry.path) for entry in train]
+    _write_csv(root / "train/train.csv", ("id", "gender", "race", "age", "path"), sorted(people))
+    shuffled = sorted(
+        (
+            derive(seed, "demo", "order", entry.row, index),
+            f"{picture_name(seed, entry.row, index)}.jpg",
+            max(0, index - 4) * 6 + entry.stratum,
+        )
+        for entry in test
+        for index in range(len(WORN))
+    )
+    _write_csv(root / "eval/info.csv", ("ImageID", "ans"), ((name, 0) for _, name, _ in shuffled))
+    _write_csv(root / "eval_answers.csv", ("ImageID", "ans"), ((name, answer) for _, name, answer in shuffled))
+    _write_csv(root / "corrections.csv", ("id", "field", "from", "to", "source", "certainty"), corrections(train))
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str | int, ...]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_bytes(path, text.getvalue().encode())
+
+
+def _replace(root: Path, fresh: Path) -> None:
+    """Put `fresh` in the place of `root`: a cut in between leaves both whole under other names."""
+    aside = root.with_name(f".{root.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if root.exists():
+        root.rename(aside)
+    fresh.rename(root)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _done(tasks: list[Callable[[], None]], workers: int | None, pixels: int) -> Iterator[None]:
+    """Run the tasks, one None as each ends, in this process or in several."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    worth = 1 + len(tasks) * len(WORN) * max(pixels, 100_000) // PIXELS_A_WORKER
+    count = min(cores, worth, len(tasks)) if workers is None else max(1, min(workers, len(tasks)))
+    if count == 1:
+        for task in tasks:
+            yield task()
+        return
+    # Spawned and not forked: the job's watcher is a thread, and OpenCV may have its own.
+    with ProcessPoolExecutor(count, get_context("spawn"), _set_up_worker) as pool:
+        futures: list[Future[None]] = [pool.submit(task) for task in tasks]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait(futures)
+
+
+def _set_up_worker() -> None:
+    cv2.setNumThreads(0)
+    # A pool's processes outlive a parent that was killed, and would go on drawing beside the next run.
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

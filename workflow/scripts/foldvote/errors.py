@@ -1,0 +1,40 @@
+"""The one exception whose text is meant for the user."""
+
+from collections.abc import Iterable
+
+INTERRUPTED = 75  # exit code of a job that was told to stop and can go on later (EX_TEMPFAIL of sysexits.h)
+MOST_TOLD = 20
+
+
+class Refusal(Exception):
+    """Input that foldvote will not work with: each fault is one line that says what, where and what to do.
+
+    Args:
+        faults: one line for each thing that is wrong; all are told at once.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class Interrupted(Exception):
+    """The job was asked to stop; its state is saved and the same command goes on from there."""
+
+
+def refuse_all(faults: Iterable[str], most: int = MOST_TOLD) -> None:
+    """Raise one `Refusal` with every fault, or nothing when there is none.
+
+    Args:
+        faults: the lines; beyond `most` they are only counted.
+        most: how many lines are told in full.
+
+    Raises:
+        Refusal: if there is at least one fault.
+    """
+    told = list(faults)
+    if not told:
+        return
+    if len(told) > most:
+        told = [*told[:most], f"... and {len(told) - most} more of this kind"]
+    raise Refusal(*told)

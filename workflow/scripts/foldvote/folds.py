@@ -1,0 +1,186 @@
+"""The split: whole groups into folds, balanced over strata, and checked again by every later stage."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from foldvote.certificate import certify
+from foldvote.config import Folds
+from foldvote.console import say
+from foldvote.duplicates import merge_groups
+from foldvote.errors import Refusal, refuse_all
+from foldvote.files import read_json, sha256_lines, write_json
+from foldvote.labels import scheme_from_json, write_scheme
+from foldvote.seeds import derive
+from foldvote.tables import FOLDS, read_record, read_table, write_table
+
+UNVALIDATED = -1  # fold of the rows that a hold-out only trains on
+
+
+def make_folds(
+    manifest_path: Path, settings: Folds, seed: int, folds_path: Path, certificate_path: Path, classes_path: Path
+) -> None:
+    """Split the training images and prove the split.
+
+    Args:
+        manifest_path: manifest of the training images.
+        settings: the `folds` section of the configuration.
+        seed: the run's seed.
+        folds_path: the parquet table of tables.FOLDS, a row an image and repeat.
+        certificate_path: the JSON proof.
+        classes_path: the JSON list of classes and factors, as the manifest has them.
+
+    Raises:
+        Refusal: if the data cannot be split as asked; nothing is written then.
+    """
+    manifest = read_table(manifest_path).sort_values("image_id", kind="stable").reset_index(drop=True)
+    record = read_record(manifest_path)
+    scheme = scheme_from_json(record["scheme"])
+    if manifest.empty:
+        raise Refusal(f"{manifest_path}: no training images; check data_root")
+    group, merged = merge_groups(manifest)
+    if merged and settings.duplicates == "error":
+        refuse_all(
+            f"folds: groups {', '.join(names)} hold the same photograph; correct it or set folds.duplicates: merge"
+            for names in merged
+        )
+    rows = pd.DataFrame(
+        {
+            "image_id": manifest["image_id"],
+            "profile": manifest["profile"],
+            "group": group,
+            "stratum": _strata(manifest, settings),
+            "label": manifest["label"],
+        }
+    )
+    method, repeats = _split(rows, settings, seed)
+    folds = pd.concat([rows.assign(repeat=number, fold=fold) for number, fold in enumerate(repeats)], ignore_index=True)
+    folds = folds.astype({"repeat": "int8", "fold": "int8"})
+    refuse_all(split_faults(folds))
+    digest = split_sha256(folds)
+    proof = certify(folds, manifest.assign(group=group), scheme, settings, merged)
+    proof |= {"method": method, "seed": seed, "split_sha256": digest}
+    proof["data_sha256"] = record["data_sha256"]
+    if settings.on_rare == "error":
+        refuse_all(f"folds: {line}; lower folds.k, or set folds.on_rare: warn" for line in proof["warnings"])
+    for line in proof["warnings"]:
+        say(f"warning: folds: {line}")
+    write_table(folds, folds_path, FOLDS, key=("image_id", "repeat"), record={"split_sha256": digest})
+    write_json(certificate_path, proof)
+    write_scheme(scheme, classes_path)
+
+
+def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, str]:
+    """Read the split and make sure that it is the certified one.
+
+    Returns:
+        The rows of tables.FOLDS and the split's digest.
+
+    Raises:
+        Refusal: if a group stands in two folds, or the table is not the one that was certified.
+    """
+    folds = read_table(folds_path, FOLDS, key=("image_id", "repeat"))
+    refuse_all(f"{folds_path}: {fault}" for fault in split_faults(folds))
+    digest = split_sha256(folds)
+    if digest != read_json(certificate_path).get("split_sha256"):
+        raise Refusal(
+            f"{folds_path}: is not the split that {certificate_path} certifies; to use folds of your own give them as "
+            "folds.file, or run `snakemake -R folds` to make them anew"
+        )
+    return folds, digest
+
+
+def split_sha256(folds: pd.DataFrame) -> str:
+    """Digest of a split: over image, group, label, repeat and fold of every row, whatever the rows' order."""
+    rows = folds.sort_values(["repeat", "image_id"])
+    columns = (rows[name].astype(str) for name in ("image_id", "group", "label", "repeat", "fold"))
+    return sha256_lines("\t".join(values) for values in zip(*columns, strict=True))
+
+
+def split_faults(folds: pd.DataFrame) -> list[str]:
+    """What is wrong with a split: groups or profiles in two folds of one repeat, folds without images."""
+    faults = []
+    for unit in ("group", "profile"):
+        spread = folds.groupby(["repeat", unit])["fold"].nunique()
+        for (_, name), number in spread[spread > 1].items():
+            faults.append(f"{unit} {name} stands in {number} folds of one repeat; put all its images into one fold")
+    validated = folds.loc[folds["fold"] != UNVALIDATED, "fold"]
+    empty = sorted(set(range(int(folds["fold"].max()) + 1)) - set(validated))
+    return faults + [f"fold {fold} has no images; lower folds.k" for fold in empty]
+
+
+def fold_rows(folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that the member of `fold` trains on, and those it is validated on, both sorted by image_id."""
+    validation = folds[folds["fold"] == fold]
+    if validation.empty:
+        raise Refusal(f"folds: there is no fold {fold}; the split has folds 0 to {folds['fold'].max()}")
+    repeat = validation["repeat"].iloc[0]
+    training = folds[(folds["repeat"] == repeat) & (folds["fold"] != fold)]
+    return training.sort_values("image_id"), validation.sort_values("image_id")
+
+
+def _strata(manifest: pd.DataFrame, settings: Folds) -> pd.Series:
+    if settings.stratify == "label":
+        return manifest["class_name"]
+    return manifest[list(settings.stratify)].agg("-".join, axis=1)
+
+
+def _split(rows: pd.DataFrame, settings: Folds, seed: int) -> tuple[str, list[np.ndarray]]:
+    """The method's name, and for each repeat the fold of every row."""
+    if settings.method == "file":
+        return f"the user's file {settings.file}", [_own_folds(rows, Path(str(settings.file)), settings.k)]
+    if settings.method == "holdout":
+        name, fold = _balanced(rows, round(1 / settings.fraction), derive(seed, "folds", 0))
+        return f"{name}, one part held out", [np.where(fold == 0, 0, UNVALIDATED)]
+    repeats = []
+    for repeat in range(settings.repeats):
+        name, fold = _balanced(rows, settings.k, derive(seed, "folds", repeat))
+        repeats.append(fold + repeat * settings.k)
+    return name, repeats
+
+
+def _balanced(rows: pd.DataFrame, k: int, seed: int) -> tuple[str, np.ndarray]:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    groups = rows.groupby("group", sort=True)["stratum"]
+    if k > groups.ngroups:
+        raise Refusal(f"folds: {k} folds of {groups.ngroups} groups leave some fold empty; lower folds.k")
+    fold = np.zeros(len(rows), dtype=np.int64)
+    if (groups.nunique() == 1).all():
+        strata = groups.first()
+        if strata.value_counts().max() < k:
+            raise Refusal(f"folds: every stratum has fewer than {k} groups; lower folds.k or stratify by less")
+        splitter = StratifiedKFold(k, shuffle=True, random_state=seed % 2**32)
+        of_group = dict.fromkeys(strata.index, 0)
+        for number, (_, chosen) in enumerate(splitter.split(strata.index, strata)):
+            of_group.update(dict.fromkeys(strata.index[chosen], number))
+        return "StratifiedKFold over groups", rows["group"].map(of_group).to_numpy()
+    if rows["stratum"].value_counts().max() < k:
+        raise Refusal(f"folds: every stratum has fewer than {k} images; lower folds.k or stratify by less")
+    splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed % 2**32)
+    for number, (_, chosen) in enumerate(splitter.split(rows["image_id"], rows["stratum"], rows["group"])):
+        fold[chosen] = number
+    return "StratifiedGroupKFold over images", fold
+
+
+def _own_folds(rows: pd.DataFrame, path: Path, k: int) -> np.ndarray:
+    from foldvote.textfiles import read_user_table
+
+    table = read_user_table(path)
+    unit = next((name for name in ("image_id", "profile", "group") if name in table.columns), None)
+    if unit is None or "fold" not in table.columns:
+        raise Refusal(
+            f"{path}: needs the columns group (or profile, or image_id) and fold; it has {', '.join(table.columns)}"
+        )
+    wrong = table[~table["fold"].isin([str(number) for number in range(k)])]
+    refuse_all(
+        f"{path}, {unit} {name}: fold {fold!r} is not 0 to {k - 1}; correct it, or set folds.k to the number of folds"
+        for name, fold in zip(wrong[unit], wrong["fold"], strict=True)
+    )
+    table = table[[unit, "fold"]].drop_duplicates()
+    doubled = table.loc[table[unit].duplicated(), unit]
+    refuse_all(f"{path}: {unit} {name} stands in several folds; keep one row" for name in doubled.unique())
+    missing = sorted(set(rows[unit]) - set(table[unit]))
+    refuse_all(f"{path}: {unit} {name} of the manifest has no fold; add a row" for name in missing)
+    return rows[unit].map(dict(zip(table[unit], table["fold"].astype(int), strict=True))).to_numpy()

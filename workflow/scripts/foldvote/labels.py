@@ -1,0 +1,104 @@
+"""Classes, the factors that make them up, and the codes and names of both."""
+
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foldvote.config import FoldersLayout, Layout, MaskbaseLayout, TableLayout
+from foldvote.errors import Refusal
+from foldvote.files import read_json, write_json
+
+MASKS = ("wear", "incorrect", "not-wear")
+GENDERS = ("male", "female")
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The classes of a task.
+
+    Attributes:
+        classes: class names in the order of their codes.
+        factors: for each factor its levels in order; empty when classes are not made up of factors. Otherwise the
+            classes are the product of the factors' levels, the last factor varying fastest.
+    """
+
+    classes: tuple[str, ...]
+    factors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def code(self, levels: dict[str, str]) -> int:
+        """The class code of one level a factor: mixed-radix, as `mask*6 + gender*3 + age` at home."""
+        code = 0
+        for name, known in self.factors.items():
+            code = code * len(known) + known.index(levels[name])
+        return code
+
+    def level_codes(self, factor: str) -> np.ndarray:
+        """Level code of `factor` for every class: int64 array of shape (classes,)."""
+        names = list(self.factors)
+        shape = tuple(len(self.factors[name]) for name in names)
+        return np.unravel_index(np.arange(len(self.classes)), shape)[names.index(factor)]
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `data/classes.json`."""
+        factors = {
+            name: {"levels": list(levels), "of_class": self.level_codes(name).tolist()}
+            for name, levels in self.factors.items()
+        }
+        return {"classes": list(self.classes), "factors": factors, "factor_order": list(self.factors)}
+
+
+def factor_scheme(factors: dict[str, tuple[str, ...]]) -> Scheme:
+    """The scheme whose classes are the product of all levels, named `level-level-level`."""
+    names = tuple("-".join(levels) for levels in itertools.product(*factors.values()))
+    return Scheme(names, dict(factors))
+
+
+def age_levels(borders: tuple[int, int]) -> tuple[str, str, str]:
+    """Names of the age bands: (30, 60) gives under30, 30to59, 60plus."""
+    first, second = borders
+    return f"under{first}", f"{first}to{second - 1}", f"{second}plus"
+
+
+def age_band(age: float, borders: tuple[int, int]) -> str:
+    """The name of the band that an age in years falls into; a border belongs to the older band."""
+    return age_levels(borders)[int(np.searchsorted(borders, age, side="right"))]
+
+
+def layout_scheme(layout: Layout, found: set[str]) -> Scheme:
+    """The scheme of a layout.
+
+    Args:
+        layout: the `data` section of the configuration.
+        found: class names seen in the training rows, for layouts that do not name their classes.
+
+    Raises:
+        Refusal: if fewer than two classes are known.
+    """
+    if isinstance(layout, MaskbaseLayout):
+        return factor_scheme({"mask": MASKS, "gender": GENDERS, "age": age_levels(layout.age_borders)})
+    if isinstance(layout, TableLayout) and layout.factors:
+        return factor_scheme({name: tuple(levels) for name, levels in layout.factors.items()})
+    assert isinstance(layout, TableLayout | FoldersLayout)
+    classes = tuple(layout.classes or sorted(found))
+    if len(classes) < 2:
+        raise Refusal(f"data: found {len(classes)} class(es) {sorted(found)}; a classifier needs at least two")
+    return Scheme(classes)
+
+
+def scheme_from_json(content: dict[str, Any]) -> Scheme:
+    """The scheme that `Scheme.as_json` wrote."""
+    factors = {name: tuple(content["factors"][name]["levels"]) for name in content["factor_order"]}
+    return Scheme(tuple(content["classes"]), factors)
+
+
+def write_scheme(scheme: Scheme, path: str | Path) -> None:
+    """Write `data/classes.json`."""
+    write_json(path, scheme.as_json())
+
+
+def read_scheme(path: str | Path) -> Scheme:
+    """Read `data/classes.json`."""
+    return scheme_from_json(read_json(path))

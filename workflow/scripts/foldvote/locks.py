@@ -1,0 +1,157 @@
+"""Locks that die with their holder: one writer a folder, one job a GPU, one run a results folder.
+
+They are flock(2) locks: the kernel frees them when the process ends, however it ends, so nothing stale is left to
+unlock. The lock file names its holder for whoever has to wait. Only the standard library: the Snakefile imports this.
+"""
+
+import fcntl
+import os
+import re
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from foldvote.errors import Refusal
+
+MASTER = "FOLDVOTE_MASTER"  # environment variable: process id of the Snakemake that started a job
+_POLL_SECONDS = 0.5
+
+
+def announce_run() -> None:
+    """Tell the jobs that this process starts which process that is: one that outlives it stops itself."""
+    os.environ[MASTER] = str(os.getpid())
+
+
+def take(path: str | Path) -> IO[str] | None:
+    """Try to take a lock at once.
+
+    Args:
+        path: the lock file; its folder is made.
+
+    Returns:
+        The open file, which holds the lock until it is closed, or None when another process holds it.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise Refusal(f"{path.parent}: cannot be written ({error.strerror}); choose another `results`") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    file.flush()
+    return file
+
+
+def holder(path: str | Path) -> str:
+    """Who holds a lock, in words."""
+    try:
+        return Path(path).read_text(encoding="utf-8") or "an unknown process"
+    except OSError:
+        return "an unknown process"
+
+
+@contextmanager
+def folder_lock(folder: str | Path, say: Callable[[str], None], wait_seconds: float = 600) -> Iterator[None]:
+    """Hold the lock of a folder during the block; wait for a holder that is about to end.
+
+    Args:
+        folder: the folder that only one job may write to.
+        say: told once when there is something to wait for.
+        wait_seconds: how long to wait.
+
+    Raises:
+        Refusal: if the folder is still locked then.
+    """
+    path = Path(folder) / "lock"
+    started, told = time.monotonic(), False
+    while (file := take(path)) is None:
+        if not told:
+            say(f"{folder}: waiting for {holder(path)}, which still writes there")
+            told = True
+        if time.monotonic() - started > wait_seconds:
+            raise Refusal(
+                f"{folder}: still locked by {holder(path)}; stop that process, then run the same command again"
+            )
+        time.sleep(_POLL_SECONDS)
+    try:
+        yield
+    finally:
+        file.close()
+
+
+def run_lock(results: str | Path) -> IO[str]:
+    """The lock of a whole run: a second run on the same results folder is refused and does no harm.
+
+    Raises:
+        Refusal: if another run holds it.
+    """
+    path = Path(results) / "locks" / "run.lock"
+    file = take(path)
+    if file is None:
+        raise Refusal(f"{results}: another run works here ({holder(path)}); wait for it, or set another `results`")
+    return file
+
+
+def visible_gpus() -> list[str]:
+    """Ids of the NVIDIA devices this process may use: CUDA_VISIBLE_DEVICES where it is set, else all."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        ids = [part.strip() for part in chosen.split(",")]
+        return [part for part in ids if part and part != "-1"]
+    devices = Path("/dev").glob("nvidia[0-9]*")
+    return sorted((match[1] for device in devices if (match := re.fullmatch(r"nvidia(\d+)", device.name))), key=int)
+
+
+@contextmanager
+def gpu_lease(say: Callable[[str], None], wanted: int, folder: Path | None = None) -> Iterator[str | None]:
+    """Take one free GPU for the block and show only that one to CUDA.
+
+    Snakemake hands out numbers of GPUs, never which. Under Slurm the job already has its own, and nothing changes.
+
+    Args:
+        say: told once when every device is taken and the job waits.
+        wanted: how many GPUs the job was granted; with 0 nothing is taken.
+        folder: where the locks lie; default: one for this user on this machine.
+
+    Yields:
+        The id of the device, or None on a machine without one.
+    """
+    devices = visible_gpus() if wanted else []
+    if not devices or "SLURM_JOB_ID" in os.environ:
+        yield devices[0] if devices else None
+        return
+    folder = folder or Path(tempfile.gettempdir()) / f"foldvote-gpus-{os.getuid()}"
+    device, file = _first_free(devices, folder, say)
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = device
+    try:
+        yield device
+    finally:
+        file.close()
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def _first_free(devices: list[str], folder: Path, say: Callable[[str], None]) -> tuple[str, IO[str]]:
+    told = False
+    while True:
+        for device in devices:
+            file = take(folder / f"{re.sub('[^A-Za-z0-9-]', '_', device)}.lock")
+            if file is not None:
+                return device, file
+        if not told:
+            say(f"all {len(devices)} GPUs are taken; waiting for one")
+            told = True
+        time.sleep(_POLL_SECONDS)

@@ -1,0 +1,251 @@
+"""Every parquet table of the contract: its schema, and the checks on writing and reading it.
+
+Files carry page checksums and a small provenance record (JSON in the schema's metadata), itself with a digest, so
+that a cut file or a flipped byte is refused instead of read.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from foldvote.errors import Refusal, refuse_all
+from foldvote.files import canonical, sha256_bytes, whole_file
+
+LOGIT = "logit_"
+PROBABILITY = "p_"
+_METADATA = b"foldvote"
+MOST_ROWS = 50_000_000
+MOST_BYTES = 16 << 30
+
+
+def manifest_schema(factors: Iterable[str], raw: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
+    """Schema of `data/manifest/split=<split>/manifest.parquet`: a row an image.
+
+    Args:
+        factors: names of the factor columns (texts; null where the label is unknown).
+        raw: extra columns as the layout gives them, such as age_years.
+    """
+    return pa.schema(
+        [
+            _required("image_id", pa.string()),
+            _required("path", pa.string()),
+            ("profile", pa.string()),
+            ("group", pa.string()),
+            *((name, pa.string()) for name in factors),
+            *raw,
+            _required("label", pa.int16()),
+            ("class_name", pa.string()),
+            _required("width", pa.int32()),
+            _required("height", pa.int32()),
+            _required("format", pa.string()),
+            _required("bytes", pa.int64()),
+            _required("sha256", pa.string()),
+            _required("phash", pa.string()),
+            _required("corrected", pa.bool_()),
+            _required("flags", pa.string()),
+        ]
+    )
+
+
+QUARANTINE = pa.schema([("path", pa.string()), ("reason", pa.string()), ("message", pa.string())])
+
+FOLDS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("profile", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("stratum", pa.string(), nullable=False),
+        pa.field("label", pa.int16(), nullable=False),
+        pa.field("repeat", pa.int8(), nullable=False),
+        pa.field("fold", pa.int8(), nullable=False),
+    ]
+)
+
+HISTORY = pa.schema(
+    [
+        pa.field("epoch", pa.int32(), nullable=False),
+        pa.field("train_loss", pa.float64(), nullable=False),
+        pa.field("val_loss", pa.float64(), nullable=False),
+        pa.field("val_macro_f1", pa.float64(), nullable=False),
+        pa.field("val_accuracy", pa.float64(), nullable=False),
+        pa.field("lr", pa.float64(), nullable=False),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("best", pa.bool_(), nullable=False),
+    ]
+)
+
+
+def predictions_schema(classes: Sequence[str]) -> pa.Schema:
+    """Schema of a member's predictions: a row an image and view, one float32 logit a class."""
+    return pa.schema(
+        [
+            _required("image_id", pa.string()),
+            ("profile", pa.string()),
+            ("label", pa.int16()),
+            _required("view", pa.string()),
+            *(_required(LOGIT + name, pa.float32()) for name in classes),
+        ]
+    )
+
+
+def votes_schema(classes: Sequence[str], *, labelled: bool) -> pa.Schema:
+    """Schema of `ensemble/{oof,test}.parquet`: a row an image, one probability a class."""
+    known = [("profile", pa.string()), _required("label", pa.int16()), _required("fold", pa.int8())] if labelled else []
+    return pa.schema(
+        [
+            _required("image_id", pa.string()),
+            *known,
+            _required("prediction", pa.int16()),
+            _required("prediction_name", pa.string()),
+            *(_required(PROBABILITY + name, pa.float64()) for name in classes),
+        ]
+    )
+
+
+def write_table(
+    frame: pd.DataFrame,
+    path: str | Path,
+    schema: pa.Schema,
+    key: Sequence[str] = (),
+    record: dict[str, Any] | None = None,
+) -> None:
+    """Check a table against its schema and write it, whole or not at all.
+
+    Args:
+        frame: the rows, with exactly the schema's columns in any order.
+        path: the parquet file.
+        schema: its public schema.
+        key: columns that together name a row: no two rows may share them.
+        record: provenance kept in the file, read back by `read_record`.
+
+    Raises:
+        Refusal: if columns are missing or surplus, a value does not fit, a key is doubled or a number is not finite.
+    """
+    refuse_all(_column_faults(set(frame.columns), schema, str(path)))
+    try:
+        table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False, safe=True)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError) as error:
+        raise Refusal(f"{path}: a value does not fit its column: {' '.join(str(error).split())}") from error
+    _check_rows(table, schema, key, str(path))
+    text = canonical(record or {})
+    sealed = canonical({"record": record or {}, "sha256": sha256_bytes(text.encode())})
+    with whole_file(path) as temporary:
+        pq.write_table(
+            table.replace_schema_metadata({_METADATA: sealed.encode()}),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+            store_schema=True,
+        )
+
+
+def read_table(path: str | Path, schema: pa.Schema | None = None, key: Sequence[str] = ()) -> pd.DataFrame:
+    """Read a table and check it.
+
+    Args:
+        path: the parquet file.
+        schema: what it must hold; None accepts any columns (a user's own table).
+        key: columns that together name a row.
+
+    Raises:
+        Refusal: if the file is missing, cut, altered, expands beyond reason, or does not fit the schema.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            _check_claims(file.metadata, path)
+            table = file.read()
+    except FileNotFoundError as error:
+        raise Refusal(f"{path}: missing; run `snakemake` again to make it") from error
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise Refusal(
+            f"{path}: damaged or not parquet ({_first_line(error)}); delete it and run `snakemake` again"
+        ) from error
+    if schema is not None:
+        refuse_all(_column_faults(set(table.column_names), schema, str(path)))
+        wrong = [
+            f"{path}: column {field.name} is {table.schema.field(field.name).type}, not {field.type}; make it anew"
+            for field in schema
+            if table.schema.field(field.name).type != field.type
+        ]
+        refuse_all(wrong)
+        table = table.select(schema.names)
+        _check_rows(table, schema, key, str(path))
+    return table.to_pandas(ignore_metadata=True)
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """The provenance record of a parquet file written by `write_table`.
+
+    Raises:
+        Refusal: if there is none or it was altered.
+    """
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+        sealed = json.loads(metadata[_METADATA])
+        record, digest = sealed["record"], sealed["sha256"]
+    except FileNotFoundError as error:
+        raise Refusal(f"{path}: missing; run `snakemake` again to make it") from error
+    except (KeyError, ValueError, pa.ArrowException, OSError) as error:
+        raise Refusal(
+            f"{path}: has no provenance record, so foldvote did not write it; delete it and run again"
+        ) from error
+    if sha256_bytes(canonical(record).encode()) != digest:
+        raise Refusal(f"{path}: its provenance record was altered; delete the file and run `snakemake` again")
+    return record
+
+
+def _required(name: str, kind: pa.DataType) -> pa.Field:
+    return pa.field(name, kind, nullable=False)
+
+
+def _column_faults(columns: set[str], schema: pa.Schema, path: str) -> list[str]:
+    expected = set(schema.names)
+    faults = [
+        f"{path}: column {name!r} is missing; delete the file and run `snakemake` again"
+        for name in sorted(expected - columns)
+    ]
+    return faults + [
+        f"{path}: column {name!r} is not part of this table; remove it" for name in sorted(columns - expected)
+    ]
+
+
+def _check_rows(table: pa.Table, schema: pa.Schema, key: Sequence[str], path: str) -> None:
+    faults = []
+    for field in schema:
+        column = table.column(field.name)
+        if not field.nullable and column.null_count:
+            faults.append(f"{path}: column {field.name} has {column.null_count} empty values; every row needs one")
+        elif pa.types.is_floating(field.type) and not np.isfinite(column.to_numpy()).all():
+            rows = np.flatnonzero(~np.isfinite(column.to_numpy()))[:5].tolist()
+            faults.append(
+                f"{path}: column {field.name} is not finite in rows {rows}; the model that made it has diverged"
+            )
+    if key and table.num_rows:
+        counts = table.group_by(list(key)).aggregate([([], "count_all")])
+        doubled = counts.filter(pc.greater(counts["count_all"], 1))
+        if doubled.num_rows:
+            shown = [" ".join(str(row[name]) for name in key) for row in doubled.slice(0, 5).to_pylist()]
+            faults.append(
+                f"{path}: {doubled.num_rows} rows stand twice or more, such as {', '.join(shown)}; keep each once"
+            )
+    refuse_all(faults)
+
+
+def _check_claims(metadata: pq.FileMetaData, path: str | Path) -> None:
+    """Refuse a small file that claims to expand without bound, before anything is expanded."""
+    size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
+    if metadata.num_rows > MOST_ROWS or size > min(MOST_BYTES, max(64 << 20, 1000 * Path(path).stat().st_size)):
+        raise Refusal(
+            f"{path}: claims {metadata.num_rows:,} rows and {size:,} bytes, beyond reason for its size; delete it"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

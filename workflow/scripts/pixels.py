@@ -1,0 +1,19 @@
+"""Pack the images of one split at one size."""
+
+from pathlib import Path
+
+from foldvote.config import Images
+from foldvote.console import job
+from foldvote.pixels import pack_pixels
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        pack_pixels(
+            manifest_path=Path(snakemake.input.manifest),
+            root=Path(snakemake.params.root),
+            rules=Images.model_validate_json(snakemake.params.images),
+            size=snakemake.wildcards.size,
+            roi=snakemake.wildcards.roi,
+            path=Path(snakemake.output.pixels),
+            workers=snakemake.threads,
+        )

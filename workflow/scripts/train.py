@@ -1,0 +1,28 @@
+"""Train one member."""
+
+from pathlib import Path
+
+from foldvote.batches import Draws
+from foldvote.config import Recipe, Runtime
+from foldvote.console import job, say
+from foldvote.locks import gpu_lease
+from foldvote.members import Machine, MemberFiles, SplitFiles, train_member
+
+if __name__ == "__main__":
+    given, made, params = snakemake.input, snakemake.output, snakemake.params
+    with job(snakemake.log[0]), gpu_lease(say, wanted=snakemake.resources.gpu):
+        train_member(
+            draws=Draws(params.seed, snakemake.wildcards.model, int(snakemake.wildcards.fold)),
+            recipe=Recipe.model_validate_json(params.recipe),
+            code=params.code,
+            pixels_path=Path(given.pixels),
+            split=SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
+            pretrained=Path(given.pretrained) if given.pretrained else None,
+            resume=Path(params.resume),
+            files=MemberFiles(
+                Path(made.weights), Path(made.last), Path(made.sidecar), Path(made.history), Path(made.timing)
+            ),
+            machine=Machine(
+                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
+            ),
+        )
