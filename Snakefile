@@ -21,27 +21,26 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/ensemble.smk"
 
 
-# Everything: the score, the submission, and what proves them.
+# Everything: the score, the submission, and what proves them. Every stage is named, not only the last: where a killed
+# run left a stage without its files, Snakemake would otherwise be content with what an earlier run made of them.
 rule all:
     default_target: True
     input:
         "<results>/leaderboard.csv",
-        "<results>/folds/certificate.json",
+        stage_files("train"),
+        member_files("train", "model.safetensors"),
+        member_files("oof", "predictions.parquet"),
         ["<results>/submission.csv", "<results>/data/overlap.json"]
         if CONFIG.has_test
         else [],
+        stage_files("test") if CONFIG.has_test else [],
+        member_files("test", "predictions.parquet") if CONFIG.has_test else [],
 
 
 # Everything before the first network: look at the folds before hours of training.
 rule prepare:
     input:
-        "<results>/folds/certificate.json",
-        sorted(
-            {
-                f"<results>/data/pixels/size={m.size}/roi={m.roi}/train.arrow"
-                for m in CONFIG.models.values()
-            }
-        ),
+        stage_files("train"),
 
 
 # Every trained network, without predictions.
@@ -51,7 +50,7 @@ rule members:
 
 
 onstart:
-    begin_run()
+    begin_run(CONFIG.results, GPUS, CORES)
 
 
 onsuccess:

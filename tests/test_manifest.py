@@ -1,11 +1,12 @@
 """The manifest and the quarantine: complete, checked, and not dependent on the number of workers."""
 
 import os
+from functools import partial
 
 import pytest
 
 from drawn import SHOTS, class_folders, config_for, encoded, maskbase_folder, picture, put, table_folder
-from foldvote import workers as pool
+from foldvote import manifest
 from foldvote.errors import Refusal
 from foldvote.files import sha256_bytes
 from foldvote.inspection import perceptual_hash
@@ -13,6 +14,7 @@ from foldvote.labels import scheme_from_json
 from foldvote.layouts import factor_names, raw_columns
 from foldvote.manifest import build_manifest, data_digest
 from foldvote.tables import QUARANTINE, manifest_schema, read_record, read_table
+from foldvote.workers import map_processes
 
 
 def built(config, tmp_path, split="train", workers=1):
@@ -53,7 +55,7 @@ def test_the_manifest_of_test_images_has_no_labels(tmp_path):
 
 
 def test_f48_workers_change_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr(pool, "_ENOUGH_FOR_A_PROCESS", 1)
+    monkeypatch.setattr(manifest, "map_processes", partial(map_processes, worth=1))
     root = maskbase_folder(tmp_path / "d")
     put(root / "train/images/000002_male_Asian_45/mask3.jpg", b"")
     alone, bad_alone, record = built(quarantine(root), tmp_path / "one")

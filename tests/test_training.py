@@ -21,8 +21,10 @@ from foldvote.console import job
 from foldvote.errors import INTERRUPTED, Refusal
 from foldvote.files import read_json, sha256_file, write_bytes
 from foldvote.folds import fold_rows, read_folds
-from foldvote.members import Machine, predict_member, train_member
+from foldvote.jobs import Machine
+from foldvote.members import train_member
 from foldvote.pixels import Pixels
+from foldvote.predict import predict_member
 from foldvote.tables import HISTORY, read_table
 from tiny import Tiny, make_tiny, recipe
 

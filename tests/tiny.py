@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -11,10 +12,13 @@ from foldvote.config import Folds, Images, Recipe
 from foldvote.files import sha256_bytes, sha256_lines
 from foldvote.folds import make_folds
 from foldvote.labels import Scheme
-from foldvote.members import MemberFiles, SplitFiles
 from foldvote.pixels import pack_pixels
 from foldvote.seeds import generator
 from foldvote.tables import manifest_schema, write_table
+
+if TYPE_CHECKING:  # both import torch, which the tests of light stages must not
+    from foldvote.jobs import SplitFiles
+    from foldvote.members import MemberFiles
 
 SCHEME = Scheme(("blue", "green", "red"))
 SIZE = "32x24"
@@ -35,14 +39,18 @@ class Tiny:
         return self.root / "train.arrow"
 
     @property
-    def split(self) -> SplitFiles:
+    def split(self) -> "SplitFiles":
+        from foldvote.jobs import SplitFiles
+
         return SplitFiles(self.root / "classes.json", self.root / "folds.parquet", self.root / "certificate.json")
 
     @property
     def resume(self) -> Path:
         return self.root / "resume"
 
-    def files(self, name: str = "member") -> MemberFiles:
+    def files(self, name: str = "member") -> "MemberFiles":
+        from foldvote.members import MemberFiles
+
         folder = self.root / name
         return MemberFiles(
             folder / "model.safetensors",

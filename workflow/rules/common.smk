@@ -6,20 +6,24 @@ from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
-from foldvote.closing import closing_words
 from foldvote.codehash import code_digest
 from foldvote.config import load_config
 from foldvote.errors import Refusal
 from foldvote.files import canonical
 from foldvote.listing import listing_digest
-from foldvote.locks import announce_run, run_lock, visible_gpus
+from foldvote.locks import visible_gpus
+from foldvote.runs import begin_run, check_files, closing_words, prepare_run
 
 
 def checked_config():
     """The one configuration file (the last --configfile, else the demo's), with --config values over it."""
     file = (workflow.configfiles or [f"{workflow.basedir}/config/config.yaml"])[-1]
     try:
-        return load_config(os.path.relpath(file), dict(workflow.config_settings.config))
+        checked = load_config(
+            os.path.relpath(file), dict(workflow.config_settings.config)
+        )
+        check_files(checked)
+        return checked
     except Refusal as refusal:
         sys.exit(str(refusal))
 
@@ -30,7 +34,8 @@ FOLDS = range(CONFIG.folds.count)
 GPUS = visible_gpus()
 CORES = workflow.resource_settings.cores or 1
 
-announce_run()
+if workflow.is_main_process:
+    prepare_run(CONFIG.results)
 
 
 wildcard_constraints:
@@ -56,6 +61,18 @@ def recipe(wildcards):
     return CONFIG.models[wildcards.model]
 
 
+def stage_files(split):
+    """What is ready before any network: the manifest, the packed images, and for training images the folds."""
+    packed = sorted({f"size={m.size}/roi={m.roi}" for m in CONFIG.models.values()})
+    proof = ["<results>/folds/certificate.json"] if split == "train" else []
+    manifest = f"<results>/data/manifest/split={split}/manifest.parquet"
+    return [
+        manifest,
+        *proof,
+        *(f"<results>/data/pixels/{name}/{split}.arrow" for name in packed),
+    ]
+
+
 def member_files(part, name):
     """One file of every member, such as member_files("train", "model.safetensors")."""
     return expand(
@@ -74,19 +91,5 @@ def member_timings():
 
 def training_threads():
     """All cores for one network on the CPU; beside GPUs, each gets its share of cores to load images with."""
-    offered = workflow.resource_settings.resources.get("gpu", 1) if GPUS else 1
-    return max(CORES // max(int(getattr(offered, "value", offered)), 1), 1)
-
-
-def begin_run():
-    """Take the results folder for this run, and say what it runs on."""
-    global RUN_LOCK
-    try:
-        RUN_LOCK = run_lock(CONFIG.results)
-    except Refusal as refusal:
-        sys.exit(str(refusal))
-    if not GPUS:
-        print(
-            f"No GPU found: networks train on the CPU, with {CORES} core(s).",
-            file=sys.stderr,
-        )
+    offered = workflow.global_resources.get("gpu") if GPUS else None
+    return max(CORES // max(getattr(offered, "value", offered) or 1, 1), 1)

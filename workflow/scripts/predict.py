@@ -4,8 +4,9 @@ from pathlib import Path
 
 from foldvote.config import Runtime
 from foldvote.console import job, say
+from foldvote.jobs import Machine, SplitFiles
 from foldvote.locks import gpu_lease
-from foldvote.members import Machine, SplitFiles, predict_member
+from foldvote.predict import predict_member
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params

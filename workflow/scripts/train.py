@@ -5,8 +5,9 @@ from pathlib import Path
 from foldvote.batches import Draws
 from foldvote.config import Recipe, Runtime
 from foldvote.console import job, say
+from foldvote.jobs import Machine, SplitFiles
 from foldvote.locks import gpu_lease
-from foldvote.members import Machine, MemberFiles, SplitFiles, train_member
+from foldvote.members import MemberFiles, train_member
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params

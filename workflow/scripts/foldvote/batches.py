@@ -112,7 +112,9 @@ def training_loader(images: TrainingImages, plan: Plan, workers: int, pin: bool)
 
 
 def _start_worker(_: int) -> None:
-    """A worker leaves stopping to the training process, which saves its state first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """A worker leaves stopping to the training process, which saves its state first and then ends its workers.
+
+    A signal to the whole process group (Ctrl-C, `timeout`, a cluster's cancel) reaches the workers as well.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

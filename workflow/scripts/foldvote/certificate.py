@@ -89,7 +89,7 @@ def _class_table(folds: pd.DataFrame, scheme: Scheme, numbers: list[int]) -> lis
 
 def _rare(rows: pd.DataFrame, scheme: Scheme, settings: Folds) -> list[str]:
     """Classes and strata with fewer groups than folds: some fold then has none of them."""
-    k = settings.k if settings.method == "kfold" else 2
+    k = settings.k if settings.method != "holdout" else 2
     lines = []
     of_class = rows.groupby("label")["group"].nunique()
     for code, name in enumerate(scheme.classes):

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from foldvote.config import Recipe
+from foldvote.console import say
 from foldvote.errors import Refusal
 
 
@@ -66,6 +67,11 @@ def choose_compute(recipe: Recipe, gpus: int, threads: int) -> Compute:
     cuda = gpus > 0 and torch.cuda.is_available()
     if cuda:
         _check_age()
+    elif gpus > 0:
+        say(
+            "warning: a GPU was granted, but torch can use none (an old driver, or a torch built for CPUs): "
+            "running on the CPU"
+        )
     device = torch.device("cuda", 0) if cuda else torch.device("cpu")
     last = recipe.channels_last if recipe.channels_last is not None else cuda
     return Compute(device, _dtype(recipe.precision, cuda), torch.channels_last if last else torch.contiguous_format)

@@ -4,24 +4,41 @@ The models below are the reference of every key; `config/schema.json` is made fr
 the Snakefile reads them at every start.
 """
 
-import difflib
 import importlib.util
-import math
 import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from foldvote.errors import refuse_all
+from foldvote.faultlines import fault_lines, nearest
 from foldvote.yamlfile import load_yaml
+
+
+def _different(values: list[str]) -> list[str]:
+    doubled = sorted({value for value in values if values.count(value) > 1})
+    if doubled:
+        raise ValueError(f"{', '.join(doubled)} stands twice; name each once")
+    return values
+
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[
     str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$", description="height x width in pixels, such as 128x96")
 ]
+Classes = Annotated[list[str], Field(min_length=2), AfterValidator(_different)]
 Roi = Annotated[
     str,
     Field(
@@ -56,6 +73,13 @@ class MaskbaseLayout(Section):
     age_borders: tuple[int, int] = (30, 60)
     """First age of the middle band and first age of the oldest band, in years."""
 
+    @field_validator("age_borders")
+    @classmethod
+    def _rising(cls, borders: tuple[int, int]) -> tuple[int, int]:
+        if not 0 < borders[0] < borders[1]:
+            raise ValueError(f"must be two rising ages above 0 (it is {list(borders)})")
+        return borders
+
 
 class DemoLayout(MaskbaseLayout):
     """Drawn faces in the home task's folders, made by the workflow itself under `results`."""
@@ -83,9 +107,9 @@ class TableLayout(Section):
     """Column with the group: what must not be on both sides of a split."""
     label: str | None = "label"
     """Column with the class name; null when the class is made up of `factors`."""
-    classes: list[str] | None = None
+    classes: Classes | None = None
     """Class names in the order of their codes; null: the sorted names found in the training rows."""
-    factors: dict[Name, list[str]] = {}
+    factors: dict[Name, Classes] = {}
     """Columns that make up the class and their levels in order; the class is their product in this order."""
     split: str | None = None
     """Column that says train or test; null: every row is for training."""
@@ -96,9 +120,6 @@ class TableLayout(Section):
             raise ValueError(
                 "give either label (a column) or factors (columns and levels), not both: set label: null with factors"
             )
-        for name, levels in self.factors.items():
-            if len(levels) < 2 or len(set(levels)) != len(levels):
-                raise ValueError(f"factors.{name} needs at least two different levels")
         return self
 
 
@@ -110,14 +131,13 @@ class FoldersLayout(Section):
     """Folder with one folder a class, relative to data_root."""
     test: str | None = None
     """Folder of images to predict; null when there is none."""
-    classes: list[str] | None = None
+    classes: Classes | None = None
     """Class folders in the order of their codes; null: the sorted folder names."""
     group_pattern: str
     r"""Regular expression on the image's path below its class folder; its first group names the image's group.
     `^(.*)$` makes every image its own group."""
 
 
-_LAYOUTS = {"demo": DemoLayout, "maskbase": MaskbaseLayout, "table": TableLayout, "folders": FoldersLayout}
 Layout = Annotated[DemoLayout | MaskbaseLayout | TableLayout | FoldersLayout, Field(discriminator="layout")]
 
 
@@ -157,7 +177,7 @@ class Folds(Section):
     """Validation share of the groups, for holdout; rounded to one in n (0.2 is one in five)."""
     file: str | None = None
     """CSV or parquet table with columns group and fold (or image_id and fold), for method file."""
-    stratify: list[Name] | Literal["label"] = "label"
+    stratify: Annotated[list[Name], Field(min_length=1)] | Literal["label"] = "label"
     """What the folds are balanced on: the class, or a list of factors."""
     on_rare: Literal["warn", "error"] = "warn"
     """What to do when a stratum or class has fewer groups than folds."""
@@ -166,18 +186,27 @@ class Folds(Section):
     near_duplicate_bits: int = Field(default=4, ge=0, le=16)
     """Largest Hamming distance of two 64-bit perceptual hashes that is listed as a near-duplicate."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_fold_held_out(cls, values: Any) -> Any:
+        held_out = isinstance(values, dict) and values.get("method") == "holdout"
+        return {"k": 1} | values if held_out else values
+
     @model_validator(mode="after")
     def _consistent(self) -> "Folds":
-        if self.method == "kfold" and self.k == 1:
-            raise ValueError("k: 1 is no cross-validation; for a single validation part say method: holdout")
-        if self.method == "holdout" and "k" in self.model_fields_set and self.k != 1:
-            raise ValueError(f"method: holdout has one fold, k is {self.k}; set k: 1 or drop k")
+        faults = []
+        if self.method != "holdout" and self.k == 1:
+            faults.append("k: 1 is no cross-validation; for a single validation part say method: holdout")
+        if self.method == "holdout" and self.k != 1:
+            faults.append(f"method: holdout has one fold, k is {self.k}; set k: 1 or drop k")
         if (self.method == "file") != (self.file is not None):
-            raise ValueError("method: file and file: <path> go together")
+            faults.append("method: file and file: <path> go together; set both or neither")
         if self.method != "kfold" and self.repeats != 1:
-            raise ValueError(f"repeats: {self.repeats} needs method: kfold")
+            faults.append(f"repeats: {self.repeats} needs method: kfold; drop it")
         if self.count > 127:
-            raise ValueError(f"{self.k} folds x {self.repeats} repeats are more than 127 members")
+            faults.append(f"{self.k} folds x {self.repeats} repeats are more than 127 members; lower one")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
     @property
@@ -235,35 +264,31 @@ class Recipe(Section):
     def _known_net(cls, net: str) -> str:
         known = net_names()
         if known and net.split(".")[0] not in known:
-            raise ValueError(f"timm knows no net {net!r}{_nearest(net, known)}")
+            raise ValueError(f"timm knows no net {net!r}{nearest(net, known)}")
         return net
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
+        faults = []
         if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0 and self.epochs > 1:
-            raise ValueError(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; lower it")
-        left_top_right_bottom = (
-            [int(part) for part in re.findall(r"\d+", self.roi)] if self.roi.startswith("box-") else []
-        )
-        if left_top_right_bottom:
-            left, top, right, bottom = left_top_right_bottom
+            faults.append(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; lower it")
+        if self.roi.startswith("box-"):
+            left, top, right, bottom = (int(part) for part in re.findall(r"\d+", self.roi))
             if right <= left or bottom <= top:
-                raise ValueError(f"roi {self.roi} is empty: it must be box-LEFT-TOP-RIGHT-BOTTOM")
+                faults.append(f"roi {self.roi} is empty: it must be box-LEFT-TOP-RIGHT-BOTTOM")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
 
 
 class Predict(Section):
     """How members predict."""
 
-    views: list[Literal["identity", "hflip"]] = Field(default=["identity", "hflip"], min_length=1)
+    views: Annotated[list[Literal["identity", "hflip"]], Field(min_length=1), AfterValidator(_different)] = [
+        "identity",
+        "hflip",
+    ]
     """Test-time transforms; their probabilities are averaged."""
-
-    @field_validator("views")
-    @classmethod
-    def _once_each(cls, views: list[str]) -> list[str]:
-        if len(set(views)) != len(views):
-            raise ValueError("a view stands twice; name each once")
-        return views
 
 
 class Submission(Section):
@@ -296,9 +321,9 @@ class DataSettings(Section):
 
     results: str = "results"
     """Folder of everything that is made; two experiments live side by side in two folders."""
-    data_root: str | None = None
-    """Folder of the data; every path of `data` is relative to it. Not for the demo, which draws its own."""
     data: Layout
+    data_root: Annotated[str | None, Field(validate_default=True)] = None
+    """Folder of the data; every path of `data` is relative to it. Not for the demo, which draws its own."""
     corrections: str | None = None
     """CSV of label corrections: id, field, from, to, source, certainty. Looked for here, then below data_root."""
     corrections_certainty: list[str] = ["certain"]
@@ -347,17 +372,22 @@ class DataSettings(Section):
         here = Path(path)
         return here if self.data.layout != "demo" and (here.is_absolute() or here.exists()) else self.root / here
 
-    @model_validator(mode="after")
-    def _rooted(self) -> "DataSettings":
-        if self.data.layout == "demo" and self.data_root is not None:
-            raise ValueError(
-                "data_root is not used by data.layout: demo, which draws its own; set data.layout: maskbase"
-            )
-        if self.data.layout != "demo" and not self.data_root:
-            raise ValueError("data_root is missing: the folder of the data; add --config data_root=FOLDER")
-        if re.search(r"[<>{}*?\[\]]|^\s*$", self.results):
-            raise ValueError(f"results: {self.results!r} must be a plain folder name without <>{{}}*?[]")
-        return self
+    @field_validator("results")
+    @classmethod
+    def _plain_folder(cls, results: str) -> str:
+        if re.search(r"[<>{}*?\[\]]|^\s*$", results):
+            raise ValueError(f"must be a plain folder name without <>{{}}*?[] (it is {results!r})")
+        return results
+
+    @field_validator("data_root")
+    @classmethod
+    def _rooted(cls, data_root: str | None, info: ValidationInfo) -> str | None:
+        layout = getattr(info.data.get("data"), "layout", None)
+        if layout == "demo" and data_root is not None:
+            raise ValueError("is not used by data.layout: demo, which draws its own; set data.layout: maskbase")
+        if layout not in (None, "demo") and not data_root:
+            raise ValueError("missing: the folder of the data; add --config data_root=FOLDER")
+        return data_root
 
 
 class Config(DataSettings):
@@ -374,17 +404,15 @@ class Config(DataSettings):
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
 
-    @model_validator(mode="after")
-    def _known_strata(self) -> "Config":
-        known = (
-            {"mask", "gender", "age"}
-            if isinstance(self.data, MaskbaseLayout)
-            else set(getattr(self.data, "factors", {}))
-        )
-        for name in self.folds.stratify if isinstance(self.folds.stratify, list) else []:
-            if name not in known:
-                raise ValueError(f"folds.stratify: no factor {name!r}{_nearest(name, known)}")
-        return self
+    @field_validator("folds")
+    @classmethod
+    def _known_strata(cls, folds: Folds, info: ValidationInfo) -> Folds:
+        data = info.data.get("data")
+        known = {"mask", "gender", "age"} if isinstance(data, MaskbaseLayout) else set(getattr(data, "factors", {}))
+        unknown = [name for name in folds.stratify if name not in known] if isinstance(folds.stratify, list) else []
+        if data is not None and unknown:
+            raise ValueError("\n".join(f"stratify: no factor {name!r}{nearest(name, known)}" for name in unknown))
+        return folds
 
     @property
     def sample_path(self) -> Path | None:
@@ -403,7 +431,8 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
 
     Args:
         path: the YAML file.
-        overrides: values that replace those of the file, such as Snakemake's `--config`; sections merge by key.
+        overrides: values that replace those of the file, such as Snakemake's `--config`; sections merge by key. The
+            text `null` is null, which Snakemake does not know.
 
     Raises:
         Refusal: every fault of the file at once, a line each.
@@ -420,7 +449,7 @@ def check_config(values: dict[str, Any], source: str = "config") -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        refuse_all(_fault_line(source, fault) for fault in error.errors())
+        refuse_all(fault_lines(source, error, Config))
         raise
 
 
@@ -443,47 +472,7 @@ def parse_size(size: str) -> tuple[int, int]:
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     both = dict(base)
-    for key, value in over.items():
+    for key, text in over.items():
+        value = None if text == "null" else text
         both[key] = _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
     return both
-
-
-def _nearest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, sorted(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
-def _fault_line(source: str, fault: Any) -> str:
-    place = [
-        part
-        for index, part in enumerate(fault["loc"])
-        if not (index == 1 and fault["loc"][0] == "data" and part in _LAYOUTS)
-    ]
-    where = ".".join(str(part) for part in place) or "the file"
-    if fault["type"] == "extra_forbidden":
-        return f"{source}: {where}: unknown key{_nearest(str(place[-1]), _known_keys(fault['loc'][:-1]))}"
-    if fault["type"] == "missing":
-        return f"{source}: {where}: missing; add it"
-    given = fault.get("input")
-    shown = "" if isinstance(given, dict) or fault["type"] == "value_error" else f" (it is {_short(given)})"
-    message = fault["msg"].removeprefix("Value error, ")
-    return f"{source}: {where}: {message[0].lower()}{message[1:]}{shown}"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "not a finite number"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _known_keys(place: tuple[Any, ...]) -> set[str]:
-    section: Any = Config
-    for index, part in enumerate(place):
-        if index == 1 and place[0] == "data":
-            section = _LAYOUTS[part]
-        elif index == 1 and place[0] == "models":
-            section = Recipe
-        elif isinstance(section, type) and part in getattr(section, "model_fields", {}):
-            section = section.model_fields[part].annotation
-    return set(getattr(section, "model_fields", {}))

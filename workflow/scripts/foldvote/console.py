@@ -39,9 +39,13 @@ def job(log: str | Path) -> Iterator[None]:
         log: the log file; its folder is made.
     """
     global _console
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    _console = os.fdopen(os.dup(2), "w", buffering=1)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        Path(log).parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError as error:
+        say(f"error: {log}: cannot be written ({error.strerror}); choose another `results`")
+        raise SystemExit(1) from None
+    _console = os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)

@@ -11,7 +11,7 @@ from foldvote.files import write_json
 from foldvote.tables import read_table
 
 MOST_LISTED = 200
-_BLOCK = 2048
+_PAIRS_AT_ONCE = 1 << 22
 
 
 def merge_groups(manifest: pd.DataFrame) -> tuple[pd.Series, list[list[str]]]:
@@ -77,16 +77,20 @@ def near_duplicates(
     a_bytes, b_bytes = _codes(left["sha256"], other["sha256"])
     a_group, b_group = _codes(left["group"], other["group"]) if right is None else (None, None)
     count, found = 0, []
-    for start in range(0, len(left), _BLOCK):
-        distance = np.bitwise_count(a_hash[start : start + _BLOCK, None] ^ b_hash[None, :])
+    block = max(_PAIRS_AT_ONCE // max(len(other), 1), 1)
+    for start in range(0, len(left), block):
+        some = slice(start, start + block)
+        distance = np.bitwise_count(a_hash[some, None] ^ b_hash[None, :])
         near = distance <= bits
-        near &= a_bytes[start : start + _BLOCK, None] != b_bytes[None, :]
+        near &= a_bytes[some, None] != b_bytes[None, :]
         if a_group is not None and b_group is not None:
-            near &= a_group[start : start + _BLOCK, None] != b_group[None, :]
-            near &= np.arange(start, min(start + _BLOCK, len(left)))[:, None] < np.arange(len(other))[None, :]
+            near &= a_group[some, None] != b_group[None, :]
+            near &= np.arange(len(left))[some, None] < np.arange(len(other))[None, :]
         rows, columns = np.nonzero(near)
         count += len(rows)
-        found += list(zip(distance[rows, columns].tolist(), (rows + start).tolist(), columns.tolist(), strict=True))
+        nearest = np.argsort(distance[rows, columns], kind="stable")[:MOST_LISTED]
+        rows, columns = rows[nearest], columns[nearest]
+        found += zip(distance[rows, columns].tolist(), (rows + start).tolist(), columns.tolist(), strict=True)
         found = sorted(found)[:MOST_LISTED]
     a_ids, b_ids = left["image_id"].tolist(), other["image_id"].tolist()
     return count, [{"distance": d, "a": a_ids[i], "b": b_ids[j]} for d, i, j in found]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             f"{path}: cannot be written: {error.strerror or error}; free space or choose another `results`"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True) if path.parent.is_dir() else None
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:
@@ -64,7 +65,7 @@ def read_json(path: str | Path) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise Refusal(f"{path}: missing; run `snakemake` again to make it") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise Refusal(f"{path}: not readable as JSON ({error}); delete it and run `snakemake` again") from error
 
 
@@ -79,9 +80,16 @@ def sha256_bytes(content: bytes) -> str:
 
 
 def sha256_file(path: str | Path) -> str:
-    """SHA-256 of a file's bytes as 64 hex digits, read in pieces."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes as 64 hex digits, read in pieces.
+
+    Raises:
+        Refusal: if it is missing or cannot be read.
+    """
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise Refusal(f"{path}: cannot be read ({error.strerror or error}); give an existing file") from error
 
 
 def sha256_lines(lines: Iterator[str]) -> str:
@@ -95,10 +103,9 @@ def sha256_lines(lines: Iterator[str]) -> str:
 
 def _sync_folder(folder: Path) -> None:
     """Make a rename in `folder` survive a power cut, where the file system can."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,6 +1,8 @@
 """The split: whole groups into folds, balanced over strata, and checked again by every later stage."""
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -54,10 +56,10 @@ def make_folds(
             "label": manifest["label"],
         }
     )
-    method, repeats = _split(rows, settings, seed)
+    method, repeats = _split(rows, manifest["group"], settings, seed)
     folds = pd.concat([rows.assign(repeat=number, fold=fold) for number, fold in enumerate(repeats)], ignore_index=True)
     folds = folds.astype({"repeat": "int8", "fold": "int8"})
-    refuse_all(split_faults(folds))
+    refuse_all(_faults_with_reasons(folds, settings, merged))
     digest = split_sha256(folds)
     proof = certify(folds, manifest.assign(group=group), scheme, settings, merged)
     proof |= {"method": method, "seed": seed, "split_sha256": digest}
@@ -81,9 +83,11 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
         Refusal: if a group stands in two folds, or the table is not the one that was certified.
     """
     folds = read_table(folds_path, FOLDS, key=("image_id", "repeat"))
+    if folds.empty:
+        raise Refusal(f"{folds_path}: holds no rows; run `snakemake -R folds` to make it anew")
     refuse_all(f"{folds_path}: {fault}" for fault in split_faults(folds))
-    digest = split_sha256(folds)
-    if digest != read_json(certificate_path).get("split_sha256"):
+    digest, certificate = split_sha256(folds), read_json(certificate_path)
+    if not isinstance(certificate, dict) or certificate.get("split_sha256") != digest:
         raise Refusal(
             f"{folds_path}: is not the split that {certificate_path} certifies; to use folds of your own give them as "
             "folds.file, or run `snakemake -R folds` to make them anew"
@@ -92,21 +96,26 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
 
 
 def split_sha256(folds: pd.DataFrame) -> str:
-    """Digest of a split: over image, group, label, repeat and fold of every row, whatever the rows' order."""
+    """Digest of a split: over image, profile, group, label, repeat and fold of every row, whatever the rows' order."""
     rows = folds.sort_values(["repeat", "image_id"])
-    columns = (rows[name].astype(str) for name in ("image_id", "group", "label", "repeat", "fold"))
+    columns = (rows[name].astype(str) for name in ("image_id", "profile", "group", "label", "repeat", "fold"))
     return sha256_lines("\t".join(values) for values in zip(*columns, strict=True))
 
 
-def split_faults(folds: pd.DataFrame) -> list[str]:
-    """What is wrong with a split: groups or profiles in two folds of one repeat, folds without images."""
+def split_faults(folds: pd.DataFrame, count: int = 0) -> list[str]:
+    """What is wrong with a split: groups or profiles in two folds of one repeat, folds without images.
+
+    Args:
+        folds: rows of tables.FOLDS, at least one.
+        count: how many folds there should be; 0 takes the highest fold for the last.
+    """
     faults = []
     for unit in ("group", "profile"):
         spread = folds.groupby(["repeat", unit])["fold"].nunique()
         for (_, name), number in spread[spread > 1].items():
             faults.append(f"{unit} {name} stands in {number} folds of one repeat; put all its images into one fold")
     validated = folds.loc[folds["fold"] != UNVALIDATED, "fold"]
-    empty = sorted(set(range(int(folds["fold"].max()) + 1)) - set(validated))
+    empty = sorted(set(range(max(int(folds["fold"].max()) + 1, count))) - set(validated))
     return faults + [f"fold {fold} has no images; lower folds.k" for fold in empty]
 
 
@@ -120,18 +129,27 @@ def fold_rows(folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFram
     return training.sort_values("image_id"), validation.sort_values("image_id")
 
 
+def _faults_with_reasons(folds: pd.DataFrame, settings: Folds, merged: list[list[str]]) -> list[str]:
+    """The faults of a split just made, and what its maker may not know of the groups."""
+    faults = [f"{settings.file or 'folds'}: {fault}" for fault in split_faults(folds, settings.count)]
+    if faults and settings.method == "file":
+        faults += [f"{settings.file}: {', '.join(names)} share a photograph and count as one group" for names in merged]
+    return faults
+
+
 def _strata(manifest: pd.DataFrame, settings: Folds) -> pd.Series:
     if settings.stratify == "label":
         return manifest["class_name"]
     return manifest[list(settings.stratify)].agg("-".join, axis=1)
 
 
-def _split(rows: pd.DataFrame, settings: Folds, seed: int) -> tuple[str, list[np.ndarray]]:
-    """The method's name, and for each repeat the fold of every row."""
+def _split(rows: pd.DataFrame, own_group: pd.Series, settings: Folds, seed: int) -> tuple[str, list[np.ndarray]]:
+    """The method's name, and for each repeat the fold of every row. `own_group` is the group before any joining."""
     if settings.method == "file":
-        return f"the user's file {settings.file}", [_own_folds(rows, Path(str(settings.file)), settings.k)]
+        own = _own_folds(rows.assign(group=own_group), Path(str(settings.file)), settings.k)
+        return f"the user's file {settings.file}", [own]
     if settings.method == "holdout":
-        name, fold = _balanced(rows, round(1 / settings.fraction), derive(seed, "folds", 0))
+        name, fold = _balanced(rows, round(1 / settings.fraction), derive(seed, "folds", 0), "raise folds.fraction")
         return f"{name}, one part held out", [np.where(fold == 0, 0, UNVALIDATED)]
     repeats = []
     for repeat in range(settings.repeats):
@@ -140,28 +158,35 @@ def _split(rows: pd.DataFrame, settings: Folds, seed: int) -> tuple[str, list[np
     return name, repeats
 
 
-def _balanced(rows: pd.DataFrame, k: int, seed: int) -> tuple[str, np.ndarray]:
+def _balanced(rows: pd.DataFrame, k: int, seed: int, remedy: str = "lower folds.k") -> tuple[str, np.ndarray]:
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     groups = rows.groupby("group", sort=True)["stratum"]
     if k > groups.ngroups:
-        raise Refusal(f"folds: {k} folds of {groups.ngroups} groups leave some fold empty; lower folds.k")
+        raise Refusal(f"folds: {k} parts of {groups.ngroups} groups leave some part empty; {remedy}")
     fold = np.zeros(len(rows), dtype=np.int64)
     if (groups.nunique() == 1).all():
         strata = groups.first()
         if strata.value_counts().max() < k:
-            raise Refusal(f"folds: every stratum has fewer than {k} groups; lower folds.k or stratify by less")
+            raise Refusal(f"folds: every stratum has fewer than {k} groups; {remedy} or stratify by less")
         splitter = StratifiedKFold(k, shuffle=True, random_state=seed % 2**32)
         of_group = dict.fromkeys(strata.index, 0)
-        for number, (_, chosen) in enumerate(splitter.split(strata.index, strata)):
+        for number, chosen in enumerate(_parts(splitter, strata.index, strata)):
             of_group.update(dict.fromkeys(strata.index[chosen], number))
         return "StratifiedKFold over groups", rows["group"].map(of_group).to_numpy()
     if rows["stratum"].value_counts().max() < k:
-        raise Refusal(f"folds: every stratum has fewer than {k} images; lower folds.k or stratify by less")
+        raise Refusal(f"folds: every stratum has fewer than {k} images; {remedy} or stratify by less")
     splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed % 2**32)
-    for number, (_, chosen) in enumerate(splitter.split(rows["image_id"], rows["stratum"], rows["group"])):
+    for number, chosen in enumerate(_parts(splitter, rows["image_id"], rows["stratum"], rows["group"])):
         fold[chosen] = number
     return "StratifiedGroupKFold over images", fold
+
+
+def _parts(splitter: Any, *columns: Any) -> list[np.ndarray]:
+    """Positions in each validation part. sklearn's warning of rare strata is left out: the certificate names them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return [chosen for _, chosen in splitter.split(*columns)]
 
 
 def _own_folds(rows: pd.DataFrame, path: Path, k: int) -> np.ndarray:

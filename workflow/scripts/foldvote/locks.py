@@ -5,6 +5,7 @@ unlock. The lock file names its holder for whoever has to wait. Only the standar
 """
 
 import fcntl
+import itertools
 import os
 import re
 import socket
@@ -43,9 +44,14 @@ def take(path: str | Path) -> IO[str] | None:
         raise Refusal(f"{path.parent}: cannot be written ({error.strerror}); choose another `results`") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         file.close()
         return None
+    except OSError as error:
+        file.close()
+        raise Refusal(
+            f"{path}: cannot be locked ({error.strerror}); put it on a file system with locks (another `results`)"
+        ) from error
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')}")
     file.flush()
@@ -95,19 +101,35 @@ def run_lock(results: str | Path) -> IO[str]:
     Raises:
         Refusal: if another run holds it.
     """
-    path = Path(results) / "locks" / "run.lock"
+    path = _run_lock(results)
     file = take(path)
     if file is None:
         raise Refusal(f"{results}: another run works here ({holder(path)}); wait for it, or set another `results`")
     return file
 
 
+def busy(results: str | Path) -> str | None:
+    """Who runs in a results folder right now, in words; None where nobody does. Makes nothing."""
+    path = _run_lock(results)
+    if not path.is_file():
+        return None
+    file = take(path)
+    if file is None:
+        return holder(path)
+    file.close()
+    return None
+
+
+def _run_lock(results: str | Path) -> Path:
+    return Path(results) / "locks" / "run.lock"
+
+
 def visible_gpus() -> list[str]:
     """Ids of the NVIDIA devices this process may use: CUDA_VISIBLE_DEVICES where it is set, else all."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        ids = [part.strip() for part in chosen.split(",")]
-        return [part for part in ids if part and part != "-1"]
+        ids = (part.strip() for part in chosen.split(","))
+        return list(itertools.takewhile(lambda part: part not in ("", "-1"), ids))  # CUDA stops there, too
     devices = Path("/dev").glob("nvidia[0-9]*")
     return sorted((match[1] for device in devices if (match := re.fullmatch(r"nvidia(\d+)", device.name))), key=int)
 

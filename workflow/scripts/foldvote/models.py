@@ -24,27 +24,33 @@ def build_model(recipe: Recipe, classes: int, seed: int, weights: Path | None = 
             classifier is not used. None: from scratch.
 
     Raises:
-        Refusal: if the file is missing, is not a plain weights file, or does not fit the net.
+        Refusal: if the net cannot be made for the size, or the file is missing, is not a plain weights file, or does
+            not fit the net.
     """
-    options = {"num_classes": classes, "drop_rate": recipe.drop_rate}
-    default = timm.get_pretrained_cfg(recipe.net)
-    if default is not None and default.fixed_input_size:
-        options["img_size"] = parse_size(recipe.size)
-    torch.manual_seed(seed)
-    model = timm.create_model(recipe.net, pretrained=False, **options)
+    if weights is not None and not weights.is_file():
+        raise Refusal(f"{weights}: no such weights file; correct the recipe's `pretrained`, or set it to null")
+    options: dict[str, object] = {"num_classes": classes, "drop_rate": recipe.drop_rate}
+    try:
+        model = _drawn_model(recipe, seed, options)
+    except Exception as error:
+        raise Refusal(
+            f"{recipe.net}: cannot be made for images of {recipe.size} ({_reason(error)}); correct the recipe's net or "
+            "size"
+        ) from error
     if weights is None:
         return model
-    if not weights.is_file():
-        raise Refusal(f"{weights}: no such weights file; correct the recipe's `pretrained`, or set it to null")
     drawn = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     try:
+        # Read before timm reads it, and never as a pickle, whatever timm's own default is.
+        given = set(timm.models.load_state_dict(str(weights), device="cpu", weights_only=True))
         overlay = {"file": str(weights)}
         torch.manual_seed(seed)
         model = timm.create_model(recipe.net, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise Refusal(f"{weights}: does not load into {recipe.net} ({reason}); give this net's own weights") from error
-    _check_loaded(model, drawn, weights, recipe.net)
+        raise Refusal(
+            f"{weights}: does not load into {recipe.net} ({_reason(error)}); give this net's own weights"
+        ) from error
+    _check_loaded(model, drawn, given, weights, recipe.net)
     return model
 
 
@@ -55,8 +61,23 @@ def normalisation(model: nn.Module, device: torch.device) -> tuple[torch.Tensor,
     return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
 
 
-def _check_loaded(model: nn.Module, drawn: dict[str, torch.Tensor], weights: Path, net: str) -> None:
-    """timm loads what fits and says nothing of the rest: a tensor still as it was drawn was not in the file."""
+def _drawn_model(recipe: Recipe, seed: int, options: dict[str, object]) -> nn.Module:
+    """The net from scratch, tried on one black image: a size that does not suit it is told before any data is read."""
+    default = timm.get_pretrained_cfg(recipe.net)
+    if default is not None and default.fixed_input_size:
+        options["img_size"] = parse_size(recipe.size)
+    torch.manual_seed(seed)
+    model = timm.create_model(recipe.net, pretrained=False, **options)
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, *parse_size(recipe.size)))
+    return model.train()
+
+
+def _check_loaded(model: nn.Module, drawn: dict[str, torch.Tensor], given: set[str], weights: Path, net: str) -> None:
+    """timm loads what fits and says nothing of the rest: what is not in the file is still as it was drawn.
+
+    Names alone would not do, as timm knows older ones: `given` holds those of the file.
+    """
     classifier = model.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
     state = model.state_dict()
@@ -64,11 +85,16 @@ def _check_loaded(model: nn.Module, drawn: dict[str, torch.Tensor], weights: Pat
         name
         for name, tensor in state.items()
         if not name.startswith(heads or ("\0",))
+        and name not in given
+        and tensor.is_floating_point()
         and tensor.numel() > 1
-        and tensor.std() > 0
         and torch.equal(tensor, drawn[name])
     ]
     if kept:
         raise Refusal(
             f"{weights}: lacks {len(kept)} of the {len(state)} tensors of {net} ({kept[0]}, ...); give this net's own"
         )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -122,6 +122,7 @@ class Pixels:
                 ids: list[str] = []
                 for index in range(file.num_record_batches):
                     batch = file.get_batch(index)
+                    batch.validate(full=True)
                     ids += batch.column(0).to_pylist()
                     flat = np.frombuffer(
                         batch.column(1).buffers()[1], dtype=np.uint8, count=len(batch) * int(np.prod(self.shape))
@@ -129,7 +130,7 @@ class Pixels:
                     self._blocks.append(flat.reshape(len(batch), *self.shape))
         except FileNotFoundError as error:
             raise Refusal(f"{path}: missing; run `snakemake` again to make it") from error
-        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
+        except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
             raise Refusal(f"{path}: damaged ({error}); delete it and run `snakemake` again") from error
         self.row_of = {image_id: row for row, image_id in enumerate(ids)}
 

@@ -23,6 +23,7 @@ PROBABILITY = "p_"
 _METADATA = b"foldvote"
 MOST_ROWS = 50_000_000
 MOST_BYTES = 16 << 30
+_PIECE_BYTES = 1 << 30
 
 
 def manifest_schema(factors: Iterable[str], raw: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
@@ -129,8 +130,9 @@ def write_table(
         Refusal: if columns are missing or surplus, a value does not fit, a key is doubled or a number is not finite.
     """
     refuse_all(_column_faults(set(frame.columns), schema, str(path)))
+    loose = pa.schema([field.with_nullable(True) for field in schema])  # what is empty is told below, in words
     try:
-        table = pa.Table.from_pandas(frame[schema.names], schema=schema, preserve_index=False, safe=True)
+        table = pa.Table.from_pandas(frame[schema.names], schema=loose, preserve_index=False, safe=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError) as error:
         raise Refusal(f"{path}: a value does not fit its column: {' '.join(str(error).split())}") from error
     _check_rows(table, schema, key, str(path))
@@ -138,7 +140,7 @@ def write_table(
     sealed = canonical({"record": record or {}, "sha256": sha256_bytes(text.encode())})
     with whole_file(path) as temporary:
         pq.write_table(
-            table.replace_schema_metadata({_METADATA: sealed.encode()}),
+            pa.Table.from_arrays(table.columns, schema=schema.with_metadata({_METADATA: sealed.encode()})),
             temporary,
             compression="zstd",
             write_page_checksum=True,
@@ -159,8 +161,7 @@ def read_table(path: str | Path, schema: pa.Schema | None = None, key: Sequence[
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            _check_claims(file.metadata, path)
-            table = file.read()
+            table = _read_within(file, path)
     except FileNotFoundError as error:
         raise Refusal(f"{path}: missing; run `snakemake` again to make it") from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
@@ -168,16 +169,18 @@ def read_table(path: str | Path, schema: pa.Schema | None = None, key: Sequence[
             f"{path}: damaged or not parquet ({_first_line(error)}); delete it and run `snakemake` again"
         ) from error
     if schema is not None:
+        doubled = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
+        refuse_all(f"{path}: column {name!r} stands twice; make the file anew" for name in doubled)
         refuse_all(_column_faults(set(table.column_names), schema, str(path)))
+        table = _with_plain_texts(table.select(schema.names))
         wrong = [
             f"{path}: column {field.name} is {table.schema.field(field.name).type}, not {field.type}; make it anew"
             for field in schema
             if table.schema.field(field.name).type != field.type
         ]
         refuse_all(wrong)
-        table = table.select(schema.names)
         _check_rows(table, schema, key, str(path))
-    return table.to_pandas(ignore_metadata=True)
+    return table.replace_schema_metadata(None).to_pandas()
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
@@ -192,7 +195,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
         record, digest = sealed["record"], sealed["sha256"]
     except FileNotFoundError as error:
         raise Refusal(f"{path}: missing; run `snakemake` again to make it") from error
-    except (KeyError, ValueError, pa.ArrowException, OSError) as error:
+    except (KeyError, TypeError, ValueError, pa.ArrowException, OSError) as error:
         raise Refusal(
             f"{path}: has no provenance record, so foldvote did not write it; delete it and run again"
         ) from error
@@ -216,13 +219,20 @@ def _column_faults(columns: set[str], schema: pa.Schema, path: str) -> list[str]
     ]
 
 
+def _with_plain_texts(table: pa.Table) -> pa.Table:
+    """pandas writes texts as large_string: the same texts, with wider offsets."""
+    columns = [column.cast(pa.string()) if column.type == pa.large_string() else column for column in table.columns]
+    return pa.Table.from_arrays(columns, names=table.column_names)
+
+
 def _check_rows(table: pa.Table, schema: pa.Schema, key: Sequence[str], path: str) -> None:
     faults = []
     for field in schema:
         column = table.column(field.name)
-        if not field.nullable and column.null_count:
+        floating = pa.types.is_floating(field.type)
+        if not field.nullable and column.null_count and not floating:
             faults.append(f"{path}: column {field.name} has {column.null_count} empty values; every row needs one")
-        elif pa.types.is_floating(field.type) and not np.isfinite(column.to_numpy()).all():
+        elif floating and not np.isfinite(column.to_numpy()).all():
             rows = np.flatnonzero(~np.isfinite(column.to_numpy()))[:5].tolist()
             faults.append(
                 f"{path}: column {field.name} is not finite in rows {rows}; the model that made it has diverged"
@@ -238,13 +248,29 @@ def _check_rows(table: pa.Table, schema: pa.Schema, key: Sequence[str], path: st
     refuse_all(faults)
 
 
-def _check_claims(metadata: pq.FileMetaData, path: str | Path) -> None:
-    """Refuse a small file that claims to expand without bound, before anything is expanded."""
-    size = sum(metadata.row_group(index).total_byte_size for index in range(metadata.num_row_groups))
-    if metadata.num_rows > MOST_ROWS or size > min(MOST_BYTES, max(64 << 20, 1000 * Path(path).stat().st_size)):
+def _read_within(file: pq.ParquetFile, path: str | Path) -> pa.Table:
+    """Read a file piece by piece, and no further than is reasonable for its size: a few bytes can claim gigabytes."""
+    metadata = file.metadata
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    most = min(MOST_BYTES, max(64 << 20, 1000 * Path(path).stat().st_size))
+    beyond = Refusal(f"{path}: expands beyond reason for its size ({metadata.num_rows:,} rows claimed); delete it")
+    if metadata.num_rows > MOST_ROWS or sum(group.total_byte_size for group in groups) > most:
+        raise beyond
+    # No cell is larger than its row group, so that not even the first piece is large.
+    rows = min(max(_PIECE_BYTES // max([1, *(group.total_byte_size for group in groups)]), 1), 65_536)
+    pieces, size = [], 0
+    for piece in file.iter_batches(batch_size=rows):
+        size += piece.nbytes
+        if size > most:
+            raise beyond
+        pieces.append(piece)
+    table = pa.Table.from_batches(pieces, file.schema_arrow)
+    if table.num_rows != metadata.num_rows:
         raise Refusal(
-            f"{path}: claims {metadata.num_rows:,} rows and {size:,} bytes, beyond reason for its size; delete it"
+            f"{path}: holds {table.num_rows:,} rows and claims {metadata.num_rows:,}; delete it and run again"
         )
+    table.validate(full=True)
+    return table
 
 
 def _first_line(error: Exception) -> str:

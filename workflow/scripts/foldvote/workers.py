@@ -1,7 +1,9 @@
 """One function applied to many things on several processes, in order, with progress."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -12,11 +14,12 @@ from foldvote.errors import Refusal
 
 T = TypeVar("T")
 R = TypeVar("R")
-_ENOUGH_FOR_A_PROCESS = 200  # items: below that, starting a process costs more than it saves
-_CHUNK = 16
+_CHUNKS_A_PROCESS = 32
 
 
-def map_processes(function: Callable[[T], R], items: Sequence[T], workers: int, what: str) -> Iterator[R]:
+def map_processes(
+    function: Callable[[T], R], items: Sequence[T], workers: int, what: str, worth: int = 200
+) -> Iterator[R]:
     """Results of `function` on each item, in the items' order, as they become ready.
 
     Args:
@@ -24,29 +27,39 @@ def map_processes(function: Callable[[T], R], items: Sequence[T], workers: int, 
         items: what it is applied to.
         workers: most processes to use; few items are done in this process.
         what: a few words for the progress display.
+        worth: number of items from which one process more saves what its start costs.
 
     Raises:
         Refusal: if a worker process dies.
     """
-    processes = min(workers, len(items) // _ENOUGH_FOR_A_PROCESS + 1)
+    processes = min(workers, len(items) // worth + 1)
     if processes <= 1:
         yield from track(map(function, items), what, len(items))
         return
+    # Served by a fresh process and not forked from this one, which has threads.
     context = multiprocessing.get_context("forkserver")
+    chunk = min(max(len(items) // (processes * _CHUNKS_A_PROCESS), 1), 32)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start) as pool:
         try:
-            yield from track(pool.map(function, items, chunksize=_CHUNK), what, len(items))
+            yield from track(pool.map(function, items, chunksize=chunk), what, len(items))
         except BrokenProcessPool as error:
-            raise Refusal(
-                f"{what}: a worker process was killed, for want of memory perhaps; run with fewer --cores"
-            ) from error
+            reason = f"{what}: a worker process was killed, for want of memory perhaps; run with fewer --cores"
+            raise Refusal(reason) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _start() -> None:
-    """Leave Ctrl-C to the parent, and OpenCV's threads to nobody: the processes share the cores already."""
+    """Leave Ctrl-C to the parent, OpenCV's threads to nobody, and end with the parent even where it is killed."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

@@ -18,6 +18,7 @@ _SEXAGESIMAL = re.compile(r"[-+]?\d+(:[0-5]?\d)+(\.\d*)?")
 _DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}.*")
 _SWITCHES = {"yes", "no", "on", "off", "y", "n"}
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge")}
+_TOO_DEEP = "an alias holds itself, or the nesting is too deep; write the values out"
 MOST_NODES = 20_000
 
 
@@ -44,11 +45,13 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         raise Refusal(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
         raise Refusal(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise Refusal(f"{path}: {_TOO_DEEP}") from error
     reader = _Reader(path)
     try:
         value = reader.value(node, "") if node is not None else None
     except RecursionError as error:
-        raise Refusal(f"{path}: an alias holds itself, or the nesting is too deep; write the values out") from error
+        raise Refusal(f"{path}: {_TOO_DEEP}") from error
     refuse_all(reader.faults)
     if not isinstance(value, dict):
         raise Refusal(f"{path}: must hold `key: value` lines")
@@ -67,8 +70,7 @@ class _Reader:
         self.nodes += 1
         if self.nodes > MOST_NODES:
             raise Refusal(f"{self.path}: aliases expand to more than {MOST_NODES} values; write them out")
-        if node.tag not in _PLAIN_TAGS and not _DATE.fullmatch(str(node.value)):
-            self.fault(node, where, f"the tag {node.tag!r} is not allowed; write plain values")
+        if not self.plain(node, where):
             return None
         if isinstance(node, yaml.MappingNode):
             return self.mapping(node, where)
@@ -84,9 +86,16 @@ class _Reader:
                 sources = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
                 for source in reversed(sources):
                     inherited = self.value(source, where)
-                    merged.update(inherited if isinstance(inherited, dict) else {})
+                    if isinstance(inherited, dict):
+                        merged.update(inherited)
+                    else:
+                        self.fault(source, where, "<< takes a mapping, such as *an_anchored_one; correct it")
                 continue
-            key = str(key_node.value)
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.fault(key_node, where, "a list or mapping cannot be a key; write a text")
+            if not isinstance(key_node, yaml.ScalarNode) or not self.plain(key_node, where):
+                continue
+            key = key_node.value
             place = f"{where}.{key}".lstrip(".")
             if key in own:
                 self.fault(key_node, place, "the key stands twice, and YAML would silently keep the last; delete one")
@@ -100,7 +109,7 @@ class _Reader:
         if _FLOAT.fullmatch(text):
             return float(text)
         if _OCTAL.fullmatch(text):
-            meant = text.replace("_", "").lstrip("+-0") or "0"
+            meant = text[0].strip("+0_") + (text.replace("_", "").lstrip("+-0") or "0")
             self.fault(
                 node,
                 where,
@@ -115,8 +124,18 @@ class _Reader:
         elif _SEXAGESIMAL.fullmatch(text) or _DATE.fullmatch(text):
             self.fault(node, where, f"YAML reads {text} as a time or date; write it in quotes")
         else:
-            return yaml.SafeLoader("").construct_object(node)
+            try:
+                return yaml.SafeLoader("").construct_object(node)
+            except (ValueError, KeyError, yaml.YAMLError):
+                self.fault(node, where, f"{text!r} is not what its form or tag says; write it in quotes for a text")
         return None
 
+    def plain(self, node: yaml.Node, where: str) -> bool:
+        # Only a scalar's value is looked at: the text of a collection would spell out all its aliases.
+        allowed = node.tag in _PLAIN_TAGS or (isinstance(node, yaml.ScalarNode) and _DATE.fullmatch(node.value))
+        if not allowed:
+            self.fault(node, where, f"the tag {node.tag!r} is not allowed; write plain values")
+        return bool(allowed)
+
     def fault(self, node: yaml.Node, where: str, text: str) -> None:
-        self.faults.append(f"{self.path}, line {node.start_mark.line + 1}: {where}: {text}")
+        self.faults.append(f"{self.path}, line {node.start_mark.line + 1}: {where or 'the top level'}: {text}")

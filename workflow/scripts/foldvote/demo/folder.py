@@ -2,20 +2,15 @@
 
 import csv
 import io
-import os
 import shutil
-import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, wait
 from functools import partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from foldvote.config import parse_size
-from foldvote.console import track
 from foldvote.demo.faces import invent_person, invent_shot, invent_visit
 from foldvote.demo.portrait import paint
 from foldvote.demo.roster import RACE, WORN, Entry, corrections, enrol, extensions, picture_name
@@ -23,14 +18,15 @@ from foldvote.errors import Refusal
 from foldvote.files import write_bytes, write_json
 from foldvote.labels import MASKS
 from foldvote.seeds import derive, generator
+from foldvote.workers import map_processes
 
 MARK = ".foldvote-demo.json"  # says that a folder was made here and may be made again
-PIXELS_A_WORKER = 3_000_000  # below this a second process costs more than it gains
+PERSONS_A_PROCESS = 8  # below this a second process costs more than it saves
 JUNK = bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(96)  # the start of an AppleDouble file
 
 
 def draw_demo(
-    root: str | Path, profiles: int, test_profiles: int, picture_size: str, seed: int, workers: int | None = None
+    root: str | Path, profiles: int, test_profiles: int, picture_size: str, seed: int, workers: int = 1
 ) -> None:
     """Draw the demo data below `root`; equal arguments give equal bytes, whatever `workers`.
 
@@ -45,7 +41,7 @@ def draw_demo(
         test_profiles: persons among the test images, seven pictures each.
         picture_size: height x width in pixels, such as 256x192.
         seed: what is drawn; person i is the same whatever the number of profiles.
-        workers: processes; None: one for each core, where there is enough to draw.
+        workers: most processes to use.
 
     Raises:
         Refusal: if `root` holds files that no demo has written, or cannot be written.
@@ -60,7 +56,7 @@ def draw_demo(
         shutil.rmtree(fresh, ignore_errors=True)
         tasks = [partial(_draw_train, fresh / "train/images", entry, height, width, seed) for entry in train]
         tasks += [partial(_draw_test, fresh / "eval/images", entry, height, width, seed) for entry in test]
-        for _ in track(_done(tasks, workers, height * width), "drawing faces", len(tasks)):
+        for _ in map_processes(_call, tasks, workers, "drawing faces", worth=PERSONS_A_PROCESS):
             pass
         _write_tables(fresh, train, test, seed)
         arguments = {"profiles": profiles, "test_profiles": test_profiles, "picture_size": picture_size, "seed": seed}
@@ -95,6 +91,10 @@ def shots_of(entry: Entry, height: int, width: int, seed: int, part: str) -> Ite
             generator(seed, "demo", part, "shot", entry.row, index), person, visit, MASKS[code], index % 5
         )
         yield code, paint(person, visit, shot, height, width)
+
+
+def _call(task: Callable[[], None]) -> None:
+    task()
 
 
 def _draw_train(images: Path, entry: Entry, height: int, width: int, seed: int) -> None:
@@ -154,36 +154,3 @@ def _replace(root: Path, fresh: Path) -> None:
         root.rename(aside)
     fresh.rename(root)
     shutil.rmtree(aside, ignore_errors=True)
-
-
-def _done(tasks: list[Callable[[], None]], workers: int | None, pixels: int) -> Iterator[None]:
-    """Run the tasks, one None as each ends, in this process or in several."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    worth = 1 + len(tasks) * len(WORN) * max(pixels, 100_000) // PIXELS_A_WORKER
-    count = min(cores, worth, len(tasks)) if workers is None else max(1, min(workers, len(tasks)))
-    if count == 1:
-        for task in tasks:
-            yield task()
-        return
-    # Spawned and not forked: the job's watcher is a thread, and OpenCV may have its own.
-    with ProcessPoolExecutor(count, get_context("spawn"), _set_up_worker) as pool:
-        futures: list[Future[None]] = [pool.submit(task) for task in tasks]
-        try:
-            for future in futures:
-                yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-            wait(futures)
-
-
-def _set_up_worker() -> None:
-    cv2.setNumThreads(0)
-    # A pool's processes outlive a parent that was killed, and would go on drawing beside the next run.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -1,0 +1,103 @@
+"""Wall time and peak memory of the manifest and the pixels stage, against decoding the same files with Pillow alone.
+
+    .venv/bin/python benchmarks/ingest.py --images 18900
+
+A few hundred faces are drawn at the home task's size (384 x 512) and repeated under other names by hard links. The
+peer is what a careful notebook would do for the same result: open, decode and resize each file with Pillow and
+NumPy, on as many processes. Peak memory is that of the largest process.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
+
+import numpy as np
+from PIL import Image
+
+from foldvote.config import DataSettings
+from foldvote.demo import draw_demo
+from foldvote.manifest import build_manifest
+from foldvote.pixels import pack_pixels
+
+SIZE = "128x96"
+DRAWN = 60
+
+
+def main() -> None:
+    """Measure and print one line a stage."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--images", type=int, default=18_900)
+    arguments.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        settings = repeat_faces(root, given.images, given.workers)
+        manifest, packed = root / "manifest.parquet", root / "train.arrow"
+        paths = sorted(str(path) for path in (root / "data").rglob("*.jpg"))
+        peer = timed("Pillow alone", len(paths), lambda: decode_all(paths, given.workers))
+        stages = [
+            (
+                "manifest",
+                lambda: build_manifest(settings, "train", manifest, root / "quarantine.parquet", given.workers),
+            ),
+            (
+                "pixels",
+                lambda: pack_pixels(
+                    manifest, settings.root, settings.images, SIZE, "none", packed, workers=given.workers
+                ),
+            ),
+        ]
+        for name, stage in stages:
+            seconds = timed(name, len(paths), stage)
+            print(f"{name}: {seconds / peer:.2f} x the time of Pillow alone")
+
+
+def timed(name: str, images: int, work: Callable[[], object]) -> float:
+    """Run `work` and print its wall time and the peak memory so far of this process and of its largest child."""
+    started = time.perf_counter()
+    work()
+    seconds = time.perf_counter() - started
+    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(
+        f"{name}: {images:,} images in {seconds:.1f} s, {images / seconds:.0f} images/s, "
+        f"peak {own:.0f} / {child:.0f} MiB"
+    )
+    return seconds
+
+
+def repeat_faces(root: Path, images: int, workers: int) -> DataSettings:
+    """A folder of classes with `images` files: drawn faces, each under many names."""
+    draw_demo(root / "demo", DRAWN, 1, "512x384", seed=1, workers=workers)
+    drawn = sorted(path for path in (root / "demo/train").rglob("[!.]*.jpg"))
+    for number in range(images):
+        source = drawn[number % len(drawn)]
+        target = root / f"data/train/{'ab'[number % 2]}/{number:06d}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, target)
+    layout = {"layout": "folders", "group_pattern": r"^(\d+)"}
+    return DataSettings.model_validate({"data_root": str(root / "data"), "data": layout})
+
+
+def decode_all(paths: list[str], workers: int) -> None:
+    """The peer: every file decoded and resized, the arrays thrown away."""
+    with ProcessPoolExecutor(workers) as pool:
+        for _ in pool.map(decode, paths, chunksize=32):
+            pass
+
+
+def decode(path: str) -> int:
+    """Decode and resize one file with Pillow."""
+    with Image.open(path) as image:
+        return int(np.asarray(image.convert("RGB").resize((96, 128), Image.Resampling.BOX)).sum())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The first and last words of a run, and its hold on the results folder. Imports nothing heavy: the Snakefile does."""
+
+import sys
+from pathlib import Path
+from typing import IO
+
+from foldvote.config import Config
+from foldvote.errors import Refusal, refuse_all
+from foldvote.locks import announce_run, busy, run_lock
+
+UNPACKED = "resources/weights/tf_efficientnet_lite0.safetensors"  # made by a rule from an installed package
+_held: list[IO[str]] = []  # the lock, open until this process ends
+
+
+def check_files(config: Config) -> None:
+    """Make sure that the files a configuration names are there, before any rule asks for them.
+
+    Raises:
+        Refusal: naming every key whose file is missing.
+    """
+    named: dict[str, Path | None] = {"folds.file": Path(config.folds.file) if config.folds.file else None}
+    if config.data.layout != "demo":
+        named |= {"data_root": config.root, "corrections": config.corrections_path, "answers": config.answers_path}
+        named |= {"submission.sample": config.sample_path}
+        named |= {f"the {split} table of data": path for split in ("train", "test") for path in config.tables(split)}
+    for model, recipe in config.models.items():
+        if recipe.pretrained and recipe.pretrained != UNPACKED:
+            named[f"models.{model}.pretrained"] = Path(recipe.pretrained)
+    missing = [
+        f"{key}: {path} is not there; correct the path" for key, path in named.items() if path and not path.exists()
+    ]
+    refuse_all(missing[:1] if missing and missing[0].startswith("data_root") else missing)
+
+
+def prepare_run(results: str) -> None:
+    """Tell later jobs which process this is, and the person at the console if another run works in the folder."""
+    if other := busy(results):
+        print(f"{results}: another run works here ({other}): looking is fine, running is refused.", file=sys.stderr)
+    announce_run()
+
+
+def begin_run(results: str, gpus: list[str], cores: int) -> None:
+    """Take the results folder for this process, and say what networks run on.
+
+    Args:
+        results: the results folder.
+        gpus: ids of the GPUs that were found.
+        cores: CPU cores of the run.
+
+    Where another run holds the folder, this process exits in one line.
+    """
+    try:
+        _held.append(run_lock(results))
+    except Refusal as refusal:
+        sys.exit(str(refusal))
+    if not gpus:
+        print(f"No GPU found: networks train on the CPU, with {cores} core(s).", file=sys.stderr)
+
+
+def closing_words(config: Config, cores: int) -> str:
+    """A few lines for the person at the console; none before there is a leaderboard.
+
+    Args:
+        config: the experiment that just ended.
+        cores: the cores it ran on, for the commands that are shown.
+    """
+    results, model = config.results, next(iter(config.models))
+    if not Path(results, "leaderboard.csv").is_file():
+        return ""
+    submission = [f"  submission   {results}/submission.csv"] if config.has_test else []
+    return "\n".join(
+        [
+            "",
+            "Done.",
+            f"  leaderboard  {results}/leaderboard.csv",
+            *submission,
+            f"  OOF          {results}/oof/ (logits of every view), {results}/ensemble/oof.parquet (the vote)",
+            f"  proof        {results}/folds/certificate.json (no person on both sides of a split)",
+            "Next:",
+            f"  look         python -c \"import pandas; print(pandas.read_csv('{results}/leaderboard.csv'))\"",
+            f"  one fold     snakemake --cores {cores} -R {results}/train/model={model}/fold=0/model.safetensors",
+            "  your data    copy config/maskbase.yaml; config/README.md explains every key",
+        ]
+    )
