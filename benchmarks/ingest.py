@@ -4,14 +4,15 @@
 
 A few hundred faces are drawn at the home task's size (384 x 512) and repeated under other names by hard links. The
 peer is what a careful notebook would do for the same result: open, decode and resize each file with Pillow and
-NumPy, on as many processes. Peak memory is that of the largest process.
+NumPy, on as many processes. Peak memory is the sum over all processes.
 """
 
 import argparse
+import contextlib
 import os
-import resource
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
 import numpy as np
+import psutil
 from PIL import Image
 
 from foldvote.config import DataSettings
@@ -61,16 +63,29 @@ def main() -> None:
 
 
 def timed(name: str, images: int, work: Callable[[], object]) -> float:
-    """Run `work` and print its wall time and the peak memory so far of this process and of its largest child."""
+    """Run `work` and print its wall time and the peak memory of this process and all its children together."""
+    done, peaks = threading.Event(), [0]
+    sampler = threading.Thread(target=sample_memory, args=(done, peaks))
+    sampler.start()
     started = time.perf_counter()
     work()
     seconds = time.perf_counter() - started
-    own, child = (resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(
-        f"{name}: {images:,} images in {seconds:.1f} s, {images / seconds:.0f} images/s, "
-        f"peak {own:.0f} / {child:.0f} MiB"
-    )
+    done.set()
+    sampler.join()
+    rate = images / seconds
+    print(f"{name}: {images:,} images in {seconds:.1f} s, {rate:.0f} images/s, peak {peaks[0] / 2**20:.0f} MiB")
     return seconds
+
+
+def sample_memory(done: threading.Event, peaks: list[int]) -> None:
+    """Keep the largest sum of resident memory of this process and its children in `peaks[0]`, in bytes."""
+    this = psutil.Process()
+    while not done.wait(0.1):
+        total = 0
+        for process in [this, *this.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+        peaks[0] = max(peaks[0], total)
 
 
 def repeat_faces(root: Path, images: int, workers: int) -> DataSettings:

@@ -288,6 +288,6 @@ def test_the_last_epoch_can_be_asked_for(tiny: Tiny) -> None:
     assert set(load_file(files.weights)) == set(load_file(files.last))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(tiny: Tiny) -> None:
+def test_f42_a_loss_that_is_not_finite_stops_the_run(tiny: Tiny) -> None:
     with pytest.raises(Refusal, match="no longer finite"):
         train(tiny, "diverged", lr=10.0, clip_norm=None, weight_decay=10.0, epochs=30)
