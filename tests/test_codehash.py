@@ -63,7 +63,7 @@ def copy_of(tmp_path: Path, edit: Callable[[Path], object]) -> str:
     return code_digest(folder / "train.py")
 
 
-SEEDS, CONFIG = "foldvote/seeds.py", "foldvote/config.py"
+SEEDS, SECTIONS = "foldvote/seeds.py", "foldvote/sections.py"
 NEEDLESS = {
     "moved": lambda folder: None,
     "touched": lambda folder: [os.utime(path, (0, 0)) for path in folder.rglob("*.py")],
@@ -71,8 +71,8 @@ NEEDLESS = {
     "docstring": rewritten("train.py", '"""Train', '"""Learn'),
     "library docstring": rewritten(SEEDS, '"""A seed in', '"""One seed in'),
     "blank lines": rewritten(SEEDS, '    """A seed in', '    # here\n\n\n    """A seed in'),
-    "explained field": rewritten(CONFIG, '"""Any name known to timm."""', '"""A net."""'),
-    "unexplained field": rewritten(CONFIG, '    """Any name known to timm."""\n', ""),
+    "explained field": rewritten(SECTIONS, '"""Any name known to timm."""', '"""A net."""'),
+    "unexplained field": rewritten(SECTIONS, '    """Any name known to timm."""\n', ""),
     "line ends": lambda folder: (folder / SEEDS).write_bytes((folder / SEEDS).read_bytes().replace(b"\n", b"\r\n")),
     "layout": rewritten(SEEDS, "(seed: int, *key: str | int)", "(\n    seed: int,\n    *key: str | int,\n)"),
     "module of others": appended("foldvote/submission.py", "\nMORE = 1\n"),
@@ -83,9 +83,9 @@ MEANT = {
     "constant": rewritten(SEEDS, "digest_size=8", "digest_size=9"),
     "indirect": rewritten("foldvote/files.py", "indent=2", "indent=3"),
     "package": appended("foldvote/__init__.py", "\nMORE = 1\n"),
-    "default": rewritten(CONFIG, "default=1e-3", "default=2e-3"),
+    "default": rewritten(SECTIONS, "default=1e-3", "default=2e-3"),
     "training": appended("foldvote/training.py", "\nMORE = 1\n"),
-    "name": rewritten("foldvote/yamlfile.py", "def load_yaml(path", "def load_yaml(place"),
+    "name": rewritten("foldvote/checkpoint.py", "def drop_checkpoints(folder", "def drop_checkpoints(place"),
     "text in use": rewritten("foldvote/folds.py", "make it anew", "make it new"),
     "import": appended("train.py", "\nimport foldvote.submission\n"),
 }

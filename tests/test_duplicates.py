@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldvote import duplicates
-from foldvote.config import Folds
 from foldvote.duplicates import merge_groups, near_duplicates, report_overlap, same_bytes
 from foldvote.errors import Refusal
 from foldvote.files import read_json
 from foldvote.folds import make_folds
+from foldvote.sections import Folds
 from foldvote.tables import FOLDS, read_table
 from tiny import manifest_row, write_manifest
 

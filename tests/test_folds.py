@@ -10,11 +10,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from foldvote.config import Folds
 from foldvote.errors import Refusal
 from foldvote.files import read_json, write_json
 from foldvote.folds import UNVALIDATED, fold_rows, make_folds, read_folds, split_sha256
 from foldvote.labels import Scheme, factor_scheme, read_scheme
+from foldvote.sections import Folds
 from foldvote.tables import FOLDS, read_table, write_table
 from tiny import SCHEME, manifest_row, write_manifest
 

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image, ImageFile
 
 from drawn import encoded, picture, png, png16, png_chunk, put
-from foldvote.config import Images
 from foldvote.errors import Refusal
 from foldvote.files import sha256_bytes
 from foldvote.images import BadImage, decode, read_image, read_unchanged
+from foldvote.sections import Images
 
 RULES = Images()
 TAIL = Images(tolerate_tail=True)
@@ -312,7 +312,7 @@ def interlace(pixels: np.ndarray) -> bytes:
 
 _BOMB = """
 import resource, sys
-from foldvote.config import Images
+from foldvote.sections import Images
 from foldvote.images import BadImage, decode
 try:
     decode(open(sys.argv[1], "rb").read(), Images(max_megapixels=float(sys.argv[2])))

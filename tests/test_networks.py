@@ -17,11 +17,11 @@ from safetensors.torch import load_file, save_file
 from foldvote.augment import augmenter
 from foldvote.batches import Batch, Draws, Plan, TrainingImages, batches_of_epoch, training_loader
 from foldvote.compute import Compute, choose_compute
-from foldvote.config import Augment, net_names
 from foldvote.errors import Refusal
 from foldvote.inference import VIEWS, predict_logits
 from foldvote.models import build_model, normalisation
 from foldvote.pixels import Pixels
+from foldvote.sections import Augment, net_names
 from foldvote.weights import NET, extract_lite0
 from tiny import Tiny, make_tiny, recipe
 

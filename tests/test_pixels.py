@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldvote.config import Images
 from foldvote.errors import Refusal
 from foldvote.files import sha256_bytes
 from foldvote.pixels import Pixels, cut, pack_pixels, resize
+from foldvote.sections import Images
 from tiny import manifest_row, write_manifest
 
 RULES = Images(min_side=4)

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 
 from foldvote.batches import Draws, TrainingImages, batches_of_epoch
 from foldvote.checkpoint import load_checkpoint, save_checkpoint
-from foldvote.config import Runtime
 from foldvote.console import job
 from foldvote.errors import INTERRUPTED, Refusal
 from foldvote.files import read_json, sha256_file, write_bytes
@@ -25,6 +24,7 @@ from foldvote.jobs import Machine
 from foldvote.members import train_member
 from foldvote.pixels import Pixels
 from foldvote.predict import predict_member
+from foldvote.sections import Runtime
 from foldvote.tables import HISTORY, read_table
 from tiny import Tiny, make_tiny, recipe
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from foldvote.config import Folds
 from foldvote.console import job
 from foldvote.folds import make_folds
+from foldvote.sections import Folds
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from foldvote.config import Images
 from foldvote.console import job
 from foldvote.pixels import pack_pixels
+from foldvote.sections import Images
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):

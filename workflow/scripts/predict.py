@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from foldvote.config import Runtime
 from foldvote.console import job, say
 from foldvote.jobs import Machine, SplitFiles
 from foldvote.locks import gpu_lease
 from foldvote.predict import predict_member
+from foldvote.sections import Runtime
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params

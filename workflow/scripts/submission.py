@@ -1,7 +1,7 @@
 """Write the submission and check it."""
 
-from foldvote.config import Submission
 from foldvote.console import job
+from foldvote.sections import Submission
 from foldvote.submission import write_submission
 
 if __name__ == "__main__":

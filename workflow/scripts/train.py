@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from foldvote.batches import Draws
-from foldvote.config import Recipe, Runtime
 from foldvote.console import job, say
 from foldvote.jobs import Machine, SplitFiles
 from foldvote.locks import gpu_lease
 from foldvote.members import MemberFiles, train_member
+from foldvote.sections import Recipe, Runtime
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params

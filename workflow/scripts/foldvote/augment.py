@@ -14,7 +14,7 @@ import albumentations as A
 import cv2
 import numpy as np
 
-from foldvote.config import Augment
+from foldvote.sections import Augment
 
 cv2.setNumThreads(0)  # OpenCV's threads after a fork can hang a loader
 

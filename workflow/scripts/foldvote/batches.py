@@ -11,8 +11,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foldvote.augment import augmenter
-from foldvote.config import Augment
 from foldvote.pixels import Pixels
+from foldvote.sections import Augment
 from foldvote.seeds import derive, generator
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pandas as pd
 
-from foldvote.config import Folds
 from foldvote.duplicates import near_duplicates, same_bytes
 from foldvote.labels import Scheme
+from foldvote.sections import Folds
 
 
 def certify(

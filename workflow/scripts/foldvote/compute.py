@@ -8,9 +8,9 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by determi
 import torch
 from torch import nn
 
-from foldvote.config import Recipe
 from foldvote.console import say
 from foldvote.errors import Refusal
+from foldvote.sections import Recipe
 
 
 @dataclass(frozen=True)

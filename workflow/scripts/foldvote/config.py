@@ -1,319 +1,28 @@
-"""The configuration: one YAML file, checked whole before anything runs.
+"""The configuration: one YAML file, checked whole before anything runs. Its sections are in foldvote.sections."""
 
-The models below are the reference of every key; `config/schema.json` is made from them. They import no torch:
-the Snakefile reads them at every start.
-"""
-
-import importlib.util
 import re
-from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from foldvote.errors import refuse_all
 from foldvote.faultlines import fault_lines, nearest
+from foldvote.sections import (
+    FoldersLayout,
+    Folds,
+    Images,
+    Layout,
+    MaskbaseLayout,
+    Name,
+    Predict,
+    Recipe,
+    Runtime,
+    Section,
+    Submission,
+    TableLayout,
+)
 from foldvote.yamlfile import load_yaml
-
-
-def _different(values: list[str]) -> list[str]:
-    doubled = sorted({value for value in values if values.count(value) > 1})
-    if doubled:
-        raise ValueError(f"{', '.join(doubled)} stands twice; name each once")
-    return values
-
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Size = Annotated[
-    str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$", description="height x width in pixels, such as 128x96")
-]
-Classes = Annotated[list[str], Field(min_length=2), AfterValidator(_different)]
-Roi = Annotated[
-    str,
-    Field(
-        pattern=r"^(none|centre-[1-9]\d{0,3}x[1-9]\d{0,3}|box-\d+-\d+-\d+-\d+)$",
-        description="cut out before the resize: none, centre-HxW, or box-LEFT-TOP-RIGHT-BOTTOM, in pixels",
-    ),
-]
-
-
-class Section(BaseModel):
-    """A part of the configuration: unknown keys, NaN and infinity are faults."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, strict=False, use_attribute_docstrings=True
-    )
-
-
-class MaskbaseLayout(Section):
-    """The home task's folders: a table of persons, a folder of seven shots for each, a table of test images."""
-
-    layout: Literal["maskbase"]
-    train_table: str = "train/train.csv"
-    """Table of persons with columns id, gender, age, path; relative to data_root."""
-    train_images: str = "train/images"
-    """Folder that holds one folder a person."""
-    test_table: str | None = "eval/info.csv"
-    """Table of test images with a column ImageID, in the order of the submission; null when there is none."""
-    test_images: str = "eval/images"
-    """Folder of the test images."""
-    group_pattern: str = r"^(\d{6})"
-    """Regular expression on `id`; its first group names the person that must not be on both sides of a split."""
-    age_borders: tuple[int, int] = (30, 60)
-    """First age of the middle band and first age of the oldest band, in years."""
-
-    @field_validator("age_borders")
-    @classmethod
-    def _rising(cls, borders: tuple[int, int]) -> tuple[int, int]:
-        if not 0 < borders[0] < borders[1]:
-            raise ValueError(f"must be two rising ages above 0 (it is {list(borders)})")
-        return borders
-
-
-class DemoLayout(MaskbaseLayout):
-    """Drawn faces in the home task's folders, made by the workflow itself under `results`."""
-
-    layout: Literal["demo"]  # type: ignore[assignment]
-    profiles: int = Field(default=60, ge=10, le=100_000)
-    """Persons to train on, seven pictures each."""
-    test_profiles: int = Field(default=20, ge=1, le=100_000)
-    """Persons to predict, seven pictures each."""
-    picture_size: Size = "256x192"
-    """Height x width of the drawn pictures."""
-
-
-class TableLayout(Section):
-    """Any images listed in a CSV or parquet table."""
-
-    layout: Literal["table"]
-    table: str
-    """The table, relative to data_root; paths inside it are relative to data_root as well."""
-    path: str = "path"
-    """Column with the image's path."""
-    id: str | None = None
-    """Column with a unique name of the image; null: its path."""
-    group: str = "group"
-    """Column with the group: what must not be on both sides of a split."""
-    label: str | None = "label"
-    """Column with the class name; null when the class is made up of `factors`."""
-    classes: Classes | None = None
-    """Class names in the order of their codes; null: the sorted names found in the training rows."""
-    factors: dict[Name, Classes] = {}
-    """Columns that make up the class and their levels in order; the class is their product in this order."""
-    split: str | None = None
-    """Column that says train or test; null: every row is for training."""
-
-    @model_validator(mode="after")
-    def _label_or_factors(self) -> "TableLayout":
-        if (self.label is None) == (not self.factors):
-            raise ValueError(
-                "give either label (a column) or factors (columns and levels), not both: set label: null with factors"
-            )
-        return self
-
-
-class FoldersLayout(Section):
-    """One folder a class."""
-
-    layout: Literal["folders"]
-    train: str = "train"
-    """Folder with one folder a class, relative to data_root."""
-    test: str | None = None
-    """Folder of images to predict; null when there is none."""
-    classes: Classes | None = None
-    """Class folders in the order of their codes; null: the sorted folder names."""
-    group_pattern: str
-    r"""Regular expression on the image's path below its class folder; its first group names the image's group.
-    `^(.*)$` makes every image its own group."""
-
-
-Layout = Annotated[DemoLayout | MaskbaseLayout | TableLayout | FoldersLayout, Field(discriminator="layout")]
-
-
-class Images(Section):
-    """What counts as a readable image."""
-
-    on_bad: Literal["error", "quarantine"] = "error"
-    """error: stop and list the bad images; quarantine: leave them out, listed in data/quarantine."""
-    formats: list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]] = ["JPEG", "PNG", "WEBP"]
-    """Formats that are accepted, by content and not by file name."""
-    tolerate_tail: bool = False
-    """Accept a JPEG that lacks no more than its end marker (flagged in the manifest)."""
-    animated: Literal["refuse", "first_frame"] = "refuse"
-    """What to do with an image of several frames."""
-    background: tuple[
-        Annotated[int, Field(ge=0, le=255)],
-        Annotated[int, Field(ge=0, le=255)],
-        Annotated[int, Field(ge=0, le=255)],
-    ] = (255, 255, 255)
-    """RGB colour put behind transparent pixels."""
-    min_side: int = Field(default=16, ge=1, le=10_000)
-    """Smallest accepted height and width in pixels."""
-    max_megapixels: float = Field(default=50, gt=0, le=1000)
-    """Largest accepted area, checked in the header before any pixel is decoded."""
-
-
-class Folds(Section):
-    """How groups are split."""
-
-    method: Literal["kfold", "holdout", "file"] = "kfold"
-    """kfold; holdout: one validation part only; file: your own folds."""
-    k: int = Field(default=5, ge=1, le=100)
-    """Number of folds."""
-    repeats: int = Field(default=1, ge=1, le=20)
-    """Independent K-fold splits; folds are numbered through, so two repeats of five give folds 0 to 9."""
-    fraction: float = Field(default=0.2, gt=0, le=0.5)
-    """Validation share of the groups, for holdout; rounded to one in n (0.2 is one in five)."""
-    file: str | None = None
-    """CSV or parquet table with columns group and fold (or image_id and fold), for method file."""
-    stratify: Annotated[list[Name], Field(min_length=1)] | Literal["label"] = "label"
-    """What the folds are balanced on: the class, or a list of factors."""
-    on_rare: Literal["warn", "error"] = "warn"
-    """What to do when a stratum or class has fewer groups than folds."""
-    duplicates: Literal["merge", "error"] = "merge"
-    """Same bytes under two groups: merge makes them one group, error stops."""
-    near_duplicate_bits: int = Field(default=4, ge=0, le=16)
-    """Largest Hamming distance of two 64-bit perceptual hashes that is listed as a near-duplicate."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_fold_held_out(cls, values: Any) -> Any:
-        held_out = isinstance(values, dict) and values.get("method") == "holdout"
-        return {"k": 1} | values if held_out else values
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Folds":
-        faults = []
-        if self.method != "holdout" and self.k == 1:
-            faults.append("k: 1 is no cross-validation; for a single validation part say method: holdout")
-        if self.method == "holdout" and self.k != 1:
-            faults.append(f"method: holdout has one fold, k is {self.k}; set k: 1 or drop k")
-        if (self.method == "file") != (self.file is not None):
-            faults.append("method: file and file: <path> go together; set both or neither")
-        if self.method != "kfold" and self.repeats != 1:
-            faults.append(f"repeats: {self.repeats} needs method: kfold; drop it")
-        if self.count > 127:
-            faults.append(f"{self.k} folds x {self.repeats} repeats are more than 127 members; lower one")
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
-
-    @property
-    def count(self) -> int:
-        """Number of members a model has: one a fold and repeat."""
-        return 1 if self.method == "holdout" else self.k * self.repeats
-
-
-class Augment(Section):
-    """Random changes to training images."""
-
-    hflip: Share = 0.5
-    """Chance of a left-right flip."""
-    crop: float = Field(default=0.15, ge=0, lt=1)
-    """Largest share of the area that a random crop may remove before it is scaled back."""
-    colour: Share = 0.2
-    """Strength of brightness, contrast and saturation changes."""
-
-
-class Recipe(Section):
-    """How one model is made and trained."""
-
-    net: str
-    """Any name known to timm."""
-    pretrained: str | None = None
-    """Local file of weights (.safetensors or .pth); null: from scratch."""
-    size: Size = "128x96"
-    roi: Roi = "none"
-    epochs: int = Field(default=10, ge=1, le=10_000)
-    """Passes over the training images."""
-    batch_size: int = Field(default=64, ge=2, le=65_536)
-    """Images in one optimizer step."""
-    lr: float = Field(default=1e-3, gt=0, le=10)
-    """Peak learning rate of AdamW."""
-    weight_decay: float = Field(default=0.05, ge=0, le=10)
-    """Decoupled weight decay of AdamW."""
-    warmup_epochs: float = Field(default=1.0, ge=0)
-    """Linear warm-up before the cosine, in epochs."""
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the target spread over all classes, in training only."""
-    drop_rate: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before the classifier."""
-    clip_norm: float | None = Field(default=5.0, gt=0)
-    """Largest gradient norm; null: no clipping."""
-    augment: Augment = Augment()
-    epoch: Literal["best", "last"] = "best"
-    """Which epoch predicts: the best by validation macro-F1, or the last."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 or fp16 on a GPU, whichever it does well, and fp32 on a CPU."""
-    channels_last: bool | None = None
-    """Memory layout; null: on a GPU only."""
-
-    @field_validator("net")
-    @classmethod
-    def _known_net(cls, net: str) -> str:
-        known = net_names()
-        if known and net.split(".")[0] not in known:
-            raise ValueError(f"timm knows no net {net!r}{nearest(net, known)}")
-        return net
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Recipe":
-        faults = []
-        if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0 and self.epochs > 1:
-            faults.append(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; lower it")
-        if self.roi.startswith("box-"):
-            left, top, right, bottom = (int(part) for part in re.findall(r"\d+", self.roi))
-            if right <= left or bottom <= top:
-                faults.append(f"roi {self.roi} is empty: it must be box-LEFT-TOP-RIGHT-BOTTOM")
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
-
-
-class Predict(Section):
-    """How members predict."""
-
-    views: Annotated[list[Literal["identity", "hflip"]], Field(min_length=1), AfterValidator(_different)] = [
-        "identity",
-        "hflip",
-    ]
-    """Test-time transforms; their probabilities are averaged."""
-
-
-class Submission(Section):
-    """The file that is handed in."""
-
-    sample: str | None = None
-    """Sample file whose ids, order and columns are kept, relative to data_root; null: the layout's own test table
-    (maskbase, demo) or every test image in the manifest's order."""
-    id_column: str = "ImageID"
-    """Column of the image ids."""
-    answer_column: str = "ans"
-    """Column of the answers."""
-    answer: Literal["code", "name"] = "code"
-    """Write the class as its code or as its name."""
-
-
-class Runtime(Section):
-    """Settings that change no result, so that changing them reruns nothing."""
-
-    workers: int | None = Field(default=None, ge=0, le=256)
-    """Processes that load images; null: as the threads of the job allow."""
-    predict_batch: int = Field(default=256, ge=1, le=65_536)
-    """Images in one batch of predictions."""
-    checkpoint_minutes: float = Field(default=5, gt=0)
-    """Longest time between two saves of the training state; each epoch's end saves as well."""
 
 
 class DataSettings(Section):
@@ -326,7 +35,7 @@ class DataSettings(Section):
     """Folder of the data; every path of `data` is relative to it. Not for the demo, which draws its own."""
     corrections: str | None = None
     """CSV of label corrections: id, field, from, to, source, certainty. Looked for here, then below data_root."""
-    corrections_certainty: list[str] = ["certain"]
+    corrections_certainty: list[str] = Field(default=["certain"])
     """Which values of the column certainty are applied."""
     images: Images = Images()
 
@@ -451,23 +160,6 @@ def check_config(values: dict[str, Any], source: str = "config") -> Config:
     except ValidationError as error:
         refuse_all(fault_lines(source, error, Config))
         raise
-
-
-@cache
-def net_names() -> frozenset[str]:
-    """Names of timm's nets, read from its source text: importing timm would cost six seconds at every start."""
-    spec = importlib.util.find_spec("timm")
-    if spec is None or spec.origin is None:
-        return frozenset()
-    pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
-    sources = (Path(spec.origin).parent / "models").glob("*.py")
-    return frozenset(name for source in sources for name in pattern.findall(source.read_text(encoding="utf-8")))
-
-
-def parse_size(size: str) -> tuple[int, int]:
-    """`"128x96"` -> (128, 96): height and width in pixels."""
-    height, width = size.split("x")
-    return int(height), int(width)
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

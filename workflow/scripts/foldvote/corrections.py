@@ -10,11 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from foldvote.config import DataSettings, FoldersLayout, MaskbaseLayout, TableLayout
+from foldvote.config import DataSettings
 from foldvote.errors import refuse_all
 from foldvote.files import sha256_file
 from foldvote.labels import GENDERS, age_band, age_levels
 from foldvote.maskbase import SHOTS, years
+from foldvote.sections import FoldersLayout, MaskbaseLayout, TableLayout
 from foldvote.textfiles import nearest, read_csv
 
 COLUMNS = ("id", "field", "from", "to", "source", "certainty")

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from foldvote.config import FoldersLayout
 from foldvote.errors import Refusal, refuse_all
 from foldvote.listing import Split
 from foldvote.paths import files_below, is_ignored, relative_fault, tidy
+from foldvote.sections import FoldersLayout
 from foldvote.textfiles import nearest
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from foldvote.certificate import certify
-from foldvote.config import Folds
 from foldvote.console import say
 from foldvote.duplicates import merge_groups
 from foldvote.errors import Refusal, refuse_all
 from foldvote.files import read_json, sha256_lines, write_json
 from foldvote.labels import scheme_from_json, write_scheme
+from foldvote.sections import Folds
 from foldvote.seeds import derive
 from foldvote.tables import FOLDS, read_record, read_table, write_table
 

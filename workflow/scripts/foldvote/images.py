@@ -18,10 +18,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageFile
 
-from foldvote.config import Images
 from foldvote.containers import END, JUNK, LOOK_AHEAD, container_fault, has_every_scan, jpeg_end, other_format
 from foldvote.errors import Refusal
 from foldvote.paths import real_path_below
+from foldvote.sections import Images
 
 _OPENED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _SUFFIXES = {

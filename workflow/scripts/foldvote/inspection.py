@@ -9,8 +9,8 @@ import imagehash
 import numpy as np
 from PIL import Image
 
-from foldvote.config import Images
 from foldvote.images import BadImage, read_image
+from foldvote.sections import Images
 
 
 @dataclass(frozen=True)

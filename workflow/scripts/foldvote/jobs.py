@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from foldvote.compute import Compute
-from foldvote.config import Recipe, Runtime
 from foldvote.errors import Refusal
 from foldvote.pixels import Pixels
+from foldvote.sections import Recipe, Runtime
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from foldvote.config import FoldersLayout, Layout, MaskbaseLayout, TableLayout
 from foldvote.errors import Refusal
 from foldvote.files import read_json, write_json
+from foldvote.sections import FoldersLayout, Layout, MaskbaseLayout, TableLayout
 
 MASKS = ("wear", "incorrect", "not-wear")
 GENDERS = ("male", "female")

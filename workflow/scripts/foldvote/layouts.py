@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from foldvote.config import DataSettings, FoldersLayout, Layout, MaskbaseLayout, TableLayout
+from foldvote.config import DataSettings
 from foldvote.corrections import apply_corrections
 from foldvote.errors import Refusal, refuse_all
 from foldvote.folders import folder_entries
@@ -19,6 +19,7 @@ from foldvote.labels import Scheme, layout_scheme
 from foldvote.listing import Split
 from foldvote.maskbase import maskbase_test, maskbase_train
 from foldvote.paths import relative_fault, tidy
+from foldvote.sections import FoldersLayout, Layout, MaskbaseLayout, TableLayout
 from foldvote.tables import manifest_schema
 from foldvote.textfiles import nearest, read_user_table
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from foldvote.config import DataSettings, FoldersLayout, MaskbaseLayout, TableLayout
+from foldvote.config import DataSettings
 from foldvote.paths import files_below, relative_fault
+from foldvote.sections import FoldersLayout, MaskbaseLayout, TableLayout
 
 Split = Literal["train", "test"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from foldvote.config import MaskbaseLayout
 from foldvote.console import say
 from foldvote.errors import Refusal, refuse_all
 from foldvote.folders import group_pattern
 from foldvote.labels import GENDERS, MASKS, age_band
 from foldvote.paths import is_ignored, relative_fault, tidy
+from foldvote.sections import MaskbaseLayout
 from foldvote.textfiles import nearest, read_user_table
 
 SHOTS = {

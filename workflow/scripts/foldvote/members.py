@@ -11,13 +11,13 @@ from foldvote import __version__
 from foldvote.batches import Draws
 from foldvote.checkpoint import drop_checkpoints
 from foldvote.compute import choose_compute
-from foldvote.config import Recipe
 from foldvote.console import say
 from foldvote.files import canonical, read_json, sha256_bytes, sha256_file, write_bytes, write_json
 from foldvote.folds import fold_rows, read_folds
 from foldvote.jobs import Machine, SplitFiles, matching_pixels
 from foldvote.labels import read_scheme
 from foldvote.locks import folder_lock
+from foldvote.sections import Recipe
 from foldvote.tables import HISTORY, write_table
 from foldvote.training import Member, fit
 

@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from foldvote.config import Recipe, parse_size
 from foldvote.errors import Refusal
+from foldvote.sections import Recipe, parse_size
 
 
 def build_model(recipe: Recipe, classes: int, seed: int, weights: Path | None = None) -> nn.Module:

@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from foldvote.config import Images, parse_size
 from foldvote.errors import Refusal
 from foldvote.files import canonical, whole_file
 from foldvote.images import read_unchanged
+from foldvote.sections import Images, parse_size
 from foldvote.tables import read_record, read_table
 from foldvote.workers import map_processes
 

@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from foldvote.compute import choose_compute
-from foldvote.config import Recipe
 from foldvote.console import say, track
 from foldvote.errors import Refusal, refuse_all
 from foldvote.files import read_json, sha256_bytes, write_json
@@ -22,6 +21,7 @@ from foldvote.jobs import Machine, SplitFiles, matching_pixels
 from foldvote.labels import read_scheme
 from foldvote.models import build_model
 from foldvote.pixels import Pixels
+from foldvote.sections import Recipe
 from foldvote.tables import LOGIT, predictions_schema, write_table
 
 

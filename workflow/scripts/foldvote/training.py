@@ -18,7 +18,6 @@ from torch import nn
 from foldvote.batches import Draws, Plan, TrainingImages, batches_of_epoch, training_loader
 from foldvote.checkpoint import load_checkpoint, save_checkpoint
 from foldvote.compute import Compute
-from foldvote.config import Recipe
 from foldvote.console import say, track
 from foldvote.errors import Interrupted, Refusal
 from foldvote.inference import predict_logits
@@ -26,6 +25,7 @@ from foldvote.metrics import accuracy, log_loss, macro_f1
 from foldvote.models import build_model, normalisation
 from foldvote.optimization import make_loss, make_optimizer, make_schedule
 from foldvote.pixels import Pixels
+from foldvote.sections import Recipe
 from foldvote.vote import softmax
 
 

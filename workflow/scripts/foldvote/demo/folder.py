@@ -10,13 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from foldvote.config import parse_size
 from foldvote.demo.faces import invent_person, invent_shot, invent_visit
 from foldvote.demo.portrait import paint
 from foldvote.demo.roster import RACE, WORN, Entry, corrections, enrol, extensions, picture_name
 from foldvote.errors import Refusal
 from foldvote.files import write_bytes, write_json
 from foldvote.labels import MASKS
+from foldvote.sections import parse_size
 from foldvote.seeds import derive, generator
 from foldvote.workers import map_processes
 
