@@ -310,14 +310,19 @@ def interlace(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
+# What a process may take is limited, not what it took: a child's peak, as the system counts it, begins with its parent's.
 _BOMB = """
 import resource, sys
+import psutil
 from foldvote.sections import Images
 from foldvote.images import BadImage, decode
+data, rules = open(sys.argv[1], "rb").read(), Images(max_megapixels=float(sys.argv[2]))
+most = psutil.Process().memory_info().vms + 300 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
 try:
-    decode(open(sys.argv[1], "rb").read(), Images(max_megapixels=float(sys.argv[2])))
+    decode(data, rules)
 except BadImage as bad:
-    print(bad.reason, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    print(bad.reason)
 """
 
 
@@ -338,9 +343,7 @@ def test_f12_a_huge_image_is_refused_from_its_header(tmp_path, form):
             check=True,
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "workflow/scripts")},
         )
-        reason, kilobytes = done.stdout.split()
-        assert reason == "too_large"
-        assert int(kilobytes) < 300_000
+        assert done.stdout.split() == ["too_large"]
 
 
 def test_f12_more_than_pillows_own_limit_is_accepted_if_configured(monkeypatch):
