@@ -310,7 +310,7 @@ def interlace(pixels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-# What a process may take is limited, not what it took: a child's peak, as the system counts it, begins with its parent's.
+# What the process may take is limited, not what it took: a child's peak, as the system counts it, is its parent's.
 _BOMB = """
 import resource, sys
 import psutil
