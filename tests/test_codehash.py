@@ -17,8 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "workflow/scripts"
 # The modules of training and prediction; every other one must do without torch, which takes seconds to import.
 HEAVY = {"augment", "batches", "checkpoint", "compute", "inference", "jobs", "members", "models", "optimization"}
-HEAVY |= {"predict", "training", "weights"}
-HEAVY_SCRIPTS = {"train.py", "predict.py", "weights.py"}
+HEAVY |= {"averaging", "epochs", "heads", "losses", "losswatch", "mixes", "predict", "preview", "run", "stepping"}
+HEAVY |= {"tracking", "training", "validation", "weights"}
+HEAVY_SCRIPTS = {"train.py", "predict.py", "preview.py", "weights.py"}
 
 
 def rule_scripts() -> list[Path]:
@@ -63,7 +64,7 @@ def copy_of(tmp_path: Path, edit: Callable[[Path], object]) -> str:
     return code_digest(folder / "train.py")
 
 
-SEEDS, SECTIONS = "foldvote/seeds.py", "foldvote/sections.py"
+SEEDS, RECIPES = "foldvote/seeds.py", "foldvote/recipes.py"
 NEEDLESS = {
     "moved": lambda folder: None,
     "touched": lambda folder: [os.utime(path, (0, 0)) for path in folder.rglob("*.py")],
@@ -71,8 +72,8 @@ NEEDLESS = {
     "docstring": rewritten("train.py", '"""Train', '"""Learn'),
     "library docstring": rewritten(SEEDS, '"""A seed in', '"""One seed in'),
     "blank lines": rewritten(SEEDS, '    """A seed in', '    # here\n\n\n    """A seed in'),
-    "explained field": rewritten(SECTIONS, '"""Any name known to timm."""', '"""A net."""'),
-    "unexplained field": rewritten(SECTIONS, '    """Any name known to timm."""\n', ""),
+    "explained field": rewritten(RECIPES, '"""Any name known to timm."""', '"""A net."""'),
+    "unexplained field": rewritten(RECIPES, '    """Any name known to timm."""\n', ""),
     "line ends": lambda folder: (folder / SEEDS).write_bytes((folder / SEEDS).read_bytes().replace(b"\n", b"\r\n")),
     "layout": rewritten(SEEDS, "(seed: int, *key: str | int)", "(\n    seed: int,\n    *key: str | int,\n)"),
     "module of others": appended("foldvote/submission.py", "\nMORE = 1\n"),
@@ -83,7 +84,7 @@ MEANT = {
     "constant": rewritten(SEEDS, "digest_size=8", "digest_size=9"),
     "indirect": rewritten("foldvote/files.py", "indent=2", "indent=3"),
     "package": appended("foldvote/__init__.py", "\nMORE = 1\n"),
-    "default": rewritten(SECTIONS, "default=1e-3", "default=2e-3"),
+    "default": rewritten(RECIPES, "default=1e-3", "default=2e-3"),
     "training": appended("foldvote/training.py", "\nMORE = 1\n"),
     "name": rewritten("foldvote/checkpoint.py", "def drop_checkpoints(folder", "def drop_checkpoints(place"),
     "text in use": rewritten("foldvote/folds.py", "make it anew", "make it new"),

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from foldvote.config import Config, DataSettings, check_config, load_config
 from foldvote.errors import Refusal
 from foldvote.files import canonical
+from foldvote.recipes import Recipe, net_names
 from foldvote.schema import schema, write_schema
-from foldvote.sections import Folds, Recipe, net_names, parse_size
+from foldvote.sections import Folds, parse_size
 from foldvote.yamlfile import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -73,7 +74,7 @@ def test_every_key_is_explained_in_the_schema() -> None:
 
 
 def test_known_nets_are_those_of_timm_without_importing_it() -> None:
-    code = "import sys; from foldvote.sections import net_names; print('timm' in sys.modules, *sorted(net_names()))"
+    code = "import sys; from foldvote.recipes import net_names; print('timm' in sys.modules, *sorted(net_names()))"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     imported, *names = done.stdout.split()
@@ -236,7 +237,7 @@ def test_f30_aliases_and_nesting_without_end_are_refused(tmp_path: Path, text: s
         ),
         (
             {"models": {"a": {"net": "resnet18", "augment": {"flip": 1}}}},
-            "augment.flip: unknown key; did you mean 'hflip'?",
+            "augment: flip: no such policy, step or transform; did you mean 'hflip'?",
         ),
         (
             {"data": {"layout": "maskbase", "tain_table": "x"}},

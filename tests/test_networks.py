@@ -1,4 +1,4 @@
-"""Networks and what feeds them: nets, weights, devices, predictions, augmentation, batches."""
+"""Networks and what feeds them: nets, weights, devices, predictions, batches."""
 
 import os
 import pickle
@@ -14,18 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from foldvote.augment import augmenter
-from foldvote.batches import Batch, Draws, Plan, TrainingImages, batches_of_epoch, training_loader
+from foldvote.batches import Batch, Draws, Order, Plan, TrainingImages, training_loader
 from foldvote.compute import Compute, choose_compute
 from foldvote.errors import Refusal
 from foldvote.inference import VIEWS, predict_logits
+from foldvote.labels import Scheme
 from foldvote.models import build_model, normalisation
 from foldvote.pixels import Pixels
-from foldvote.sections import Augment, net_names
-from foldvote.weights import NET, extract_lite0
-from tiny import Tiny, make_tiny, recipe
+from foldvote.recipes import net_names
+from foldvote.weights import extract_lite
+from tiny import SCHEME, Tiny, make_tiny, recipe
 
+NET = "tf_efficientnet_lite0"
 CPU = Compute(torch.device("cpu"), torch.float32, torch.contiguous_format)
+
+
+def classes(count: int) -> Scheme:
+    return Scheme(tuple(f"class{number}" for number in range(count)))
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +67,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "lite0.safetensors"
-    extract_lite0(path)
+    extract_lite(NET, path)
     return path
 
 
@@ -74,14 +79,14 @@ def test_the_configuration_knows_all_nets_of_timm() -> None:
 
 
 def test_equal_seeds_draw_equal_weights() -> None:
-    first, again, other = (build_model(recipe(), 3, seed).state_dict() for seed in (1, 1, 2))
+    first, again, other = (build_model(recipe(), SCHEME, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
 
 
 @pytest.mark.parametrize(("net", "size"), [("test_vit", "48x32"), ("test_resnet", "48x32"), ("test_vit", "32x64")])
 def test_nets_of_fixed_and_free_input_size_take_the_recipes_size(net: str, size: str) -> None:
-    model = build_model(recipe(net=net, size=size), 7, 1)
+    model = build_model(recipe(net=net, size=size), classes(7), 1)
     height, width = map(int, size.split("x"))
     logits = model(torch.zeros(2, 3, height, width))
     assert logits.shape == (2, 7) and model.training and logits.requires_grad
@@ -96,14 +101,14 @@ def test_nets_of_fixed_and_free_input_size_take_the_recipes_size(net: str, size:
 )
 def test_a_net_that_cannot_be_made_is_refused_before_any_data(changes: dict, told: str) -> None:
     with pytest.raises(Refusal, match=told) as refusal:
-        build_model(recipe(**changes), 3, 1)
+        build_model(recipe(**changes), SCHEME, 1)
     assert "correct the recipe's net or size" in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 def test_the_try_on_a_black_image_leaves_no_trace() -> None:
     torch.manual_seed(1)
     plain = timm.create_model("test_resnet", pretrained=False, num_classes=3, drop_rate=0.1).state_dict()
-    tried = build_model(recipe(), 3, 1).state_dict()
+    tried = build_model(recipe(), SCHEME, 1).state_dict()
     assert all(torch.equal(plain[name], tried[name]) for name in plain)
 
 
@@ -114,14 +119,14 @@ def test_f46_missing_weights_are_refused_without_asking_the_network(tmp_path: Pa
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(Refusal) as refusal:
-            build_model(recipe(net="resnet18"), 3, 1, path)
+            build_model(recipe(net="resnet18"), SCHEME, 1, path)
         assert refusal.value.faults == (
             f"{path}: no such weights file; correct the recipe's `pretrained`, or set it to null",
         )
 
 
 def test_real_weights_come_out_of_the_package_and_load_whole(lite0: Path) -> None:
-    model = build_model(recipe(net=NET, size="64x64"), 18, 1, lite0)
+    model = build_model(recipe(net=NET, size="64x64"), classes(18), 1, lite0)
     given, state = load_file(lite0), model.state_dict()
     assert set(given) == set(state)
     backbone = [name for name in state if not name.startswith("classifier")]
@@ -133,7 +138,7 @@ def test_real_weights_come_out_of_the_package_and_load_whole(lite0: Path) -> Non
 
 def test_real_weights_tell_edges_from_noise(lite0: Path) -> None:
     """They are not noise themselves: smooth and noisy images are far apart in their features."""
-    model = build_model(recipe(net=NET, size="64x64"), 2, 1, lite0).eval()
+    model = build_model(recipe(net=NET, size="64x64"), classes(2), 1, lite0).eval()
     draws = np.random.default_rng(0)
     ramp = np.linspace(-1, 1, 64, dtype=np.float32)[None, None, :] * draws.uniform(0.5, 1, (4, 64, 1)).astype("float32")
     noise = draws.normal(size=(4, 64, 64)).astype("float32")
@@ -147,25 +152,25 @@ def test_real_weights_tell_edges_from_noise(lite0: Path) -> None:
 
 
 def test_the_same_extraction_is_the_same_bytes(lite0: Path, tmp_path: Path) -> None:
-    extract_lite0(tmp_path / "again.safetensors")
+    extract_lite(NET, tmp_path / "again.safetensors")
     assert (tmp_path / "again.safetensors").read_bytes() == lite0.read_bytes()
 
 
 def test_the_classifier_of_a_weights_file_is_not_used(tmp_path: Path) -> None:
-    trained = build_model(recipe(), 5, 99)
+    trained = build_model(recipe(), classes(5), 99)
     save_file(trained.state_dict(), tmp_path / "w.safetensors")
-    model = build_model(recipe(), 3, 1, tmp_path / "w.safetensors")
+    model = build_model(recipe(), SCHEME, 1, tmp_path / "w.safetensors")
     first = next(iter(trained.state_dict()))
     assert torch.equal(model.state_dict()[first], trained.state_dict()[first])
-    assert torch.equal(model.state_dict()["fc.weight"], build_model(recipe(), 3, 1).state_dict()["fc.weight"])
+    assert torch.equal(model.state_dict()["fc.weight"], build_model(recipe(), SCHEME, 1).state_dict()["fc.weight"])
 
 
 @pytest.mark.parametrize("wrapped", ["plain", "state_dict", "model", "module."])
 def test_weights_in_the_forms_that_people_save_are_read(tmp_path: Path, wrapped: str) -> None:
-    state = build_model(recipe(), 5, 99).state_dict()
+    state = build_model(recipe(), classes(5), 99).state_dict()
     content = {f"module.{name}": tensor for name, tensor in state.items()} if wrapped == "module." else state
     torch.save({wrapped: state} if wrapped in ("state_dict", "model") else content, tmp_path / "w.pth")
-    model = build_model(recipe(), 3, 1, tmp_path / "w.pth")
+    model = build_model(recipe(), SCHEME, 1, tmp_path / "w.pth")
     assert all(torch.equal(model.state_dict()[name], state[name]) for name in state if not name.startswith("fc"))
 
 
@@ -177,7 +182,7 @@ def test_weights_that_lack_a_tensor_are_refused(lite0: Path, tmp_path: Path, los
     del state[lost]
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(Refusal, match=f"lacks 1 of the 296 tensors of {NET}.*{lost}"):
-        build_model(recipe(net=NET), 3, 1, tmp_path / "w.safetensors")
+        build_model(recipe(net=NET), SCHEME, 1, tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +195,7 @@ def test_weights_that_lack_a_tensor_are_refused(lite0: Path, tmp_path: Path, los
 )
 def test_weights_of_another_net_are_refused_with_the_nets_name(lite0: Path, net: str, told: str) -> None:
     with pytest.raises(Refusal, match=told) as refusal:
-        build_model(recipe(net=net), 3, 1, lite0)
+        build_model(recipe(net=net), SCHEME, 1, lite0)
     assert str(lite0) in str(refusal.value) and "\n" not in str(refusal.value)
 
 
@@ -201,7 +206,7 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path, content: bytes, suff
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
     with pytest.raises(Refusal, match="does not load into test_resnet"):
-        build_model(recipe(), 3, 1, path)
+        build_model(recipe(), SCHEME, 1, path)
 
 
 # --- the device
@@ -305,7 +310,7 @@ def test_images_are_normalised_on_the_device(layout: torch.memory_format) -> Non
 
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
-    net = build_model(recipe(), 3, 1)
+    net = build_model(recipe(), SCHEME, 1)
     with torch.no_grad():
         for _ in range(3):  # running means of its own, so that training mode would show
             net(torch.randn(16, 3, 32, 24))
@@ -360,64 +365,14 @@ def test_a_fault_while_gathering_is_raised_and_not_swallowed(tiny: Tiny, model: 
         predict_logits(model, Pixels(tiny.pixels), np.array([0, 1, 5000]), ["identity"], CPU, 2)
 
 
-# --- augmentation
-
-
-def photograph(seed: int = 0, height: int = 32, width: int = 24) -> np.ndarray:
-    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    image.flags.writeable = False
-    return image
-
-
-@given(
-    st.builds(Augment, hflip=st.floats(0, 1), crop=st.floats(0, 0.95), colour=st.floats(0, 1)),
-    st.integers(0, 2**63 - 1),
-    st.integers(0, 2**63 - 1),
-)
-@settings(max_examples=40, deadline=None)
-def test_f48_equal_seeds_give_equal_images_whatever_came_before(changes: Augment, seed: int, other: int) -> None:
-    first, second = augmenter(changes, 32, 24), augmenter(changes, 32, 24)
-    image = photograph()
-    before = image.copy()
-    drawn = first(image, seed)
-    second(photograph(1), other)
-    assert np.array_equal(second(image, seed), drawn)
-    assert drawn.shape == (32, 24, 3) and drawn.dtype == np.uint8
-    assert np.array_equal(image, before)
-
-
-def test_augmentation_does_what_its_keys_say() -> None:
-    image = photograph()
-    off = Augment(hflip=0, crop=0, colour=0)
-    assert augmenter(off, 32, 24)(image, 1) is image
-    flip = augmenter(off.model_copy(update={"hflip": 1.0}), 32, 24)
-    assert np.array_equal(flip(image, 1), image[:, ::-1])
-    sometimes = augmenter(off.model_copy(update={"hflip": 0.25}), 32, 24)
-    flipped = sum(not np.array_equal(sometimes(image, seed), image) for seed in range(400))
-    assert 60 < flipped < 140
-    colour = augmenter(off.model_copy(update={"colour": 0.5}), 32, 24)
-    plain = np.full((32, 24, 3), 120, np.uint8)
-    assert len({colour(plain, seed).tobytes() for seed in range(10)}) > 5
-    assert all(colour(plain, seed).std(axis=(0, 1)).max() == 0 for seed in range(10)), "colour moves nothing"
-
-
-def test_a_crop_keeps_the_share_that_is_asked_for() -> None:
-    """Each pixel says where it comes from, so that the cropped area shows in the result."""
-    height, width = 128, 96
-    rows, columns = np.mgrid[0:height, 0:width]
-    image = np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8)
-    crop = augmenter(Augment(hflip=0, crop=0.4, colour=0), height, width)
-    for seed in range(60):
-        seen = crop(image, seed).astype(int)
-        share = (np.ptp(seen[..., 0]) + 1) * (np.ptp(seen[..., 1]) + 1) / (height * width)
-        assert 0.52 < share <= 1
+# --- batches
 
 
 def training_images(tiny: Tiny, draws: Draws) -> TrainingImages:
     pixels = Pixels(tiny.pixels)
     ids = list(pixels.row_of)
     rows = pixels.rows(ids)
-    return TrainingImages(pixels, rows, ids, np.arange(len(ids)) % 3, Augment(), draws)
+    return TrainingImages(pixels, rows, ids, np.arange(len(ids)) % 3, recipe().augment, draws)
 
 
 DRAWS = Draws(5, "tiny", 1)
@@ -425,7 +380,7 @@ DRAWS = Draws(5, "tiny", 1)
 
 def loaded(tiny: Tiny, workers: int, draws: Draws = DRAWS) -> list[tuple[bytes, list[int]]]:
     images = training_images(tiny, draws)
-    loader = training_loader(images, Plan(draws, len(images), 16, 2, (0, 0)), workers, pin=False)
+    loader = training_loader(images, Plan(Order(draws, len(images), 16), 2, (0, 0)), workers, pin=False)
     return [(batch.numpy().tobytes(), labels.tolist()) for batch, labels in loader]
 
 
@@ -457,33 +412,30 @@ def test_f48_a_data_set_sent_to_another_process_changes_images_alike(tiny: Tiny)
     assert torch.equal(pickle.loads(pickle.dumps(images))[batch][0], here)
 
 
-# --- batches
-
-
 @given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 50), st.integers(0, 2**53 - 1))
 @settings(max_examples=100, deadline=None)
 def test_an_epoch_is_a_permutation_in_whole_batches(images: int, batch_size: int, epoch: int, seed: int) -> None:
     draws = Draws(seed, "m", 0)
-    batches = batches_of_epoch(draws, epoch, images, batch_size)
+    batches = Order(draws, images, batch_size).batches(epoch)
     assert len(batches) == max(images // batch_size, 1)
     assert all(len(batch) == min(batch_size, images) for batch in batches)
     seen = np.concatenate(batches)
     assert len(set(seen.tolist())) == len(seen) and set(seen.tolist()) <= set(range(images))
     if images % batch_size == 0 or images < batch_size:
         assert sorted(seen) == list(range(images))
-    again = batches_of_epoch(draws, epoch, images, batch_size)
+    again = Order(draws, images, batch_size).batches(epoch)
     assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
 
 
 def test_epochs_folds_models_and_seeds_have_orders_of_their_own() -> None:
     keys = [(seed, model, fold, epoch) for seed in (0, 1) for model in "ab" for fold in (0, 1) for epoch in (0, 1, 2)]
-    orders = {batches_of_epoch(Draws(s, m, f), e, 64, 64)[0].tobytes() for s, m, f, e in keys}
+    orders = {Order(Draws(s, m, f), 64, 64).batches(e)[0].tobytes() for s, m, f, e in keys}
     assert len(orders) == len(keys)
 
 
 def test_what_one_epoch_leaves_out_comes_in_others() -> None:
     draws = Draws(0, "m", 0)
-    epochs = [set(np.concatenate(batches_of_epoch(draws, epoch, 23, 5)).tolist()) for epoch in range(12)]
+    epochs = [set(np.concatenate(Order(draws, 23, 5).batches(epoch)).tolist()) for epoch in range(12)]
     assert all(len(seen) == 20 for seen in epochs)
     assert set.union(*epochs) == set(range(23)) and len({frozenset(seen) for seen in epochs}) > 6
 
@@ -494,11 +446,11 @@ def test_f36_a_plan_begun_in_the_middle_is_the_rest_of_the_whole(
     images: int, batch_size: int, epochs: int, data: st.DataObject
 ) -> None:
     draws = Draws(3, "m", 2)
-    whole = list(Plan(draws, images, batch_size, epochs, (0, 0)))
+    whole = list(Plan(Order(draws, images, batch_size), epochs, (0, 0)))
     a_epoch = max(images // batch_size, 1)
     assert [(batch.epoch, batch.step) for batch in whole] == [(e, s) for e in range(epochs) for s in range(a_epoch)]
     done = data.draw(st.integers(0, len(whole)))
-    rest = list(Plan(draws, images, batch_size, epochs, divmod(done, a_epoch)))
+    rest = list(Plan(Order(draws, images, batch_size), epochs, divmod(done, a_epoch)))
     assert [(b.epoch, b.step, b.positions.tolist()) for b in rest] == [
         (b.epoch, b.step, b.positions.tolist()) for b in whole[done:]
     ]

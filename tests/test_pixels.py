@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldvote.errors import Refusal
-from foldvote.files import sha256_bytes
-from foldvote.pixels import Pixels, cut, pack_pixels, resize
+from foldvote.files import sha256_bytes, sha256_file
+from foldvote.pixels import Pixels, cut, cut_face, face_region, pack_pixels, resize
 from foldvote.sections import Images
+from foldvote.tables import BOXES, read_record, write_table
 from tiny import manifest_row, write_manifest
 
 RULES = Images(min_side=4)
@@ -98,6 +99,126 @@ def test_shrinking_averages_areas() -> None:
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     wanted = image.reshape(2, 2, 3, 2, 3).mean(axis=(1, 3))
     assert np.abs(resize(image, 2, 3) - wanted).max() <= 0.5
+
+
+# --- faces
+
+LONG = st.integers(1, 900)
+
+
+@st.composite
+def boxed(draw: st.DrawFn) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    """A box within an image, and the image's height and width."""
+    height, width = draw(LONG), draw(LONG)
+    across = sorted(draw(st.tuples(*[st.floats(0, width, width=32)] * 2)))
+    down = sorted(draw(st.tuples(*[st.floats(0, height, width=32)] * 2)))
+    return (across[0], down[0], across[1], down[1]), (height, width)
+
+
+@given(boxed(), st.floats(0, 3), SIDES, SIDES)
+def test_a_face_region_lies_in_the_image_around_the_boxs_centre_in_the_outputs_aspect(
+    given_box: tuple[tuple[float, float, float, float], tuple[int, int]], margin: float, tall: int, wide: int
+) -> None:
+    box, (height, width) = given_box
+    left, top, right, bottom = face_region(box, margin, (height, width), (tall, wide))
+    assert 0 <= left < right <= width and 0 <= top < bottom <= height
+    assert left <= (box[0] + box[2]) / 2 <= right and top <= (box[1] + box[3]) / 2 <= bottom
+    rows, columns = bottom - top, right - left
+    if min(rows, columns) > 1:  # each side is rounded by half a pixel
+        assert abs(columns - rows * wide / tall) <= 0.5 + 0.5 * wide / tall
+    # Where it is smaller than the box with its margin, the image has no more in this aspect ratio.
+    lacks = columns + 0.5 < (box[2] - box[0]) * (1 + 2 * margin) or rows + 0.5 < (box[3] - box[1]) * (1 + 2 * margin)
+    assert not lacks or columns == width or rows == height
+
+
+@given(boxed(), SIDES, SIDES)
+def test_a_face_region_holds_the_box_wherever_it_fits(
+    given_box: tuple[tuple[float, float, float, float], tuple[int, int]], tall: int, wide: int
+) -> None:
+    box, image = given_box
+    left, top, right, bottom = face_region(box, 0.25, image, (tall, wide))
+    if right - left < image[1] and bottom - top < image[0]:
+        assert left <= box[0] + 1 and top <= box[1] + 1 and right >= box[2] - 1 and bottom >= box[3] - 1
+
+
+@pytest.mark.parametrize(
+    ("box", "margin", "shape", "wanted"),
+    [
+        ((40, 50, 60, 70), 0.0, (10, 10), (40, 50, 60, 70)),
+        ((40, 50, 60, 70), 0.5, (10, 10), (30, 40, 70, 80)),  # a half of 20 pixels on each side
+        ((40, 50, 60, 70), 0.0, (20, 10), (40, 40, 60, 80)),  # the shorter side grows
+        ((40, 50, 60, 70), 0.0, (10, 20), (30, 50, 70, 70)),
+        ((0, 0, 20, 20), 0.5, (10, 10), (0, 0, 40, 40)),  # moved inwards
+        ((80, 130, 100, 150), 0.5, (10, 10), (60, 110, 100, 150)),
+        ((10, 20, 90, 140), 0.0, (10, 10), (0, 30, 100, 130)),  # no more than the image has, and not stretched
+        (None, 0.3, (10, 10), (0, 25, 100, 125)),
+        (None, 0.3, (30, 10), (25, 0, 75, 150)),
+    ],
+)
+def test_margin_aspect_and_border(
+    box: tuple[float, float, float, float] | None,
+    margin: float,
+    shape: tuple[int, int],
+    wanted: tuple[int, int, int, int],
+) -> None:
+    assert face_region(box, margin, (150, 100), shape) == wanted
+    image = np.arange(150 * 100 * 3, dtype=np.uint16).reshape(150, 100, 3)
+    region = cut_face(image, box, margin, shape)
+    assert np.shares_memory(region, image)
+    assert np.array_equal(region, image[wanted[1] : wanted[3], wanted[0] : wanted[2]])
+
+
+def boxes_file(root: Path, rows: list[tuple[float | None, ...]], data_sha256: str | None = None) -> Path:
+    """Boxes for the images of `data_folder`, in the manifest's order."""
+    frame = pd.DataFrame(rows, columns=BOXES.names[1:], dtype=np.float32)
+    frame.insert(0, "image_id", pd.read_parquet(root / "manifest.parquet")["image_id"][: len(rows)])
+    record = {"data_sha256": data_sha256 or read_record(root / "manifest.parquet")["data_sha256"]}
+    write_table(frame, root / "boxes.parquet", BOXES, record=record)
+    return root / "boxes.parquet"
+
+
+def packed_faces(
+    root: Path, boxes: Path | None, roi: str = "face-0.50", least: float = 0.5, workers: int = 1
+) -> Pixels:
+    pack_pixels(root / "manifest.parquet", root, RULES, "6x4", roi, root / "p.arrow", workers, boxes, least)
+    return Pixels(root / "p.arrow")
+
+
+def test_faces_are_packed_where_they_are_sure_and_else_the_centre(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_folder(tmp_path, 4)  # 16x20, width x height
+    none = (None, None, None, None, 0.0)
+    boxes = boxes_file(tmp_path, [(4, 6, 8, 10, 0.9), (4, 6, 8, 10, 0.4), none, (4, 6, 8, 10, 0.5)])
+    pixels = packed_faces(tmp_path, boxes)
+    images = [original(tmp_path, image_id) for image_id in pixels.row_of]
+    centre = (slice(0, 20), slice(2, 15))  # 20 rows have 13 columns beside them, of 16
+    for row, place in enumerate([(slice(2, 14), slice(2, 10)), centre, centre, (slice(2, 14), slice(2, 10))]):
+        assert np.array_equal(pixels[row], resize(images[row][place], 6, 4))
+    assert pixels.record["fallbacks"] == 2 and pixels.record["boxes_sha256"] == sha256_file(boxes)
+    assert "2 of 4 images have no sure face" in capsys.readouterr().err
+    assert packed_faces(tmp_path, boxes, least=0.4).record["fallbacks"] == 1
+    assert "fallbacks" not in packed_faces(tmp_path, boxes, roi="none").record
+
+
+def test_packed_faces_are_the_same_whatever_the_workers(tmp_path: Path) -> None:
+    data_folder(tmp_path, 450, height=6, width=5)
+    boxes = boxes_file(tmp_path, [(1, 1, 2 + row % 3, 3, row % 2) for row in range(450)])
+    packed_faces(tmp_path, boxes)
+    alone = (tmp_path / "p.arrow").read_bytes()
+    packed_faces(tmp_path, boxes, workers=2)
+    assert (tmp_path / "p.arrow").read_bytes() == alone
+
+
+def test_boxes_of_other_images_or_none_are_refused(tmp_path: Path) -> None:
+    data_folder(tmp_path, 2)
+    box = (4, 6, 8, 10, 0.9)
+    with pytest.raises(Refusal, match="needs boxes, and none were given"):
+        packed_faces(tmp_path, None)
+    for boxes in (boxes_file(tmp_path, [box]), boxes_file(tmp_path, [box, box], "0" * 64)):
+        with pytest.raises(Refusal, match=r"boxes\.parquet: holds the boxes of other images than the manifest"):
+            packed_faces(tmp_path, boxes)
+    assert not (tmp_path / "p.arrow").exists()
 
 
 # --- packing

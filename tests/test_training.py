@@ -14,19 +14,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from foldvote.batches import Draws, TrainingImages, batches_of_epoch
+from foldvote.batches import Draws, Order, TrainingImages
 from foldvote.checkpoint import load_checkpoint, save_checkpoint
 from foldvote.console import job
 from foldvote.errors import INTERRUPTED, Refusal
 from foldvote.files import read_json, sha256_file, write_bytes
 from foldvote.folds import fold_rows, read_folds
 from foldvote.jobs import Machine
-from foldvote.members import train_member
+from foldvote.members import MemberInputs, train_member
 from foldvote.pixels import Pixels
 from foldvote.predict import predict_member
-from foldvote.sections import Runtime
+from foldvote.sections import Runtime, Tracking
 from foldvote.tables import HISTORY, read_table
-from tiny import Tiny, make_tiny, recipe
+from tiny import SCHEME, Tiny, make_tiny, recipe
 
 MACHINE = Machine(gpus=0, threads=2, runtime=Runtime(workers=0, checkpoint_minutes=0.0001))
 # Children are forked from a server that has imported torch once but never run it.
@@ -35,10 +35,11 @@ CHILDREN.set_forkserver_preload(["foldvote.members", "foldvote.console"])
 
 
 def train(tiny: Tiny, name: str, workers: int = 0, seed: int = 1, fold: int = 0, **changes: object) -> None:
-    machine = Machine(0, 2, Runtime(workers=workers, checkpoint_minutes=0.0001))
+    machine = Machine(0, 2, Runtime(workers=workers, checkpoint_minutes=0.0001, tracking=Tracking(tensorboard=False)))
     draws = Draws(seed, "tiny", fold)
+    inputs = MemberInputs(tiny.pixels, tiny.split)
     train_member(
-        draws, recipe(**changes), "code", tiny.pixels, tiny.split, None, tiny.resume / name, tiny.files(name), machine
+        draws, recipe(**changes), "code", inputs, tiny.resume / name, tiny.root / "course", tiny.files(name), machine
     )
 
 
@@ -87,7 +88,7 @@ def test_outputs_are_complete_and_the_resume_folder_is_emptied(tiny: Tiny) -> No
     assert history.loc[history["best"], "val_macro_f1"].item() == history["val_macro_f1"].max()
     sidecar = read_json(files.sidecar)
     assert sidecar["sha256"] == sha256_file(files.weights)
-    assert sidecar["epoch"] == history.loc[history["best"], "epoch"].item()
+    assert sidecar["epochs"] == [history.loc[history["best"], "epoch"].item()]
     assert not list((tiny.resume / "undisturbed").glob("*.ckpt"))
 
 
@@ -104,7 +105,7 @@ def test_f48_another_seed_or_fold_gives_other_weights(tiny: Tiny) -> None:
 
 def test_f48_two_epochs_draw_different_orders_and_augmentations(tiny: Tiny) -> None:
     draws, pixels = Draws(1, "tiny", 0), Pixels(tiny.pixels)
-    first, second = (np.concatenate(batches_of_epoch(draws, epoch, 32, 8)) for epoch in (0, 1))
+    first, second = (np.concatenate(Order(draws, 32, 8).batches(epoch)) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(32))
     assert first.tolist() != second.tolist()
     ids = list(pixels.row_of)
@@ -225,7 +226,7 @@ def test_f41_malicious_weights_are_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"x": Malicious(tmp_path / "executed")}, path)
     with pytest.raises(Refusal, match="does not load"):
-        build_model(recipe(), 3, 1, path)
+        build_model(recipe(), SCHEME, 1, path)
     assert not (tmp_path / "executed").exists()
 
 

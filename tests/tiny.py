@@ -12,7 +12,8 @@ from foldvote.files import sha256_bytes, sha256_lines
 from foldvote.folds import make_folds
 from foldvote.labels import Scheme
 from foldvote.pixels import pack_pixels
-from foldvote.sections import Folds, Images, Recipe
+from foldvote.recipes import Recipe
+from foldvote.sections import Folds, Images
 from foldvote.seeds import generator
 from foldvote.tables import manifest_schema, write_table
 

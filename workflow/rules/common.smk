@@ -35,14 +35,14 @@ GPUS = visible_gpus()
 CORES = workflow.resource_settings.cores or 1
 
 if workflow.is_main_process:
-    prepare_run(CONFIG.results)
+    prepare_run(CONFIG)
 
 
 wildcard_constraints:
     split="train|test",
     part="oof|test",
     size=r"\d+x\d+",
-    roi=r"[a-z0-9-]+",
+    roi=r"[a-z0-9.-]+",
     model=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
     fold=r"\d+",
 

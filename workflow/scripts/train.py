@@ -6,8 +6,9 @@ from foldvote.batches import Draws
 from foldvote.console import job, say
 from foldvote.jobs import Machine, SplitFiles
 from foldvote.locks import gpu_lease
-from foldvote.members import MemberFiles, train_member
-from foldvote.sections import Recipe, Runtime
+from foldvote.members import MemberFiles, MemberInputs, train_member
+from foldvote.recipes import Recipe
+from foldvote.sections import Runtime
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
@@ -16,10 +17,15 @@ if __name__ == "__main__":
             draws=Draws(params.seed, snakemake.wildcards.model, int(snakemake.wildcards.fold)),
             recipe=Recipe.model_validate_json(params.recipe),
             code=params.code,
-            pixels_path=Path(given.pixels),
-            split=SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
-            pretrained=Path(given.pretrained) if given.pretrained else None,
+            inputs=MemberInputs(
+                Path(given.pixels),
+                SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
+                Path(given.pretrained) if given.pretrained else None,
+                Path(given.manifest) if given.manifest else None,
+                tuple(params.age_borders) or None,
+            ),
             resume=Path(params.resume),
+            tracking=Path(snakemake.config["results"]),
             files=MemberFiles(
                 Path(made.weights), Path(made.last), Path(made.sidecar), Path(made.history), Path(made.timing)
             ),

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from foldvote.console import job
-from foldvote.weights import extract_lite0
+from foldvote.weights import extract_lite
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
-        extract_lite0(Path(snakemake.output.weights))
+        extract_lite(snakemake.wildcards.net, Path(snakemake.output.weights))

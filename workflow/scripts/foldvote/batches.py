@@ -1,7 +1,7 @@
 """Training batches: which images, in which order, changed how; all of it a function of seed, member and epoch."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foldvote.augment import augmenter
 from foldvote.pixels import Pixels
-from foldvote.sections import Augment
+from foldvote.recipes import AugmentStep
 from foldvote.seeds import derive, generator
 
 
@@ -44,27 +44,67 @@ class Batch:
     positions: np.ndarray
 
 
-def batches_of_epoch(draws: Draws, epoch: int, images: int, batch_size: int) -> list[np.ndarray]:
-    """The batches of one epoch: positions of the images, each at most once.
+@dataclass(frozen=True)
+class Order:
+    """Which images an epoch holds, in which batches.
 
-    A last batch that would be smaller is left out: its images come in other epochs' batches, as every epoch has its
-    own permutation. Fewer images than one batch make one batch.
+    Attributes:
+        draws: the member's draws.
+        images: number of training images.
+        batch_size: images in a batch.
+        chances: chance of each image to be drawn, shape (images,), summing to 1; None: each comes once.
     """
-    order = generator(draws.seed, "order", draws.model, draws.fold, epoch).permutation(images)
-    whole = max(images // batch_size, 1)
-    return [order[number * batch_size : (number + 1) * batch_size] for number in range(whole)]
+
+    draws: Draws
+    images: int
+    batch_size: int
+    chances: np.ndarray | None = None
+
+    @property
+    def steps(self) -> int:
+        """Batches of an epoch. Fewer images than one batch make one batch."""
+        return max(self.images // self.batch_size, 1)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        """The batches of one epoch: positions of the images, each at most once, or drawn by their chances.
+
+        A last batch that would be smaller is left out: its images come in other epochs' batches, as every epoch has
+        its own order.
+        """
+        draw = generator(self.draws.seed, "order", self.draws.model, self.draws.fold, epoch)
+        order = (
+            draw.permutation(self.images)
+            if self.chances is None
+            else draw.choice(self.images, self.images, p=self.chances)
+        )
+        return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+
+
+def balanced_chances(kinds: Sequence[str | int], power: float) -> np.ndarray:
+    """Chances by which rare kinds are drawn more often.
+
+    Args:
+        kinds: class or stratum of each image.
+        power: 1 draws every kind equally often, 0 would draw every image equally often.
+
+    Returns:
+        float64 array of shape (images,), summing to 1.
+    """
+    _, which, counts = np.unique(np.asarray(kinds), return_inverse=True, return_counts=True)
+    chances = counts[which] ** -float(power)
+    return chances / chances.sum()
 
 
 class Plan(Sampler[Batch]):
     """All batches from a given step of a given epoch to the end of the run: loading never waits for an epoch."""
 
-    def __init__(self, draws: Draws, images: int, batch_size: int, epochs: int, start: tuple[int, int]) -> None:
-        self.draws, self.images, self.batch_size, self.epochs, self.start = draws, images, batch_size, epochs, start
+    def __init__(self, order: Order, epochs: int, start: tuple[int, int]) -> None:
+        self.order, self.epochs, self.start = order, epochs, start
 
     def __iter__(self) -> Iterator[Batch]:
         first_epoch, first_step = self.start
         for epoch in range(first_epoch, self.epochs):
-            for step, positions in enumerate(batches_of_epoch(self.draws, epoch, self.images, self.batch_size)):
+            for step, positions in enumerate(self.order.batches(epoch)):
                 if epoch > first_epoch or step >= first_step:
                     yield Batch(epoch, step, positions)
 
@@ -73,9 +113,15 @@ class TrainingImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Augmented training images, a whole batch at a time."""
 
     def __init__(
-        self, pixels: Pixels, rows: np.ndarray, image_ids: list[str], labels: np.ndarray, augment: Augment, draws: Draws
+        self,
+        pixels: Pixels,
+        rows: np.ndarray,
+        image_ids: list[str],
+        targets: np.ndarray,
+        augment: Sequence[AugmentStep],
+        draws: Draws,
     ) -> None:
-        self.pixels, self.rows, self.image_ids, self.labels = pixels, rows, image_ids, labels
+        self.pixels, self.rows, self.image_ids, self.targets = pixels, rows, image_ids, targets
         self.augment, self.draws = augment, draws
 
     @cached_property
@@ -90,12 +136,12 @@ class TrainingImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return len(self.rows)
 
     def __getitem__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 images (batch, height, width, 3) and int64 labels (batch,)."""
+        """uint8 images (batch, height, width, 3) and their targets: codes (batch,) or shares (batch, classes)."""
         images = np.empty((len(batch.positions), *self.pixels.shape), dtype=np.uint8)
         for place, position in enumerate(batch.positions):
             seed = self.draws.key("augment", batch.epoch, self.image_ids[position])
             images[place] = self.change(self.pixels[self.rows[position]], seed)
-        return torch.from_numpy(images), torch.from_numpy(self.labels[batch.positions])
+        return torch.from_numpy(images), torch.from_numpy(self.targets[batch.positions])
 
 
 def training_loader(images: TrainingImages, plan: Plan, workers: int, pin: bool) -> DataLoader:

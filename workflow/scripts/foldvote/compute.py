@@ -10,7 +10,7 @@ from torch import nn
 
 from foldvote.console import say
 from foldvote.errors import Refusal
-from foldvote.sections import Recipe
+from foldvote.recipes import Recipe
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,17 @@
 """The configuration: one YAML file, checked whole before anything runs. Its sections are in foldvote.sections."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from foldvote.errors import refuse_all
 from foldvote.faultlines import fault_lines, nearest
+from foldvote.recipes import Recipe, with_bases
 from foldvote.sections import (
+    Faces,
     FoldersLayout,
     Folds,
     Images,
@@ -16,12 +19,12 @@ from foldvote.sections import (
     MaskbaseLayout,
     Name,
     Predict,
-    Recipe,
     Runtime,
     Section,
     Submission,
     TableLayout,
 )
+from foldvote.transforms import transform_faults
 from foldvote.yamlfile import load_yaml
 
 
@@ -38,6 +41,11 @@ class DataSettings(Section):
     corrections_certainty: list[str] = Field(default=["certain"])
     """Which values of the column certainty are applied."""
     images: Images = Images()
+
+    @property
+    def factor_names(self) -> frozenset[str]:
+        """Names of the factors that make up the class; none where the class is one column or folder."""
+        return _factor_names(self.data)
 
     @property
     def root(self) -> Path:
@@ -107,8 +115,11 @@ class Config(DataSettings):
     answers: str | None = None
     """CSV with the true answers of the test images, if you have them: only scored, never learnt from."""
     folds: Folds = Folds()
+    faces: Faces = Faces()
+    recipes: dict[Name, dict[str, Any]] = Field(default={})
+    """Recipes that models build on (`base: NAME`) and that are not trained themselves."""
     models: dict[Name, Recipe] = Field(min_length=1)
-    """The models of the ensemble, by a name of your choice."""
+    """The models of the ensemble, by a name of your choice. `base: NAME` takes over every key of another one."""
     predict: Predict = Predict()
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
@@ -117,11 +128,32 @@ class Config(DataSettings):
     @classmethod
     def _known_strata(cls, folds: Folds, info: ValidationInfo) -> Folds:
         data = info.data.get("data")
-        known = {"mask", "gender", "age"} if isinstance(data, MaskbaseLayout) else set(getattr(data, "factors", {}))
+        known = _factor_names(data)
         unknown = [name for name in folds.stratify if name not in known] if isinstance(folds.stratify, list) else []
         if data is not None and unknown:
             raise ValueError("\n".join(f"stratify: no factor {name!r}{nearest(name, known)}" for name in unknown))
         return folds
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> "Config":
+        faults = [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _misfits(self, recipe: Recipe) -> Iterator[str]:
+        """What of a recipe does not go with the data."""
+        heads = recipe.heads if isinstance(recipe.heads, dict) else {}
+        unknown = [name for name in heads if name not in self.factor_names]
+        yield from (f"heads: no factor {name!r}{nearest(name, self.factor_names)}" for name in unknown)
+        if recipe.heads != "joint" and not self.factor_names:
+            yield "heads: the classes of this data are not made up of factors; use heads: joint"
+        at_home = isinstance(self.data, MaskbaseLayout)
+        for name in (name for name, kind in heads.items() if kind == "regression" and not (at_home and name == "age")):
+            yield f"heads.{name}: regression needs a number behind the bands, which only the home task's age has"
+        yield from (f"augment: {fault}" for fault in transform_faults(recipe.augment))
+        if recipe.labels.active and not at_home:
+            yield "labels: age borders are the home task's; drop it"
 
     @property
     def sample_path(self) -> Path | None:
@@ -155,6 +187,8 @@ def check_config(values: dict[str, Any], source: str = "config") -> Config:
     Raises:
         Refusal: every fault at once; an unknown key comes with the nearest known one.
     """
+    values, faults = _with_resolved_models(values)
+    refuse_all(f"{source}: {fault}" for fault in faults)
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -168,3 +202,15 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         value = None if text == "null" else text
         both[key] = _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
     return both
+
+
+def _with_resolved_models(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    models, recipes = values.get("models"), values.get("recipes") or {}
+    if not isinstance(models, dict) or not isinstance(recipes, dict):
+        return values, []
+    resolved, faults = with_bases(models, recipes)
+    return values | {"models": resolved}, faults
+
+
+def _factor_names(data: Layout | None) -> frozenset[str]:
+    return frozenset({"mask", "gender", "age"} if isinstance(data, MaskbaseLayout) else getattr(data, "factors", {}))

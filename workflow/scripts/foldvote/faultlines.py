@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -21,9 +21,11 @@ def fault_lines(source: str, error: ValidationError, root: type[BaseModel]) -> I
     """
     for fault in error.errors():
         place, kind, field = _place(fault["loc"], root)
-        where = ".".join(str(part) for part in place if part != "[key]") or "the file"
+        where = ".".join(str(part) for part in place if part != "[key]")
+        if not where and fault["type"] != "value_error":  # such an error of the whole names its keys itself
+            where = "the file"
         for line in _message(fault, str(place[-1] if place else ""), kind, field).split("\n"):
-            yield f"{source}: {where}: {line}"
+            yield ": ".join(filter(None, (source, where, line)))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -78,8 +80,14 @@ def _place(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list[str 
             field = kind.model_fields.get(str(part))
             kind = field.annotation if field else None
         else:
-            kind = get_args(kind)[-1] if get_origin(kind) is dict else None
+            kind = get_args(kind)[-1] if get_origin(kind) in (dict, list) else None
+        kind = _without_notes(kind)
     return place, (kind if _is_union(kind) else holder), field
+
+
+def _without_notes(kind: Any) -> Any:
+    """The type of an `Annotated` one."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _is_union(kind: Any) -> bool:

@@ -6,7 +6,8 @@ from pathlib import Path
 from foldvote.compute import Compute
 from foldvote.errors import Refusal
 from foldvote.pixels import Pixels
-from foldvote.sections import Recipe, Runtime
+from foldvote.recipes import Recipe
+from foldvote.sections import Runtime
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Classes, the factors that make them up, and the codes and names of both."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,27 @@ class Scheme:
         names = list(self.factors)
         shape = tuple(len(self.factors[name]) for name in names)
         return np.unravel_index(np.arange(len(self.classes)), shape)[names.index(factor)]
+
+    def restricted(self, factors: Sequence[str]) -> "tuple[Scheme, np.ndarray]":
+        """The scheme of some of the factors, in this scheme's order.
+
+        Returns:
+            The smaller scheme, and for each class of this one its code there: int64 array of shape (classes,).
+
+        Raises:
+            Refusal: if a factor is not known, or none is named.
+        """
+        unknown = [name for name in factors if name not in self.factors]
+        if unknown or not factors:
+            known = ", ".join(self.factors) or "none"
+            raise Refusal(f"factors: no factor {', '.join(unknown) or 'is named'}; the classes' factors are: {known}")
+        kept = {name: levels for name, levels in self.factors.items() if name in factors}
+        if len(kept) == len(self.factors):
+            return self, np.arange(len(self.classes))
+        codes = np.zeros(len(self.classes), np.int64)
+        for name, levels in kept.items():
+            codes = codes * len(levels) + self.level_codes(name)
+        return factor_scheme(kept), codes
 
     def as_json(self) -> dict[str, Any]:
         """The content of `data/classes.json`."""

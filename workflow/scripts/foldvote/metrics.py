@@ -72,6 +72,13 @@ def accuracy(labels: Codes, predicted: Codes) -> float:
     return float(np.mean(np.asarray(labels) == np.asarray(predicted))) if len(labels) else 0.0
 
 
+def balanced_accuracy(labels: Codes, predicted: Codes, classes: int) -> float:
+    """Mean recall over the classes that are present; 0.0 when there are no images. Arguments as in `confusion`."""
+    by_class = class_scores(confusion(labels, predicted, classes))
+    present = by_class["support"] > 0
+    return float(by_class["recall"][present].mean()) if present.any() else 0.0
+
+
 def log_loss(labels: Codes, probabilities: Floats) -> float:
     """Mean negative natural logarithm of the true class's probability, in nats; 0.0 when there are no images.
 

@@ -1,6 +1,8 @@
 """Networks: any of timm's, from scratch or from a local file of weights. Nothing here asks a network for anything."""
 
 import os
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # without it timm retries for the better part of a minute
@@ -10,36 +12,101 @@ import torch
 from torch import nn
 
 from foldvote.errors import Refusal
-from foldvote.sections import Recipe, parse_size
+from foldvote.heads import keeps_classifier, make_head
+from foldvote.labels import Scheme
+from foldvote.recipes import Recipe
+from foldvote.sections import parse_size
+from foldvote.seeds import derive
 
 
-def build_model(recipe: Recipe, classes: int, seed: int, weights: Path | None = None) -> nn.Module:
+def build_model(
+    recipe: Recipe,
+    scheme: Scheme,
+    seed: int,
+    weights: Path | None = None,
+    age_borders: Sequence[float] | None = None,
+) -> nn.Module:
     """Make a network with freshly drawn or pretrained weights.
 
     Args:
-        recipe: for net, size and drop_rate.
-        classes: number of logits.
+        recipe: for net, size, the dropouts, heads and grad_checkpointing.
+        scheme: the classes that the net learns: one logit each.
         seed: of the drawn weights.
         weights: local file (.safetensors, or .pth of plain tensors) that holds the net's pretrained weights; its
             classifier is not used. None: from scratch.
+        age_borders: borders of the age bands in years, for a head that regresses the age.
 
     Raises:
-        Refusal: if the net cannot be made for the size, or the file is missing, is not a plain weights file, or does
-            not fit the net.
+        Refusal: if the net cannot be made for the size, the head or the options, or the file is missing, is not a
+            plain weights file, or does not fit the net.
     """
     if weights is not None and not weights.is_file():
         raise Refusal(f"{weights}: no such weights file; correct the recipe's `pretrained`, or set it to null")
-    options: dict[str, object] = {"num_classes": classes, "drop_rate": recipe.drop_rate}
+    options: dict[str, object] = {
+        "num_classes": len(scheme.classes),
+        "drop_rate": recipe.drop_rate if keeps_classifier(recipe) else 0.0,  # other heads drop out themselves
+    }
+    if recipe.drop_path > 0:
+        options["drop_path_rate"] = recipe.drop_path
+    finish = partial(_finish, recipe=recipe, scheme=scheme, seed=seed, age_borders=age_borders)
     try:
-        model = _drawn_model(recipe, seed, options)
+        model = _drawn_model(recipe, seed, options, finish)
+    except Refusal:
+        raise
     except Exception as error:
+        if "drop_path_rate" in str(error):
+            raise Refusal(f"{recipe.net}: has no stochastic depth; drop the recipe's drop_path") from error
         raise Refusal(
             f"{recipe.net}: cannot be made for images of {recipe.size} ({_reason(error)}); correct the recipe's net or "
             "size"
         ) from error
-    if weights is None:
-        return model
-    drawn = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if weights is not None:
+        model = finish(_pretrained_model(recipe, seed, options, weights, model.state_dict()))
+    if recipe.grad_checkpointing:
+        _checkpoint_gradients(model, recipe.net)
+    return model
+
+
+def head_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters of a timm net's classifier, whichever head it is: what learns while the rest is frozen.
+
+    Raises:
+        Refusal: if the net has none.
+    """
+    heads = model.get_classifier()
+    parts = [heads] if isinstance(heads, nn.Module) else list(heads)
+    held = {id(parameter) for part in parts for parameter in part.parameters()}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in held}
+    if not names:
+        raise Refusal(f"{type(model).__name__}: this net has no classifier of its own; set freeze_epochs: 0")
+    return names
+
+
+def normalisation(model: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the net's inputs, as float32 tensors of shape (1, 3, 1, 1)."""
+    data = timm.data.resolve_model_data_config(model)
+    mean, std = (torch.tensor(data[name], dtype=torch.float32, device=device) for name in ("mean", "std"))
+    return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+
+
+def _drawn_model(
+    recipe: Recipe, seed: int, options: dict[str, object], finish: Callable[[nn.Module], nn.Module]
+) -> nn.Module:
+    """The net from scratch, tried on one black image: a size that does not suit it is told before any data is read."""
+    default = timm.get_pretrained_cfg(recipe.net)
+    if default is not None and default.fixed_input_size:
+        options["img_size"] = parse_size(recipe.size)
+    torch.manual_seed(seed)
+    model = finish(timm.create_model(recipe.net, pretrained=False, **options))
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, *parse_size(recipe.size)))
+    return model.train()
+
+
+def _pretrained_model(
+    recipe: Recipe, seed: int, options: dict[str, object], weights: Path, drawn: dict[str, torch.Tensor]
+) -> nn.Module:
+    """The net with the weights of a file, told from those that were drawn; its classifier is drawn."""
     try:
         # Read before timm reads it, and never as a pickle, whatever timm's own default is.
         given = set(timm.models.load_state_dict(str(weights), device="cpu", weights_only=True))
@@ -54,23 +121,32 @@ def build_model(recipe: Recipe, classes: int, seed: int, weights: Path | None = 
     return model
 
 
-def normalisation(model: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the net's inputs, as float32 tensors of shape (1, 3, 1, 1)."""
-    data = timm.data.resolve_model_data_config(model)
-    mean, std = (torch.tensor(data[name], dtype=torch.float32, device=device) for name in ("mean", "std"))
-    return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+def _finish(
+    model: nn.Module, recipe: Recipe, scheme: Scheme, seed: int, age_borders: Sequence[float] | None
+) -> nn.Module:
+    """Put the recipe's head in the place, and under the name, of timm's linear classifier; joint heads are left."""
+    if keeps_classifier(recipe):
+        return model
+    classifier = model.get_classifier()
+    name = next((name for name, module in model.named_modules() if module is classifier), "")
+    if not isinstance(classifier, nn.Linear) or not name:
+        raise Refusal(
+            f"{recipe.net}: this net's classifier is no linear layer; use heads: joint and dropout_samples: 1"
+        )
+    torch.manual_seed(derive(seed, "head"))
+    head = make_head(recipe, scheme, classifier.in_features, age_borders)
+    assert head is not None
+    model.set_submodule(name, head, strict=True)
+    return model
 
 
-def _drawn_model(recipe: Recipe, seed: int, options: dict[str, object]) -> nn.Module:
-    """The net from scratch, tried on one black image: a size that does not suit it is told before any data is read."""
-    default = timm.get_pretrained_cfg(recipe.net)
-    if default is not None and default.fixed_input_size:
-        options["img_size"] = parse_size(recipe.size)
-    torch.manual_seed(seed)
-    model = timm.create_model(recipe.net, pretrained=False, **options)
-    with torch.no_grad():
-        model.eval()(torch.zeros(1, 3, *parse_size(recipe.size)))
-    return model.train()
+def _checkpoint_gradients(model: nn.Module, net: str) -> None:
+    try:
+        model.set_grad_checkpointing(True)
+    except Exception as error:
+        raise Refusal(
+            f"{net}: cannot compute activations again ({_reason(error)}); drop the recipe's grad_checkpointing"
+        ) from error
 
 
 def _check_loaded(model: nn.Module, drawn: dict[str, torch.Tensor], given: set[str], weights: Path, net: str) -> None:
@@ -86,6 +162,7 @@ def _check_loaded(model: nn.Module, drawn: dict[str, torch.Tensor], given: set[s
         for name, tensor in state.items()
         if not name.startswith(heads or ("\0",))
         and name not in given
+        and name in drawn
         and tensor.is_floating_point()
         and tensor.numel() > 1
         and torch.equal(tensor, drawn[name])

@@ -1,37 +1,94 @@
-"""Loss, optimizer and learning rate of a recipe."""
+"""Optimizer and learning rate of a recipe.
 
-from collections.abc import Callable
-from functools import partial
+The rate is a function of the step's number and of the history alone, so that a resumed run needs no scheduler's state.
+"""
+
+import math
+from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler
 from torch import nn
 
-from foldvote.sections import Recipe
+from foldvote.errors import Refusal
+from foldvote.recipes import Constant, Cosine, OneCycle, Plateau, Polynomial, Recipe, Step
 
-
-def make_loss(recipe: Recipe) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """The training loss of (logits, labels): cross-entropy with label smoothing (Szegedy et al., CVPR 2016)."""
-    return partial(F.cross_entropy, label_smoothing=recipe.label_smoothing)
+_COLD = 0.01  # share of the peak that a warm-up starts from
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter, ICLR 2019); biases and normalisation weights do not decay."""
-    return create_optimizer_v2(model, opt="adamw", lr=recipe.lr, weight_decay=recipe.weight_decay)
+    """The recipe's optimizer, one of timm's; biases and normalisation weights do not decay.
 
+    With `layer_decay` every layer's rate is scaled by its distance from the head (Clark et al., ICLR 2020).
 
-def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> CosineLRScheduler:
-    """Linear warm-up, then half a cosine to a hundredth of the peak (Loshchilov & Hutter, ICLR 2017).
-
-    It is a function of the step number alone (`step_update`), so that a resume needs no state of it.
+    Raises:
+        Refusal: if the optimizer does not take the arguments, or the net does not tell its layers.
     """
-    return CosineLRScheduler(
-        optimizer,
-        t_initial=recipe.epochs * steps_per_epoch,
-        lr_min=recipe.lr / 100,
-        warmup_t=round(min(recipe.warmup_epochs, recipe.epochs / 2) * steps_per_epoch),
-        warmup_lr_init=recipe.lr / 100,
-        t_in_epochs=False,
-    )
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=recipe.optimizer,
+            lr=recipe.lr,
+            weight_decay=recipe.weight_decay,
+            layer_decay=recipe.layer_decay,
+            **recipe.optimizer_args,
+        )
+    except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError, NotImplementedError) as error:
+        raise Refusal(
+            f"optimizer {recipe.optimizer}: cannot be made for {recipe.net} ({' '.join(str(error).split())[:200]}); "
+            "correct optimizer_args, or drop layer_decay"
+        ) from error
+
+
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every parameter group its rate: `lr` times the group's own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0)
+
+
+def rate(recipe: Recipe, step: int, steps: int, qualities: Sequence[float]) -> float:
+    """The learning rate of one optimizer step.
+
+    Args:
+        recipe: for lr, epochs, warmup_epochs and schedule.
+        step: number of steps done.
+        steps: steps of an epoch.
+        qualities: validation score of every epoch done, higher is better; only a plateau looks at it.
+    """
+    schedule = recipe.schedule
+    warm = 0 if isinstance(schedule, OneCycle) else round(min(recipe.warmup_epochs, recipe.epochs / 2) * steps)
+    if step < warm:
+        return recipe.lr * (_COLD + (1 - _COLD) * step / warm)
+    progress = min((step - warm) / max(recipe.epochs * steps - warm, 1), 1.0)
+    match schedule:
+        case Cosine():
+            share = _between(1.0, schedule.floor, progress)
+        case Step():
+            share = schedule.gamma ** math.floor(step / steps / schedule.every)
+        case Plateau():
+            share = schedule.gamma ** drops(qualities, schedule.patience)
+        case OneCycle() if progress < schedule.rise:
+            share = _between(schedule.start, 1.0, progress / schedule.rise)
+        case OneCycle():
+            share = _between(1.0, schedule.floor, (progress - schedule.rise) / (1 - schedule.rise))
+        case Polynomial():
+            share = (1 - progress) ** schedule.power
+        case Constant():
+            share = 1.0
+    return recipe.lr * share
+
+
+def drops(qualities: Sequence[float], patience: int) -> int:
+    """How often a plateau was reached: `patience` epochs in a row that are no better than the best before them."""
+    count, waiting, best = 0, 0, -math.inf
+    for quality in qualities:
+        waiting = 0 if quality > best else waiting + 1
+        best = max(best, quality)
+        if waiting == patience:
+            count, waiting = count + 1, 0
+    return count
+
+
+def _between(first: float, last: float, progress: float) -> float:
+    """Half a cosine from `first` to `last`."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

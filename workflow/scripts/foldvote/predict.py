@@ -21,7 +21,7 @@ from foldvote.jobs import Machine, SplitFiles, matching_pixels
 from foldvote.labels import read_scheme
 from foldvote.models import build_model
 from foldvote.pixels import Pixels
-from foldvote.sections import Recipe
+from foldvote.recipes import Recipe
 from foldvote.tables import LOGIT, predictions_schema, write_table
 
 
@@ -58,7 +58,7 @@ def predict_member(
     scheme = read_scheme(split.classes)
     folds, digest = read_folds(split.folds, split.certificate)
     refuse_all(_member_faults(about, sidecar, list(scheme.classes), digest))
-    model = build_model(recipe, len(scheme.classes), seed=0)
+    model = build_model(recipe, scheme, seed=0, age_borders=about["age_borders"])
     model.load_state_dict(_read_weights(weights, about["sha256"]))
     pixels = matching_pixels(pixels_path, recipe, about["data_sha256"] if part == "oof" else None)
     rows = _images_to_predict(pixels, fold_rows(folds, about["fold"])[1] if part == "oof" else None)

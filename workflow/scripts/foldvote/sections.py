@@ -3,18 +3,13 @@
 They import no torch: the Snakefile reads them at every start.
 """
 
-import importlib.util
-import re
-from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from foldvote.faultlines import nearest
 
-
-def _different(values: list[str]) -> list[str]:
+def different(values: list[str]) -> list[str]:
+    """The values, or a ValueError that names those that stand twice."""
     doubled = sorted({value for value in values if values.count(value) > 1})
     if doubled:
         raise ValueError(f"{', '.join(doubled)} stands twice; name each once")
@@ -26,12 +21,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[
     str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$", description="height x width in pixels, such as 128x96")
 ]
-Classes = Annotated[list[str], Field(min_length=2), AfterValidator(_different)]
+Classes = Annotated[list[str], Field(min_length=2), AfterValidator(different)]
 Roi = Annotated[
     str,
     Field(
-        pattern=r"^(none|centre-[1-9]\d{0,3}x[1-9]\d{0,3}|box-\d+-\d+-\d+-\d+)$",
-        description="cut out before the resize: none, centre-HxW, or box-LEFT-TOP-RIGHT-BOTTOM, in pixels",
+        pattern=r"^(none|centre-[1-9]\d{0,3}x[1-9]\d{0,3}|box-\d+-\d+-\d+-\d+|face-\d\.\d{1,2})$",
+        description="cut out before the resize: none, centre-HxW, box-LEFT-TOP-RIGHT-BOTTOM (pixels), or face-MARGIN "
+        "such as face-0.30 (the margin as a share of the face box's sides)",
     ),
 ]
 
@@ -203,76 +199,20 @@ class Folds(Section):
         return 1 if self.method == "holdout" else self.k * self.repeats
 
 
-class Augment(Section):
-    """Random changes to training images."""
+class Faces(Section):
+    """Where the faces are, for models with `roi: face-MARGIN`."""
 
-    hflip: Share = 0.5
-    """Chance of a left-right flip."""
-    crop: float = Field(default=0.15, ge=0, lt=1)
-    """Largest share of the area that a random crop may remove before it is scaled back."""
-    colour: Share = 0.2
-    """Strength of brightness, contrast and saturation changes."""
-
-
-class Recipe(Section):
-    """How one model is made and trained."""
-
-    net: str
-    """Any name known to timm."""
-    pretrained: str | None = None
-    """Local file of weights (.safetensors or .pth); null: from scratch."""
-    size: Size = "128x96"
-    roi: Roi = "none"
-    epochs: int = Field(default=10, ge=1, le=10_000)
-    """Passes over the training images."""
-    batch_size: int = Field(default=64, ge=2, le=65_536)
-    """Images in one optimizer step."""
-    lr: float = Field(default=1e-3, gt=0, le=10)
-    """Peak learning rate of AdamW."""
-    weight_decay: float = Field(default=0.05, ge=0, le=10)
-    """Decoupled weight decay of AdamW."""
-    warmup_epochs: float = Field(default=1.0, ge=0)
-    """Linear warm-up before the cosine, in epochs."""
-    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the target spread over all classes, in training only."""
-    drop_rate: float = Field(default=0.0, ge=0, lt=1)
-    """Dropout before the classifier."""
-    clip_norm: float | None = Field(default=5.0, gt=0)
-    """Largest gradient norm; null: no clipping."""
-    augment: Augment = Augment()
-    epoch: Literal["best", "last"] = "best"
-    """Which epoch predicts: the best by validation macro-F1, or the last."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 or fp16 on a GPU, whichever it does well, and fp32 on a CPU."""
-    channels_last: bool | None = None
-    """Memory layout; null: on a GPU only."""
-
-    @field_validator("net")
-    @classmethod
-    def _known_net(cls, net: str) -> str:
-        known = net_names()
-        if known and net.split(".")[0] not in known:
-            raise ValueError(f"timm knows no net {net!r}{nearest(net, known)}")
-        return net
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Recipe":
-        faults = []
-        if self.warmup_epochs >= self.epochs and self.warmup_epochs > 0 and self.epochs > 1:
-            faults.append(f"warmup_epochs {self.warmup_epochs} leaves nothing of {self.epochs} epochs; lower it")
-        if self.roi.startswith("box-"):
-            left, top, right, bottom = (int(part) for part in re.findall(r"\d+", self.roi))
-            if right <= left or bottom <= top:
-                faults.append(f"roi {self.roi} is empty: it must be box-LEFT-TOP-RIGHT-BOTTOM")
-        if faults:
-            raise ValueError("\n".join(faults))
-        return self
+    file: str | None = None
+    """Your own boxes (CSV or parquet): image_id, left, top, right, bottom in pixels, and confidence if you have it;
+    null: the detector finds them."""
+    min_confidence: Share = 0.5
+    """Boxes below it are not used: the centre is cut out instead, and counted."""
 
 
 class Predict(Section):
     """How members predict."""
 
-    views: Annotated[list[Literal["identity", "hflip"]], Field(min_length=1), AfterValidator(_different)] = [
+    views: Annotated[list[Literal["identity", "hflip"]], Field(min_length=1), AfterValidator(different)] = [
         "identity",
         "hflip",
     ]
@@ -293,6 +233,17 @@ class Submission(Section):
     """Write the class as its code or as its name."""
 
 
+class Tracking(Section):
+    """Where the course of a training is sent, beside history.parquet. None of it can fail a run."""
+
+    tensorboard: bool = True
+    """Scalars, learning rate, a grid of pictures with truth and prediction, the graph: <results>/tensorboard."""
+    wandb: str | None = None
+    """Project at Weights & Biases; offline unless WANDB_MODE says otherwise. Needs `pip install wandb`."""
+    mlflow: str | None = None
+    """Experiment of MLflow, in <results>/mlruns unless MLFLOW_TRACKING_URI is set. Needs `pip install mlflow`."""
+
+
 class Runtime(Section):
     """Settings that change no result, so that changing them reruns nothing."""
 
@@ -302,17 +253,7 @@ class Runtime(Section):
     """Images in one batch of predictions."""
     checkpoint_minutes: float = Field(default=5, gt=0)
     """Longest time between two saves of the training state; each epoch's end saves as well."""
-
-
-@cache
-def net_names() -> frozenset[str]:
-    """Names of timm's nets, read from its source text: importing timm would cost six seconds at every start."""
-    spec = importlib.util.find_spec("timm")
-    if spec is None or spec.origin is None:
-        return frozenset()
-    pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
-    sources = (Path(spec.origin).parent / "models").glob("*.py")
-    return frozenset(name for source in sources for name in pattern.findall(source.read_text(encoding="utf-8")))
+    tracking: Tracking = Tracking()
 
 
 def parse_size(size: str) -> tuple[int, int]:

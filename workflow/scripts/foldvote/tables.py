@@ -69,6 +69,17 @@ FOLDS = pa.schema(
     ]
 )
 
+BOXES = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("left", pa.float32()),
+        pa.field("top", pa.float32()),
+        pa.field("right", pa.float32()),
+        pa.field("bottom", pa.float32()),
+        pa.field("confidence", pa.float32(), nullable=False),
+    ]
+)
+
 HISTORY = pa.schema(
     [
         pa.field("epoch", pa.int32(), nullable=False),
@@ -76,6 +87,7 @@ HISTORY = pa.schema(
         pa.field("val_loss", pa.float64(), nullable=False),
         pa.field("val_macro_f1", pa.float64(), nullable=False),
         pa.field("val_accuracy", pa.float64(), nullable=False),
+        pa.field("val_balanced_accuracy", pa.float64(), nullable=False),
         pa.field("lr", pa.float64(), nullable=False),
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("best", pa.bool_(), nullable=False),
@@ -229,6 +241,7 @@ def _check_rows(table: pa.Table, schema: pa.Schema, key: Sequence[str], path: st
     faults = []
     for field in schema:
         column = table.column(field.name)
+        column = column.drop_null() if field.nullable else column  # what may be empty is no NaN
         floating = pa.types.is_floating(field.type)
         if not field.nullable and column.null_count and not floating:
             faults.append(f"{path}: column {field.name} has {column.null_count} empty values; every row needs one")

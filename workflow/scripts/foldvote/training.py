@@ -1,108 +1,51 @@
-"""One member: a network trained on all folds but one; stopped anywhere, it goes on as if it had not been."""
+"""The training of one member: one loop, from which every run can be stopped and gone on with to the byte.
+
+What a step draws depends on its number and not on the steps before it, the learning rate on the step's number and the
+history, and everything else that changes is in the checkpoint. So an interrupted run ends with the very weights of an
+undisturbed one.
+"""
 
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-import numpy as np
-import pandas as pd
 import torch
-from torch import nn
 
-from foldvote.batches import Draws, Plan, TrainingImages, batches_of_epoch, training_loader
-from foldvote.checkpoint import load_checkpoint, save_checkpoint
+from foldvote.averaging import blend, ema_weight
+from foldvote.batches import Plan, training_loader
+from foldvote.checkpoint import save_checkpoint
 from foldvote.compute import Compute
 from foldvote.console import say, track
+from foldvote.epochs import Trained, close_epoch, finished
 from foldvote.errors import Interrupted, Refusal
-from foldvote.inference import predict_logits
-from foldvote.metrics import accuracy, log_loss, macro_f1
-from foldvote.models import build_model, normalisation
-from foldvote.optimization import make_loss, make_optimizer, make_schedule
-from foldvote.pixels import Pixels
-from foldvote.sections import Recipe
-from foldvote.vote import softmax
+from foldvote.files import write_json
+from foldvote.losswatch import LossWatch
+from foldvote.optimization import rate, set_rate
+from foldvote.run import Member, Progress, Run, start_or_resume
+from foldvote.sections import Runtime, parse_size
+from foldvote.stepping import LESS_MEMORY, fit_in_memory, make_step, set_learning
+from foldvote.targets import class_counts
+from foldvote.tracking import Sinks
+from foldvote.validation import enough, quality
 
 
-@dataclass(frozen=True)
-class Member:
-    """What one member is made of.
-
-    Attributes:
-        draws: seed, model name and fold.
-        recipe: how it is trained.
-        classes: number of logits.
-        weights: pretrained weights, or None.
-        pixels: packed training images.
-        training: rows of tables.FOLDS to learn from.
-        validation: rows of tables.FOLDS to be scored on.
-        fingerprint: digests of all of the above; a checkpoint with another one is not used.
-    """
-
-    draws: Draws
-    recipe: Recipe
-    classes: int
-    weights: Path | None
-    pixels: Pixels
-    training: pd.DataFrame
-    validation: pd.DataFrame
-    fingerprint: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """What a person calls it."""
-        return f"{self.draws.model} fold {self.draws.fold}"
-
-
-@dataclass
-class Progress:
-    """How far a run is: the plain part of its state."""
-
-    epoch: int = 0
-    step: int = 0
-    loss_sum: float = 0.0
-    seconds: float = 0.0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class Run:
-    """Everything that changes while a member trains, and so everything that a checkpoint holds."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    progress: Progress
-    best: dict[str, torch.Tensor]
-
-    def state(self) -> dict[str, Any]:
-        """Plain types and tensors only."""
-        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
-        return parts | {"progress": asdict(self.progress), "best": self.best}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Become what was saved."""
-        for name in ("model", "optimizer", "scaler"):
-            getattr(self, name).load_state_dict(state[name])
-        self.progress, self.best = Progress(**state["progress"]), state["best"]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """The weights (state dicts on the CPU) and the history (rows of tables.HISTORY) of a finished run."""
-
-    best: dict[str, torch.Tensor]
-    last: dict[str, torch.Tensor]
-    history: pd.DataFrame
+def no_sinks(_epochs: int) -> Sinks:
+    """Tell nobody."""
+    return Sinks({}, say)
 
 
 def fit(
-    member: Member, compute: Compute, folder: Path, workers: int, predict_batch: int, save_seconds: float
+    member: Member,
+    compute: Compute,
+    folder: Path,
+    workers: int,
+    runtime: Runtime,
+    open_sinks: Callable[[int], Sinks] = no_sinks,
 ) -> Trained:
     """Train one member, from its last checkpoint where there is one.
 
@@ -111,50 +54,61 @@ def fit(
         compute: where and how.
         folder: its resume folder, which nobody else writes to.
         workers: loader processes; they do not change the result.
-        predict_batch: images in one validation batch.
-        save_seconds: longest time between two checkpoints; each epoch's end saves as well.
-
-    Returns:
-        The best epoch's weights by validation macro-F1 (the earliest of equals), the last epoch's, and the history.
+        runtime: batch size of predictions, and time between two checkpoints; each epoch's end saves as well.
+        open_sinks: gives what is told of every epoch, as a function of the number of epochs done.
 
     Raises:
         Interrupted: when a signal asked to stop; the state is saved.
-        Refusal: if the loss is not finite.
+        Refusal: if the loss is not finite, the memory does not suffice, or a loader process dies.
     """
-    recipe, draws = member.recipe, member.draws
-    images = _training_images(member)
-    steps = len(batches_of_epoch(draws, 0, len(images), recipe.batch_size))
-    run = _start_or_resume(member, compute, folder)
-    schedule = make_schedule(recipe, run.optimizer, steps)
-    progress = run.progress
-    loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=compute.device)
-    step_of = _stepper(member, run, compute)
-
-    plan = Plan(draws, len(images), recipe.batch_size, recipe.epochs, (progress.epoch, progress.step))
-    loader = training_loader(images, plan, workers, pin=compute.device.type == "cuda")
-    left = recipe.epochs * steps - (progress.epoch * steps + progress.step)
-    clock = Clock()
-    with stop_on_signal() as stopping:
-        for batch, labels in track(loader, f"{member.name}: training steps", left):
-            done = progress.epoch * steps + progress.step
-            schedule.step_update(done)
-            loss_sum += step_of(batch, labels, draws.key("step", done))
+    recipe, order = member.recipe, member.order
+    run = start_or_resume(member, compute, folder)
+    progress, watch, clock = run.progress, LossWatch(run.progress.loss_sum), Clock()
+    counts = class_counts(member.targets, len(member.scheme.classes))
+    step = make_step(recipe, member.draws, run.model, run.optimizer, run.scaler, counts, compute)
+    over, sinks = bool(enough(progress.history, recipe)), open_sinks(progress.epoch)
+    if not (over or progress.epoch):
+        sinks.graph(run.model, torch.zeros(1, 3, *parse_size(recipe.size)))
+    with closing(sinks), stop_on_signal() as stopping, _told_faults(member, run):
+        for batch, targets in () if over else _batches(member, progress, workers, compute):
+            done = progress.epoch * order.steps + progress.step
+            watch.add(done, _advance(member, run, partial(step, batch, targets, done), done, first=not watch.begun))
             progress.step += 1
-            epoch_ends = progress.step == steps
-            if not (epoch_ends or stopping.is_set() or clock.since_lap() > save_seconds):
+            epoch_ends = progress.step == order.steps
+            saves = epoch_ends or stopping.is_set() or clock.since_lap() > runtime.checkpoint_minutes * 60
+            if (saves or watch.due) and not watch.look(skips=run.scaler.is_enabled()):
+                raise Refusal(_not_finite(member, watch, folder))
+            if not saves:
                 continue
-            progress.loss_sum = _finite(loss_sum.item(), member, progress)
+            progress.loss_sum = watch.total
             if epoch_ends:
-                _close_epoch(member, run, compute, predict_batch, clock)
-                loss_sum.zero_()
+                close_epoch(member, run, compute, runtime.predict_batch, clock.lap, sinks)
+                watch.total = 0.0
             else:
                 progress.seconds += clock.lap()
-            save_checkpoint(
-                folder, progress.epoch * steps + progress.step, run.state() | {"fingerprint": member.fingerprint}
-            )
+            save_checkpoint(folder, done + 1, run.state() | {"fingerprint": member.fingerprint})
             if stopping.is_set():
                 raise Interrupted(f"{member.name}: stopped as asked, state saved; the same command goes on from here")
-    return Trained(run.best, _on_cpu(run.model), pd.DataFrame(progress.history))
+            if epoch_ends and (reason := enough(progress.history, recipe)):
+                say(f"{member.name}: ends after epoch {progress.epoch}: {reason}")
+                break
+    return finished(member, run, compute, runtime.predict_batch)
+
+
+def _advance(member: Member, run: Run, take: Callable[[int], torch.Tensor], done: int, *, first: bool) -> torch.Tensor:
+    """Take one optimizer step and give its loss."""
+    recipe, progress, steps = member.recipe, run.progress, member.order.steps
+    set_rate(run.optimizer, rate(recipe, done, steps, [quality(row, recipe) for row in progress.history]))
+    if first or progress.step == 0:
+        set_learning(run.model, head_only=progress.epoch < recipe.freeze_epochs)
+    if first:
+        loss, progress.parts = fit_in_memory(take, run.model, progress.parts, recipe.batch_size)
+    else:
+        loss = take(progress.parts)
+    if recipe.ema is not None:
+        blend(run.average, run.model.state_dict(), ema_weight(recipe.ema, progress.averaged))
+        progress.averaged += 1
+    return loss
 
 
 class Clock:
@@ -191,87 +145,48 @@ def stop_on_signal() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _training_images(member: Member) -> TrainingImages:
-    ids = member.training["image_id"].tolist()
-    labels = member.training["label"].to_numpy(np.int64)
-    rows = member.pixels.rows(ids)
-    return TrainingImages(member.pixels, rows, ids, labels, member.recipe.augment, member.draws)
+def _batches(
+    member: Member, progress: Progress, workers: int, compute: Compute
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What is left of the run's batches, with progress shown."""
+    plan = Plan(member.order, member.recipe.epochs, (progress.epoch, progress.step))
+    loader = training_loader(member.images, plan, workers, pin=compute.device.type == "cuda")
+    left = (member.recipe.epochs - progress.epoch) * member.order.steps - progress.step
+    return track(loader, f"{member.name}: training steps", left)
 
 
-def _start_or_resume(member: Member, compute: Compute, folder: Path) -> Run:
-    model = compute.place(build_model(member.recipe, member.classes, member.draws.key("init"), member.weights))
-    run = Run(model, make_optimizer(member.recipe, model), compute.scaler(), Progress(), _on_cpu(model))
-    saved = load_checkpoint(folder, member.fingerprint, say)
-    if saved is not None:
-        run.restore(saved)
-        say(f"{member.name}: goes on at epoch {run.progress.epoch + 1}, step {run.progress.step + 1}")
-    return run
-
-
-def _stepper(member: Member, run: Run, compute: Compute) -> Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]:
-    """One optimizer step as a function of (uint8 images, labels, seed of the step's draws), giving the loss."""
-    model, optimizer, scaler, clip_norm = run.model, run.optimizer, run.scaler, member.recipe.clip_norm
-    loss_of = make_loss(member.recipe)
-    mean, std = normalisation(model, compute.device)
-
-    def step(batch: torch.Tensor, labels: torch.Tensor, seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        model.train()
-        with compute.autocast():
-            logits = model(compute.images(batch, mean, std))
-        loss = loss_of(logits.float(), labels.to(compute.device, non_blocking=True))
-        optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        if clip_norm is not None:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        return loss.detach()
-
-    return step
-
-
-def _close_epoch(member: Member, run: Run, compute: Compute, predict_batch: int, clock: Clock) -> None:
-    """Validate, add a row to the history, keep the weights if they are the best, and turn to the next epoch."""
-    progress = run.progress
-    rows = member.pixels.rows(member.validation["image_id"].tolist())
-    labels = member.validation["label"].to_numpy(np.int64)
-    logits = predict_logits(run.model, member.pixels, rows, ["identity"], compute, predict_batch)["identity"]
-    probabilities = softmax(logits)
-    predicted = probabilities.argmax(axis=1)
-    score = macro_f1(labels, predicted, member.classes)
-    best = all(score > row["val_macro_f1"] for row in progress.history)
-    if best:
-        run.best = _on_cpu(run.model)
-        progress.history = [row | {"best": False} for row in progress.history]
-    row = {
-        "epoch": progress.epoch + 1,
-        "train_loss": progress.loss_sum / progress.step,
-        "val_loss": log_loss(labels, probabilities),
-        "val_macro_f1": score,
-        "val_accuracy": accuracy(labels, predicted),
-        "lr": run.optimizer.param_groups[0]["lr"],
-        "seconds": progress.seconds + clock.lap(),
-        "best": best,
-    }
-    progress.history.append(row)
-    progress.epoch, progress.step, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
-    say(
-        f"{member.name}  epoch {row['epoch']}/{member.recipe.epochs}  loss {row['train_loss']:.3f}  "
-        f"validation: loss {row['val_loss']:.3f}  macro-F1 {score:.3f}  accuracy {row['val_accuracy']:.3f}  "
-        f"{row['seconds']:.1f} s{'  (best so far)' if best else ''}"
-    )
-
-
-def _finite(loss_sum: float, member: Member, progress: Progress) -> float:
-    if not np.isfinite(loss_sum):
+@contextmanager
+def _told_faults(member: Member, run: Run) -> Iterator[None]:
+    """What befalls the machine in the middle of a run, in words."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        place = f"{member.name}: epoch {run.progress.epoch + 1}, step {run.progress.step + 1}"
+        raise Refusal(f"{place}: out of memory; another process may use the device; {LESS_MEMORY}") from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
         raise Refusal(
-            f"{member.name}: the loss is no longer finite at epoch {progress.epoch + 1}, step {progress.step}; lower "
-            "models.*.lr, or set clip_norm or precision: fp32. The last good checkpoint is kept"
-        )
-    return loss_sum
+            f"{member.name}: a process that loads images died ({str(error).splitlines()[0]}); memory is the usual "
+            "reason: lower runtime.workers; the same command goes on from the last checkpoint"
+        ) from error
 
 
-def _on_cpu(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in model.state_dict().items()}
+def _not_finite(member: Member, watch: LossWatch, folder: Path) -> str:
+    """Leave the ids of the batches whose loss was not finite beside the checkpoint, and say so."""
+    steps, ids = member.order.steps, member.images.image_ids
+    batches = [
+        {
+            "epoch": number // steps + 1,
+            "step": number % steps + 1,
+            "image_ids": [ids[place] for place in member.order.batches(number // steps)[number % steps]],
+        }
+        for number in watch.bad
+    ]
+    write_json(folder / "not-finite.json", batches)
+    first = batches[0]
+    return (
+        f"{member.name}: the loss is no longer finite from epoch {first['epoch']}, step {first['step']} on; lower "
+        f"models.*.lr, or set clip_norm or precision: fp32. The last good checkpoint is kept; the images of those "
+        f"steps are in {folder / 'not-finite.json'}"
+    )

@@ -1,0 +1,55 @@
+"""The losses of a run's steps, looked at now and then: asking a GPU for each would make it wait."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+LOOK_EVERY = 20  # steps
+MOST_BAD = 10  # losses in a row that are not finite, where a gradient scaler skips such steps
+
+
+@dataclass
+class LossWatch:
+    """Sum of an epoch's losses, and the steps whose loss was not finite.
+
+    Attributes:
+        total: sum of the finite losses looked at.
+        bad: numbers of the last steps in a row whose loss was not finite.
+        begun: whether any step was noted in this process.
+    """
+
+    total: float = 0.0
+    bad: list[int] = field(default_factory=list)
+    begun: bool = False
+    _waiting: list[tuple[int, torch.Tensor]] = field(default_factory=list)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time to look."""
+        return len(self._waiting) >= LOOK_EVERY
+
+    def add(self, number: int, loss: torch.Tensor) -> None:
+        """Note the loss of a step, a scalar on the device."""
+        self.begun = True
+        self._waiting.append((number, loss))
+
+    def look(self, skips: bool) -> bool:
+        """Fetch the losses noted so far.
+
+        Args:
+            skips: whether steps that are not finite are skipped (fp16); else one such step spoils the weights.
+
+        Returns:
+            Whether training may go on.
+        """
+        if self._waiting:
+            numbers, losses = zip(*self._waiting, strict=True)
+            self._waiting.clear()
+            for number, loss in zip(numbers, torch.stack(losses).tolist(), strict=True):
+                if math.isfinite(loss):
+                    self.total += loss
+                    self.bad.clear()
+                else:
+                    self.bad.append(number)
+        return len(self.bad) < (MOST_BAD if skips else 1)

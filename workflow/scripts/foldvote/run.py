@@ -1,0 +1,142 @@
+"""What a member is made of, and what changes while it trains."""
+
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from foldvote.averaging import State, copied
+from foldvote.batches import Draws, Order, TrainingImages, balanced_chances
+from foldvote.checkpoint import load_checkpoint
+from foldvote.compute import Compute
+from foldvote.console import say
+from foldvote.labels import Scheme
+from foldvote.models import build_model
+from foldvote.optimization import make_optimizer
+from foldvote.pixels import Pixels
+from foldvote.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Member:
+    """What one member is made of.
+
+    Attributes:
+        draws: seed, model name and fold.
+        recipe: how it is trained.
+        scheme: the classes it knows.
+        weights: pretrained weights, or None.
+        pixels: packed training images.
+        training: rows of tables.FOLDS to learn from.
+        targets: what to learn of them: int64 codes (rows,) or float32 shares (rows, classes).
+        validation: rows of tables.FOLDS to be scored on.
+        age_borders: borders of the age bands in years, where there are any.
+        fingerprint: digests of all of the above; a checkpoint with another one is not used.
+    """
+
+    draws: Draws
+    recipe: Recipe
+    scheme: Scheme
+    weights: Path | None
+    pixels: Pixels
+    training: pd.DataFrame
+    targets: np.ndarray
+    validation: pd.DataFrame
+    age_borders: tuple[int, int] | None
+    fingerprint: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return f"{self.draws.model} fold {self.draws.fold}"
+
+    @cached_property
+    def order(self) -> Order:
+        """Which images each epoch holds."""
+        sampler, rows = self.recipe.sampler, self.training
+        kinds = None if sampler is None else rows["label" if sampler.by == "class" else "stratum"].tolist()
+        chances = None if sampler is None or kinds is None else balanced_chances(kinds, sampler.power)
+        return Order(self.draws, len(rows), self.recipe.batch_size, chances)
+
+    @cached_property
+    def images(self) -> TrainingImages:
+        """The training images, augmented."""
+        ids = self.training["image_id"].tolist()
+        rows = self.pixels.rows(ids)
+        return TrainingImages(self.pixels, rows, ids, self.targets, self.recipe.augment, self.draws)
+
+
+@dataclass
+class Progress:
+    """How far a run is: the plain part of its state.
+
+    Attributes:
+        epoch: epochs done.
+        step: steps done of the epoch that follows.
+        loss_sum: sum of their losses.
+        seconds: time spent on them.
+        parts: parts that a batch goes through the net in.
+        averaged: how many weights are in the average.
+        history: rows of tables.HISTORY.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    parts: int = 1
+    averaged: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class Run:
+    """Everything that changes while a member trains, and so everything that a checkpoint holds.
+
+    Attributes:
+        model: on the device.
+        optimizer: of its parameters.
+        scaler: of its gradients.
+        progress: the plain part.
+        average: averaged weights, on the device; empty without `ema` or `swa`.
+        kept: {"epoch", "quality", "state"} of the best epochs, the best first; of equals the earliest.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    progress: Progress
+    average: State
+    kept: list[dict[str, Any]] = field(default_factory=list)
+
+    def state(self) -> dict[str, Any]:
+        """Plain types and tensors only."""
+        parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
+        return parts | {"progress": asdict(self.progress), "average": self.average, "kept": self.kept}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what was saved."""
+        for name in ("model", "optimizer", "scaler"):
+            getattr(self, name).load_state_dict(state[name])
+        for name, tensor in self.average.items():
+            tensor.copy_(state["average"][name])
+        self.progress, self.kept = Progress(**state["progress"]), state["kept"]
+
+
+def start_or_resume(member: Member, compute: Compute, folder: Path) -> Run:
+    """A fresh run, or the one that the newest good checkpoint of this very member holds."""
+    recipe, key = member.recipe, member.draws.key("init")
+    model = compute.place(build_model(recipe, member.scheme, key, member.weights, member.age_borders))
+    averages = recipe.ema is not None or recipe.swa is not None
+    average = copied(model.state_dict()) if averages else {}
+    run = Run(model, make_optimizer(recipe, model), compute.scaler(), Progress(parts=recipe.accumulate), average)
+    saved = load_checkpoint(folder, member.fingerprint, say)
+    if saved is not None:
+        run.restore(saved)
+        say(f"{member.name}: goes on at epoch {run.progress.epoch + 1}, step {run.progress.step + 1}")
+    return run
