@@ -137,7 +137,6 @@ def test_the_datas_own_borders_without_a_ramp_are_the_true_bands(age: int) -> No
         (HOME.restricted(["mask"])[0], Treatment(soft_years=2), BORDERS, "need the home task's factor age"),
         (factor_scheme({"age": ("young", "old")}), Treatment(age_borders=(30, 58)), None, "need the home task's"),
         (HOME, Treatment(soft_years=2), None, "no age borders of their own"),
-        (HOME, Treatment(age_borders=(60, 30)), BORDERS, "do not rise"),
     ],
 )
 def test_treatments_without_bands_are_refused(
