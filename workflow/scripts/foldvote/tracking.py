@@ -200,6 +200,7 @@ class _Wandb:
     """A run of Weights & Biases, kept on this machine unless WANDB_MODE is set; `wandb sync` sends it later."""
 
     def __init__(self, project: str, results: Path, name: str, config: dict[str, Any]) -> None:
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it reports to its makers even when offline
         import wandb
 
         results.mkdir(parents=True, exist_ok=True)  # it would quietly write elsewhere
@@ -233,6 +234,7 @@ class _Mlflow:
 
     def __init__(self, experiment: str, results: Path, name: str, config: dict[str, Any], step: int) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # from 3.7 it refuses plain files unless told so
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_NETWORK_SECONDS))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         from mlflow import MlflowClient
