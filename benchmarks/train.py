@@ -1,187 +1,218 @@
-"""Speed of the training loop: its step against the same step on tensors that are there already, and its loader
-against timm's and against cv2 with albumentations, which both decode JPEG in every epoch.
+"""What the training loop costs beside the network, and how fast its loader is beside two others.
 
-    .venv/bin/python benchmarks/train.py --net tf_efficientnet_lite0 --size 128x96 --batch 64
+    .venv/bin/python benchmarks/train.py --images 1280 --steps 20
 
-Faces are drawn at the home task's size (384 x 512) into a temporary folder. Rounds of each kind alternate, and the
-median counts, so that a machine that slows down slows both.
+Step: forward, backward and update on tensors that lie ready, against the same with foldvote's loader and step. The
+share is the time of the first over that of the second, 1 being a loop that costs nothing.
+Loader: images a second of foldvote's loader (packed pixels), of timm's own, and of OpenCV with albumentations in a
+plain DataLoader; the latter two read JPEG files of 384 x 512 (width x height). All crop, flip and jitter colours alike,
+on as many worker processes, and nothing consumes the batches. Packing is not counted: it is done once for all epochs,
+folds and models (benchmarks/ingest.py times it).
 """
 
 import argparse
-import statistics
+import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
+import albumentations as A
 import cv2
 import numpy as np
-import timm
+import timm.data
 import torch
+import torch.nn.functional as F
+from ingest import SIZE, repeat_faces
+from torch.utils.data import DataLoader, Dataset
 
-from foldvote.augment import augmenter
 from foldvote.batches import Draws, Order, Plan, TrainingImages, training_loader
 from foldvote.compute import Compute, choose_compute
-from foldvote.config import DataSettings
-from foldvote.demo import draw_demo
 from foldvote.labels import Scheme
 from foldvote.manifest import build_manifest
-from foldvote.models import build_model
+from foldvote.models import build_model, normalisation
 from foldvote.optimization import make_optimizer
 from foldvote.pixels import Pixels, pack_pixels
 from foldvote.recipes import Recipe
 from foldvote.sections import parse_size
 from foldvote.stepping import make_step
+from foldvote.tables import read_table
 
-DRAWN, ROUNDS = 40, 3
-CLASSES = Scheme(tuple(f"class{number:02d}" for number in range(18)))
+SCHEME = Scheme(tuple(f"class{number:02d}" for number in range(18)))
+DRAWS = Draws(1, "benchmark", 0)
+CROP, FLIP, COLOUR = 0.15, 0.5, 0.2
+HEIGHT, WIDTH = parse_size(SIZE)
+WARM_UP = 3
 
 
-class FromJpeg(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
-    """The peer that a careful notebook would write: cv2 decodes and resizes, albumentations changes."""
+def main() -> None:
+    """Measure and print two small tables."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--images", type=int, default=1280)
+    arguments.add_argument("--net", default="tf_efficientnet_lite0")
+    arguments.add_argument("--batch", type=int, default=64)
+    arguments.add_argument("--steps", type=int, default=20)
+    arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--workers", type=int, default=1)
+    arguments.add_argument("--gpus", type=int, default=0)
+    given = arguments.parse_args()
+    recipe = Recipe.model_validate(
+        {"net": given.net, "size": SIZE, "batch_size": given.batch}
+        | {"augment": [{"crop": CROP}, {"hflip": FLIP}, {"colour": COLOUR}]}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        files, images = prepare(Path(folder), given.images, recipe)
+        compare_loaders(files, images, given.batch, given.workers)
+        compare_steps(images, recipe, choose_compute(recipe, given.gpus, given.threads), given.workers, given.steps)
 
-    def __init__(self, paths: list[Path], recipe: Recipe) -> None:
-        self.paths, self.shape = paths, parse_size(recipe.size)
-        self.change = augmenter(recipe.augment, *self.shape)
+
+def prepare(root: Path, images: int, recipe: Recipe) -> tuple[Path, TrainingImages]:
+    """Drawn faces as JPEG files in one folder a class, and the same packed."""
+    settings = repeat_faces(root, images, os.cpu_count() or 1)
+    manifest, packed = root / "manifest.parquet", root / "train.arrow"
+    build_manifest(settings, "train", manifest, root / "quarantine.parquet", 2)
+    pack_pixels(manifest, settings.root, settings.images, SIZE, "none", packed, workers=2)
+    ids = read_table(manifest)["image_id"].tolist()
+    pixels, labels = Pixels(packed), np.arange(len(ids), dtype=np.int64) % len(SCHEME.classes)
+    return settings.root / "train", TrainingImages(pixels, pixels.rows(ids), ids, labels, recipe.augment, DRAWS)
+
+
+def compare_loaders(files: Path, images: TrainingImages, batch: int, workers: int) -> None:
+    """Images a second of three loaders, in turn and thrice over; the median counts."""
+    makers = {
+        "foldvote": lambda: ours(images, batch, 1, workers),
+        "timm": lambda: timms(files, batch, workers),
+        "cv2 + albumentations": lambda: plain(files, batch, workers),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in makers}
+    for _ in range(3):
+        for name, make in makers.items():
+            rates[name].append(rate(make(), batch))
+    best = median(rates["foldvote"])
+    print(f"loader, {workers} worker(s)      images/s   foldvote is")
+    for name, values in rates.items():
+        print(f"  {name:<22} {median(values):9.0f}   {best / median(values):8.2f} x")
+
+
+def rate(loader: DataLoader, batch: int) -> float:
+    """Images a second, without the first batches, for which the workers start."""
+    arrivals = [time.perf_counter() for _ in loader][WARM_UP:]
+    return batch * (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
+
+
+def ours(images: TrainingImages, batch: int, epochs: int, workers: int) -> DataLoader:
+    """foldvote's loader."""
+    return training_loader(images, Plan(Order(DRAWS, len(images), batch), epochs, (0, 0)), workers, pin=False)
+
+
+def timms(files: Path, batch: int, workers: int) -> DataLoader:
+    """timm's loader on a folder of JPEG files."""
+    return timm.data.create_loader(
+        timm.data.create_dataset("", root=str(files), is_training=True),
+        (3, HEIGHT, WIDTH),
+        batch,
+        is_training=True,
+        scale=(1 - CROP, 1.0),
+        ratio=(WIDTH / HEIGHT * 0.9, WIDTH / HEIGHT / 0.9),
+        hflip=FLIP,
+        color_jitter=COLOUR,
+        num_workers=workers,
+        device=torch.device("cpu"),
+        persistent_workers=False,
+    )
+
+
+class Files(Dataset[tuple[np.ndarray, int]]):
+    """JPEG files, decoded with OpenCV and changed with albumentations."""
+
+    def __init__(self, files: Path) -> None:
+        self.paths = sorted(str(path) for path in files.rglob("*.jpg"))
+        ratio = WIDTH / HEIGHT
+        self.change = A.Compose(
+            [
+                A.RandomResizedCrop((HEIGHT, WIDTH), scale=(1 - CROP, 1.0), ratio=(ratio * 0.9, ratio / 0.9), p=1.0),
+                A.HorizontalFlip(p=FLIP),
+                A.ColorJitter(COLOUR, COLOUR, COLOUR, COLOUR / 8, p=1.0),
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, number: int) -> tuple[torch.Tensor, int]:
-        image = cv2.cvtColor(cv2.imread(str(self.paths[number])), cv2.COLOR_BGR2RGB)
-        image = cv2.resize(image, self.shape[::-1], interpolation=cv2.INTER_AREA)
-        return torch.from_numpy(np.ascontiguousarray(self.change(image, number))), 0
+    def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
+        image = cv2.cvtColor(cv2.imread(self.paths[place]), cv2.COLOR_BGR2RGB)
+        return self.change(image=image)["image"], place % len(SCHEME.classes)
 
 
-def main() -> None:
-    """Measure and print a line for each ratio."""
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--net", default="tf_efficientnet_lite0")
-    arguments.add_argument("--size", default="128x96")
-    arguments.add_argument("--batch", type=int, default=64)
-    arguments.add_argument("--steps", type=int, default=12, help="steps of one round")
-    arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
-    arguments.add_argument("--workers", type=int, default=1)
-    given = arguments.parse_args()
-    recipe = Recipe(net=given.net, size=given.size, batch_size=given.batch, epochs=10_000, channels_last=True)
-    compute = choose_compute(recipe, int(torch.cuda.is_available()), given.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        images, paths = packed_faces(Path(folder), recipe)
-        share_of_step(images, recipe, compute, given.steps, given.workers)
-        rates_of_loaders(images, paths, recipe, given.workers)
+def plain(files: Path, batch: int, workers: int) -> DataLoader:
+    """What a careful notebook would write."""
+    return DataLoader(Files(files), batch, shuffle=True, drop_last=True, num_workers=workers)
 
 
-def packed_faces(root: Path, recipe: Recipe) -> tuple[TrainingImages, list[Path]]:
-    """Training images of drawn faces, and the JPEG files that they were packed from."""
-    draw_demo(root / "demo", DRAWN, 1, "512x384", seed=1, workers=2)
-    for hidden in (root / "demo").rglob("._*"):  # the demo's macOS leftovers, which timm reads as images
-        hidden.unlink()
-    layout = {"layout": "maskbase"}
-    settings = DataSettings.model_validate({"data_root": str(root / "demo"), "data": layout})
-    manifest, packed = root / "manifest.parquet", root / "train.arrow"
-    build_manifest(settings, "train", manifest, root / "quarantine.parquet", 2)
-    pack_pixels(manifest, settings.root, settings.images, recipe.size, "none", packed, workers=2)
-    pixels = Pixels(packed)
-    ids = list(pixels.row_of)
-    labels = np.arange(len(ids), dtype=np.int64) % len(CLASSES.classes)
-    images = TrainingImages(pixels, pixels.rows(ids), ids, labels, recipe.augment, Draws(1, "bench", 0))
-    return images, sorted(path for path in (root / "demo/train").rglob("[!.]*.jpg"))
-
-
-def batches(
-    images: TrainingImages, recipe: Recipe, workers: int, pin: bool
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """The real loader, endlessly."""
-    order = Order(images.draws, len(images), recipe.batch_size)
-    return iter(training_loader(images, Plan(order, recipe.epochs, (0, 0)), workers, pin))
-
-
-def share_of_step(images: TrainingImages, recipe: Recipe, compute: Compute, steps: int, workers: int) -> None:
-    """Seconds of a step with the real loader, and of the same step on one batch that stays on the device."""
-    model = compute.place(build_model(recipe, CLASSES, 1))
-    optimizer = make_optimizer(recipe, model)
-    counts = np.full(len(CLASSES.classes), 10)
-    step = make_step(recipe, images.draws, model, optimizer, compute.scaler(), counts, compute)
-    model.train()
-    loader = batches(images, recipe, workers, pin=compute.device.type == "cuda")
-    batch, labels = next(loader)
-    resident = batch.to(compute.device), labels.to(compute.device)
-
-    def real() -> None:
-        for number, (some, targets) in enumerate(islice(loader, steps)):
-            step(some, targets, number, 1)
-        settle(compute)
-
-    def pure() -> None:
-        for number in range(steps):
-            step(*resident, number, 1)
-        settle(compute)
-
-    seconds = alternating({"pure": pure, "real": real})
-    print(
-        f"{recipe.net}, {recipe.size}, batch {recipe.batch_size}, {compute.name}, {workers} worker(s): a step takes "
-        f"{seconds['real'] / steps * 1000:.0f} ms, {seconds['pure'] / steps * 1000:.0f} ms of it forward, backward and "
-        f"update: {seconds['pure'] / seconds['real']:.3f} of the time"
-    )
-
-
-def rates_of_loaders(images: TrainingImages, paths: list[Path], recipe: Recipe, workers: int) -> None:
-    """Images a second of three loaders with equal workers, nothing else running."""
-    number = 8 * recipe.batch_size
-    files = (paths * (number // len(paths) + 1))[:number]
-    plain = torch.utils.data.DataLoader(FromJpeg(files, recipe), recipe.batch_size, num_workers=workers)
-    folder = timm.data.ImageDataset(str(paths[0].parents[1]))
-    timms = timm.data.create_loader(
-        folder,
-        (3, *parse_size(recipe.size)),
-        recipe.batch_size,
-        is_training=True,
-        use_prefetcher=False,
-        num_workers=workers,
-        device=torch.device("cpu"),
-        color_jitter=0.2,
-    )
-    kinds: dict[str, Callable[[], int]] = {
-        "foldvote": lambda: consumed(islice(batches(images, recipe, workers, pin=False), number // recipe.batch_size)),
-        "timm": lambda: consumed(timms),
-        "cv2 and albumentations": lambda: consumed(plain),
-    }
-    rates: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(ROUNDS):
-        for name, load in kinds.items():
-            started = time.perf_counter()
-            rates[name].append(load() / (time.perf_counter() - started))
-    medians = {name: statistics.median(found) for name, found in rates.items()}
-    for name, rate in medians.items():
-        print(f"loader of {name}: {rate:,.0f} images/s, {rate / medians['foldvote']:.2f} of foldvote's")
-
-
-def consumed(loader: Any) -> int:
-    """Number of images that a loader gives."""
-    return sum(len(batch[0]) for batch in loader)
-
-
-def alternating(kinds: dict[str, Callable[[], None]]) -> dict[str, float]:
-    """Median seconds of each kind over rounds that take turns, after one round to warm up."""
+def compare_steps(images: TrainingImages, recipe: Recipe, compute: Compute, workers: int, steps: int) -> None:
+    """Seconds of a step with and without the loop around it; both are taken twice, in turn."""
+    kinds = {"tensors that lie ready": bare_steps, "foldvote's loop": loop_steps}
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
-    for round_number in range(ROUNDS + 1):
-        for name, work in kinds.items():
-            started = time.perf_counter()
-            work()
-            if round_number:
-                seconds[name].append(time.perf_counter() - started)
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    for _ in range(2):
+        for name, kind in kinds.items():
+            seconds[name] += timed(kind(images, recipe, compute, workers), steps, compute)
+    bare, loop = (median(values) for values in seconds.values())
+    print(f"step of {recipe.net}, batch {recipe.batch_size}, on {compute.name}, {torch.get_num_threads()} threads")
+    for name, values in seconds.items():
+        print(f"  {name:<22} {median(values) * 1000:9.1f} ms")
+    print(f"  share                  {bare / loop:9.3f}")
 
 
-def settle(compute: Compute) -> None:
-    """Wait for the device."""
-    if compute.device.type == "cuda":
-        torch.cuda.synchronize()
+def timed(work: Iterator[None], steps: int, compute: Compute) -> list[float]:
+    """Seconds of each step, without the first ones."""
+    seconds = []
+    for _ in range(WARM_UP + steps):
+        started = time.perf_counter()
+        next(work)
+        if compute.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return seconds[WARM_UP:]
+
+
+def bare_steps(images: TrainingImages, recipe: Recipe, compute: Compute, _workers: int) -> Iterator[None]:
+    """Forward, backward and update over and over on one normalised batch."""
+    model, optimizer, _ = made(recipe, compute)
+    batch = np.stack([images.pixels[row] for row in images.rows[: recipe.batch_size]])
+    ready = compute.images(torch.from_numpy(batch), *normalisation(model, compute.device))
+    labels = torch.from_numpy(images.targets[: recipe.batch_size]).to(compute.device)
+    while True:
+        with compute.autocast():
+            logits = model(ready)
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm or torch.inf)
+        optimizer.step()
+        yield
+
+
+def loop_steps(images: TrainingImages, recipe: Recipe, compute: Compute, workers: int) -> Iterator[None]:
+    """foldvote's step on what foldvote's loader gives."""
+    _, _, step = made(recipe, compute)
+    for number, (batch, targets) in enumerate(ours(images, recipe.batch_size, 10_000, workers)):
+        step(batch, targets, number, 1)
+        yield
+
+
+def made(
+    recipe: Recipe, compute: Compute
+) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[torch.Tensor, torch.Tensor, int, int], torch.Tensor]]:
+    """A fresh net in training mode, its optimizer and its step."""
+    model = compute.place(build_model(recipe, SCHEME, 1, None, None)).train()
+    optimizer = make_optimizer(recipe, model)
+    counts = np.ones(len(SCHEME.classes), np.int64)
+    return model, optimizer, make_step(recipe, DRAWS, model, optimizer, compute.scaler(), counts, compute)
 
 
 if __name__ == "__main__":

@@ -59,10 +59,10 @@ class Sinks:
         self._say = say
         self._open: dict[str, Sink] = {}
         for name, make in makers.items():
-            self._guard(name, lambda name=name, make=make: self._open.update({name: make()}))
+            self._guard(name, partial(self._start, name, make))
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Add one point to each named curve, at a number of optimizer steps done."""
+        """Add one point to each named curve, at a number of steps (or epochs) done."""
         self._each(lambda sink: sink.scalars(values, step))
 
     def pictures(self, images: np.ndarray | torch.Tensor, captions: Sequence[str], step: int) -> None:
@@ -70,38 +70,45 @@ class Sinks:
 
         Args:
             images: uint8 (pictures, height, width, 3).
-            captions: one a picture, see `caption`.
-            step: optimizer steps done.
+            captions: one a picture; `truth -> predicted` marks a wrong one.
+            step: steps (or epochs) done.
         """
         if self._open:
-            self._guard(None, lambda: self._picture(draw_grid(np.asarray(images), captions), step))
+            self._guard("pictures", partial(self._show, images, captions, step), lost="these pictures")
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        """Show the net; `example` is a batch as the net takes it. The net itself is not touched."""
-        self._each(lambda sink: sink.graph(model, example))
+        """Show the net; `example` is a batch as the net takes it. The net itself is not touched.
+
+        A net that cannot be traced has no graph, and its curves go on.
+        """
+        for name, sink in self._open.items():
+            self._guard(name, partial(sink.graph, model, example), lost="the graph")
 
     def close(self) -> None:
         """Write what is left; to be called however the training ends."""
         self._each(lambda sink: sink.close())
         self._open.clear()
 
-    def _picture(self, image: np.ndarray, step: int) -> None:
-        self._each(lambda sink: sink.picture(image, step))
+    def _start(self, name: str, make: Callable[[], Sink]) -> None:
+        self._open[name] = make()
+
+    def _show(self, images: np.ndarray | torch.Tensor, captions: Sequence[str], step: int) -> None:
+        sheet = draw_grid(torch.as_tensor(images).cpu().numpy(), captions)
+        self._each(lambda sink: sink.picture(sheet, step))
 
     def _each(self, call: Callable[[Sink], None]) -> None:
         for name, sink in list(self._open.items()):
             self._guard(name, partial(call, sink))
 
-    def _guard(self, name: str | None, call: Callable[[], None]) -> None:
-        """Run a call; if it raises, say so and leave that sink alone (without a name: this one call)."""
+    def _guard(self, name: str, call: Callable[[], None], lost: str | None = None) -> None:
+        """Run a call. If it raises, say so and leave that sink alone, unless only `lost` is lost."""
         try:
             with torch.random.fork_rng(devices=[]):
                 call()
         except Exception as error:  # a tracker may raise anything, and none of it is worth a training
-            self._say(
-                f"warning: {name or 'pictures'}: {_reason(error)}; {'tracking' if name else 'it'} goes on without it"
-            )
-            self._open.pop(name or "", None)
+            self._say(f"warning: {name}: {_reason(error)}; tracking goes on without {lost or 'it'}")
+            if lost is None:
+                self._open.pop(name, None)
 
 
 def open_sinks(
@@ -115,8 +122,8 @@ def open_sinks(
         name: the run's name, such as `model=small/fold=0`; also its folder below `tensorboard/`.
         config: what the run is made of, told to W&B and MLflow.
         say: where a fault is told, in one line each.
-        step: optimizer steps that the run has behind it. Points after it were lost with the state they belong to and
-            are dropped, so that a run that was killed and goes on draws one line.
+        step: steps (or epochs) that the run has behind it. Points after it belong to a state that was lost and are
+            dropped, so that a run that was killed and goes on draws one line.
     """
     makers: dict[str, Callable[[], Sink]] = {}
     if settings.tensorboard:
@@ -128,17 +135,12 @@ def open_sinks(
     return Sinks(makers, say)
 
 
-def caption(truth: str, predicted: str) -> str:
-    """`truth -> predicted`; where they differ, the grid marks the picture."""
-    return f"{truth}{_ARROW}{predicted}"
-
-
 def draw_grid(images: np.ndarray, captions: Sequence[str], side: int = 128) -> np.ndarray:
     """Pictures side by side, each above its caption; wrong ones framed and written in red.
 
     Args:
         images: uint8 (pictures, height, width, 3), one at least; those beyond MOST_PICTURES are left out.
-        captions: one a picture; `truth -> predicted` is written on two lines and is wrong if they differ.
+        captions: one a picture; `truth -> predicted` is taken for wrong if the two differ, any other for right.
         side: longer side of a picture in the grid, in pixels.
 
     Returns:
@@ -187,10 +189,11 @@ class _TensorBoard:
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
         # Tracing switches modes and adds attributes: a copy has them, the net in training does not.
-        copy = deepcopy(model).cpu().eval()
+        copy, one = deepcopy(model).cpu().eval(), example[:1].detach().cpu()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._writer.add_graph(copy, example[:1].detach().cpu())
+            traced = torch.jit.trace(copy, one, check_trace=False)  # add_graph's own check takes thrice the time
+            self._writer.add_graph(traced, one)
 
     def close(self) -> None:
         self._writer.close()
