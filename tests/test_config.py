@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from foldvote.config import Config, DataSettings, check_config, load_config
 from foldvote.errors import Refusal
 from foldvote.files import canonical
-from foldvote.recipes import Recipe, net_names
+from foldvote.recipes import Recipe
 from foldvote.schema import schema, write_schema
 from foldvote.sections import Folds, parse_size
+from foldvote.timmnames import net_names
 from foldvote.yamlfile import load_yaml
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +75,7 @@ def test_every_key_is_explained_in_the_schema() -> None:
 
 
 def test_known_nets_are_those_of_timm_without_importing_it() -> None:
-    code = "import sys; from foldvote.recipes import net_names; print('timm' in sys.modules, *sorted(net_names()))"
+    code = "import sys; from foldvote.timmnames import net_names; print('timm' in sys.modules, *sorted(net_names()))"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     imported, *names = done.stdout.split()

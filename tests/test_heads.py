@@ -1,6 +1,5 @@
 """Heads in the place of a timm net's classifier: their distributions, their place, and what they refuse."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +30,7 @@ FEATURES = 16
 NET = "tf_efficientnet_lite0"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def home_head(heads: str | dict, seed: int = 1, **changes: object) -> FactoredHead:

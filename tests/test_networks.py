@@ -21,7 +21,7 @@ from foldvote.inference import VIEWS, predict_logits
 from foldvote.labels import Scheme
 from foldvote.models import build_model, normalisation
 from foldvote.pixels import Pixels
-from foldvote.recipes import net_names
+from foldvote.timmnames import net_names
 from foldvote.weights import extract_lite
 from tiny import SCHEME, Tiny, make_tiny, recipe
 
@@ -50,13 +50,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "create_connection", refused)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Nets this small run faster on one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from foldvote.errors import Refusal
 from foldvote.labels import Scheme
 from foldvote.models import build_model
 from foldvote.optimization import drops, make_optimizer, rate, set_rate
-from foldvote.recipes import Recipe, optimizer_names
+from foldvote.recipes import Recipe
+from foldvote.timmnames import optimizer_names
 from tiny import recipe
 
 THREE = Scheme(("blue", "green", "red"))

@@ -1,11 +1,9 @@
 """The sheet of a training batch: that it shows what training sees, and that it can be read."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from foldvote.batches import Draws, Order, Plan, TrainingImages, training_loader
@@ -18,12 +16,7 @@ from tiny import SCHEME, Tiny, make_tiny, recipe
 DRAWS = Draws(5, "tiny", 1)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ notebooks call the same functions. Modules lower in this list are imported by th
     manifest, inspection, layouts, maskbase, folders, corrections              the photographs
     images, containers, textfiles, listing, demo
     vote, metrics, tables, labels, workers, console                            the ground
-    schema, config, transforms, recipes, sections, faultlines, yamlfile, paths, locks, files, seeds, codehash, errors
+    schema, config, inheritance, transforms, recipes, sections, timmnames, faultlines, yamlfile, paths, locks, files
+    seeds, codehash, errors
 """
 
 __version__ = "0.1.0"

@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from foldvote.errors import refuse_all
 from foldvote.faultlines import fault_lines, nearest
-from foldvote.recipes import Recipe, with_bases
+from foldvote.inheritance import with_bases
+from foldvote.recipes import Recipe
 from foldvote.sections import (
     Faces,
     FoldersLayout,

@@ -1,20 +1,17 @@
-"""The recipe of a model, key by key, and how one recipe inherits from another.
+"""The recipe of a model, key by key.
 
 Imports no torch: the Snakefile reads it at every start. What a name stands for is in foldvote.losses, foldvote.heads,
 foldvote.optimization, foldvote.augment and foldvote.mixes.
 """
 
-import importlib.util
 import re
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from foldvote.faultlines import nearest
 from foldvote.sections import Name, Roi, Section, Share, Size
+from foldvote.timmnames import known_name, net_names, optimizer_names
 
 
 def _each_named(value: Any) -> Any:
@@ -372,68 +369,3 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         yield "dropout_samples without dropout are all alike; set drop_rate"
     if sum(mix.p for mix in recipe.mix) > 1 + 1e-9:
         yield f"mix: the shares p add up to {sum(mix.p for mix in recipe.mix):g}; a batch is mixed once, so at most 1"
-
-
-def with_bases(models: Mapping[str, Any], recipes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Resolve the key `base` of every model: what it does not say itself is as its base says.
-
-    Args:
-        models: the `models` section as read.
-        recipes: the `recipes` section as read: bases that are not trained themselves.
-
-    Returns:
-        The models without `base`, and faults as texts `models.NAME...: ...`.
-    """
-    known = {**recipes, **models}
-    faults = [f"models.{name}: recipes has an entry of this name too; rename one" for name in models if name in recipes]
-
-    if faults:
-        return dict(models), faults
-
-    def resolved(name: str, seen: tuple[str, ...]) -> Any:
-        own = known[name]
-        if not isinstance(own, Mapping) or "base" not in own:
-            return own
-        base, rest = own["base"], {key: value for key, value in own.items() if key != "base"}
-        if base not in known:
-            faults.append(f"models.{seen[0]}.base: no model or recipe {base!r}{nearest(str(base), known)}")
-        elif base in seen:
-            faults.append(f"models.{seen[0]}.base: {' -> '.join([*seen, base])} is a circle; break it")
-        elif isinstance(under := resolved(base, (*seen, base)), Mapping):
-            return {**under, **rest}
-        return rest
-
-    return {name: resolved(name, (name,)) for name in models}, faults
-
-
-# --- names known to timm, from its source text: importing timm would cost six seconds at every start
-
-
-def known_name(given: str, name: str, known: frozenset[str], complaint: str) -> str:
-    """`given`, or a ValueError where `name` is not known (nothing is known where timm is not installed)."""
-    if known and name not in known:
-        raise ValueError(f"{complaint} {given!r}{nearest(given, known)}")
-    return given
-
-
-@cache
-def net_names() -> frozenset[str]:
-    """Names of timm's nets."""
-    pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
-    return _timm_names("models", "*.py", pattern.findall)
-
-
-@cache
-def optimizer_names() -> frozenset[str]:
-    """Names of timm's optimizers that need no further package and no second derivative."""
-    pattern = re.compile(r"""\bname=['\"](\w+)['\"]""")
-    names = _timm_names("optim", "_optim_factory.py", pattern.findall)
-    return frozenset(name for name in names if not name.startswith(("fused", "bnb")) and name != "adahessian")
-
-
-def _timm_names(folder: str, files: str, find: Callable[[str], list[str]]) -> frozenset[str]:
-    spec = importlib.util.find_spec("timm")
-    if spec is None or spec.origin is None:
-        return frozenset()
-    sources = (Path(spec.origin).parent / folder).glob(files)
-    return frozenset(name for source in sources for name in find(source.read_text(encoding="utf-8")))
