@@ -281,6 +281,46 @@ def test_f30_aliases_and_nesting_without_end_are_refused(tmp_path: Path, text: s
         ({"results": "a*b"}, "results: must be a plain folder name"),
         ({"predict": {"views": ["hflip", "hflip"]}}, "predict.views: hflip stands twice"),
         ({"predict": {"views": []}}, "predict.views: needs at least 1"),
+        (
+            {"models": {"a": {"net": "resnet18", "factors": ["gendr"]}}},
+            "models.a.factors: no factor 'gendr'; did you mean 'gender'?",
+        ),
+        (
+            {"models": {"a": {"net": "resnet18", "factors": ["mask"]}}},
+            "no model of age, gender stands beside those of some factors (a), so that they make no class",
+        ),
+        (
+            {
+                "models": {
+                    "a": {"net": "resnet18", "factors": ["mask", "age"]},
+                    "b": {"net": "resnet18", "factors": ["gender", "age"]},
+                }
+            },
+            "models.a.factors and models.b.factors share age",
+        ),
+        (
+            {"models": {"a": {"net": "resnet18", "factors": ["mask"], "heads": {"age": "ordinal"}}}},
+            "models.a.heads.age: this model does not learn age",
+        ),
+        (
+            {"models": {"a": {"net": "resnet18", "factors": ["mask"], "labels": {"soft_years": 2}}}},
+            "models.a.labels: this model does not learn age",
+        ),
+        (
+            {"models": {"alpha": {"net": "resnet18"}, "b": {"net": "resnet18", "pseudo": {"models": ["alpa"]}}}},
+            "models.b.pseudo.models: 'alpa' is no model; did you mean 'alpha'?",
+        ),
+        (
+            {"models": {"a": {"net": "resnet18", "pseudo": {"models": ["a"]}}}},
+            "models.a.pseudo.models: 'a' is itself of the second round",
+        ),
+        (
+            {
+                "data": {"layout": "maskbase", "test_table": None},
+                "models": {"a": {"net": "resnet18"}, "b": {"net": "resnet18", "pseudo": {"models": ["a"]}}},
+            },
+            "models.b.pseudo: there are no test images to learn from",
+        ),
     ],
 )
 def test_f29_a_fault_names_its_key_and_the_remedy(values: dict, told: str) -> None:

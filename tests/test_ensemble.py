@@ -520,3 +520,33 @@ def test_f55_the_test_votes_are_joined_by_id_over_members_in_different_orders(tm
     run.make()
     after = run.votes("test").set_index("image_id").loc[before["image_id"]].reset_index()
     pd.testing.assert_frame_equal(before, after, check_exact=True)
+
+
+def test_models_of_some_factors_multiply_to_one_voice_and_are_scored_on_their_own_classes(tmp_path: Path) -> None:
+    views = ("identity", "hflip")
+    run = Run(tmp_path, {"ages": views, "masks": views, "whole": views}, repeats=2)
+    of_class = {name: SCHEME.level_codes(name) for name in SCHEME.factors}
+    for model, factor in (("ages", "age"), ("masks", "mask")):
+        for split in ("oof", "test"):
+            for fold in range(run.expected[model]):
+
+                def same_for_other_factors(frame: pd.DataFrame, levels: np.ndarray = of_class[factor]) -> pd.DataFrame:
+                    logits = frame[[LOGIT + name for name in CLASSES]].to_numpy()
+                    firsts = [levels.tolist().index(level) for level in levels]
+                    return frame.assign(**dict(zip([LOGIT + n for n in CLASSES], logits[:, firsts].T, strict=True)))
+
+                run.member(split, model, fold, spoil=same_for_other_factors, said={"factors": [factor]})
+    run.make()
+    models = run.metrics["oof"]["models"]
+    assert set(models["masks"]["classes"]) == {"wear", "not"}
+    assert models["masks"]["factors_learnt"] == ["mask"]
+    assert set(models["ages*masks"]["classes"]) == set(CLASSES)
+    assert read_json(tmp_path / "ensemble/weights.json") == {"ages*masks": 0.5, "whole": 0.5}
+    kinds = run.leaderboard.set_index("model")["kind"]
+    assert kinds["ages*masks"] == "product"
+    assert set(kinds[["ages", "masks"]].tolist()) == {"model", "member"}
+    fits = run.leaderboard[run.leaderboard["kind"] != "member"].set_index("model")["fit_seconds"].astype(float)
+    assert fits["ages*masks"] == fits["ages"] + fits["masks"]
+    text = summary(run.leaderboard, run.metrics)
+    assert "masks (8 folds, mask alone)" in text
+    assert "ages*masks  " in text

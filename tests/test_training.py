@@ -21,11 +21,12 @@ from foldvote.errors import INTERRUPTED, Refusal
 from foldvote.files import read_json, sha256_file, write_bytes
 from foldvote.folds import fold_rows, read_folds
 from foldvote.jobs import Machine
+from foldvote.labels import factor_scheme, write_scheme
 from foldvote.members import MemberInputs, train_member
 from foldvote.pixels import Pixels
 from foldvote.predict import predict_member
 from foldvote.sections import Runtime, Tracking
-from foldvote.tables import HISTORY, read_table
+from foldvote.tables import HISTORY, read_record, read_table
 from tiny import SCHEME, Tiny, make_tiny, recipe
 
 MACHINE = Machine(gpus=0, threads=2, runtime=Runtime(workers=0, checkpoint_minutes=0.0001))
@@ -260,6 +261,24 @@ def test_a_member_predicts_only_the_persons_it_never_saw(tiny: Tiny, tmp_path: P
     assert set(rows["image_id"]) == set(validation["image_id"])
     assert not set(rows["profile"]) & set(training["profile"])
     assert all(shown == views for shown in rows.groupby("image_id")["view"].apply(list))
+
+
+def test_a_member_of_one_factor_says_the_same_of_classes_that_differ_in_others(tmp_path: Path) -> None:
+    scheme = factor_scheme({"tint": ("blue", "green", "red"), "size": ("small", "large")})
+    tiny = make_tiny(tmp_path, persons=9)
+    write_scheme(scheme, tiny.split.classes)
+    train(tiny, "sizes", epochs=1, warmup_epochs=0, factors=["size"])
+    files, out = tiny.files("sizes"), tmp_path / "oof/model=tiny/fold=0/predictions.parquet"
+    predict_member(
+        files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", ["identity"], out, tmp_path / "t.json", MACHINE
+    )
+    rows = pd.read_parquet(out)
+    assert read_record(out)["factors"] == ["size"]
+    for level in ("small", "large"):
+        said = rows[[f"logit_{tint}-{level}" for tint in ("blue", "green", "red")]].to_numpy()
+        assert (said == said[:, :1]).all()
+    assert (rows["logit_blue-small"] != rows["logit_blue-large"]).all()
+    assert read_json(files.sidecar)["classes"] == list(scheme.classes)
 
 
 def test_altered_weights_are_refused_before_they_predict(tiny: Tiny, tmp_path: Path) -> None:

@@ -276,6 +276,30 @@ def test_gpus_share_the_cores_and_are_asked_for_by_number(copy: Path, monkeypatc
         assert f"threads: {threads}" in job or threads == 1
 
 
+def test_a_second_round_and_models_of_some_factors_run_to_a_submission(tmp_path: Path) -> None:
+    tiny = CONFIG["models"]["tiny"] | {"epochs": 1, "warmup_epochs": 0}
+    models = {
+        "first": tiny,
+        "second": {"base": "first", "pseudo": {"models": ["first"], "confidence": 0.01}},
+        "masks": {"base": "first", "factors": ["mask"]},
+        "people": {"base": "first", "factors": ["gender", "age"], "heads": "factored"},
+    }
+    write_config(tmp_path, models=models, folds={"method": "holdout", "stratify": ["gender"]})
+    snakemake(tmp_path)
+    log = (tmp_path / "results/logs/train/model=second/fold=0.log").read_text(encoding="utf-8")
+    assert "(14 of them test images)" in log
+    weights = json.loads((tmp_path / "results/ensemble/weights.json").read_text())
+    assert set(weights) == {"first", "masks*people", "second"}
+    assert len(pd.read_csv(tmp_path / "results/submission.csv")) == 14
+    # A changed first round is a reason to train the second one anew.
+    models["first"] = tiny | {"lr": 0.002}
+    models["masks"] = models["masks"] | {"lr": 0.001}
+    models["people"] = models["people"] | {"lr": 0.001}
+    models["second"] = models["second"] | {"lr": 0.001}
+    write_config(tmp_path, models=models, folds={"method": "holdout", "stratify": ["gender"]})
+    assert planned(tmp_path)["train"] == 2
+
+
 def home_task(folder: Path) -> Path:
     """A small folder of the home task with a prepared workflow."""
     root = maskbase_folder(folder / "data")

@@ -18,6 +18,15 @@ rule train:
             if recipe(w).labels.active
             else []
         ),
+        pseudo=lambda w: [
+            f"<results>/test/model={name}/fold={w.fold}/predictions.parquet"
+            for name in recipe(w).first_round
+        ],
+        pseudo_pixels=lambda w: (
+            f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/test.arrow"
+            if recipe(w).first_round
+            else []
+        ),
     output:
         weights="<results>/train/model={model}/fold={fold}/model.safetensors",
         last="<results>/train/model={model}/fold={fold}/last.safetensors",

@@ -7,6 +7,7 @@ from foldvote.console import job, say
 from foldvote.jobs import Machine, SplitFiles
 from foldvote.locks import gpu_lease
 from foldvote.members import MemberFiles, MemberInputs, train_member
+from foldvote.pseudo import PseudoInputs
 from foldvote.recipes import Recipe
 from foldvote.sections import Runtime
 
@@ -23,6 +24,9 @@ if __name__ == "__main__":
                 Path(given.pretrained) if given.pretrained else None,
                 Path(given.manifest) if given.manifest else None,
                 tuple(params.age_borders) or None,
+                PseudoInputs(Path(given.pseudo_pixels), tuple(Path(path) for path in given.pseudo))
+                if given.pseudo
+                else None,
             ),
             resume=Path(params.resume),
             tracking=Path(snakemake.config["results"]),

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foldvote.augment import augmenter
-from foldvote.pixels import Pixels
+from foldvote.pixels import Pixels, Stacked
 from foldvote.recipes import AugmentStep
 from foldvote.seeds import derive, generator
 
@@ -114,7 +114,7 @@ class TrainingImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     def __init__(
         self,
-        pixels: Pixels,
+        pixels: Pixels | Stacked,
         rows: np.ndarray,
         image_ids: list[str],
         targets: np.ndarray,

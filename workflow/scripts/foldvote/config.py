@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from foldvote.sections import (
     TableLayout,
 )
 from foldvote.transforms import transform_faults
+from foldvote.viewsteps import view_faults
 from foldvote.yamlfile import load_yaml
 
 
@@ -138,12 +140,16 @@ class Config(DataSettings):
     @model_validator(mode="after")
     def _models_fit(self) -> "Config":
         faults = [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
+        faults += [*self._pseudo_faults(), *self._product_faults()]
+        sizes = {name: recipe.size for name, recipe in self.models.items()}
+        faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
         if faults:
             raise ValueError("\n".join(faults))
         return self
 
     def _misfits(self, recipe: Recipe) -> Iterator[str]:
         """What of a recipe does not go with the data."""
+        yield from self._factor_misfits(recipe)
         heads = recipe.heads if isinstance(recipe.heads, dict) else {}
         unknown = [name for name in heads if name not in self.factor_names]
         yield from (f"heads: no factor {name!r}{nearest(name, self.factor_names)}" for name in unknown)
@@ -155,6 +161,51 @@ class Config(DataSettings):
         yield from (f"augment: {fault}" for fault in transform_faults(recipe.augment))
         if recipe.labels.active and not at_home:
             yield "labels: age borders are the home task's; drop it"
+
+    def _factor_misfits(self, recipe: Recipe) -> Iterator[str]:
+        """What of a recipe does not go with the factors that it learns."""
+        learnt = recipe.factors or sorted(self.factor_names)
+        unknown = [name for name in learnt if name not in self.factor_names]
+        yield from (f"factors: no factor {name!r}{nearest(name, self.factor_names)}" for name in unknown)
+        heads = recipe.heads if isinstance(recipe.heads, dict) else {}
+        others = [name for name in heads if name in self.factor_names and name not in learnt]
+        yield from (f"heads.{name}: this model does not learn {name}; drop it or add it to factors" for name in others)
+        if recipe.labels.active and self.factor_names and "age" not in learnt:
+            yield "labels: this model does not learn age; drop it or add age to factors"
+
+    def _pseudo_faults(self) -> Iterator[str]:
+        """Where a second round has no first one."""
+        for name, recipe in self.models.items():
+            if recipe.pseudo is None:
+                continue
+            if not self.has_test:
+                yield f"models.{name}.pseudo: there are no test images to learn from; drop it"
+            for first in recipe.pseudo.models:
+                place = f"models.{name}.pseudo.models: {first!r}"
+                if first not in self.models:
+                    yield f"{place} is no model{nearest(first, self.models)}"
+                elif self.models[first].pseudo is not None:
+                    yield f"{place} is itself of the second round; name models without pseudo"
+                elif self.models[first].factors is not None:
+                    yield f"{place} learns some factors only; name models of whole classes"
+
+    def _product_faults(self) -> Iterator[str]:
+        """Models of some factors must multiply to whole classes."""
+        parts = {frozenset(recipe.factors): name for name, recipe in self.models.items() if recipe.factors}
+        if not parts or not frozenset().union(*parts) <= self.factor_names:
+            return
+        for one, other in combinations(parts, 2):
+            if one & other:
+                yield (
+                    f"models.{parts[one]}.factors and models.{parts[other]}.factors share "
+                    f"{', '.join(sorted(one & other))}; a factor belongs to one kind of models"
+                )
+        if absent := sorted(self.factor_names.difference(*parts)):
+            yield (
+                f"models: no model of {', '.join(absent)} stands beside those of some factors ("
+                f"{', '.join(sorted(parts.values()))}), so that they make no class; add one with factors: "
+                f"[{', '.join(absent)}]"
+            )
 
     @property
     def sample_path(self) -> Path | None:

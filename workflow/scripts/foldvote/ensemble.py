@@ -18,6 +18,7 @@ from foldvote.metrics import score
 from foldvote.predictions import Key, Predictions, oof_faults, read_predictions, test_set_faults
 from foldvote.tables import PROBABILITY, votes_schema, write_table
 from foldvote.textfiles import write_csv
+from foldvote.voices import Learnt, own_classes, voices
 from foldvote.vote import equal_weights, vote
 
 Floats = npt.NDArray[np.float64]
@@ -46,7 +47,8 @@ def make_ensemble(
     """Check all predictions, vote, score and write the results; on any fault nothing is written.
 
     A member's probabilities are the mean over its views; a model's the mean over its folds (of a test image) or
-    repeats (of a train image); the ensemble's the mean over models, each with the same weight.
+    repeats (of a train image); the ensemble's the mean over voices, each with the same weight. A model is a voice;
+    those of some factors multiply to one (foldvote.voices), and are scored on the classes of their factors.
 
     Args:
         oof_paths: `<results>/oof/model=<m>/fold=<k>/predictions.parquet` of every member.
@@ -61,7 +63,7 @@ def make_ensemble(
         test_out: ensemble/test.parquet, a row a test image in the order of the first member's predictions; None when
             there is no test set.
         metrics_out: ensemble/metrics.json.
-        weights_out: ensemble/weights.json, the weight of each model; their sum is 1.
+        weights_out: ensemble/weights.json, the weight of each voice; their sum is 1.
         leaderboard_out: leaderboard.csv.
         answers: CSV with the true answers of the test images; only scored, never learnt from.
         id_column: its column of image ids.
@@ -87,24 +89,27 @@ def make_ensemble(
         faults += refusal.faults
     refuse_all(faults)
 
-    weights = equal_weights(expected)
-    rows = _validated(folds)
+    rows, learnt = _validated(folds), {model: member.record.get("factors") for (model, _), member in oof.items()}
     labels, by_model = rows["label"].to_numpy(), _oof_by_model(oof, pd.Index(rows["image_id"]))
-    votes = vote(np.stack(list(by_model.values())), weights.values())
+    spoken = voices(by_model, learnt, scheme)
+    weights = equal_weights(spoken)
+    votes = vote(np.stack(list(spoken.values())), weights.values())
     metrics: dict[str, Any] = {"images": len(rows), "classes": list(scheme.classes)}
-    metrics["oof"] = _scores(labels, votes, by_model, scheme) | {"members": _member_scores(oof, rows, scheme)}
+    metrics["oof"] = _scores(labels, votes, by_model | spoken, learnt, scheme)
+    metrics["oof"]["members"] = _member_scores(oof, rows, learnt, scheme)
     record = {"split_sha256": digest, "weights": weights, "members": _weights_of_members(oof)}
     write_table(
         _votes(rows, votes, scheme), oof_out, votes_schema(scheme.classes, labelled=True), ("image_id",), record
     )
     if test_out is not None:
         ids, by_model = next(iter(test.values())).ids, _test_by_model(test)
-        votes = vote(np.stack(list(by_model.values())), weights.values())
+        spoken = voices(by_model, learnt, scheme)
+        votes = vote(np.stack(list(spoken.values())), weights.values())
         frame = _votes(pd.DataFrame({"image_id": ids}), votes, scheme)
         write_table(frame, test_out, votes_schema(scheme.classes, labelled=False), ("image_id",), record)
         metrics["test_images"] = len(ids)
         if truth is not None:
-            metrics["test"] = _scores(truth, votes, by_model, scheme)
+            metrics["test"] = _scores(truth, votes, by_model | spoken, learnt, scheme)
     write_json(weights_out, weights)
     write_json(metrics_out, metrics)
     write_csv(make_leaderboard(metrics, timings), leaderboard_out)
@@ -142,18 +147,28 @@ def _test_by_model(members: Members) -> dict[str, Floats]:
 
 
 def _scores(
-    labels: npt.NDArray[np.integer], votes: Floats, by_model: Mapping[str, Floats], scheme: Scheme
+    labels: npt.NDArray[np.integer], votes: Floats, by_model: Mapping[str, Floats], learnt: Learnt, scheme: Scheme
 ) -> dict[str, Any]:
-    models = {model: score(labels, own, scheme) for model, own in by_model.items()}
+    models = {model: _own_score(labels, own, learnt.get(model), scheme) for model, own in by_model.items()}
     return {"ensemble": score(labels, votes, scheme), "models": models}
 
 
-def _member_scores(members: Members, rows: pd.DataFrame, scheme: Scheme) -> dict[str, dict[str, Any]]:
+def _own_score(
+    labels: npt.NDArray[np.integer], probabilities: Floats, factors: Sequence[str] | None, scheme: Scheme
+) -> dict[str, Any]:
+    """The score of a model on the classes that it knows; of one of some factors, with their names."""
+    if not factors:
+        return score(labels, probabilities, scheme)
+    own, own_probabilities = own_classes(probabilities, factors, scheme)
+    return score(scheme.restricted(factors)[1][labels], own_probabilities, own) | {"factors_learnt": list(factors)}
+
+
+def _member_scores(members: Members, rows: pd.DataFrame, learnt: Learnt, scheme: Scheme) -> dict[str, dict[str, Any]]:
     """The score of each member on the validation images of its own fold, by model and fold."""
     labels = rows.set_index("image_id")["label"]
     scores: dict[str, dict[str, Any]] = {}
     for (model, fold), member in members.items():
-        own = score(labels[member.ids].to_numpy(), member.probabilities, scheme)
+        own = _own_score(labels[member.ids].to_numpy(), member.probabilities, learnt.get(model), scheme)
         scores.setdefault(model, {})[str(fold)] = own
     return scores
 

@@ -60,9 +60,7 @@ def close_epoch(
         progress.averaged += 1
         blend(run.average, run.model.state_dict(), 1 / progress.averaged)
     with _predicting_weights(member, run, compute):
-        scores, predicted = validate(
-            run.model, member.pixels, member.validation, len(member.scheme.classes), compute, predict_batch
-        )
+        scores, predicted = _validated(member, run.model, compute, predict_batch)
         own = quality(scores, recipe)
         best = all(own > quality(row, recipe) for row in progress.history)
         if len(run.kept) < recipe.soup or own > run.kept[-1]["quality"]:
@@ -82,6 +80,13 @@ def close_epoch(
     _tell(member, row, predicted, sinks)
 
 
+def _validated(
+    member: Member, model: nn.Module, compute: Compute, predict_batch: int
+) -> tuple[dict[str, float], np.ndarray]:
+    lessons = member.lessons
+    return validate(model, lessons.pixels, lessons.validation, len(lessons.scheme.classes), compute, predict_batch)
+
+
 @contextmanager
 def _predicting_weights(member: Member, run: Run, compute: Compute) -> Iterator[None]:
     """For the block the model holds the weights that would predict now: its own, or their average."""
@@ -99,7 +104,7 @@ def _plain_batches(member: Member, model: nn.Module, compute: Compute) -> Iterat
     mean, std = normalisation(model, compute.device)
     size, rows = member.recipe.batch_size, member.images.rows
     for start in range(0, len(rows) - len(rows) % size or len(rows), size):
-        batch = np.stack([member.pixels[row] for row in rows[start : start + size]])
+        batch = np.stack([member.images.pixels[row] for row in rows[start : start + size]])
         yield compute.images(torch.from_numpy(batch), mean, std)
 
 
@@ -117,9 +122,7 @@ def finished(member: Member, run: Run, compute: Compute, predict_batch: int) -> 
         return Trained(best["state"], last, epochs, best["scores"], history, progress.parts)
     with weights_in(run.model, soup_of([entry["state"] for entry in run.kept])):
         settle_statistics(run.model, _plain_batches(member, run.model, compute))
-        scores, _ = validate(
-            run.model, member.pixels, member.validation, len(member.scheme.classes), compute, predict_batch
-        )
+        scores, _ = _validated(member, run.model, compute, predict_batch)
         return Trained(copied(run.model.state_dict(), "cpu"), last, epochs, scores, history, progress.parts)
 
 
@@ -131,12 +134,13 @@ def _tell(member: Member, row: dict[str, Any], predicted: np.ndarray, sinks: Sin
     )
     sinks.scalars({key: value for key, value in row.items() if key not in ("epoch", "best")}, row["epoch"])
     shown = np.linspace(0, len(predicted) - 1, min(len(predicted), _SHOWN)).astype(int)
-    rows = member.pixels.rows(member.validation["image_id"].iloc[shown].tolist())
-    names, truth = member.scheme.classes, member.validation["label"].to_numpy()
+    pixels, validation = member.lessons.pixels, member.lessons.validation
+    rows = pixels.rows(validation["image_id"].iloc[shown].tolist())
+    names, truth = member.lessons.scheme.classes, validation["label"].to_numpy()
     captions = [
         names[truth[place]]
         if truth[place] == predicted[place]
         else f"{names[truth[place]]} -> {names[predicted[place]]}"
         for place in shown
     ]
-    sinks.pictures(np.stack([member.pixels[place] for place in rows]), captions, row["epoch"])
+    sinks.pictures(np.stack([pixels[place] for place in rows]), captions, row["epoch"])

@@ -1,7 +1,8 @@
 """Logits of a network for packed images: the one path for validation, OOF and test predictions."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,53 +11,69 @@ from torch import nn
 from foldvote.compute import Compute
 from foldvote.models import normalisation
 from foldvote.pixels import Pixels
+from foldvote.views import VIEWS as VIEWS
+from foldvote.views import View, ready_views
 
-VIEWS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "identity": lambda images: images,
-    "hflip": lambda images: images.flip(-1),
-}
+Sources = dict[tuple[Any, ...], torch.Tensor]
 
 
 def predict_logits(
     model: nn.Module,
     pixels: Pixels,
     rows: np.ndarray,
-    views: Iterable[str],
+    views: Iterable[str | dict[str, Any]],
     compute: Compute,
     batch_size: int,
-    track: Callable[[Iterable[torch.Tensor], int], Iterable[torch.Tensor]] = lambda batches, _total: batches,
+    track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda batches, _total: batches,
 ) -> dict[str, np.ndarray]:
-    """Predict every image under every view.
+    """Predict every image under every view. Each image is read once for all views, and no view changes another's.
 
     Args:
         model: placed on the device; it is left in evaluation mode.
         pixels: the packed images.
         rows: int64 array of rows of `pixels`.
-        views: names of `VIEWS`, deterministic transforms of (batch, 3, height, width).
+        views: as `Predict.views` has them: names, and mappings of a name and steps.
         compute: device, precision and layout.
         batch_size: images in one forward pass.
         track: wraps the batches, of which it is told the number, to show progress.
 
     Returns:
-        For each view a float32 array (rows, classes), in the order of `rows`.
+        For each view, by its name, a float32 array (rows, classes), in the order of `rows`.
+
+    Raises:
+        Refusal: if a view cannot be had of images of this size.
+        ValueError: if a name is no view's, or stands twice.
     """
     model.eval()
     mean, std = normalisation(model, compute.device)
-    parts: dict[str, list[torch.Tensor]] = {view: [] for view in views}
+    ready = ready_views(views, *pixels.shape[:2])
+    parts: dict[str, list[torch.Tensor]] = {view.name: [] for view in ready}
     starts = range(0, len(rows), batch_size)
     with torch.inference_mode(), compute.autocast():
-        for raw in track(_ahead(pixels, rows, starts, batch_size), len(starts)):
-            images = compute.images(raw, mean, std)
-            for view, logits in parts.items():
-                logits.append(model(VIEWS[view](images)).float())
-    return {view: torch.cat(logits).cpu().numpy() for view, logits in parts.items()}
+        for sources in track(_ahead(pixels, rows, starts, batch_size, ready), len(starts)):
+            for source, raw in sources.items():
+                images = compute.images(raw, mean, std)
+                for view in (view for view in ready if view.source == source):
+                    shown = view.move(images).contiguous(memory_format=compute.layout)
+                    parts[view.name].append(model(shown).float())
+    return {name: torch.cat(logits).cpu().numpy() for name, logits in parts.items()}
 
 
-def _ahead(pixels: Pixels, rows: np.ndarray, starts: range, batch_size: int) -> Iterator[torch.Tensor]:
-    """Batches of uint8 images, the next one gathered while the network works on the last."""
+def _ahead(
+    pixels: Pixels, rows: np.ndarray, starts: range, batch_size: int, views: Sequence[View]
+) -> Iterator[Sources]:
+    """Batches of uint8 images, the next one gathered and changed while the network works on the last."""
+    changes = {view.source: view.change for view in views}
+    ids = list(pixels.row_of)
 
-    def gather(start: int) -> torch.Tensor:
-        return torch.from_numpy(np.stack([pixels[row] for row in rows[start : start + batch_size]]))
+    def gather(start: int) -> Sources:
+        own = rows[start : start + batch_size]
+        images = [pixels[row] for row in own]
+        names = [ids[row] for row in own]
+        return {
+            source: torch.from_numpy(np.stack(list(map(change, images, names)) if change else images))
+            for source, change in changes.items()
+        }
 
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(gather, starts[0]) if len(starts) else None

@@ -10,6 +10,7 @@ import pandas as pd
 from foldvote.errors import Refusal, refuse_all
 from foldvote.files import read_json
 from foldvote.predictions import Key, member_of
+from foldvote.voices import TIMES
 
 COLUMNS = ("kind", "model", "fold", "images", "macro_f1", "accuracy", "log_loss", "fit_seconds", "predict_seconds")
 TEST_COLUMNS = ("test_macro_f1", "test_accuracy")
@@ -53,8 +54,9 @@ def make_leaderboard(metrics: Mapping[str, Any], timings: Timings) -> pd.DataFra
         timings: as `read_timings` gives them.
 
     Returns:
-        Texts, columns COLUMNS and, where the test answers are known, TEST_COLUMNS: the ensemble, then models by
-        falling macro-F1, then members by model and fold. Scores have 6 decimals, seconds 2; what is unknown is empty.
+        Texts, columns COLUMNS and, where the test answers are known, TEST_COLUMNS: the ensemble, then models (and
+        the product of those of some factors, kind `product`) by falling macro-F1, then members by model and fold.
+        Scores have 6 decimals, seconds 2; what is unknown is empty.
         The seconds of a model and of the ensemble are the sums over their members.
     """
     oof, test = metrics["oof"], metrics.get("test")
@@ -62,8 +64,9 @@ def make_leaderboard(metrics: Mapping[str, Any], timings: Timings) -> pd.DataFra
     models = sorted(oof["models"], key=lambda model: (-oof["models"][model]["macro_f1"], model))
     rows = [_row("ensemble", "", "", oof["ensemble"], members, timings, test and test["ensemble"])]
     for model in models:
-        own = [key for key in members if key[0] == model]
-        rows.append(_row("model", model, "", oof["models"][model], own, timings, test and test["models"][model]))
+        own = [key for key in members if key[0] in (model, *model.split(TIMES))]
+        kind = "product" if TIMES in model else "model"
+        rows.append(_row(kind, model, "", oof["models"][model], own, timings, test and test["models"][model]))
     for model, fold in sorted(members):
         own_score = oof["members"][model][str(fold)]
         rows.append(_row("member", model, str(fold), own_score, [(model, fold)], timings, None))
@@ -80,8 +83,9 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     """
     rows = leaderboard[leaderboard["kind"] != "member"]
     folds = leaderboard.loc[leaderboard["kind"] == "member", "model"].value_counts()
+    learnt = {model: own.get("factors_learnt") for model, own in metrics["oof"]["models"].items()}
     shown = {
-        "": ["ensemble", *(f"{model} ({_count(folds[model], 'fold')})" for model in rows["model"].iloc[1:])],
+        "": ["ensemble", *(_named(model, folds.get(model), learnt[model]) for model in rows["model"].iloc[1:])],
         "macro-F1": _rounded(rows["macro_f1"], 4),
         "accuracy": _rounded(rows["accuracy"], 4),
         "log-loss": _rounded(rows["log_loss"], 4),
@@ -125,6 +129,13 @@ def _row(
         "predict_seconds": "" if predict is None else f"{predict:.2f}",
     }
     return row | ({f"test_{name}": f"{test[name]:.6f}" for name in ("macro_f1", "accuracy")} if test else {})
+
+
+def _named(model: str, folds: int | None, factors: Sequence[str] | None) -> str:
+    """`lite0 (5 folds)`, `masks (5 folds, mask alone)`, and the product of models by its name."""
+    if folds is None:
+        return model
+    return f"{model} ({_count(folds, 'fold')}{', ' + ' and '.join(factors) + ' alone' if factors else ''})"
 
 
 def _rounded(values: Iterable[str], decimals: int) -> list[str]:

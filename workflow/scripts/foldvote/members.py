@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from safetensors.torch import save
 
 from foldvote import __version__
@@ -17,16 +15,14 @@ from foldvote.checkpoint import drop_checkpoints
 from foldvote.compute import choose_compute
 from foldvote.console import say
 from foldvote.epochs import Trained
-from foldvote.errors import Refusal
-from foldvote.files import canonical, read_json, sha256_bytes, sha256_file, write_bytes, write_json
-from foldvote.folds import fold_rows, read_folds
-from foldvote.jobs import Machine, SplitFiles, matching_pixels
-from foldvote.labels import read_scheme
+from foldvote.files import canonical, sha256_bytes, sha256_file, write_bytes, write_json
+from foldvote.jobs import Machine, SplitFiles
+from foldvote.lessons import Lessons, make_lessons
 from foldvote.locks import folder_lock
+from foldvote.pseudo import PseudoInputs
 from foldvote.recipes import Recipe
 from foldvote.run import Member
-from foldvote.tables import HISTORY, read_table, write_table
-from foldvote.targets import training_targets
+from foldvote.tables import HISTORY, write_table
 from foldvote.tracking import open_sinks
 from foldvote.training import fit
 
@@ -41,6 +37,7 @@ class MemberInputs:
         pretrained: local weights file, or None.
         manifest: of the training images; only asked for by a recipe that treats labels by age.
         age_borders: borders of the age bands in years, where there are any.
+        pseudo: test images and what a first round says of them; only for a recipe that learns from them.
     """
 
     pixels: Path
@@ -48,6 +45,7 @@ class MemberInputs:
     pretrained: Path | None = None
     manifest: Path | None = None
     age_borders: tuple[int, int] | None = None
+    pseudo: PseudoInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -89,10 +87,14 @@ def train_member(
     """
     compute = choose_compute(recipe, machine.gpus, machine.threads)
     with folder_lock(resume, say):
-        member, origin = _assembled(draws, recipe, code, inputs)
+        lessons = make_lessons(
+            recipe, draws.fold, inputs.pixels, inputs.split, inputs.manifest, inputs.age_borders, inputs.pseudo
+        )
+        member, origin = _assembled(draws, recipe, code, inputs, lessons)
+        pseudo = f" ({lessons.origin['pseudo']['images']:,} of them test images)" if "pseudo" in lessons.origin else ""
         say(
-            f"{member.name}: {len(member.training):,} images to learn from, {len(member.validation):,} to validate, "
-            f"on {compute.name}"
+            f"{member.name}: {len(lessons.training):,} images to learn from{pseudo}, "
+            f"{len(lessons.validation):,} to validate, on {compute.name}"
         )
         settings = {"seed": draws.seed, "fold": draws.fold, **recipe.model_dump(mode="json")}
         trained = fit(
@@ -117,51 +119,21 @@ def train_member(
         drop_checkpoints(resume)
 
 
-def _assembled(draws: Draws, recipe: Recipe, code: str, inputs: MemberInputs) -> tuple[Member, dict[str, Any]]:
+def _assembled(
+    draws: Draws, recipe: Recipe, code: str, inputs: MemberInputs, lessons: Lessons
+) -> tuple[Member, dict[str, Any]]:
     """The member, and where all that it is made of comes from."""
-    scheme = read_scheme(inputs.split.classes)
-    folds, digest = read_folds(inputs.split.folds, inputs.split.certificate)
-    training, validation = fold_rows(folds, draws.fold)
-    pixels = matching_pixels(inputs.pixels, recipe, read_json(inputs.split.certificate)["data_sha256"])
     origin = {
         "model": draws.model,
         "fold": draws.fold,
         "seed": draws.seed,
-        "split_sha256": digest,
-        "data_sha256": pixels.record["data_sha256"],
-        "classes": list(scheme.classes),
+        **lessons.origin,
         "age_borders": list(inputs.age_borders) if inputs.age_borders else None,
         "pretrained_sha256": sha256_file(inputs.pretrained) if inputs.pretrained else None,
     }
     keys = {f"recipe.{key}": canonical(value) for key, value in recipe.model_dump(mode="json").items()}
-    targets = training_targets(
-        scheme,
-        training["label"].to_numpy(np.int64),
-        _years(inputs.manifest, training) if recipe.labels.active else None,
-        recipe.labels,
-        inputs.age_borders,
-    )
-    member = Member(
-        draws,
-        recipe,
-        scheme,
-        inputs.pretrained,
-        pixels,
-        training,
-        targets,
-        validation,
-        inputs.age_borders,
-        origin | {"code": code} | keys,
-    )
-    return member, origin
-
-
-def _years(manifest: Path | None, training: pd.DataFrame) -> np.ndarray:
-    """Age in years of each training image, NaN where it is not known."""
-    if manifest is None:
-        raise Refusal("labels: are treated by age, and no manifest was given to take it from")
-    ages = read_table(manifest).set_index("image_id")["age_years"]
-    return ages.reindex(training["image_id"]).to_numpy(np.float64)
+    fingerprint = origin | {"code": code} | keys
+    return Member(draws, recipe, lessons, inputs.pretrained, inputs.age_borders, fingerprint), origin
 
 
 def _write(trained: Trained, recipe: Recipe, origin: dict[str, Any], files: MemberFiles) -> None:

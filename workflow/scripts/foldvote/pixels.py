@@ -223,6 +223,27 @@ class Pixels:
         return np.array([self.row_of[image_id] for image_id in image_ids], dtype=np.int64)
 
 
+class Stacked:
+    """Packed files of one shape as one: the rows of each follow those of the file before.
+
+    Attributes:
+        files: the packed files.
+        shape: (height, width, 3).
+    """
+
+    def __init__(self, *files: Pixels) -> None:
+        self.files, self.shape = files, files[0].shape
+        self._starts = np.cumsum([0, *(len(file) for file in files)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The image in a row: a read-only uint8 view of shape (height, width, 3)."""
+        which = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.files[which][row - int(self._starts[which])]
+
+
 def _prepare(
     root: Path, rules: Images, shape: tuple[int, int], roi: str, work: tuple[str, str, str, Region | None]
 ) -> bytes:

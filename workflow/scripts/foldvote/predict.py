@@ -19,10 +19,12 @@ from foldvote.folds import fold_rows, read_folds
 from foldvote.inference import predict_logits
 from foldvote.jobs import Machine, SplitFiles, matching_pixels
 from foldvote.labels import read_scheme
+from foldvote.lessons import known_classes
 from foldvote.models import build_model
 from foldvote.pixels import Pixels
 from foldvote.recipes import Recipe
 from foldvote.tables import LOGIT, predictions_schema, write_table
+from foldvote.viewnames import view_name
 
 
 def predict_member(
@@ -31,12 +33,15 @@ def predict_member(
     pixels_path: Path,
     split: SplitFiles,
     part: str,
-    views: list[str],
+    views: list[str | dict[str, Any]],
     predictions: Path,
     timing: Path,
     machine: Machine,
 ) -> None:
     """Predict the images that a member never saw, under every view, and write the logits.
+
+    A member of some factors gives each class the logit of its levels of these factors: classes that differ in other
+    factors alone share one.
 
     Args:
         weights: the member's model.safetensors.
@@ -44,7 +49,7 @@ def predict_member(
         pixels_path: packed images of the training split (part "oof") or of the test split (part "test").
         split: classes and folds.
         part: "oof" predicts the validation images of the member's fold, "test" every image.
-        views: names of the test-time transforms.
+        views: test-time transforms, as the configuration gives them after its check.
         predictions: the parquet table, a row an image and view.
         timing: JSON of seconds, images and device.
         machine: what may be used.
@@ -55,9 +60,10 @@ def predict_member(
     about = read_json(sidecar)
     recipe = Recipe.model_validate(about["recipe"])
     compute = choose_compute(recipe, machine.gpus, machine.threads)
-    scheme = read_scheme(split.classes)
+    whole = read_scheme(split.classes)
+    scheme, code_of = known_classes(recipe, whole)
     folds, digest = read_folds(split.folds, split.certificate)
-    refuse_all(_member_faults(about, sidecar, list(scheme.classes), digest))
+    refuse_all(_member_faults(about, sidecar, list(whole.classes), digest))
     model = build_model(recipe, scheme, seed=0, age_borders=about["age_borders"])
     model.load_state_dict(_read_weights(weights, about["sha256"]))
     pixels = matching_pixels(pixels_path, recipe, about["data_sha256"] if part == "oof" else None)
@@ -79,10 +85,11 @@ def predict_member(
         "split": part,
         "data_sha256": pixels.record["data_sha256"],
         "weights_sha256": about["sha256"],
-        "views": list(views),
+        "views": [view_name(view) for view in views],
+        "factors": recipe.factors,
     }
-    frame = _long_table(rows, logits, scheme.classes)
-    write_table(frame, predictions, predictions_schema(scheme.classes), key=("image_id", "view"), record=record)
+    frame = _long_table(rows, {view: own[:, code_of] for view, own in logits.items()}, whole.classes)
+    write_table(frame, predictions, predictions_schema(whole.classes), key=("image_id", "view"), record=record)
     write_json(timing, {"seconds": seconds, "images": len(rows), "device": compute.name})
     say(f"{name}: {part} predictions of {len(rows):,} images x {len(views)} views in {seconds:.1f} s on {compute.name}")
 

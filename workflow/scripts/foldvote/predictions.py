@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 from foldvote.answers import id_faults, named
-from foldvote.errors import Refusal
+from foldvote.errors import Refusal, refuse_all
 from foldvote.tables import LOGIT, predictions_schema, read_record, read_table
 from foldvote.vote import softmax, vote
 
@@ -98,6 +98,20 @@ def read_predictions(
         except Refusal as refusal:
             faults += refusal.faults
     return dict(sorted(members.items())), faults
+
+
+def read_member(path: Path, split: str, classes: Sequence[str], split_sha256: str) -> Predictions:
+    """Read the predictions of one member alone.
+
+    Args:
+        path: its predictions file; the others as in `read_predictions`.
+
+    Raises:
+        Refusal: for every fault of the file.
+    """
+    record = read_record(path)
+    refuse_all(_record_faults(path, record, split, classes, split_sha256))
+    return _read_one(path, record, classes)
 
 
 def oof_faults(members: Mapping[Key, Predictions], folds: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:

@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 from foldvote.batches import Batch, Draws
-from foldvote.files import read_json, whole_file
-from foldvote.folds import fold_rows, read_folds
-from foldvote.jobs import SplitFiles, matching_pixels
-from foldvote.labels import read_scheme
+from foldvote.files import whole_file
+from foldvote.jobs import SplitFiles
+from foldvote.lessons import make_lessons
 from foldvote.mixes import mix_batch
-from foldvote.recipes import Recipe
+from foldvote.recipes import Recipe, Treatment
 from foldvote.run import Member
 
 _PAIRS_A_ROW = 4
@@ -33,7 +32,8 @@ def write_preview(
     """Draw the first training batch of a member: each image as packed, and beside it as the net learns from it.
 
     Below each pair stand the classes that the changed image is learned as: one, or with their shares the two that a
-    mix made it of. Classes are the true ones, without label smoothing and the treatments of `labels`.
+    mix made it of. Classes are the true ones, without label smoothing and the treatments of `labels`; test images with
+    pseudo-labels are not among them.
 
     Args:
         recipe: its augmentation, mixes, sampler and batch size.
@@ -71,12 +71,10 @@ def first_batch(
     Raises:
         Refusal: if the inputs are missing or do not belong together.
     """
-    scheme = read_scheme(split.classes)
-    folds, _ = read_folds(split.folds, split.certificate)
-    training, validation = fold_rows(folds, draws.fold)
-    pixels = matching_pixels(pixels_path, recipe, read_json(split.certificate)["data_sha256"])
-    codes = training["label"].to_numpy(np.int64)
-    member = Member(draws, recipe, scheme, None, pixels, training, codes, validation, None, {})
+    true_labels = recipe.model_copy(update={"labels": Treatment(), "pseudo": None})
+    lessons = make_lessons(true_labels, draws.fold, pixels_path, split)
+    member = Member(draws, recipe, lessons, None, None, {})
+    scheme, pixels = lessons.scheme, lessons.pixels
     positions = member.order.batches(0)[0]
     changed, targets = member.images[Batch(0, 0, positions)]
     mixed, shares = mix_batch(

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
-from foldvote.sections import Name, Roi, Section, Share, Size
+from foldvote.sections import Name, Roi, Section, Share, Size, different
 from foldvote.timmnames import known_name, net_names, optimizer_names
 
 
@@ -243,6 +243,18 @@ class Sampler(Section):
     """1 draws every class equally often, smaller values less so."""
 
 
+Several = Annotated[list[Name], Field(min_length=1), AfterValidator(different)]
+
+
+class Pseudo(Section):
+    """A second round: the model also learns from test images that models of a first round are sure of."""
+
+    models: Several
+    """Models of the first round, whose mean is learnt from; fold k learns from their members of fold k alone."""
+    confidence: float = Field(default=0.9, gt=0, le=1)
+    """A test image is learnt from when one class has at least so much probability."""
+
+
 class Recipe(Section):
     """How one model is made and trained."""
 
@@ -252,6 +264,8 @@ class Recipe(Section):
     """Local file of weights (.safetensors or .pth); null: from scratch."""
     size: Size = "128x96"
     roi: Roi = "none"
+    factors: Several | None = None
+    """The factors that this model learns; null: all. Models of some factors multiply to one voice in the vote."""
     heads: Literal["joint", "factored"] | dict[Name, HeadKind] = "joint"
     """joint: one logit a class. factored: one head a factor, whose log-probabilities add up. A mapping names the kind
     of some factors' heads: classes, ordinal, or (the home task's age) regression to bands."""
@@ -296,6 +310,8 @@ class Recipe(Section):
     sampler: Sampler | None = None
     """Draws rare images more often; null: an epoch holds each image once."""
     labels: Treatment = Treatment()
+    pseudo: Pseudo | None = None
+    """Learn from test images too (Lee, ICML workshops 2013), in a second round; null: no."""
 
     augment: Augment = Field(default=DEFAULT_AUGMENT, validate_default=True)
     """Random changes to training images: a policy (none, base, custom, light, medium, heavy), short steps (hflip,
@@ -344,6 +360,11 @@ class Recipe(Section):
             raise ValueError("\n".join(faults))
         return self
 
+    @property
+    def first_round(self) -> list[str]:
+        """Models whose test predictions this one learns from."""
+        return self.pseudo.models if self.pseudo else []
+
 
 def _recipe_faults(recipe: Recipe) -> Iterator[str]:
     if recipe.warmup_epochs >= recipe.epochs > 1:
@@ -367,5 +388,7 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         yield f"soup {recipe.soup} averages the best epochs and epoch: last takes the last one; drop one of them"
     if recipe.dropout_samples > 1 and recipe.drop_rate == 0:
         yield "dropout_samples without dropout are all alike; set drop_rate"
+    if recipe.pseudo and recipe.sampler and recipe.sampler.by == "stratum":
+        yield "pseudo: test images have no stratum to be drawn by; use sampler: {by: class}, or drop one of them"
     if sum(mix.p for mix in recipe.mix) > 1 + 1e-9:
         yield f"mix: the shares p add up to {sum(mix.p for mix in recipe.mix):g}; a batch is mixed once, so at most 1"

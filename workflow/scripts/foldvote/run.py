@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
@@ -15,10 +14,9 @@ from foldvote.batches import Draws, Order, TrainingImages, balanced_chances
 from foldvote.checkpoint import load_checkpoint
 from foldvote.compute import Compute
 from foldvote.console import say
-from foldvote.labels import Scheme
+from foldvote.lessons import Lessons
 from foldvote.models import build_model
 from foldvote.optimization import make_optimizer
-from foldvote.pixels import Pixels
 from foldvote.recipes import Recipe
 
 
@@ -29,24 +27,16 @@ class Member:
     Attributes:
         draws: seed, model name and fold.
         recipe: how it is trained.
-        scheme: the classes it knows.
+        lessons: what it learns from and is scored on.
         weights: pretrained weights, or None.
-        pixels: packed training images.
-        training: rows of tables.FOLDS to learn from.
-        targets: what to learn of them: int64 codes (rows,) or float32 shares (rows, classes).
-        validation: rows of tables.FOLDS to be scored on.
         age_borders: borders of the age bands in years, where there are any.
         fingerprint: digests of all of the above; a checkpoint with another one is not used.
     """
 
     draws: Draws
     recipe: Recipe
-    scheme: Scheme
+    lessons: Lessons
     weights: Path | None
-    pixels: Pixels
-    training: pd.DataFrame
-    targets: np.ndarray
-    validation: pd.DataFrame
     age_borders: tuple[int, int] | None
     fingerprint: dict[str, Any]
 
@@ -58,7 +48,7 @@ class Member:
     @cached_property
     def order(self) -> Order:
         """Which images each epoch holds."""
-        sampler, rows = self.recipe.sampler, self.training
+        sampler, rows = self.recipe.sampler, self.lessons.training
         kinds = None if sampler is None else rows["label" if sampler.by == "class" else "stratum"].tolist()
         chances = None if sampler is None or kinds is None else balanced_chances(kinds, sampler.power)
         return Order(self.draws, len(rows), self.recipe.batch_size, chances)
@@ -66,9 +56,9 @@ class Member:
     @cached_property
     def images(self) -> TrainingImages:
         """The training images, augmented."""
-        ids = self.training["image_id"].tolist()
-        rows = self.pixels.rows(ids)
-        return TrainingImages(self.pixels, rows, ids, self.targets, self.recipe.augment, self.draws)
+        lessons, rows = self.lessons, self.lessons.training
+        ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
+        return TrainingImages(lessons.source, places, ids, lessons.targets, self.recipe.augment, self.draws)
 
 
 @dataclass
@@ -131,7 +121,7 @@ class Run:
 def start_or_resume(member: Member, compute: Compute, folder: Path) -> Run:
     """A fresh run, or the one that the newest good checkpoint of this very member holds."""
     recipe, key = member.recipe, member.draws.key("init")
-    model = compute.place(build_model(recipe, member.scheme, key, member.weights, member.age_borders))
+    model = compute.place(build_model(recipe, member.lessons.scheme, key, member.weights, member.age_borders))
     averages = recipe.ema is not None or recipe.swa is not None
     average = copied(model.state_dict()) if averages else {}
     run = Run(model, make_optimizer(recipe, model), compute.scaler(), Progress(parts=recipe.accumulate), average)

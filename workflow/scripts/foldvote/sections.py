@@ -5,7 +5,9 @@ They import no torch: the Snakefile reads them at every start.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from foldvote.viewnames import checked_views
 
 
 def different(values: list[str]) -> list[str]:
@@ -212,11 +214,19 @@ class Faces(Section):
 class Predict(Section):
     """How members predict."""
 
-    views: Annotated[list[Literal["identity", "hflip"]], Field(min_length=1), AfterValidator(different)] = [
+    views: Annotated[list[str | dict[str, Any]], Field(min_length=1), BeforeValidator(checked_views)] = [
         "identity",
         "hflip",
     ]
-    """Test-time transforms; their probabilities are averaged."""
+    """Test-time transforms; their probabilities are averaged. Names: `identity`, `hflip`, `vflip`; `rotate+8` turns by
+    8 degrees anticlockwise, `rotate-8` clockwise (mirrored at the edges; quarter turns of square images only);
+    `crop-centre-90` cuts out 90 % of both sides, so does `crop-top-left-90` at that corner (any corner, or top,
+    bottom, left, right), and `five_crops` or `five_crops-80` stands for the centre and the corners, five views;
+    `scale-115` zooms in to 115 %, `scale-85` out; `brighter-20`, `darker-20`, `contrast+20`, `contrast-20` are in
+    percent; `clahe` or `clahe-4` (its clip limit). `+` joins, as in `hflip+crop-centre-90`: pixels are changed first,
+    then moved, in the order written. Steps as in a recipe's `augment` are a mapping,
+    `{name: gamma, steps: [{RandomGamma: {gamma_limit: [80, 80], p: 1}}]}`, with `then: hflip` where a named view is to
+    follow; what they draw depends on the view's name and the image alone."""
 
 
 class Submission(Section):

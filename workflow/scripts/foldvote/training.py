@@ -64,7 +64,7 @@ def fit(
     recipe, order = member.recipe, member.order
     run = start_or_resume(member, compute, folder)
     progress, watch, clock = run.progress, LossWatch(run.progress.loss_sum), Clock()
-    counts = class_counts(member.targets, len(member.scheme.classes))
+    counts = class_counts(member.lessons.targets, len(member.lessons.scheme.classes))
     step = make_step(recipe, member.draws, run.model, run.optimizer, run.scaler, counts, compute)
     over, sinks = bool(enough(progress.history, recipe)), open_sinks(progress.epoch)
     if not (over or progress.epoch):
