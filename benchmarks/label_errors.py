@@ -1,0 +1,132 @@
+"""How well planted label errors are found in a finished run: foldvote's ranking, self-confidence, and cleanlab's.
+
+    python benchmarks/label_errors.py --results results
+
+Persons' levels are changed (a gender flipped, an age moved to the next band) and shots swapped in the labels that the
+predictions are compared with; the models themselves learnt from the labels as they were, so that these numbers are
+kinder than those of errors that were there in training. Real errors among the labels count as false alarms. All
+methods rank images: a person that is reported counts as its images, and each list is cut at the number planted, where
+precision and recall are equal if it is that long. cleanlab (pip install cleanlab) is compared where it is installed.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
+
+import numpy as np
+import pandas as pd
+
+from foldvote.consistency import fields, level_codes, person_fields
+from foldvote.labelissues import BETWEEN, label_issues
+from foldvote.labels import Scheme, read_scheme
+from foldvote.predictions import member_of, read_predictions
+from foldvote.seeds import generator
+from foldvote.tables import PROBABILITY, read_record, read_table
+
+
+def main() -> None:
+    """Plant errors several times and print a line a method."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--results", type=Path, default=Path("results"))
+    arguments.add_argument("--share", type=float, default=0.02, help="of the persons, for each kind of error")
+    arguments.add_argument("--times", type=int, default=5)
+    arguments.add_argument("--seed", type=int, default=0)
+    given = arguments.parse_args()
+    rows, probabilities, by_model, scheme = read_results(given.results)
+    found = [
+        measure(rows, probabilities, by_model, scheme, given.share, given.seed + time) for time in range(given.times)
+    ]
+    print(f"{len(rows):,} images, {rows['profile'].nunique():,} persons, {len(by_model)} models", end="; ")
+    print(f"planted images a time: {np.mean([time['planted'] for time in found]):.0f}; mean of {given.times} times")
+    for method in [name for name in found[0] if name != "planted"]:
+        precision, recall = np.mean([time[method] for time in found], axis=0)
+        print(f"{method}: precision {precision:.3f}, recall {recall:.3f} at the number planted")
+    if "cleanlab" not in found[0]:
+        print("cleanlab: not installed, not compared")
+
+
+def read_results(results: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, Scheme]:
+    """Rows, probabilities of the vote (N, C) and of the models (M, N, C), and the classes of a finished run."""
+    scheme = read_scheme(results / "data/classes.json")
+    voted = read_table(results / "ensemble/oof.parquet")
+    probabilities = voted[[PROBABILITY + name for name in scheme.classes]].to_numpy()
+    paths = sorted(results.glob("oof/model=*/fold=*/predictions.parquet"))
+    models = sorted({member_of(path)[0] for path in paths})
+    expected = {model: sum(member_of(path)[0] == model for path in paths) for model in models}
+    split = read_record(results / "ensemble/oof.parquet")["split_sha256"]
+    members, faults = read_predictions(paths, "oof", expected, scheme.classes, split)
+    if faults:
+        raise SystemExit("\n".join(faults))
+    images = pd.Index(voted["image_id"])
+    by_model, times = np.zeros((len(models), *probabilities.shape)), np.zeros((len(models), len(voted), 1))
+    for (model, _), member in members.items():
+        place = images.get_indexer(member.ids)
+        by_model[models.index(model), place] += member.probabilities
+        times[models.index(model), place] += 1
+    rows = voted[["image_id", "profile", "label", "fold"]]
+    return rows, probabilities, (by_model / np.maximum(times, 1)).astype(np.float32), scheme
+
+
+def measure(
+    rows: pd.DataFrame, probabilities: np.ndarray, by_model: np.ndarray, scheme: Scheme, share: float, seed: int
+) -> dict[str, float | tuple[float, float]]:
+    """Plant once: the number of planted images, and (precision, recall) of each method."""
+    spoilt = rows.assign(label=plant(rows, scheme, share, seed))
+    wrong = (spoilt["label"] != rows["label"]).to_numpy()
+    labels, number = spoilt["label"].to_numpy(), int(wrong.sum())
+    issues = label_issues(spoilt, probabilities, by_model, scheme, least=0.0)
+    ids = issues["image_id"].where(issues["kind"] != "swap", issues["image_id"] + BETWEEN + issues["other_image_id"])
+    reported = ids.str.split(BETWEEN, regex=False).explode().drop_duplicates()
+    ranked = {
+        "foldvote": pd.Index(rows["image_id"]).get_indexer(reported),
+        "self-confidence": np.argsort(probabilities[np.arange(len(rows)), labels], kind="stable"),
+    }
+    try:
+        from cleanlab.rank import get_label_quality_scores
+    except ImportError:
+        pass
+    else:
+        for method, adjusted in (("normalized_margin", True), ("self_confidence", True)):
+            scores = get_label_quality_scores(labels, probabilities, method=method, adjust_pred_probs=adjusted)
+            name = "cleanlab" if method == "normalized_margin" else f"cleanlab, {method}"
+            ranked[name] = np.argsort(scores, kind="stable")
+    hits = {name: int(wrong[places[:number]].sum()) for name, places in ranked.items()}
+    shown = {name: (hits[name] / min(number, len(ranked[name])), hits[name] / number) for name in ranked}
+    return {"planted": number} | shown
+
+
+def plant(rows: pd.DataFrame, scheme: Scheme, share: float, seed: int) -> np.ndarray:
+    """Labels with errors: int64 (images,). Persons are drawn anew for each field, at least one."""
+    draws = generator(seed, "plant")
+    levels = {name: level_codes(scheme, name)[rows["label"].to_numpy()] for name in fields(scheme)}
+    own = person_fields(rows, scheme)
+    groups = list(rows.groupby("profile").indices.values())
+    for name, given in levels.items():
+        count = max(1, round(share * len(groups)))
+        number = len(fields(scheme)[name])
+        for chosen in draws.permutation(len(groups))[:count]:
+            places = groups[chosen]
+            if name in own:
+                given[places] = moved(given[places[0]], number, draws)
+                continue
+            first = draws.choice(places)
+            others = places[given[places] != given[first]]
+            if len(others):
+                second = draws.choice(others)
+                given[[first, second]] = given[[second, first]]
+            else:  # nothing to swap with
+                given[first] = moved(given[first], number, draws)
+    shape = tuple(len(known) for known in fields(scheme).values())
+    return np.ravel_multi_index(tuple(levels.values()), shape)
+
+
+def moved(level: int, number: int, draws: np.random.Generator) -> int:
+    """A neighbouring level."""
+    neighbours = [other for other in (level - 1, level + 1) if 0 <= other < number]
+    return int(draws.choice(neighbours))
+
+
+if __name__ == "__main__":
+    main()
