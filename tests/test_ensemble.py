@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from foldvote.ensemble import make_ensemble
+from foldvote.ensemble import EnsembleFiles, make_ensemble
 from foldvote.errors import Refusal
+from foldvote.evidence import EnsembleInputs
 from foldvote.files import read_json, write_json
 from foldvote.folds import split_sha256
 from foldvote.labels import factor_scheme, write_scheme
 from foldvote.leaderboard import COLUMNS, TEST_COLUMNS, make_leaderboard, read_timings, summary
+from foldvote.sections import Submission, Vote
 from foldvote.seeds import generator
 from foldvote.tables import FOLDS, LOGIT, predictions_schema, read_record, read_table, votes_schema, write_table
 from foldvote.textfiles import read_csv
@@ -24,6 +26,7 @@ from foldvote.vote import softmax
 
 SCHEME = factor_scheme({"mask": ("wear", "not"), "age": ("young", "old", "oldest")})
 CLASSES = list(SCHEME.classes)
+MEAN = Vote(use="mean", kinds=["mean"], calibration="none", draws=100)
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
 
 
@@ -103,21 +106,30 @@ class Run:
 
     def make(self, answers=None, **other):
         given = {
-            "oof_paths": [self.path("oof", *member) for member in self.members()],
-            "test_paths": [self.path("test", *member) for member in self.members()] if self.tests else [],
-            "timing_paths": sorted((self.root / "timings").rglob("*.json")),
-            "folds_path": self.root / "folds.parquet",
-            "certificate_path": self.root / "certificate.json",
-            "classes_path": self.root / "classes.json",
-            "expected": self.expected,
-            "oof_out": self.root / "ensemble/oof.parquet",
-            "test_out": self.root / "ensemble/test.parquet" if self.tests else None,
-            "metrics_out": self.root / "ensemble/metrics.json",
-            "weights_out": self.root / "ensemble/weights.json",
-            "leaderboard_out": self.root / "leaderboard.csv",
+            "oof": [self.path("oof", *member) for member in self.members()],
+            "test": [self.path("test", *member) for member in self.members()] if self.tests else [],
+            "timings": sorted((self.root / "timings").rglob("*.json")),
+            "folds": self.root / "folds.parquet",
+            "certificate": self.root / "certificate.json",
+            "classes": self.root / "classes.json",
             "answers": answers,
         }
-        make_ensemble(**given | other)
+        inputs = EnsembleInputs(**given | {name: value for name, value in other.items() if name in given})
+        out = self.root / "ensemble"
+        files = EnsembleFiles(
+            oof=out / "oof.parquet",
+            test=out / "test.parquet" if self.tests else None,
+            metrics=out / "metrics.json",
+            weights=out / "weights.json",
+            votes=out / "votes.json",
+            slices=out / "slices.csv",
+            reliability=out / "reliability.csv",
+            issues=out / "label_issues.parquet",
+            leaderboard=self.root / "leaderboard.csv",
+        )
+        expected, settings = other.get("expected", self.expected), other.get("settings", MEAN)
+        submission = Submission(answer=other.get("answer", "code"))
+        make_ensemble(inputs, files, expected, settings, submission, 1)
 
     def votes(self, split):
         schema = votes_schema(CLASSES, labelled=split == "oof")
@@ -162,7 +174,7 @@ def test_votes_are_the_mean_over_views_then_models_joined_by_id(tmp_path):
     assert (oof[["fold", "label"]].to_numpy() == once[["fold", "label"]].to_numpy()).all()
     by_model = [pd.concat(averaged(run.frame("oof", model, fold)) for fold in range(4)) for model in TWO]
     expected = sum(own.loc[oof["image_id"]].to_numpy() for own in by_model) / 2
-    np.testing.assert_allclose(oof[PROBABILITIES], expected, rtol=1e-12)
+    np.testing.assert_allclose(oof[PROBABILITIES], expected, rtol=1e-6)
     np.testing.assert_allclose(oof[PROBABILITIES].sum(axis=1), 1, atol=1e-12)
     assert (oof["prediction"] == expected.argmax(axis=1)).all()
     assert oof["prediction_name"].tolist() == [CLASSES[code] for code in oof["prediction"]]
@@ -170,7 +182,7 @@ def test_votes_are_the_mean_over_views_then_models_joined_by_id(tmp_path):
     test = run.votes("test")
     assert test["image_id"].tolist() == run.test_ids
     by_model = [sum(averaged(run.frame("test", model, fold)) for fold in range(4)) / 4 for model in TWO]
-    np.testing.assert_allclose(test[PROBABILITIES], sum(by_model).loc[run.test_ids].to_numpy() / 2, rtol=1e-12)
+    np.testing.assert_allclose(test[PROBABILITIES], sum(by_model).loc[run.test_ids].to_numpy() / 2, rtol=1e-6)
     assert read_record(tmp_path / "ensemble/oof.parquet")["members"]["resnet"]["3"] == "weights of resnet 3"
 
 
@@ -198,20 +210,20 @@ def test_f59_an_ensemble_of_one_model_is_that_member_and_identity_alone_is_no_tt
     for fold in range(2):
         frame = run.frame("oof", "only", fold)
         exact = softmax(frame[[LOGIT + name for name in CLASSES]].to_numpy())
-        assert (oof.loc[frame["image_id"], PROBABILITIES].to_numpy() == exact).all()
+        assert (oof.loc[frame["image_id"], PROBABILITIES].to_numpy() == exact.astype(np.float32)).all()
     single = Run(tmp_path / "single", models={"only": ("identity",)}, k=2, holdout=True)
     single.make()
     frame = single.frame("test", "only", 0)
     exact = softmax(frame[[LOGIT + name for name in CLASSES]].to_numpy())
-    assert (single.votes("test")[PROBABILITIES].to_numpy() == exact).all()
+    assert (single.votes("test")[PROBABILITIES].to_numpy() == exact.astype(np.float32)).all()
 
 
 def test_f59_weights_are_equal_and_sum_to_one(tmp_path):
     run = Run(tmp_path, models=dict.fromkeys(("a", "b", "c"), ("identity",)), k=2)
     run.make()
     weights = read_json(tmp_path / "ensemble/weights.json")
-    assert list(weights) == ["a", "b", "c"]
-    assert sum(weights.values()) == pytest.approx(1, abs=1e-15)
+    assert (weights["kind"], list(weights["weights"])) == ("mean", ["a/identity", "b/identity", "c/identity"])
+    assert sum(weights["weights"].values()) == pytest.approx(1, abs=1e-15)
 
 
 @given(st.integers(0, 2**32))
@@ -224,7 +236,7 @@ def test_the_order_of_files_and_rows_changes_no_byte(tmp_path_factory, seed):
     for split, model, fold in [("oof", "lite0", 1), ("oof", "resnet", 0), ("test", "resnet", 1)]:
         run.member(split, model, fold, spoil=lambda frame: frame.iloc[draws.permutation(len(frame))])
     paths = {split: [run.path(split, *member) for member in run.members()] for split in ("oof", "test")}
-    mixed = {f"{split}_paths": [own[place] for place in draws.permutation(4)] for split, own in paths.items()}
+    mixed = {split: [own[place] for place in draws.permutation(4)] for split, own in paths.items()}
     run.make(**mixed, expected=dict(reversed(run.expected.items())))
     assert [(run.root / name).read_bytes() for name in names] == before
 
@@ -238,8 +250,8 @@ def test_repeats_are_averaged_and_the_fold_is_that_of_the_first(tmp_path):
     assert (oof["fold"] == first.loc[oof["image_id"], "fold"].to_numpy()).all()
     both = pd.concat(averaged(run.frame("oof", "lite0", fold)) for fold in range(6))
     expected = both.groupby(level=0).mean().loc[oof["image_id"]]
-    np.testing.assert_allclose(oof[PROBABILITIES], expected, rtol=1e-12)
-    assert len(run.leaderboard) == 1 + 1 + 6
+    np.testing.assert_allclose(oof[PROBABILITIES], expected, rtol=1e-6)
+    assert len(run.leaderboard) == 1 + 1 + 1 + 6
 
 
 def test_a_holdout_covers_its_validation_part_alone(tmp_path):
@@ -247,15 +259,19 @@ def test_a_holdout_covers_its_validation_part_alone(tmp_path):
     run.make()
     assert run.votes("oof")["image_id"].tolist() == run.folds.loc[run.folds["fold"] == 0, "image_id"].tolist()
     assert run.metrics["images"] == 6
-    assert run.leaderboard["kind"].tolist() == ["ensemble", "model", "member"]
+    assert run.leaderboard["kind"].tolist() == ["ensemble", "vote", "model", "member"]
 
 
 def test_no_test_set_writes_no_test_votes(tmp_path):
     run = Run(tmp_path, tests=0)
     run.make()
     assert sorted(path.name for path in (tmp_path / "ensemble").iterdir()) == [
+        "label_issues.parquet",
         "metrics.json",
         "oof.parquet",
+        "reliability.csv",
+        "slices.csv",
+        "votes.json",
         "weights.json",
     ]
     assert "test_images" not in run.metrics
@@ -275,7 +291,7 @@ def test_f52_missing_members_are_named_all_at_once(tmp_path):
 def test_f52_a_path_that_was_not_given_is_missing_too(tmp_path):
     run = Run(tmp_path, models=TWO)
     paths = [run.path("oof", *member) for member in run.members()]
-    run.refused("model lite0 fold 0: its out-of-fold predictions are missing", oof_paths=paths[1:])
+    run.refused("model lite0 fold 0: its out-of-fold predictions are missing", oof=paths[1:])
 
 
 def test_surplus_members_are_named(tmp_path):
@@ -283,7 +299,7 @@ def test_surplus_members_are_named(tmp_path):
     run.models["old"] = ("identity",)
     run.member("oof", "old", 2)
     paths = [run.path("oof", *member) for member in [*run.members(), ("old", 2)]]
-    run.refused("model old fold 2: its out-of-fold predictions are not part of this run", oof_paths=paths)
+    run.refused("model old fold 2: its out-of-fold predictions are not part of this run", oof=paths)
 
 
 def test_f58_another_class_order_is_refused(tmp_path):
@@ -456,25 +472,25 @@ def test_leaderboard_has_a_row_for_the_ensemble_each_model_and_each_member(tmp_p
     run.make()
     board, metrics = run.leaderboard, run.metrics["oof"]
     assert tuple(board.columns) == COLUMNS
-    assert board["kind"].tolist() == ["ensemble"] + ["model"] * 2 + ["member"] * 8
+    assert board["kind"].tolist() == ["ensemble", "vote"] + ["model"] * 2 + ["member"] * 8
     models = board[board["kind"] == "model"]
     assert models["macro_f1"].astype(float).is_monotonic_decreasing
     assert set(models["model"]) == set(TWO)
     members = board[board["kind"] == "member"]
     assert list(zip(members["model"], members["fold"].astype(int), strict=True)) == run.members()
-    assert board["images"].tolist() == ["24"] * 3 + ["6"] * 8
-    assert board["fit_seconds"].tolist() == ["80.00"] + ["40.00"] * 2 + ["10.00"] * 8
-    assert board["predict_seconds"].tolist() == ["4.00"] + ["2.00"] * 2 + ["0.50"] * 8
+    assert board["images"].tolist() == ["24"] * 4 + ["6"] * 8
+    assert board["fit_seconds"].tolist() == ["80.00"] * 2 + ["40.00"] * 2 + ["10.00"] * 8
+    assert board["predict_seconds"].tolist() == ["4.00"] * 2 + ["2.00"] * 2 + ["0.50"] * 8
     assert board["macro_f1"][0] == f"{metrics['ensemble']['macro_f1']:.6f}"
     assert board["log_loss"].iloc[-1] == f"{metrics['members']['resnet']['3']['log_loss']:.6f}"
 
 
 def test_models_stand_by_falling_score_whatever_their_names():
     scores = {"a": 0.2, "b": 0.9, "c": 0.9, "d": 0.5}
-    numbers = {"images": 2, "accuracy": 0.5, "log_loss": 1.0}
+    numbers = {"images": 2, "accuracy": 0.5, "log_loss": 1.0, "ece": 0.1, "intervals": {"macro_f1": [0.1, 0.9]}}
     models = {model: numbers | {"macro_f1": value} for model, value in scores.items()}
     members = {model: {str(fold): own for fold in (10, 9)} for model, own in models.items()}
-    metrics = {"oof": {"ensemble": models["a"], "models": models, "members": members}}
+    metrics = {"oof": {"ensemble": models["a"], "models": models, "votes": {}, "members": members}}
     board = make_leaderboard(metrics, {("a", 9): {"train": 1.0}})
     assert board.loc[board["kind"] == "model", "model"].tolist() == ["b", "c", "d", "a"]
     assert board.loc[board["kind"] == "member", "fold"].tolist() == ["9", "10"] * 4
@@ -487,18 +503,30 @@ def test_summary_is_an_aligned_table_of_the_ensemble_and_its_models(tmp_path):
     text = summary(run.leaderboard, run.metrics)
     lines = text.splitlines()
     assert lines[0] == "out-of-fold scores: 24 images, 6 classes"
-    heads = ["macro-F1", "accuracy", "log-loss", "test macro-F1", "test accuracy", "fit s", "predict s"]
+    heads = [
+        "macro-F1",
+        "95 % of persons",
+        "optimistic",
+        "accuracy",
+        "log-loss",
+        "ECE",
+        "test macro-F1",
+        "test accuracy",
+        "fit s",
+        "predict s",
+    ]
     assert " ".join(lines[1].split()) == " ".join(heads)
-    assert lines[2].startswith("ensemble ")
-    assert {line.split(" (")[0] for line in lines[3:]} == set(TWO)
-    assert "(4 folds)" in lines[3]
+    assert lines[2].startswith("ensemble (mean) ")
+    assert lines[3].startswith("vote mean ")
+    assert {line.split(" (")[0] for line in lines[4:]} == set(TWO)
+    assert "(4 folds)" in lines[4]
     assert len({len(line) for line in lines[1:]}) == 1
     assert f"{run.metrics['oof']['ensemble']['macro_f1']:.4f}" in lines[2]
 
 
 def test_summary_shows_unknown_seconds_as_a_dash(tmp_path):
     run = Run(tmp_path, tests=0)
-    run.make(timing_paths=[])
+    run.make(timings=[])
     assert (run.leaderboard["fit_seconds"] == "").all()
     assert summary(run.leaderboard, run.metrics).splitlines()[2].split()[-2:] == ["-", "-"]
 
@@ -541,7 +569,8 @@ def test_models_of_some_factors_multiply_to_one_voice_and_are_scored_on_their_ow
     assert set(models["masks"]["classes"]) == {"wear", "not"}
     assert models["masks"]["factors_learnt"] == ["mask"]
     assert set(models["ages*masks"]["classes"]) == set(CLASSES)
-    assert read_json(tmp_path / "ensemble/weights.json") == {"ages*masks": 0.5, "whole": 0.5}
+    weights = read_json(tmp_path / "ensemble/weights.json")["weights"]
+    assert weights == {f"{voice}/{view}": 0.25 for voice in ("ages*masks", "whole") for view in views}
     kinds = run.leaderboard.set_index("model")["kind"]
     assert kinds["ages*masks"] == "product"
     assert set(kinds[["ages", "masks"]].tolist()) == {"model", "member"}

@@ -13,14 +13,15 @@ from foldvote.decision import LIMIT, decide, fit_offsets
 from foldvote.errors import Refusal
 from foldvote.labels import Scheme, factor_scheme
 from foldvote.metrics import log_loss, macro_f1
+from foldvote.sections import VOTE_KINDS
 from foldvote.seeds import generator
 from foldvote.simplex import GAP, best_mixture, gains
 from foldvote.vote import softmax
-from foldvote.votes import KINDS, apply_vote, decide_vote, fit_vote, simplest_first
+from foldvote.votes import apply_vote, decide_vote, fit_vote, simplest_first
 
 SCHEME = factor_scheme({"mask": ("on", "wrong", "off"), "age": ("young", "old")})
 SEEDS = st.integers(0, 2**32)
-BUILT_IN = [kind for kind in KINDS if kind != "lightgbm"]
+BUILT_IN = [kind for kind in VOTE_KINDS if kind != "lightgbm"]
 ALL = [*BUILT_IN, "mean+offsets", "greedy+offsets"]
 WEIGHED = ["mean", "geometric", "best_model", "greedy", "weights"]
 

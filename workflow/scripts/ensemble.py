@@ -1,26 +1,40 @@
-"""Let all members vote, and score the vote."""
+"""Hold the contest of votes, and score it."""
+
+from pathlib import Path
 
 from foldvote.console import job
-from foldvote.ensemble import make_ensemble
+from foldvote.ensemble import EnsembleFiles, make_ensemble
+from foldvote.evidence import EnsembleInputs
+from foldvote.sections import Submission, Vote
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
     with job(snakemake.log[0]):
         make_ensemble(
-            oof_paths=given.oof,
-            test_paths=given.test,
-            timing_paths=given.timings,
-            folds_path=given.folds,
-            certificate_path=given.certificate,
-            classes_path=given.classes,
+            inputs=EnsembleInputs(
+                oof=[Path(path) for path in given.oof],
+                test=[Path(path) for path in given.test],
+                folds=Path(given.folds),
+                certificate=Path(given.certificate),
+                classes=Path(given.classes),
+                timings=[Path(path) for path in given.timings],
+                weights=[Path(path) for path in given.weights],
+                manifest=Path(given.manifest),
+                answers=Path(given.answers) if given.answers else None,
+            ),
+            files=EnsembleFiles(
+                oof=Path(made.oof),
+                test=Path(made.test) if made.test else None,
+                metrics=Path(made.metrics),
+                weights=Path(made.weights),
+                votes=Path(made.votes),
+                slices=Path(made.slices),
+                reliability=Path(made.reliability),
+                issues=Path(made.issues),
+                leaderboard=Path(made.leaderboard),
+            ),
             expected=params.members,
-            answers=given.answers or None,
-            id_column=params.id_column,
-            answer_column=params.answer_column,
-            answer=params.answer,
-            oof_out=made.oof,
-            test_out=made.test or None,
-            metrics_out=made.metrics,
-            weights_out=made.weights,
-            leaderboard_out=made.leaderboard,
+            settings=Vote.model_validate_json(params.vote),
+            submission=Submission.model_validate_json(params.submission),
+            seed=params.seed,
         )

@@ -3,7 +3,10 @@
 Plain functions over paths, arrays and tables. Nothing here knows of Snakemake: the rules' scripts, tests and
 notebooks call the same functions. Modules lower in this list are imported by those above, never the other way:
 
-    runs, preview, submission, ensemble, leaderboard                           what comes out
+    runs, preview, submission, ensemble                                        what comes out
+    evidence, leaderboard, scorecard, contest, nested, votes                   the vote
+    slices, labelissues, consistency, bootstrap, calibration, decision
+    greedy, simplex, shares, stacking, gather, candidates
     members, predict                                                           a member's two jobs
     training, epochs, run, stepping, validation, optimization, losswatch       how it learns
     averaging, checkpoint, tracking, inference, views, models, heads, losses, mixes

@@ -25,6 +25,7 @@ from foldvote.sections import (
     Section,
     Submission,
     TableLayout,
+    Vote,
 )
 from foldvote.transforms import transform_faults
 from foldvote.viewsteps import view_faults
@@ -124,6 +125,7 @@ class Config(DataSettings):
     models: dict[Name, Recipe] = Field(min_length=1)
     """The models of the ensemble, by a name of your choice. `base: NAME` takes over every key of another one."""
     predict: Predict = Predict()
+    vote: Vote = Vote()
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
 

@@ -1,6 +1,7 @@
-"""The ensemble: every member's predictions become one vote an image, scored on the true labels."""
+"""The ensemble: every member's predictions become one vote an image, chosen and scored honestly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,182 +9,202 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldvote.answers import Answer, read_answers
-from foldvote.errors import Refusal, refuse_all
+from foldvote.bootstrap import group_sums
+from foldvote.calibration import apply_temperature, apply_vector, calibrate_nested, fit_temperature, fit_vector
+from foldvote.candidates import Candidates, model_means
+from foldvote.consistency import consistency
+from foldvote.contest import Contest, hold_contest, run_nested
+from foldvote.evidence import EnsembleInputs, Evidence, read_evidence
 from foldvote.files import write_json
-from foldvote.folds import read_folds
-from foldvote.labels import Scheme, read_scheme
-from foldvote.leaderboard import make_leaderboard, read_timings
+from foldvote.gather import candidates_of
+from foldvote.labelissues import LABEL_ISSUES, label_issues
+from foldvote.labels import Scheme
+from foldvote.leaderboard import make_leaderboard
 from foldvote.metrics import score
-from foldvote.predictions import Key, Predictions, oof_faults, read_predictions, test_set_faults
-from foldvote.tables import PROBABILITY, votes_schema, write_table
+from foldvote.nested import nested_parts
+from foldvote.scorecard import calibration_scores, contest_scores, model_scores, scored, with_intervals
+from foldvote.sections import Submission, Vote
+from foldvote.slices import slice_scores
+from foldvote.tables import PROBABILITY, read_table, votes_schema, write_table
 from foldvote.textfiles import write_csv
-from foldvote.voices import Learnt, own_classes, voices
-from foldvote.vote import equal_weights, vote
+from foldvote.voices import TIMES, own_classes
+from foldvote.votes import apply_vote, decide_vote
 
 Floats = npt.NDArray[np.float64]
-Members = Mapping[Key, Predictions]
+Codes = npt.NDArray[np.int64]
+Scaling = dict[str, Any]
+_OF_MANIFEST = ["image_id", "format", "width", "height", "age_years"]
+
+
+@dataclass(frozen=True)
+class EnsembleFiles:
+    """What the ensemble writes.
+
+    Attributes:
+        oof: ensemble/oof.parquet, a row a validated train image in the order of the split, voted on by a fit on other
+            persons; `fold` is that of the first repeat.
+        test: ensemble/test.parquet, a row a test image in the order of the first member's predictions; None when
+            there is no test set.
+        metrics: ensemble/metrics.json.
+        weights: ensemble/weights.json: the vote that is used, what it has fitted, and its calibration.
+        votes: ensemble/votes.json: what every kind of vote has fitted.
+        slices: ensemble/slices.csv.
+        reliability: ensemble/reliability.csv.
+        issues: ensemble/label_issues.parquet.
+        leaderboard: leaderboard.csv.
+    """
+
+    oof: Path
+    test: Path | None
+    metrics: Path
+    weights: Path
+    votes: Path
+    slices: Path
+    reliability: Path
+    issues: Path
+    leaderboard: Path
 
 
 def make_ensemble(
-    *,
-    oof_paths: Sequence[str | Path],
-    test_paths: Sequence[str | Path],
-    timing_paths: Sequence[str | Path],
-    folds_path: str | Path,
-    certificate_path: str | Path,
-    classes_path: str | Path,
+    inputs: EnsembleInputs,
+    files: EnsembleFiles,
     expected: Mapping[str, int],
-    oof_out: str | Path,
-    test_out: str | Path | None,
-    metrics_out: str | Path,
-    weights_out: str | Path,
-    leaderboard_out: str | Path,
-    answers: str | Path | None = None,
-    id_column: str = "ImageID",
-    answer_column: str = "ans",
-    answer: Answer = "code",
+    settings: Vote,
+    submission: Submission,
+    seed: int,
 ) -> None:
-    """Check all predictions, vote, score and write the results; on any fault nothing is written.
+    """Check all predictions, hold the contest of votes, score and write; on any fault nothing is written.
 
-    A member's probabilities are the mean over its views; a model's the mean over its folds (of a test image) or
-    repeats (of a train image); the ensemble's the mean over voices, each with the same weight. A model is a voice;
-    those of some factors multiply to one (foldvote.voices), and are scored on the classes of their factors.
+    A model's probabilities are the mean over its folds (of a test image) or repeats (of a train image); each voice
+    (foldvote.voices) in each view is a candidate of the vote.
 
     Args:
-        oof_paths: `<results>/oof/model=<m>/fold=<k>/predictions.parquet` of every member.
-        test_paths: the same of the test images; empty when there are none.
-        timing_paths: `<results>/timings/<stage>/model=<m>/fold=<k>.json`.
-        folds_path: the split, tables.FOLDS.
-        certificate_path: its certificate.
-        classes_path: `data/classes.json`.
+        inputs: what is read.
+        files: what is written.
         expected: number of folds of each model.
-        oof_out: ensemble/oof.parquet, a row a validated train image in the order of the split; `fold` is that of the
-            first repeat.
-        test_out: ensemble/test.parquet, a row a test image in the order of the first member's predictions; None when
-            there is no test set.
-        metrics_out: ensemble/metrics.json.
-        weights_out: ensemble/weights.json, the weight of each voice; their sum is 1.
-        leaderboard_out: leaderboard.csv.
-        answers: CSV with the true answers of the test images; only scored, never learnt from.
-        id_column: its column of image ids.
-        answer_column: its column of answers.
-        answer: whether these are class codes or class names.
+        settings: the `vote` section.
+        submission: for the columns of the answers.
+        seed: the run's seed.
 
     Raises:
         Refusal: if predictions are missing, surplus, or do not fit each other, the split or the answers.
     """
-    scheme = read_scheme(classes_path)
-    folds, digest = read_folds(Path(folds_path), Path(certificate_path))
-    oof, faults = read_predictions(oof_paths, "oof", expected, scheme.classes, digest)
-    test, more = read_predictions(test_paths, "test", expected if test_out else {}, scheme.classes, digest)
-    faults += oof_faults(oof, folds, expected) + more + test_set_faults(test, oof)
-    truth = None
-    try:
-        timings = read_timings(timing_paths)
-        if answers is not None and test:
-            columns = {"id_column": id_column, "answer_column": answer_column, "answer": answer}
-            ids = next(iter(test.values())).ids
-            truth = read_answers(answers, ids.tolist(), "the test set", scheme.classes, **columns)
-    except Refusal as refusal:
-        faults += refusal.faults
-    refuse_all(faults)
+    known = read_evidence(inputs, expected, submission, settings.draws, seed)
+    scheme, images, rows = known.scheme, known.images, known.rows
+    candidates = candidates_of(known.oof, scheme)
+    contest = hold_contest(candidates, images, scheme, settings, seed)
+    parts = nested_parts(images.folds, images.groups, seed)
+    honest = run_nested(contest.chosen, candidates, images, parts, scheme, settings, seed)
+    calibrated = _calibrated(honest.probabilities, images.labels, parts, settings.calibration)
+    scaling = _fit_scaling(honest.probabilities, images.labels, settings.calibration)
 
-    rows, learnt = _validated(folds), {model: member.record.get("factors") for (model, _), member in oof.items()}
-    labels, by_model = rows["label"].to_numpy(), _oof_by_model(oof, pd.Index(rows["image_id"]))
-    spoken = voices(by_model, learnt, scheme)
-    weights = equal_weights(spoken)
-    votes = vote(np.stack(list(spoken.values())), weights.values())
-    metrics: dict[str, Any] = {"images": len(rows), "classes": list(scheme.classes)}
-    metrics["oof"] = _scores(labels, votes, by_model | spoken, learnt, scheme)
-    metrics["oof"]["members"] = _member_scores(oof, rows, learnt, scheme)
-    record = {"split_sha256": digest, "weights": weights, "members": _weights_of_members(oof)}
-    write_table(
-        _votes(rows, votes, scheme), oof_out, votes_schema(scheme.classes, labelled=True), ("image_id",), record
+    metrics: dict[str, Any] = {"images": len(rows), "classes": list(scheme.classes), "chosen": contest.chosen}
+    metrics["oof"] = _oof_scores(known, contest, candidates, honest.codes, calibrated, settings.draws, seed)
+    metrics["calibration"], reliability = calibration_scores(
+        images.labels, honest.probabilities, calibrated, settings.calibration
     )
-    if test_out is not None:
-        ids, by_model = next(iter(test.values())).ids, _test_by_model(test)
-        spoken = voices(by_model, learnt, scheme)
-        votes = vote(np.stack(list(spoken.values())), weights.values())
-        frame = _votes(pd.DataFrame({"image_id": ids}), votes, scheme)
-        write_table(frame, test_out, votes_schema(scheme.classes, labelled=False), ("image_id",), record)
-        metrics["test_images"] = len(ids)
-        if truth is not None:
-            metrics["test"] = _scores(truth, votes, by_model | spoken, learnt, scheme)
-    write_json(weights_out, weights)
-    write_json(metrics_out, metrics)
-    write_csv(make_leaderboard(metrics, timings), leaderboard_out)
+    metrics["consistency"] = consistency(rows, calibrated, scheme)
+    record = {"split_sha256": known.digest, "vote": contest.chosen, "members": known.weights_sha256}
+    tests = None
+    if known.test is not None:
+        metrics["test_images"] = len(known.test.ids)
+        tests, metrics["test"] = _test_votes(known, contest, scaling)
+        metrics = {name: value for name, value in metrics.items() if value is not None}
+    issues = label_issues(rows, calibrated, model_means(candidates)[1], scheme)
+    board = make_leaderboard(metrics, known.costs)
+
+    frame = _votes(rows.drop(columns="stratum"), calibrated, honest.codes, scheme)
+    write_table(frame, files.oof, votes_schema(scheme.classes, labelled=True), ("image_id",), record)
+    if files.test is not None and tests is not None:
+        write_table(tests, files.test, votes_schema(scheme.classes, labelled=False), ("image_id",), record)
+    write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
+    write_csv(slice_scores(_described(rows, inputs.manifest), calibrated, scheme).round(6), files.slices)
+    write_csv(reliability.round(6), files.reliability)
+    write_json(files.weights, {"calibration": scaling, **contest.entries[contest.chosen].params})
+    write_json(files.votes, {kind: entry.params for kind, entry in contest.entries.items()})
+    write_json(files.metrics, metrics)
+    write_csv(board, files.leaderboard)
 
 
-def _validated(folds: pd.DataFrame) -> pd.DataFrame:
-    """A row an image that some fold validates, with the fold of its first repeat."""
-    rows = folds[folds["fold"] >= 0].sort_values("repeat", kind="stable").drop_duplicates("image_id")
-    return rows[["image_id", "profile", "label", "fold"]].reset_index(drop=True)
-
-
-def _oof_by_model(members: Members, images: pd.Index) -> dict[str, Floats]:
-    """Each model's probabilities of shape (images, classes): the mean over the repeats that predicted an image."""
-    by_model: dict[str, Floats] = {}
-    for model in sorted({model for model, _ in members}):
-        own = [member for key, member in members.items() if key[0] == model]
-        total = np.zeros((len(images), own[0].probabilities.shape[1]))
-        times = np.zeros((len(images), 1))
-        for member in own:
-            place = images.get_indexer(member.ids)
-            total[place] += member.probabilities
-            times[place] += 1
-        by_model[model] = total / times
-    return by_model
-
-
-def _test_by_model(members: Members) -> dict[str, Floats]:
-    """Each model's probabilities of shape (images, classes): the mean over its folds."""
-    ids = next(iter(members.values())).ids
-    by_model = {}
-    for model in sorted({model for model, _ in members}):
-        own = [member for key, member in members.items() if key[0] == model]
-        by_model[model] = vote(np.stack([member.probabilities[member.ids.get_indexer(ids)] for member in own]))
-    return by_model
-
-
-def _scores(
-    labels: npt.NDArray[np.integer], votes: Floats, by_model: Mapping[str, Floats], learnt: Learnt, scheme: Scheme
+def _oof_scores(
+    known: Evidence,
+    contest: Contest,
+    candidates: Candidates,
+    codes: Codes,
+    calibrated: Floats,
+    draws: int,
+    seed: int,
 ) -> dict[str, Any]:
-    models = {model: _own_score(labels, own, learnt.get(model), scheme) for model, own in by_model.items()}
-    return {"ensemble": score(labels, votes, scheme), "models": models}
+    """The scores of the vote that is used, of every kind of vote, of voices, models and members."""
+    images, scheme = known.images, known.scheme
+    sums = group_sums(images.labels, calibrated, images.groups, len(scheme.classes), codes)
+    chosen = score(images.labels, calibrated, scheme, codes) | with_intervals(sums, draws, seed)
+    models = model_scores(known.oof, images, scheme, draws, seed)
+    names, means = model_means(candidates)
+    for name, mean in zip(names, means, strict=True):
+        if TIMES in name:
+            models[name] = scored(images, mean, scheme, None, draws, seed)
+    return {"ensemble": chosen, "votes": contest_scores(contest), "models": models, "members": known.members}
 
 
-def _own_score(
-    labels: npt.NDArray[np.integer], probabilities: Floats, factors: Sequence[str] | None, scheme: Scheme
-) -> dict[str, Any]:
-    """The score of a model on the classes that it knows; of one of some factors, with their names."""
-    if not factors:
-        return score(labels, probabilities, scheme)
-    own, own_probabilities = own_classes(probabilities, factors, scheme)
-    return score(scheme.restricted(factors)[1][labels], own_probabilities, own) | {"factors_learnt": list(factors)}
+def _test_votes(known: Evidence, contest: Contest, scaling: Scaling) -> tuple[pd.DataFrame, dict[str, Any] | None]:
+    """The votes on the test images; and, where the answers are known, how every vote and model would have done."""
+    assert known.test is not None
+    scheme, truth = known.scheme, known.truth
+    candidates = candidates_of(known.test, scheme)
+    voted = {}
+    for kind, entry in contest.entries.items():
+        if kind == contest.chosen or truth is not None:
+            probabilities = apply_vote(candidates, entry.params, scheme)
+            voted[kind] = (probabilities, decide_vote(probabilities, entry.params))
+    probabilities, codes = voted[contest.chosen]
+    scaled = _scaled(probabilities, scaling)
+    frame = _votes(pd.DataFrame({"image_id": known.test.ids.to_pylist()}), scaled, codes, scheme)
+    if truth is None:
+        return frame, None
+    names, means = model_means(candidates)
+    models = {name: score(truth, mean, scheme) for name, mean in zip(names, means, strict=True)}
+    for name, factors in known.test.learnt.items():
+        if factors:
+            own, said = own_classes(known.test.mean_of(name), factors, scheme)
+            models[name] = score(scheme.restricted(factors)[1][truth], said, own)
+    votes = {
+        kind: {name: own[name] for name in ("macro_f1", "accuracy", "log_loss")}
+        for kind, (said, chosen) in voted.items()
+        for own in (score(truth, said, scheme, chosen),)
+    }
+    return frame, {"ensemble": score(truth, scaled, scheme, codes), "votes": votes, "models": models}
 
 
-def _member_scores(members: Members, rows: pd.DataFrame, learnt: Learnt, scheme: Scheme) -> dict[str, dict[str, Any]]:
-    """The score of each member on the validation images of its own fold, by model and fold."""
-    labels = rows.set_index("image_id")["label"]
-    scores: dict[str, dict[str, Any]] = {}
-    for (model, fold), member in members.items():
-        own = _own_score(labels[member.ids].to_numpy(), member.probabilities, learnt.get(model), scheme)
-        scores.setdefault(model, {})[str(fold)] = own
-    return scores
+def _calibrated(probabilities: Floats, labels: Codes, parts: Codes, method: str) -> Floats:
+    return probabilities if method == "none" else calibrate_nested(probabilities, labels, parts, method)
 
 
-def _weights_of_members(members: Members) -> dict[str, dict[str, str]]:
-    """The SHA-256 of each member's weights, by model and fold: the provenance of a vote."""
-    digests: dict[str, dict[str, str]] = {}
-    for (model, fold), member in members.items():
-        digests.setdefault(model, {})[str(fold)] = member.record["weights_sha256"]
-    return digests
+def _fit_scaling(probabilities: Floats, labels: Codes, method: str) -> Scaling:
+    """What brings the vote's probabilities to the shares of right answers, as plain JSON."""
+    if method == "temperature":
+        return {"method": method, "temperature": fit_temperature(probabilities, labels)}
+    if method == "vector":
+        return {"method": method, "scaling": fit_vector(probabilities, labels)}
+    return {"method": "none"}
 
 
-def _votes(rows: pd.DataFrame, probabilities: Floats, scheme: Scheme) -> pd.DataFrame:
-    predicted = probabilities.argmax(axis=1)
+def _scaled(probabilities: Floats, scaling: Scaling) -> Floats:
+    if scaling["method"] == "temperature":
+        return apply_temperature(probabilities, scaling["temperature"])
+    return apply_vector(probabilities, scaling["scaling"]) if scaling["method"] == "vector" else probabilities
+
+
+def _described(rows: pd.DataFrame, manifest: Path | None) -> pd.DataFrame:
+    """The rows with what the manifest knows of each image."""
+    if manifest is None:
+        return rows
+    known = read_table(manifest)
+    return rows.merge(known[[name for name in _OF_MANIFEST if name in known]], on="image_id", how="left")
+
+
+def _votes(rows: pd.DataFrame, probabilities: Floats, codes: Codes, scheme: Scheme) -> pd.DataFrame:
     votes = pd.DataFrame(probabilities, columns=[PROBABILITY + name for name in scheme.classes])
-    votes["prediction"] = predicted
-    votes["prediction_name"] = [scheme.classes[code] for code in predicted]
+    votes["prediction"] = codes
+    votes["prediction_name"] = np.asarray(scheme.classes, dtype=object)[codes]
     return pd.concat([rows.reset_index(drop=True), votes], axis=1)

@@ -1,4 +1,4 @@
-"""The leaderboard: one row for the ensemble, each model and each member, with scores and seconds."""
+"""The leaderboard: one row for the ensemble, each vote, model and member, with scores and costs."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,10 +11,15 @@ from foldvote.errors import Refusal, refuse_all
 from foldvote.files import read_json
 from foldvote.predictions import Key, member_of
 from foldvote.voices import TIMES
+from foldvote.votes import simplest_first
 
-COLUMNS = ("kind", "model", "fold", "images", "macro_f1", "accuracy", "log_loss", "fit_seconds", "predict_seconds")
+SCORES = ("macro_f1", "accuracy", "log_loss", "ece")
+COLUMNS = (
+    *("kind", "model", "fold", "images", "macro_f1", "macro_f1_low", "macro_f1_high", "optimistic_macro_f1"),
+    *("accuracy", "log_loss", "ece", "fit_seconds", "predict_seconds", "megabytes"),
+)
 TEST_COLUMNS = ("test_macro_f1", "test_accuracy")
-Timings = Mapping[Key, Mapping[str, float]]
+Costs = Mapping[Key, Mapping[str, float]]
 
 
 def read_timings(paths: Iterable[str | Path]) -> dict[Key, dict[str, float]]:
@@ -46,36 +51,41 @@ def read_timings(paths: Iterable[str | Path]) -> dict[Key, dict[str, float]]:
     return timings
 
 
-def make_leaderboard(metrics: Mapping[str, Any], timings: Timings) -> pd.DataFrame:
+def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
     """Make the leaderboard.
 
     Args:
         metrics: the content of ensemble/metrics.json.
-        timings: as `read_timings` gives them.
+        costs: seconds of each stage and megabytes of weights of each member.
 
     Returns:
-        Texts, columns COLUMNS and, where the test answers are known, TEST_COLUMNS: the ensemble, then models (and
-        the product of those of some factors, kind `product`) by falling macro-F1, then members by model and fold.
-        Scores have 6 decimals, seconds 2; what is unknown is empty.
-        The seconds of a model and of the ensemble are the sums over their members.
+        Texts, columns COLUMNS and, where the test answers are known, TEST_COLUMNS: the ensemble, then the kinds of
+        votes from the simplest on, then models (and the product of those of some factors, kind `product`) by falling
+        macro-F1, then members by model and fold. Scores are nested, `optimistic_macro_f1` is that of a vote on the
+        images that it was fitted on; low and high are the ends of the 95 % interval over persons. Scores have 6
+        decimals, seconds 2; what is unknown is empty. Seconds and megabytes of a model, a vote and the ensemble are
+        the sums over their members.
     """
     oof, test = metrics["oof"], metrics.get("test")
     members = [(model, int(fold)) for model, own in oof["members"].items() for fold in own]
     models = sorted(oof["models"], key=lambda model: (-oof["models"][model]["macro_f1"], model))
-    rows = [_row("ensemble", "", "", oof["ensemble"], members, timings, test and test["ensemble"])]
+    rows = [_row("ensemble", "", "", oof["ensemble"], members, costs, test and test["ensemble"])]
+    for kind in simplest_first(oof["votes"]):
+        own_score = oof["votes"][kind] | {"images": metrics["images"]}
+        rows.append(_row("vote", kind, "", own_score, members, costs, test and test["votes"][kind]))
     for model in models:
         own = [key for key in members if key[0] in (model, *model.split(TIMES))]
         kind = "product" if TIMES in model else "model"
-        rows.append(_row(kind, model, "", oof["models"][model], own, timings, test and test["models"][model]))
+        rows.append(_row(kind, model, "", oof["models"][model], own, costs, test and test["models"][model]))
     for model, fold in sorted(members):
         own_score = oof["members"][model][str(fold)]
-        rows.append(_row("member", model, str(fold), own_score, [(model, fold)], timings, None))
+        rows.append(_row("member", model, str(fold), own_score, [(model, fold)], costs, None))
     columns = COLUMNS + (TEST_COLUMNS if test else ())
     return pd.DataFrame(rows, columns=list(columns), dtype="str").fillna("")
 
 
 def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
-    """A few lines of plain text for the end of a run: the ensemble and each model, aligned.
+    """A few lines of plain text for the end of a run: the ensemble, each vote and each model, aligned.
 
     Args:
         leaderboard: as `make_leaderboard` gives it, or leaderboard.csv read as texts.
@@ -84,11 +94,23 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     rows = leaderboard[leaderboard["kind"] != "member"]
     folds = leaderboard.loc[leaderboard["kind"] == "member", "model"].value_counts()
     learnt = {model: own.get("factors_learnt") for model, own in metrics["oof"]["models"].items()}
+    names = [
+        f"ensemble ({metrics['chosen']})"
+        if kind == "ensemble"
+        else f"vote {name}"
+        if kind == "vote"
+        else _named(name, folds.get(name), learnt[name])
+        for kind, name in zip(rows["kind"], rows["model"], strict=True)
+    ]
+    spans = zip(_rounded(rows["macro_f1_low"], 3), _rounded(rows["macro_f1_high"], 3), strict=True)
     shown = {
-        "": ["ensemble", *(_named(model, folds.get(model), learnt[model]) for model in rows["model"].iloc[1:])],
+        "": names,
         "macro-F1": _rounded(rows["macro_f1"], 4),
+        "95 % of persons": [f"{low} to {high}" for low, high in spans],
+        "optimistic": _rounded(rows["optimistic_macro_f1"], 4),
         "accuracy": _rounded(rows["accuracy"], 4),
         "log-loss": _rounded(rows["log_loss"], 4),
+        "ECE": _rounded(rows["ece"], 3),
     }
     if "test_macro_f1" in leaderboard:
         shown["test macro-F1"] = _rounded(rows["test_macro_f1"], 4)
@@ -112,23 +134,31 @@ def _row(
     fold: str,
     score: Mapping[str, Any],
     members: Sequence[Key],
-    timings: Timings,
+    costs: Costs,
     test: Mapping[str, Any] | None,
 ) -> dict[str, str]:
-    own = [timings.get(key, {}) for key in members]
-    fit = sum(seconds["train"] for seconds in own) if all("train" in seconds for seconds in own) else None
-    predict = (
-        sum(seconds["oof"] + seconds.get("test", 0.0) for seconds in own)
-        if all("oof" in seconds for seconds in own)
-        else None
-    )
+    low, high = score["intervals"]["macro_f1"]
+    values = {name: score[name] for name in SCORES} | {"macro_f1_low": low, "macro_f1_high": high}
+    if "optimistic" in score:
+        values["optimistic_macro_f1"] = score["optimistic"]["macro_f1"]
+    if test:
+        values |= {f"test_{name}": test[name] for name in ("macro_f1", "accuracy")}
     row = {"kind": kind, "model": model, "fold": fold, "images": str(score["images"])}
-    row |= {name: f"{score[name]:.6f}" for name in ("macro_f1", "accuracy", "log_loss")}
-    row |= {
-        "fit_seconds": "" if fit is None else f"{fit:.2f}",
-        "predict_seconds": "" if predict is None else f"{predict:.2f}",
+    row |= {name: f"{value:.6f}" for name, value in values.items()}
+    summed = {
+        "fit_seconds": _sum(members, costs, ("train",)),
+        "predict_seconds": _sum(members, costs, ("oof", "test")),
+        "megabytes": _sum(members, costs, ("megabytes",)),
     }
-    return row | ({f"test_{name}": f"{test[name]:.6f}" for name in ("macro_f1", "accuracy")} if test else {})
+    return row | {name: "" if value is None else f"{value:.2f}" for name, value in summed.items()}
+
+
+def _sum(members: Sequence[Key], costs: Costs, names: Sequence[str]) -> float | None:
+    """The sum of some costs over members; None where one lacks the first of them."""
+    own = [costs.get(key, {}) for key in members]
+    if not all(names[0] in cost for cost in own):
+        return None
+    return sum(cost.get(name, 0.0) for cost in own for name in names)
 
 
 def _named(model: str, folds: int | None, factors: Sequence[str] | None) -> str:

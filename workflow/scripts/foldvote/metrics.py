@@ -112,13 +112,14 @@ def factor_scores(labels: Codes, probabilities: Floats, scheme: Scheme) -> dict[
     return scores
 
 
-def score(labels: Codes, probabilities: Floats, scheme: Scheme) -> dict[str, Any]:
+def score(labels: Codes, probabilities: Floats, scheme: Scheme, predicted: Codes | None = None) -> dict[str, Any]:
     """Everything that is known about some predictions.
 
     Args:
         labels: true codes, shape (images,), each in 0..C-1.
         probabilities: shape (images, C), rows sum to 1. Of equal probabilities the lowest code is the prediction.
         scheme: the classes.
+        predicted: the classes that were chosen, where it was not by the largest probability.
 
     Returns:
         A JSON-able dict: `images`, `macro_f1`, `accuracy`, `log_loss`; `classes` with precision, recall, f1 and
@@ -130,7 +131,7 @@ def score(labels: Codes, probabilities: Floats, scheme: Scheme) -> dict[str, Any
     labels, number = np.asarray(labels), len(scheme.classes)
     if np.shape(probabilities) != (len(labels), number):
         raise ValueError(f"probabilities have the shape {np.shape(probabilities)}, expected {(len(labels), number)}")
-    counts = confusion(labels, np.asarray(probabilities).argmax(axis=1), number)
+    counts = confusion(labels, np.asarray(probabilities).argmax(axis=1) if predicted is None else predicted, number)
     by_class = class_scores(counts)
     return {
         "images": len(labels),

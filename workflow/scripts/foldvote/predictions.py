@@ -10,15 +10,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from foldvote.answers import id_faults, named
 from foldvote.errors import Refusal, refuse_all
-from foldvote.tables import LOGIT, predictions_schema, read_record, read_table
+from foldvote.tables import LOGIT, predictions_schema, read_columns, read_record
 from foldvote.vote import softmax, vote
 
 Key = tuple[str, int]
 _PLACE = re.compile(r"model=([^/]+)/fold=(\d+)(?:/|\.json$)")
+_PIECE = 65_536  # rows whose softmax is taken at once, in float64
 _NEEDED = ("model", "fold", "split", "split_sha256", "data_sha256", "classes", "weights_sha256", "views")
 
 
@@ -33,16 +36,31 @@ class Predictions:
         record: the file's provenance.
         ids: image ids, each once, in the file's order.
         labels: label of each image as float64, NaN where unknown, shape (images,).
-        probabilities: mean over the views, float64 of shape (images, classes).
+        views: names of the views, sorted.
+        probabilities: float32 of shape (views, images, classes).
     """
 
     model: str
     fold: int
     path: Path
     record: dict[str, Any]
-    ids: pd.Index
+    ids: pa.Array
     labels: npt.NDArray[np.float64]
-    probabilities: npt.NDArray[np.float64]
+    views: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:
+        """The mean over the views: float64 (images, classes)."""
+        return vote(self.probabilities)
+
+
+def places(ids: pa.Array, among: pa.Array) -> npt.NDArray[np.int64]:
+    """The place of each id among others, -1 where it is not there: int64 (ids,)."""
+    if ids.equals(among):
+        return np.arange(len(ids))
+    found = pc.index_in(ids, value_set=among)
+    return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
 
 
 def member_of(path: str | Path) -> Key:
@@ -57,14 +75,14 @@ def member_of(path: str | Path) -> Key:
     return found[1], int(found[2])
 
 
-def read_predictions(
+def sound_records(
     paths: Sequence[str | Path],
     split: str,
     expected: Mapping[str, int],
     classes: Sequence[str],
     split_sha256: str,
-) -> tuple[dict[Key, Predictions], list[str]]:
-    """Read all predictions of one split; what is wrong comes back as lines, so that all can be told at once.
+) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+    """The provenance of all predictions of one split, before any is read; faults come back as lines.
 
     Args:
         paths: predictions files; one that does not exist counts as a missing member.
@@ -74,7 +92,7 @@ def read_predictions(
         split_sha256: digest of the certified folds.
 
     Returns:
-        The predictions without a fault by (model, fold), sorted; and the faults.
+        The records without a fault by path, sorted by model and fold; and the faults.
     """
     records: dict[Path, dict[str, Any]] = {}
     faults = _presence_faults(paths, split, expected)
@@ -89,15 +107,9 @@ def read_predictions(
         faults += wrong
     faults += _differing(records, "data_sha256")
     for model in expected:
-        own = {path: record for path, record in records.items() if record["model"] == model}
-        faults += _differing(own, "views")
-    members = {}
-    for path, record in records.items():
-        try:
-            members[record["model"], record["fold"]] = _read_one(path, record, classes)
-        except Refusal as refusal:
-            faults += refusal.faults
-    return dict(sorted(members.items())), faults
+        faults += _differing({path: own for path, own in records.items() if own["model"] == model}, "views")
+    ordered = sorted(records.items(), key=lambda item: (item[1]["model"], item[1]["fold"]))
+    return dict(ordered), faults
 
 
 def read_member(path: Path, split: str, classes: Sequence[str], split_sha256: str) -> Predictions:
@@ -111,21 +123,12 @@ def read_member(path: Path, split: str, classes: Sequence[str], split_sha256: st
     """
     record = read_record(path)
     refuse_all(_record_faults(path, record, split, classes, split_sha256))
-    return _read_one(path, record, classes)
+    return read_one(path, record, classes)
 
 
-def oof_faults(members: Mapping[Key, Predictions], folds: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:
-    """Check out-of-fold predictions against the split.
-
-    Args:
-        members: as `read_predictions` gives them.
-        folds: rows of tables.FOLDS.
-        expected: number of folds of each model.
-
-    Returns:
-        A line for every member that lacks images of its fold, has others or labels them differently, and one for train
-        images that no fold validates (a hold-out, which has one fold, leaves most of them out and is fine).
-    """
+def split_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:
+    """Lines for models that have another number of folds than the split (rows of tables.FOLDS), and for train images
+    that no fold validates: a hold-out, which has one fold, leaves most of them out and is fine."""
     validated = folds[folds["fold"] >= 0]
     number = validated["fold"].nunique()
     faults = [
@@ -133,34 +136,45 @@ def oof_faults(members: Mapping[Key, Predictions], folds: pd.DataFrame, expected
         for model, count in expected.items()
         if count != number
     ]
-    left_out = sorted(set(folds["image_id"]) - set(validated["image_id"]))
-    if left_out and number > 1:
+    left_out = sorted(set(folds["image_id"]) - set(validated["image_id"])) if number > 1 else []
+    if left_out:
         faults.append(
             f"folds: {len(left_out)} train images are in no fold and get no prediction: {named(left_out)}; "
             "run `snakemake -R folds` to split anew"
         )
-    for (_, fold), member in members.items():
-        own, again = validated[validated["fold"] == fold], f"run `snakemake -R {member.path}`"
-        faults += id_faults(member.path, member.ids.tolist(), own["image_id"].tolist(), f"fold {fold}", again)
-        label = pd.Series(own["label"].to_numpy(dtype=np.float64), index=pd.Index(own["image_id"]))
-        known = member.ids.isin(label.index)
-        differing = member.ids[known][label.reindex(member.ids[known]).to_numpy() != member.labels[known]]
-        if len(differing):
-            faults.append(
-                f"{member.path}: {len(differing)} images have another label than in folds.parquet: "
-                f"{named(differing)}; {again}"
-            )
     return faults
 
 
-def test_set_faults(members: Mapping[Key, Predictions], oof: Mapping[Key, Predictions]) -> list[str]:
-    """Check test predictions: every member saw the same images, with the weights that made its OOF predictions."""
-    faults = []
-    for key, member in members.items():
-        first, again = next(iter(members.values())), f"run `snakemake -R {member.path}`"
-        faults += id_faults(member.path, member.ids.tolist(), first.ids.tolist(), first.path, again)
-        if key in oof and oof[key].record["weights_sha256"] != member.record["weights_sha256"]:
-            faults.append(f"{member.path}: predicted with other weights than {oof[key].path}; {again}")
+def oof_faults(member: Predictions, own: pd.DataFrame) -> list[str]:
+    """Lines where a member lacks images of its fold (`own`, rows of tables.FOLDS), has others, or labels them
+    differently."""
+    again = f"run `snakemake -R {member.path}`"
+    expected = pa.array(own["image_id"], pa.string())
+    place = places(member.ids, expected)
+    if len(place) == len(expected) and (place >= 0).all():
+        faults = []
+    else:
+        wanted = expected.to_pylist()
+        faults = id_faults(member.path, member.ids.to_pylist(), wanted, f"fold {member.fold}", again)
+    known = place >= 0
+    label = own["label"].to_numpy(np.float64)
+    differing = np.flatnonzero(known)[label[place[known]] != member.labels[known]]
+    if len(differing):
+        faults.append(
+            f"{member.path}: {len(differing)} images have another label than in folds.parquet: "
+            f"{named(member.ids.take(pa.array(differing)).to_pylist())}; {again}"
+        )
+    return faults
+
+
+def test_set_faults(member: Predictions, first: Predictions, oof_records: Mapping[Key, dict[str, Any]]) -> list[str]:
+    """Lines where a member saw other test images than the first one, or used other weights than out of its fold."""
+    again, faults = f"run `snakemake -R {member.path}`", []
+    if len(member.ids) != len(first.ids) or (places(member.ids, first.ids) < 0).any():
+        faults = id_faults(member.path, member.ids.to_pylist(), first.ids.to_pylist(), first.path, again)
+    oof = oof_records.get((member.model, member.fold))
+    if oof is not None and oof["weights_sha256"] != member.record["weights_sha256"]:
+        faults.append(f"{member.path}: predicted with other weights than its out-of-fold predictions; {again}")
     return faults
 
 
@@ -232,20 +246,29 @@ def _differing(records: Mapping[Path, dict[str, Any]], name: str) -> list[str]:
     ]
 
 
-def _read_one(path: Path, record: dict[str, Any], classes: Sequence[str]) -> Predictions:
-    frame = read_table(path, predictions_schema(classes), key=("image_id", "view"))
+def read_one(path: Path, record: dict[str, Any], classes: Sequence[str]) -> Predictions:
+    """Read one predictions file whose record is sound.
+
+    Raises:
+        Refusal: if rows or views are missing, doubled or not finite.
+    """
+    table = read_columns(path, predictions_schema(classes), key=("image_id", "view"))
     views, again = sorted(record["views"]), f"run `snakemake -R {path}`"
-    found = sorted(frame["view"].unique())
+    image_ids, of_view = (table.column(name).combine_chunks() for name in ("image_id", "view"))
+    found = sorted(pc.unique(of_view).to_pylist())
     if found != views:
         raise Refusal(f"{path}: holds the views {named(found)}, but its record says {named(views)}; {again}")
-    counts = frame["image_id"].value_counts(sort=False)
-    partial = counts.index[counts != len(views)]
-    if len(partial):
-        raise Refusal(f"{path}: {len(partial)} images lack one of their {len(views)} views: {named(partial)}; {again}")
-    image, ids = pd.factorize(frame["image_id"])
-    view = pd.Index(views).get_indexer(pd.Index(frame["view"]))
-    probabilities = np.empty((len(views), len(ids), len(classes)))
-    probabilities[view, image] = softmax(frame[[LOGIT + name for name in classes]].to_numpy())
+    ids = pc.unique(image_ids)
+    image, view = places(image_ids, ids), places(of_view, pa.array(views, pa.string()))
+    if len(table) != len(ids) * len(views):
+        partial = np.flatnonzero(np.bincount(image, minlength=len(ids)) != len(views))
+        names = ids.take(pa.array(partial)).to_pylist()
+        raise Refusal(f"{path}: {len(names)} images lack one of their {len(views)} views: {named(names)}; {again}")
+    logits = np.stack([table.column(LOGIT + name).to_numpy() for name in classes], axis=1)
+    probabilities = np.empty((len(views), len(ids), len(classes)), np.float32)
+    for start in range(0, len(logits), _PIECE):
+        rows = slice(start, start + _PIECE)
+        probabilities[view[rows], image[rows]] = softmax(logits[rows])
     labels = np.empty(len(ids))
-    labels[image] = frame["label"].to_numpy(dtype=np.float64, na_value=np.nan)
-    return Predictions(record["model"], record["fold"], path, record, pd.Index(ids), labels, vote(probabilities))
+    labels[image] = table.column("label").to_numpy().astype(np.float64)
+    return Predictions(record["model"], record["fold"], path, record, ids, labels, tuple(views), probabilities)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from foldvote.errors import Refusal, refuse_all
-from foldvote.predictions import read_member
+from foldvote.predictions import places, read_member
 from foldvote.vote import vote
 
 
@@ -61,18 +62,19 @@ def pseudo_labels(
         Refusal: if a file is of another fold, split or task, or the files hold different images.
     """
     members = [read_member(path, "test", classes, split_sha256) for path in sorted(paths)]
-    ids = members[0].ids.sort_values()
+    ids = pa.array(sorted(members[0].ids.to_pylist()), pa.string())
     refuse_all(
         f"{member.path}: is of fold {member.fold}, and fold {fold} may learn from its own alone; run `snakemake` again"
         for member in members
         if member.fold != fold
     )
-    if any(not member.ids.sort_values().equals(ids) for member in members):
+    order = [places(ids, member.ids) for member in members]
+    if any(len(member.ids) != len(ids) or (own < 0).any() for member, own in zip(members, order, strict=True)):
         raise Refusal(f"{members[0].path}: holds other test images than the other models; run `snakemake` again")
-    mean = vote(np.stack([member.probabilities[member.ids.get_indexer(ids)] for member in members]))
+    mean = vote(np.stack([member.mean[own] for member, own in zip(members, order, strict=True)]))
     sure = mean.max(axis=1) >= confidence
     return PseudoLabels(
-        ids[sure].tolist(),
+        ids.filter(pa.array(sure)).to_pylist(),
         mean[sure].astype(np.float32),
         members[0].record["data_sha256"],
         [member.record["weights_sha256"] for member in members],

@@ -88,6 +88,16 @@ def begin_run(results: str, gpus: list[str], cores: int) -> None:
         print(f"No GPU found: networks train on the CPU, with {cores} core(s).", file=sys.stderr)
 
 
+def _board(results: str) -> str:
+    """The leaderboard as a table; its own module is only read here, as the Snakefile is read at every start."""
+    from foldvote.files import read_json
+    from foldvote.leaderboard import summary
+    from foldvote.textfiles import read_csv
+
+    metrics = read_json(Path(results, "ensemble/metrics.json"))
+    return summary(read_csv(Path(results, "leaderboard.csv"), required=["kind"]), metrics)
+
+
 def closing_words(config: Config, cores: int) -> str:
     """A few lines for the person at the console; none before there is a leaderboard.
 
@@ -101,6 +111,8 @@ def closing_words(config: Config, cores: int) -> str:
     submission = [f"  submission   {results}/submission.csv"] if config.has_test else []
     return "\n".join(
         [
+            "",
+            _board(results),
             "",
             "Done.",
             f"  leaderboard  {results}/leaderboard.csv",

@@ -161,7 +161,12 @@ def write_table(
 
 
 def read_table(path: str | Path, schema: pa.Schema | None = None, key: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table and check it.
+    """Read a table as a frame and check it; arguments and refusals as in `read_columns`."""
+    return read_columns(path, schema, key).to_pandas()
+
+
+def read_columns(path: str | Path, schema: pa.Schema | None = None, key: Sequence[str] = ()) -> pa.Table:
+    """Read a table and check it, without a Python object a cell.
 
     Args:
         path: the parquet file.
@@ -192,7 +197,7 @@ def read_table(path: str | Path, schema: pa.Schema | None = None, key: Sequence[
         ]
         refuse_all(wrong)
         _check_rows(table, schema, key, str(path))
-    return table.replace_schema_metadata(None).to_pandas()
+    return table.replace_schema_metadata(None)
 
 
 def read_record(path: str | Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from foldvote.errors import Refusal
 from foldvote.greedy import Metric, greedy_weights
 from foldvote.labels import Scheme
 from foldvote.metrics import log_loss, macro_f1
+from foldvote.sections import OFFSETS, VOTE_KINDS
 from foldvote.shares import (
     apply_class_weights,
     apply_factor_weights,
@@ -31,20 +32,6 @@ from foldvote.vote import softmax, vote
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 Params = dict[str, Any]
-OFFSETS = "+offsets"
-KINDS = (  # in order of simplicity
-    "mean",
-    "geometric",
-    "best_model",
-    "majority",
-    "rank",
-    "greedy",
-    "weights",
-    "factor_weights",
-    "class_weights",
-    "stacking",
-    "lightgbm",
-)
 UNFITTED = ("mean", "geometric", "majority")
 PIECE = 65_536  # images applied at once, so that memory does not grow with them
 TIE = 1e-3  # what the mean adds to shares of models; less than one model's share among fewer than 1000
@@ -60,8 +47,8 @@ def simplest_first(kinds: Iterable[str]) -> list[str]:
 
     def place(kind: str) -> tuple[int, bool, int]:
         base, offsets = split_kind(kind)
-        at = KINDS.index(base)
-        return (max(at, KINDS.index("factor_weights")) if offsets else at, offsets, at)
+        at = VOTE_KINDS.index(base)
+        return (max(at, VOTE_KINDS.index("factor_weights")) if offsets else at, offsets, at)
 
     return sorted(kinds, key=place)
 
@@ -73,8 +60,8 @@ def split_kind(kind: str) -> tuple[str, bool]:
         Refusal: if it is not known.
     """
     base = kind.removesuffix(OFFSETS)
-    if base not in KINDS:
-        raise Refusal(f"vote: no kind {kind!r}; choose of {', '.join(KINDS)}, each also with {OFFSETS}")
+    if base not in VOTE_KINDS:
+        raise Refusal(f"vote: no kind {kind!r}; choose of {', '.join(VOTE_KINDS)}, each also with {OFFSETS}")
     return base, base != kind
 
 
@@ -92,7 +79,7 @@ def fit_vote(
     """Fit a vote.
 
     Args:
-        kind: one of KINDS, also with `+offsets`.
+        kind: one of sections.VOTE_KINDS, also with `+offsets`.
         candidates: out-of-fold probabilities.
         labels: true codes, shape (images,).
         scheme: the classes.
