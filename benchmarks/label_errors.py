@@ -11,17 +11,22 @@ precision and recall are equal if it is that long. cleanlab (pip install cleanla
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
+from foldvote.candidates import model_means
 from foldvote.consistency import fields, level_codes, person_fields
+from foldvote.errors import refuse_all
+from foldvote.gather import candidates_of, gather
 from foldvote.labelissues import BETWEEN, label_issues
 from foldvote.labels import Scheme, read_scheme
-from foldvote.predictions import member_of, read_predictions
+from foldvote.predictions import member_of, sound_records
 from foldvote.seeds import generator
 from foldvote.tables import PROBABILITY, read_record, read_table
 
@@ -53,20 +58,13 @@ def read_results(results: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, S
     voted = read_table(results / "ensemble/oof.parquet")
     probabilities = voted[[PROBABILITY + name for name in scheme.classes]].to_numpy()
     paths = sorted(results.glob("oof/model=*/fold=*/predictions.parquet"))
-    models = sorted({member_of(path)[0] for path in paths})
-    expected = {model: sum(member_of(path)[0] == model for path in paths) for model in models}
+    expected = Counter(member_of(path)[0] for path in paths)
     split = read_record(results / "ensemble/oof.parquet")["split_sha256"]
-    members, faults = read_predictions(paths, "oof", expected, scheme.classes, split)
-    if faults:
-        raise SystemExit("\n".join(faults))
-    images = pd.Index(voted["image_id"])
-    by_model, times = np.zeros((len(models), *probabilities.shape)), np.zeros((len(models), len(voted), 1))
-    for (model, _), member in members.items():
-        place = images.get_indexer(member.ids)
-        by_model[models.index(model), place] += member.probabilities
-        times[models.index(model), place] += 1
+    records, faults = sound_records(paths, "oof", expected, scheme.classes, split)
+    gathered, more = gather(records, pa.array(voted["image_id"], pa.string()), scheme.classes, lambda _: [])
+    refuse_all(faults + more)
     rows = voted[["image_id", "profile", "label", "fold"]]
-    return rows, probabilities, (by_model / np.maximum(times, 1)).astype(np.float32), scheme
+    return rows, probabilities, model_means(candidates_of(gathered, scheme))[1], scheme
 
 
 def measure(
