@@ -162,6 +162,19 @@ def test_f51_only_what_a_change_touches_is_planned(copy: Path) -> None:
     assert planned(copy) == {"ensemble": 1, "submission": 1}
 
 
+def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(copy: Path) -> None:
+    write_config(copy, models={"tiny": CONFIG["models"]["tiny"] | {"lr": 0.002}})
+    printed = snakemake(copy, "--", "next")
+    assert "8 jobs would run:" in printed
+    assert "changed: lr: 0.001 -> 0.002" in printed
+    assert "needs what will be made anew by: train" in printed
+    assert "snakemake data_check" in printed.partition("Next:")[2]
+    write_config(copy, folds={"k": 0})
+    printed = snakemake(copy, "--", "doctor", code=1)
+    assert "broken  config" in printed
+    assert "folds.k" in printed
+
+
 def test_f54_touched_files_and_a_clock_that_runs_ahead_rerun_nothing(copy: Path) -> None:
     ahead = time.time() + 3600
     for path in [*(copy / "results/demo").rglob("*.csv"), *(copy / "results/demo").rglob("*.jpg")]:

@@ -8,31 +8,56 @@ sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
 from foldvote.codehash import code_digest
 from foldvote.config import load_config
+from foldvote.doctor import consult
 from foldvote.errors import Refusal
 from foldvote.files import canonical
 from foldvote.listing import listing_digest
 from foldvote.locks import visible_gpus
+from foldvote.plan import tell_plan
 from foldvote.runs import begin_run, check_files, closing_words, prepare_run
+
+# The one configuration file: the last --configfile, else the demo's.
+CONFIG_FILE = os.path.relpath(
+    (workflow.configfiles or [f"{workflow.basedir}/config/config.yaml"])[-1]
+)
+
+
+def configured():
+    """The checked configuration, with --config values over the file's."""
+    return load_config(CONFIG_FILE, dict(workflow.config_settings.config))
 
 
 def checked_config():
-    """The one configuration file (the last --configfile, else the demo's), with --config values over it."""
-    file = (workflow.configfiles or [f"{workflow.basedir}/config/config.yaml"])[-1]
+    """The configuration, if it and the files that it names can be used."""
     try:
-        checked = load_config(
-            os.path.relpath(file), dict(workflow.config_settings.config)
-        )
+        checked = configured()
         check_files(checked)
         return checked
     except Refusal as refusal:
         sys.exit(str(refusal))
 
 
+def answer(told):
+    """Tell the lines of an answer and end with its exit code."""
+    print(told[0])
+    sys.exit(told[1])
+
+
+# `snakemake doctor` and `snakemake next` are no rules: both must answer where no rule could run.
+ASKED = sys.argv[1:] if workflow.is_main_process else []
+if "doctor" in ASKED:
+    answer(consult(Path(workflow.basedir), CONFIG_FILE, configured))
+
 CONFIG = checked_config()
 config.update(CONFIG.model_dump(mode="json"))
 FOLDS = range(CONFIG.folds.count)
+SPLITS = ["train", "test"] if CONFIG.has_test else ["train"]
 GPUS = visible_gpus()
 CORES = workflow.resource_settings.cores or 1
+
+if "next" in ASKED:
+    arguments = [text for text in ASKED if text != "next"]
+    answer(tell_plan(arguments, CONFIG, workflow.resource_settings.cores))
 
 if workflow.is_main_process:
     prepare_run(CONFIG)
@@ -71,6 +96,14 @@ def stage_files(split):
         *proof,
         *(f"<results>/data/pixels/{name}/{split}.arrow" for name in packed),
     ]
+
+
+def measured_pixels():
+    """The packed images that light is measured on: of whole images where some model has them, else of any region."""
+    packed = {
+        f"size={m.size}/roi={m.roi}": m.roi != "none" for m in CONFIG.models.values()
+    }
+    return min(packed, key=packed.get)
 
 
 def member_files(part, name):

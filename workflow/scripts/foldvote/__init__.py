@@ -3,6 +3,7 @@
 Plain functions over paths, arrays and tables. Nothing here knows of Snakemake: the rules' scripts, tests and
 notebooks call the same functions. Modules lower in this list are imported by those above, never the other way:
 
+    doctor, plan, machine                                                      before a run
     runs, preview, submission, ensemble                                        what comes out
     evidence, leaderboard, scorecard, contest, nested, votes                   the vote
     slices, labelissues, consistency, bootstrap, calibration, decision
@@ -15,7 +16,7 @@ notebooks call the same functions. Modules lower in this list are imported by th
     manifest, inspection, layouts, maskbase, folders, corrections              the photographs
     images, containers, textfiles, listing, demo
     predictions, answers, voices, vote, metrics, tables, labels                the ground
-    workers, console, schema, config, inheritance, viewsteps, transforms, recipes, sections, viewnames
+    verdicts, workers, console, schema, config, inheritance, viewsteps, transforms, recipes, sections, viewnames
     timmnames, faultlines, yamlfile, paths, locks, files, seeds, codehash, errors
 """
 
