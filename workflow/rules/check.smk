@@ -1,0 +1,65 @@
+"""What the data is, as one page, before any training.
+
+Reads all that the data stages made, and some pictures of the data folder; writes data_check.html, data/counts.csv and
+data/light/. Needs no network and no weights. Nothing else needs it: ask for `data_check`.
+"""
+
+
+rule light:
+    """Measure brightness and colour of the packed images of a split."""
+    input:
+        pixels=lambda w: f"<results>/data/pixels/{measured_pixels()}/{w.split}.arrow",
+    output:
+        light="<results>/data/light/split={split}/light.parquet",
+    log:
+        "<logs>/light/split={split}.log",
+    benchmark:
+        "<benchmarks>/light/split={split}.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    params:
+        code=digest("light.py"),
+    script:
+        "../scripts/light.py"
+
+
+rule data_check:
+    """Show the data on one page: counts, files, light, folds, persons, look-alikes, corrections, an augmented batch."""
+    input:
+        manifests=expand(
+            "<results>/data/manifest/split={split}/manifest.parquet", split=SPLITS
+        ),
+        quarantines=expand(
+            "<results>/data/quarantine/split={split}/quarantine.parquet", split=SPLITS
+        ),
+        light=expand("<results>/data/light/split={split}/light.parquet", split=SPLITS),
+        folds="<results>/folds/folds.parquet",
+        certificate="<results>/folds/certificate.json",
+        classes="<results>/data/classes.json",
+        overlap="<results>/data/overlap.json" if CONFIG.has_test else [],
+        preview=f"<results>/preview/model={next(iter(CONFIG.models))}.png",
+    output:
+        page=report(
+            "<results>/data_check.html",
+            caption="../report/data_check.rst",
+            category="Data",
+            labels={"page": "data check"},
+        ),
+        counts="<results>/data/counts.csv",
+    log:
+        "<logs>/data_check.log",
+    benchmark:
+        "<benchmarks>/data_check.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    threads: CORES
+    params:
+        splits=SPLITS,
+        root=str(CONFIG.root),
+        images=canonical(CONFIG.images.model_dump(mode="json")),
+        age_borders=list(getattr(CONFIG.data, "age_borders", [])),
+        model=next(iter(CONFIG.models)),
+        seed=CONFIG.seed,
+        code=digest("data_check.py"),
+    script:
+        "../scripts/data_check.py"
