@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,11 +10,13 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import yaml
 
 from drawn import maskbase_folder, table_folder
+from eda_run import NOTEBOOK, executed
 from foldvote.files import sha256_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,6 +176,32 @@ def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(c
     printed = snakemake(copy, "--", "doctor", code=1)
     assert "broken  config" in printed
     assert "folds.k" in printed
+
+
+def test_the_notebook_runs_on_a_finished_run_and_its_three_tools_agree(copy: Path) -> None:
+    (copy / "docs").mkdir()
+    cells = [cell for cell in executed(copy / "docs").cells if cell.cell_type == "code"]
+    texts = {}
+    for cell in cells:
+        data = [output.get("data", {}).get("text/plain") or output.get("text", "") for output in cell.outputs]
+        texts[cell.source] = "\n".join(data)
+    by_duckdb, by_polars = (
+        next(text for source, text in texts.items() if tool in source) for tool in ("as guess", "pl.scan")
+    )
+    assert by_duckdb == by_polars
+    assert "tiny" in by_duckdb and "42" in by_duckdb
+    assert any("{'bytes': 0, 'groups': 0, 'images': 0, 'profiles': 0}" in text for text in texts.values())
+
+
+def test_the_notebook_is_kept_with_what_it_shows_and_without_paths_of_a_machine() -> None:
+    cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert len(outputs) >= len(cells) - 1  # the first cell imports
+    assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
+    assert not re.search(
+        r"(?<![\w<.])/\w+/\w", json.dumps([out.get("data", {}).get("text/plain", out.get("text")) for out in outputs])
+    )
 
 
 def test_f54_touched_files_and_a_clock_that_runs_ahead_rerun_nothing(copy: Path) -> None:
