@@ -17,6 +17,7 @@ notebooks call the same functions. Modules lower in this list are imported by th
     folds, certificate, duplicates, pixels, faces                              the split and the packed images
     manifest, inspection, layouts, maskbase, folders, corrections              the photographs
     images, containers, textfiles, listing, demo
+    page, drawing                                                              what pages are made of
     predictions, answers, voices, vote, metrics, tables, labels                the ground
     verdicts, workers, console, schema, config, inheritance, viewsteps, transforms, recipes, sections, viewnames
     timmnames, faultlines, yamlfile, paths, locks, files, seeds, codehash, errors

@@ -1,7 +1,8 @@
 """A digest of the code that a job runs, so that a changed function reruns what it changes and a comment nothing.
 
 Snakemake does not see the modules that a script imports. The digest covers the syntax trees of a script and of every
-module of this library that it imports, directly or not, without docstrings and comments. Standard library only.
+module of this library that it imports, directly or not, without docstrings and comments. Where one of them fills
+templates, the folder `templates` beside it counts as well. Standard library only.
 """
 
 import ast
@@ -22,12 +23,13 @@ def code_digest(script: str | Path) -> str:
     script = Path(script)
     digest = hashlib.sha256()
     for path in code_files(script):
-        digest.update(path.relative_to(script.parent).as_posix().encode() + b"\0" + _meaning(path).encode() + b"\0")
+        meaning = _meaning(path).encode() if path.suffix == ".py" else path.read_bytes()
+        digest.update(path.relative_to(script.parent).as_posix().encode() + b"\0" + meaning + b"\0")
     return digest.hexdigest()[:16]
 
 
 def code_files(script: str | Path) -> list[Path]:
-    """The script and every library file it imports, directly or not, sorted."""
+    """The script and every library file it imports, directly or not, and the templates these fill, sorted."""
     script = Path(script)
     found: set[Path] = set()
     waiting = [script]
@@ -37,7 +39,7 @@ def code_files(script: str | Path) -> list[Path]:
             continue
         found.add(path)
         waiting += [other for name in _imports(path) for other in _library_files(script.parent, name)]
-    return sorted(found)
+    return sorted(found | {text for path in found if _fills_templates(path) for text in _templates(path)})
 
 
 @cache
@@ -64,6 +66,15 @@ def _library_files(root: Path, name: str) -> list[Path]:
         place = root.joinpath(*parts[:length])
         files += [path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()]
     return files
+
+
+def _fills_templates(path: Path) -> bool:
+    """Whether a module imports the template engine."""
+    return any(name == "jinja2" for name in _imports(path))
+
+
+def _templates(path: Path) -> list[Path]:
+    return [text for text in path.with_name("templates").rglob("*") if text.is_file()]
 
 
 @cache

@@ -132,7 +132,8 @@ def table(
     """A table of all columns and rows of a frame, for `{{ m.table(...) }}`; the index is left out.
 
     Args:
-        frame: its columns may be numbers, texts or Markup (the last of dtype object, which keeps it). None and NaN are empty cells.
+        frame: its columns may be numbers, texts or Markup (of dtype object, which keeps it). None and NaN are empty
+            cells.
         caption: stands above it, and names it to a screen reader.
         formats: by column, a format such as ".4f" or ",d", or a function of the value; default: ",d" for integers,
             ".4g" for other numbers.
