@@ -1,5 +1,6 @@
 """The data check: its findings, its pictures, and its page with hostile names."""
 
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -236,10 +237,16 @@ def test_strange_light_says_why() -> None:
     ]
 
 
-def test_light_of_other_images_is_refused(hostile: tuple[Config, FactFiles, Path]) -> None:
+def test_facts_of_other_images_are_refused(hostile: tuple[Config, FactFiles, Path], tmp_path: Path) -> None:
     _, files, _ = hostile
     with pytest.raises(Refusal, match="was measured on other images"):
         read_facts(replace(files, light={**files.light, "train": files.light["test"]}))
+    other = json.loads(files.certificate.read_text()) | {"data_sha256": "0" * 64}
+    with pytest.raises(Refusal, match="is of other images than the manifest holds"):
+        read_facts(replace(files, certificate=put(tmp_path / "certificate.json", json.dumps(other))))
+    stale = {"same_bytes": [["gone", "gone, too"]], "near_duplicates": {"bits": 4, "pairs": 0, "nearest": []}}
+    with pytest.raises(Refusal, match="names images that the manifests lack"):
+        read_facts(replace(files, overlap=put(tmp_path / "overlap.json", json.dumps(stale))))
 
 
 def test_a_contact_sheet_has_persons_of_every_stratum_and_is_the_same_each_time() -> None:

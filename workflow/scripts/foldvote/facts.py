@@ -75,15 +75,21 @@ def read_facts(files: FactFiles, age_borders: tuple[int, ...] = ()) -> Facts:
         Refusal: if a file is missing or damaged, or was made from another manifest.
     """
     manifests = {split: read_table(path) for split, path in files.manifests.items()}
+    data = {split: read_record(path)["data_sha256"] for split, path in files.manifests.items()}
     light = {}
     for split, path in files.light.items():
         light[split] = read_table(path, LIGHT, key=("image_id",))
-        record = read_record(path)
-        if record["data_sha256"] != read_record(files.manifests[split])["data_sha256"]:
+        if read_record(path)["data_sha256"] != data[split]:
             raise Refusal(f"{path}: was measured on other images than the manifest holds; run `snakemake -R light`")
     folds, _ = read_folds(files.folds, files.certificate)
     certificate = read_json(files.certificate)
+    if certificate["data_sha256"] != data["train"]:
+        raise Refusal(f"{files.certificate}: is of other images than the manifest holds; run `snakemake -R folds`")
     overlap = read_json(files.overlap) if files.overlap else None
+    alike = lookalikes(manifests["train"], certificate, overlap)
+    known = {(split, image_id) for split, rows in manifests.items() for image_id in rows["image_id"]}
+    if not {key for side in "ab" for key in zip(alike[f"{side}_split"], alike[side], strict=True)} <= known:
+        raise Refusal(f"{files.overlap}: names images that the manifests lack; run `snakemake -R overlap`")
     return Facts(
         scheme=read_scheme(files.classes),
         manifests=manifests,
@@ -92,7 +98,7 @@ def read_facts(files: FactFiles, age_borders: tuple[int, ...] = ()) -> Facts:
         measured={name: str(read_record(files.light["train"])[name]) for name in ("size", "roi")},
         folds=folds,
         certificate=certificate,
-        alike=lookalikes(manifests["train"], certificate, overlap),
+        alike=alike,
         overlap=overlap,
         corrections=read_record(files.manifests["train"]).get("corrections", {}),
         age_borders=age_borders,

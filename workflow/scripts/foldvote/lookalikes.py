@@ -31,7 +31,7 @@ def lookalikes(
     if overlap is not None:
         training = set(manifest["image_id"])
         for ids in overlap["same_bytes"]:
-            first = next(name for name in ids if name in training)
+            first = next((name for name in ids if name in training), ids[0])
             rows += [(LEAKED, 0, first, "train", name, "test") for name in ids if name not in training]
     near = certificate["near_duplicates"]["nearest"]
     rows += [(NEAR, pair["distance"], pair["a"], "train", pair["b"], "train") for pair in near]
