@@ -71,7 +71,12 @@ def test_of_several_faces_the_largest_is_taken_wherever_it_stands() -> None:
 
 def test_nothing_is_found_where_there_is_nothing() -> None:
     assert detect(np.full((64, 48, 3), 128, np.uint8)) is None
+
+
+def test_a_strip_too_thin_for_a_face_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faces, "_net", None)  # what a net says of such a strip differs between processors
     assert detect(np.full((1, 700, 3), 255, np.uint8)) is None
+    assert detect(np.full((700, 9, 3), 255, np.uint8)) is None
 
 
 def test_the_table_has_a_row_an_image_and_is_the_same_whatever_the_workers(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from foldvote.workers import map_processes
 
 MODEL = "face_detection_yunet_2023mar.onnx"
 SEEN_SIDE = 320  # larger images are shrunk to this longest side in pixels: it finds as many masked faces, twice as fast
+LEAST_SIDE = 10  # in pixels as seen: the smallest face YuNet is made for; on thinner strips its finds are noise
 LEAST_CONFIDENCE = 0.2  # fainter finds are not even listed
 _OVERLAP = 0.3  # of two finds that share more than this (intersection over union), the fainter one is dropped
 _MOST_FINDS = 50
@@ -110,6 +111,8 @@ def detect(image: np.ndarray) -> Box | None:
     height, width = image.shape[:2]
     scale = min(SEEN_SIDE / max(height, width), 1.0)
     seen = (max(round(width * scale), 1), max(round(height * scale), 1))
+    if min(seen) < LEAST_SIDE:
+        return None
     small = cv2.resize(image, seen, interpolation=cv2.INTER_AREA) if scale < 1 else image
     net = _net(model_path())
     net.setInputSize(seen)
