@@ -104,6 +104,16 @@ def test_f51_a_changed_meaning_anywhere_below_a_script_is_another_digest(
     assert copy_of(tmp_path, edit) != code_digest(SCRIPTS / "train.py")
 
 
+def test_a_template_counts_for_the_scripts_that_fill_it_and_for_no_others(tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(SCRIPTS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "filling.py").write_text("from foldvote.page import write_page\n", encoding="utf-8")
+    before = code_digest(folder / "filling.py")
+    appended("foldvote/templates/page.css", "\np { margin: 0 }\n")(folder)
+    assert code_digest(folder / "filling.py") != before
+    assert code_digest(folder / "train.py") == code_digest(SCRIPTS / "train.py")
+
+
 def test_a_digest_is_short_and_each_script_has_its_own() -> None:
     digests = [code_digest(path) for path in rule_scripts()]
     assert len(set(digests)) == len(digests) >= 9
