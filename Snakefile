@@ -21,6 +21,7 @@ include: "workflow/rules/predict.smk"
 include: "workflow/rules/ensemble.smk"
 include: "workflow/rules/preview.smk"
 include: "workflow/rules/check.smk"
+include: "workflow/rules/report.smk"
 
 
 # Everything: the score, the submission, and what proves them. Every stage is named, not only the last: where a killed

@@ -126,3 +126,13 @@ def training_threads():
     """All cores for one network on the CPU; beside GPUs, each gets its share of cores to load images with."""
     offered = workflow.global_resources.get("gpu") if GPUS else None
     return max(CORES // max(getattr(offered, "value", offered) or 1, 1), 1)
+
+
+def beside_report(name, caption):
+    """A figure or table beside the page, marked for Snakemake's own report."""
+    return report(
+        f"<results>/report/{name}",
+        caption=f"../report/{caption}.rst",
+        category="Results",
+        labels={"what": caption.replace("_", " "), "as": name.rpartition(".")[2]},
+    )

@@ -4,6 +4,7 @@ Plain functions over paths, arrays and tables. Nothing here knows of Snakemake: 
 notebooks call the same functions. Modules lower in this list are imported by those above, never the other way:
 
     doctor, plan, machine                                                      before a run
+    report, reporttables, reportplots, exhibits, outcome                       a finished run on one page
     datacheck, checktables, checkplots, contact, findings, certificatewords    the data on one page
     facts, counts, lookalikes, light
     runs, preview, submission, ensemble                                        what comes out

@@ -1,0 +1,451 @@
+"""The report: its numbers are those of the files, hostile names are text, and every cell opens its pictures."""
+
+import csv
+import io
+import json
+import re
+import shutil
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from drawn import encoded, picture, put
+from foldvote.ensemble import EnsembleFiles, make_ensemble
+from foldvote.errors import Refusal
+from foldvote.evidence import EnsembleInputs
+from foldvote.exhibits import JOINT, MOST_OF_ONE, MOST_RIGHT, MOST_WRONG, Exhibits, confused_pairs, lay_out
+from foldvote.files import read_json, sha256_bytes, sha256_file, write_json
+from foldvote.folds import make_folds
+from foldvote.labels import Scheme, factor_scheme
+from foldvote.outcome import Outcome, OutcomeFiles, read_numbers, read_outcome
+from foldvote.report import write_report
+from foldvote.sections import Folds, Images, Submission, Vote
+from foldvote.seeds import generator
+from foldvote.tables import HISTORY, LOGIT, predictions_schema, read_record, read_table, write_table
+from tiny import manifest_row, write_manifest
+
+SCRIPT, QUOTED, KOREAN = "<script>alert(1)</script>", "a\"b'c & <b>d</b>", "마스크 $착용$"
+HOSTILE = Scheme((SCRIPT, QUOTED, KOREAN))
+HOME = factor_scheme({"mask": ("wear", "incorrect", "not-wear"), "gender": ("male", "female")})
+RULES = Images(min_side=8)
+VIEWS = ["hflip", "identity"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """A drawn run of some models, from which reports are made."""
+
+    root: Path
+    files: OutcomeFiles
+
+    def report(self, folder: Path, layout: dict[str, object] | None = None, workers: int = 1) -> str:
+        """The text of the page; figures and tables lie in `folder`/report."""
+        settings = {"data": layout or {"layout": "table", "label": "kind,of"}, "seed": 7}
+        write_report(self.files, self.root, RULES, settings, folder / "report.html", folder / "report", workers)
+        return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def drawn_run(
+    root: Path,
+    scheme: Scheme,
+    models: dict[str, list[str] | None],
+    persons: int = 12,
+    shots: int = 3,
+    test: bool = True,
+) -> Made:
+    """Draw pictures, split them, draw what members say of them, and hold the vote."""
+    draw, classes = generator(3, "report", persons), len(scheme.classes)
+    rows = []
+    for person in range(persons):
+        name = f"{(SCRIPT, QUOTED, KOREAN)[person % 3]} {person}" if scheme is HOSTILE else f"person {person:03d}"
+        for shot in range(shots):
+            path, content = (
+                f"{person}/{KOREAN}'<img src=x onerror=alert(2)> {shot}.png",
+                encoded(picture(24, 18, seed=100 * person + shot), "PNG"),
+            )
+            put(root / path, content)
+            label = (2 * shot + person % 2 if scheme.factors else person) % classes
+            levels = {factor: scheme.factors[factor][scheme.level_codes(factor)[label]] for factor in scheme.factors}
+            more = {"path": path, "class_name": scheme.classes[label], **levels}
+            image_id = f"{person}/<i>{shot}</i>|.png"
+            rows.append(
+                manifest_row(image_id, name, 0, sha256_bytes(content), phash="0" * 16) | more | {"label": label}
+            )
+    manifest = pd.DataFrame(rows)
+    write_manifest(manifest, root / "manifest.parquet", scheme)
+    split = [root / name for name in ("folds.parquet", "certificate.json", "classes.json")]
+    make_folds(root / "manifest.parquet", Folds(k=2, near_duplicate_bits=0, on_rare="warn"), 7, *split)
+    digest = read_record(split[0])["split_sha256"]
+    folds = read_table(split[0])
+    for model, factors in models.items():
+        for fold in (0, 1):
+            own = folds[folds["fold"] == fold]
+            _member(root, scheme, draw, model, factors, fold, own, digest, test)
+    _vote(root, models, test, scheme)
+    ensemble, by_member = (
+        root / "ensemble",
+        {
+            name: sorted(root.glob(f"{place}/model=*/fold=*/{name}"))
+            for name, place in (("predictions.parquet", "oof"), ("history.parquet", "train"), ("model.json", "train"))
+        },
+    )
+    files = OutcomeFiles(
+        manifest=root / "manifest.parquet",
+        folds=split[0],
+        certificate=split[1],
+        classes=split[2],
+        oof=by_member["predictions.parquet"],
+        histories=by_member["history.parquet"],
+        sidecars=by_member["model.json"],
+        timings=sorted((root / "timings").rglob("*.json")),
+        votes=ensemble / "oof.parquet",
+        metrics=ensemble / "metrics.json",
+        weights=ensemble / "weights.json",
+        slices=ensemble / "slices.csv",
+        reliability=ensemble / "reliability.csv",
+        issues=ensemble / "label_issues.parquet",
+        leaderboard=root / "leaderboard.csv",
+    )
+    return Made(root, files)
+
+
+def _member(root, scheme, draw, model, factors, fold, own, digest, test) -> None:
+    """Predictions, a history, a sidecar and timings, drawn."""
+    place, weights = f"model={model}/fold={fold}", f"{model}{fold}".encode().hex().ljust(64, "0")
+    for part, ids in (("oof", own["image_id"].tolist()), ("test", [f"t{n}" for n in range(6)] if test else [])):
+        if not ids:
+            continue
+        labels = own["label"].tolist() if part == "oof" else [None] * len(ids)
+        parts = []
+        for view in VIEWS:
+            logits = draw.normal(0, 1.5, (len(ids), len(scheme.classes)))
+            if part == "oof":
+                logits[np.arange(len(ids)), labels] += 1.5
+                mislabelled = [place for place, name in enumerate(ids) if name.startswith(("0/", "4/"))]
+                logits[mislabelled, [labels[place] - 1 for place in mislabelled]] += 9
+            if factors:
+                own_scheme, code_of = scheme.restricted(factors)
+                logits = logits[:, : len(own_scheme.classes)][:, code_of]
+            part_frame = pd.DataFrame(logits.astype(np.float32), columns=[LOGIT + name for name in scheme.classes])
+            parts.append(part_frame.assign(image_id=ids, profile=ids, label=labels, view=view))
+        record = {"model": model, "fold": fold, "split": part, "split_sha256": digest, "data_sha256": part}
+        record |= {"classes": list(scheme.classes), "weights_sha256": weights, "views": VIEWS}
+        record |= {"factors": factors} if factors else {}
+        schema = predictions_schema(scheme.classes)
+        write_table(
+            pd.concat(parts, ignore_index=True), root / part / place / "predictions.parquet", schema, (), record
+        )
+        write_json(root / "timings" / part / f"{place}.json", {"seconds": 0.5, "images": 9, "device": SCRIPT})
+    write_json(root / "timings/train" / f"{place}.json", {"seconds": 2.5, "images": 9, "device": SCRIPT})
+    epochs = pd.DataFrame({"epoch": [1, 2, 3], "best": [False, True, False]})
+    for name in ("train_loss", "val_loss", "val_macro_f1", "val_accuracy", "val_balanced_accuracy", "lr", "seconds"):
+        epochs[name] = draw.random(3)
+    write_table(epochs, root / "train" / place / "history.parquet", HISTORY, ("epoch",), {})
+    about = {"sha256": weights, "epochs": [2], "val_macro_f1": float(epochs["val_macro_f1"][1]), "val_loss": 0.25}
+    about |= {"recipe": {"net": SCRIPT}, "versions": {"python": "3"}}
+    write_json(root / "train" / place / "model.json", about)
+
+
+def _vote(root: Path, models: dict[str, list[str] | None], test: bool, scheme: Scheme) -> None:
+    answers = None
+    if test:
+        text = io.StringIO()
+        csv.writer(text).writerows([("ImageID", "ans"), *((f"t{n}", n % len(scheme.classes)) for n in range(6))])
+        answers = put(root / "answers.csv", text.getvalue())
+    inputs = EnsembleInputs(
+        oof=sorted((root / "oof").rglob("*.parquet")),
+        test=sorted((root / "test").rglob("*.parquet")),
+        folds=root / "folds.parquet",
+        certificate=root / "certificate.json",
+        classes=root / "classes.json",
+        timings=sorted((root / "timings").rglob("*.json")),
+        manifest=root / "manifest.parquet",
+        answers=answers,
+    )
+    names = ("oof.parquet", "test.parquet", "metrics.json", "weights.json", "votes.json", "slices.csv")
+    paths = [root / "ensemble" / name for name in (*names, "reliability.csv", "label_issues.parquet")]
+    paths[1] = paths[1] if test else None
+    settings = Vote(kinds=["mean", "mean+offsets"], draws=100)
+    expected = dict.fromkeys(models, 2)
+    make_ensemble(inputs, EnsembleFiles(*paths, root / "leaderboard.csv"), expected, settings, Submission(), 1)
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: elements with their attributes, texts, and the data of its scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.data: dict[str, str] = {}
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        tag, attributes = self.elements[-1] if self.elements else ("", {})
+        if tag == "script" and attributes.get("id"):
+            self.data[attributes["id"]] = self.data.get(attributes["id"], "") + data
+        else:
+            self.texts.append(data)
+
+    def of(self, name: str) -> list[str]:
+        """Every value of an attribute."""
+        return [attributes[name] for _, attributes in self.elements if attributes.get(name)]
+
+    @property
+    def gallery(self) -> dict:
+        return json.loads(self.data["gallery"])
+
+    @property
+    def album(self) -> list[str]:
+        return json.loads(self.data["album"])
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, str, Path]:
+    """One model, plain classes with hostile names: run, page, and its folder."""
+    folder = tmp_path_factory.mktemp("hostile")
+    made = drawn_run(folder / "data", HOSTILE, {"lite0": None})
+    return made, made.report(folder), folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, str, Path]:
+    """Classes of two factors; two whole models and one for each factor: run, page, and its folder."""
+    folder = tmp_path_factory.mktemp("home")
+    models = {"lite0": None, "lite1": None, "masks": ["mask"], "genders": ["gender"]}
+    made = drawn_run(folder / "data", HOME, models, persons=18, test=False)
+    return made, made.report(folder, {"layout": "demo"}), folder
+
+
+@pytest.fixture(params=["hostile", "home"])
+def either(request: pytest.FixtureRequest) -> tuple[Made, str, Path]:
+    return request.getfixturevalue(request.param)
+
+
+def shown(outcome: Outcome) -> Exhibits:
+    return lay_out(outcome, home=False, label="label")
+
+
+def test_f25_names_from_data_are_text_and_never_elements(hostile: tuple[Made, str, Path]) -> None:
+    page = Page(hostile[1])
+    tags = [tag for tag, _ in page.elements]
+    assert tags.count("script") == 3  # the album, the gallery and our own
+    assert "i" not in tags
+    assert not [name for _, own in page.elements for name in own if name.startswith("on")]
+    assert all(value.startswith(("data:,", "#")) for value in page.of("href") + page.of("src"))
+    assert not re.search(r"https?://(?!www\.w3\.org/)", hostile[1])  # the names of SVG are no addresses
+    every = "\n".join(page.texts)
+    for name in (*HOSTILE.classes, f"{SCRIPT} 0", f"{QUOTED} 1"):
+        assert name in every, name
+    names = set(page.gallery["texts"])
+    assert set(HOSTILE.classes) < names
+
+
+def test_every_reference_of_a_page_has_its_target(either: tuple[Made, str, Path]) -> None:
+    page = Page(either[1])
+    ids = page.of("id")
+    assert len(ids) == len(set(ids))
+    targets = [value[1:] for value in page.of("href") if value.startswith("#")]
+    targets += page.of("aria-controls") + page.of("aria-labelledby")
+    assert set(targets) <= set(ids)
+    assert all(0 <= int(number) < len(page.album) for number in page.of("data-picture"))
+    assert len(page.gallery["shots"]) == len({tuple(map(str, shot)) for shot in page.gallery["shots"]})
+
+
+def test_a_cell_has_its_number_and_opens_its_own_pictures(either: tuple[Made, str, Path]) -> None:
+    made, text, _ = either
+    page, outcome = Page(text), read_outcome(made.files)
+    gallery, seen = page.gallery, set()
+    known = dict(zip(outcome.rows["image_id"], zip(outcome.labels, outcome.predicted, strict=True), strict=True))
+    classes = outcome.scheme.classes
+    for confusion in shown(outcome).confusions:
+        cells = gallery["cells"][confusion.name]
+        assert confusion.counts.sum() == len(outcome.rows)
+        assert {cell: len(own) for cell, own in cells.items()} == {
+            f"{true}-{said}": min(confusion.counts[true, said], MOST_RIGHT if true == said else MOST_WRONG)
+            for true, said in np.argwhere(confusion.counts)
+        }
+        for cell, own in cells.items():
+            true, said = map(int, cell.split("-"))
+            for number in own:
+                picture_number, name, truth, told, *_ = gallery["shots"][number]
+                assert 0 <= picture_number < len(page.album)
+                assert gallery["texts"][truth] == classes[known[name][0]]
+                assert gallery["texts"][told] == classes[known[name][1]]
+                if confusion.name == JOINT:
+                    assert known[name] == (true, said)
+        seen |= {(confusion.name, cell) for cell in cells}
+    buttons = [own for tag, own in page.elements if tag == "button" and own.get("class") == "cell"]
+    assert {(own["data-of"], own["data-cell"]) for own in buttons} == seen
+    numbers = read_json(made.files.metrics)["oof"]["ensemble"]["confusion"]
+    assert shown(outcome).confusions[0].counts.tolist() == numbers
+
+
+def test_factors_are_judged_as_in_the_metrics(home: tuple[Made, str, Path]) -> None:
+    outcome = read_outcome(home[0].files)
+    for confusion in shown(outcome).confusions[1:]:
+        right = np.trace(confusion.counts) / confusion.counts.sum()
+        assert right == pytest.approx(outcome.metrics["oof"]["ensemble"]["factors"][confusion.name]["accuracy"])
+
+
+def cells_of(text: str, caption: str) -> list[list[tuple[str, float | None]]]:
+    """A table of a page by its caption: text and number of every cell."""
+    start = text.index(f"<caption>{caption}")
+    body = text[text.index("<tbody>", start) : text.index("</tbody>", start)]
+    found = []
+    for row in body.split("<tr>")[1:]:
+        cells = re.findall(
+            r'<t[hd](?: scope="row")?(?: class="number")?(?: data-value="([^"]*)")?>(.*?)</t[hd]>', row, re.S
+        )
+        found.append([(content, float(value) if value else None) for value, content in cells])
+    return found
+
+
+def test_the_numbers_of_a_page_are_those_of_the_files(either: tuple[Made, str, Path]) -> None:
+    made, text, _ = either
+    metrics, board = read_json(made.files.metrics), read_numbers(made.files.leaderboard)
+    vote = metrics["oof"]["ensemble"]
+    low, high = vote["intervals"]["macro_f1"]
+    assert f"Macro-F1 {vote['macro_f1']:.4f} out of fold ({low:.3f} to {high:.3f}, 95 % over persons)." in text
+    columns = board.columns[(board.notna() & (board != "")).any()]
+    told = cells_of(text, "Leaderboard")
+    assert len(told) == len(board)
+    for cells, row in zip(told, board[columns].to_dict("records"), strict=True):
+        for (_, number), value in zip(cells, row.values(), strict=True):
+            if not isinstance(value, str):
+                assert number == value or (number is None and np.isnan(value))
+    by_code = sorted(cells_of(text, "Classes"), key=lambda cells: cells[0][1])
+    for cells, name in zip(by_code, metrics["classes"], strict=True):
+        own = vote["classes"][name]
+        assert [number for _, number in cells[2:6]] == [own[key] for key in ("f1", "precision", "recall", "support")]
+    slices = read_numbers(made.files.slices)
+    for name, rows in slices.groupby("slice"):
+        told = cells_of(text, f"Slices by {name.replace('_', ' ')}")
+        assert [[number for _, number in cells[1:6]] for cells in told] == rows.iloc[:, 2:7].to_numpy(float).tolist()
+    assert ("test macro-F1" in text) == ("test" in metrics) == (made.root.parent.name.startswith("hostile"))
+
+
+def test_the_files_beside_the_page_say_the_same(either: tuple[Made, str, Path]) -> None:
+    made, _, folder = either
+    metrics = read_json(made.files.metrics)
+    names = ["classes.csv", "losses.csv", "pairs.csv", "persons.csv"]
+    figures = [f"{name}.svg" for name in ("classes", "confusion", "curves", "reliability", "slices", "votes")]
+    assert sorted(path.name for path in (folder / "report").iterdir()) == sorted([*names, *figures])
+    scores = pd.read_csv(folder / "report/classes.csv")
+    assert scores["support"].sum() == metrics["images"]
+    assert scores["f1"].mean() == pytest.approx(metrics["oof"]["ensemble"]["macro_f1"], abs=1e-6)
+    losses = pd.read_csv(folder / "report/losses.csv")
+    assert len(losses) == metrics["images"] and losses["p_class"].is_monotonic_increasing
+    assert losses["loss"].mean() == pytest.approx(metrics["oof"]["ensemble"]["log_loss"], abs=1e-6)
+    pairs = pd.read_csv(folder / "report/pairs.csv")
+    wrong = pairs[pairs["confusion"] == JOINT]["images"].sum()
+    assert wrong == round((1 - metrics["oof"]["ensemble"]["accuracy"]) * metrics["images"])
+    if metrics["classes"] == list(HOSTILE.classes):
+        assert SCRIPT not in (folder / "report/confusion.svg").read_text(encoding="utf-8")
+
+
+def test_each_member_that_never_saw_an_image_has_its_say(home: tuple[Made, str, Path]) -> None:
+    page, outcome = Page(home[1]), read_outcome(home[0].files)
+    fold_of = outcome.rows.set_index("image_id")["fold"]
+    texts = page.gallery["texts"]
+    for _, name, *_, opinions in page.gallery["shots"]:
+        fold = fold_of[name]
+        assert [texts[member] for member, *_ in opinions] == [
+            f"{model} {fold}" for model in ("genders", "lite0", "lite1", "masks")
+        ]
+        assert texts[opinions[0][1]] in HOME.factors["gender"] and texts[opinions[3][1]] in HOME.factors["mask"]
+        assert texts[opinions[1][1]] in HOME.classes
+
+
+def test_top_losses_are_the_least_likely_truths_and_not_of_one_person_alone(home: tuple[Made, str, Path]) -> None:
+    outcome = read_outcome(home[0].files)
+    losses = shown(outcome).losses
+    given = outcome.chance_of(outcome.labels)
+    assert losses[0] == given.argmin()
+    assert (np.diff(given[losses]) >= 0).all()
+    assert outcome.rows["profile"].iloc[losses].value_counts().max() <= MOST_OF_ONE
+
+
+def test_a_suspect_has_a_line_that_corrections_read(hostile: tuple[Made, str, Path]) -> None:
+    made, text, _ = hostile
+    outcome = read_outcome(made.files)
+    assert len(outcome.issues)
+    lines = [line for line in Page(text).of("data-copy") if line]
+    assert len(lines) == len(shown(outcome).suspects)
+    ids, groups = set(outcome.rows["image_id"]), set(outcome.rows["profile"])
+    for line in lines:
+        for row in csv.reader(io.StringIO(line)):
+            assert len(row) == 6 and row[0] in ids | groups
+            assert row[1] == "kind,of" and {row[2], row[3]} < set(HOSTILE.classes) and row[5] == "suspected"
+
+
+def test_pairs_count_images_and_persons(hostile: tuple[Made, str, Path]) -> None:
+    outcome = read_outcome(hostile[0].files)
+    joint = shown(outcome).confusions[0]
+    pairs = confused_pairs(outcome, joint)
+    for row in pairs.to_dict("records"):
+        own = outcome.rows[(outcome.labels == row["true"]) & (outcome.predicted == row["said"])]
+        assert (row["images"], row["persons"]) == (len(own), own["profile"].nunique())
+        assert row["share"] == pytest.approx(len(own) / (outcome.labels == row["true"]).sum())
+    assert pairs["images"].is_monotonic_decreasing
+
+
+def test_a_spent_budget_leaves_cells_out_and_the_page_whole(
+    hostile: tuple[Made, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, text, _ = hostile
+    spent = 3 * max(map(len, Page(text).album))
+    monkeypatch.setattr("foldvote.report.BUDGET", spent)
+    monkeypatch.setattr("foldvote.report._PIECE", 5)
+    page = Page(made.report(tmp_path))
+    assert 3 <= len(page.album) < len(Page(text).album)
+    assert sum(map(len, page.album)) <= spent
+    pictures = [shot[0] for shot in page.gallery["shots"]]
+    assert all(number is not None and 0 <= number < len(page.album) for number in pictures)
+    assert "picture missing" in " ".join(page.of("class"))  # a top loss without room says so
+
+
+def test_many_classes_are_a_list_and_two_are_a_matrix(tmp_path: Path) -> None:
+    many = Scheme(tuple(f"class {number:03d}" for number in range(70)))
+    text = drawn_run(tmp_path / "many/data", many, {"m": None}, persons=80, shots=1, test=False).report(
+        tmp_path / "many"
+    )
+    assert '<table class="matrix">' not in text and text.count('class="cell"') > 20
+    two = drawn_run(tmp_path / "two/data", Scheme(("no", "yes")), {"m": None}, persons=6).report(tmp_path / "two")
+    assert two.count('<table class="matrix">') == 1
+
+
+def test_equal_inputs_give_equal_pages(hostile: tuple[Made, str, Path], tmp_path: Path) -> None:
+    made, text, folder = hostile
+    assert made.report(tmp_path, workers=2) == text
+    for path in (folder / "report").iterdir():
+        assert sha256_file(path) == sha256_file(tmp_path / "report" / path.name)
+
+
+def test_files_of_different_runs_are_refused(hostile: tuple[Made, str, Path], tmp_path: Path) -> None:
+    made = hostile[0]
+    certificate = tmp_path / "certificate.json"
+    write_json(certificate, read_json(made.files.certificate) | {"data_sha256": "0" * 64})
+    with pytest.raises(Refusal, match="is of other images than the manifest holds"):
+        read_outcome(replace(made.files, certificate=certificate))
+    sidecar = tmp_path / "model=lite0/fold=0/model.json"
+    write_json(sidecar, read_json(made.files.sidecars[0]) | {"sha256": "1" * 64})
+    with pytest.raises(Refusal, match="other weights; run `snakemake -R ensemble`"):
+        read_outcome(replace(made.files, sidecars=[sidecar, made.files.sidecars[1]]))
+
+
+def test_a_changed_photograph_is_named(hostile: tuple[Made, str, Path], tmp_path: Path) -> None:
+    made = hostile[0]
+    other = tmp_path / "data"
+    shutil.copytree(made.root, other)
+    first = read_table(made.files.manifest)["path"].iloc[0]
+    put(other / first, encoded(picture(24, 18, seed=9999), "PNG"))
+    with pytest.raises(Refusal, match="has changed since the manifest was made"):
+        Made(other, made.files).report(tmp_path)
