@@ -21,6 +21,7 @@ from foldvote.tables import (
     QUARANTINE,
     manifest_schema,
     predictions_schema,
+    read_columns,
     read_record,
     read_table,
     votes_schema,
@@ -362,3 +363,13 @@ def test_public_schemas_have_the_columns_of_the_contract() -> None:
     assert manifest.names[:7] == ["image_id", "path", "profile", "group", "mask", "age", "age_years"]
     assert QUARANTINE.names == ["path", "reason", "message"]
     assert HISTORY.field("epoch").type == pa.int32()
+
+
+def test_a_table_read_in_many_pieces_joins_as_one_read_at_once(tmp_path, monkeypatch):
+    rows = pd.DataFrame({"path": [f"person {n:04d}" for n in range(50)], "reason": "empty", "message": ""})
+    write_table(rows, tmp_path / "t.parquet", QUARANTINE)
+    monkeypatch.setattr("foldvote.tables._PIECE_BYTES", 1)
+    assert read_columns(tmp_path / "t.parquet").column("path").num_chunks > 1
+    frame = read_table(tmp_path / "t.parquet", QUARANTINE)
+    assert isinstance(pa.array(frame["path"], pa.string()), pa.Array)
+    assert frame.equals(rows.astype("str"))

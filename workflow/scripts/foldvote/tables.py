@@ -162,7 +162,8 @@ def write_table(
 
 def read_table(path: str | Path, schema: pa.Schema | None = None, key: Sequence[str] = ()) -> pd.DataFrame:
     """Read a table as a frame and check it; arguments and refusals as in `read_columns`."""
-    return read_columns(path, schema, key).to_pandas()
+    # In one chunk: pyarrow.array of a text column in several is no Array, which joins by id need.
+    return read_columns(path, schema, key).combine_chunks().to_pandas()
 
 
 def read_columns(path: str | Path, schema: pa.Schema | None = None, key: Sequence[str] = ()) -> pa.Table:
