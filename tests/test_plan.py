@@ -107,6 +107,9 @@ def test_the_next_commands_are_three_keep_the_options_and_fit_what_is_there(conf
     assert next_commands(train, config, options)[-1][0] == f"snakemake {kept}"
     done = [command for command, _ in next_commands([], config, options)]
     assert len(done) == 3
+    assert done[0] == f"snakemake report {kept}"
+    put(Path(config.results) / "report.html", b"")
+    done = [command for command, _ in next_commands([], config, options)]
     assert done[0].endswith(f"-R {config.results}/train/model=small/fold=0/model.safetensors")
 
 

@@ -178,17 +178,23 @@ def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(c
     assert "folds.k" in printed
 
 
-def test_the_data_check_trains_nothing_and_reruns_nothing(copy: Path) -> None:
-    printed = snakemake(copy, "--", "data_check")
-    assert jobs_that_ran(printed) == {"light": 2, "preview": 1, "data_check": 1}
+def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
+    printed = snakemake(copy, "--", "data_check", "report")
+    assert jobs_that_ran(printed) == {"light": 2, "preview": 1, "data_check": 1, "report": 1}
     page = (copy / "results/data_check.html").read_text(encoding="utf-8")
     assert "84 training images of 12 persons, 14 test images" in page
     assert page.count('class="person"') == 12
     assert 'src="data:image/webp;base64,' in page  # the augmented batch
     counted = pd.read_csv(copy / "results/data/counts.csv")
     assert counted[counted["kind"] == "mask"]["images"].tolist() == [60, 12, 12]
+    board = pd.read_csv(copy / "results/leaderboard.csv", dtype=str)
+    report = (copy / "results/report.html").read_text(encoding="utf-8")
+    assert f"Macro-F1 {float(board['macro_f1'][0]):.4f} out of fold" in report
+    assert all(f'data-value="{float(score)}"' in report for score in [*board["macro_f1"], *board["log_loss"]])
+    assert len(pd.read_csv(copy / "results/report/losses.csv")) == 84
     assert planned(copy) == {}
-    assert "snakemake data_check" not in snakemake(copy, "--", "next")
+    printed = snakemake(copy, "--", "next")
+    assert "snakemake data_check" not in printed and "snakemake report" not in printed
 
 
 def test_the_notebook_runs_on_a_finished_run_and_its_three_tools_agree(copy: Path) -> None:

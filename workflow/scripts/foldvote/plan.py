@@ -132,6 +132,8 @@ def next_commands(jobs: Sequence[Job], config: Config, options: Sequence[str]) -
     if jobs:
         choices.insert(min(len(choices), 2), (command(), "all of the above"))
     else:
+        if not (results / "report.html").is_file():
+            choices.insert(0, (command("report"), "one page on what came out, with pictures"))
         choices += [
             (again(member), "one fold again, and the vote"),
             (again(f"{config.results}/leaderboard.csv"), "the vote alone"),

@@ -38,8 +38,8 @@ _HEADS = {
     "val_loss": "validation loss",
     "accuracy_low": "from",
     "accuracy_high": "to",
-    "test_macro_f1": "test macro-F1",
-    "test_accuracy": "test accuracy",
+    "test_macro_f1": "test F1",
+    "test_accuracy": "test acc.",
 }
 _AGREEMENT = {
     "image_accuracy": "accuracy of single shots",
@@ -54,6 +54,8 @@ _HINTS = {
     "optimistic_macro_f1": "On the images that the vote was fitted on",
     "log_loss": "In nats; the ensemble's after calibration",
     "ece": "Expected calibration error, 15 bins",
+    "test_macro_f1": "Macro-F1 on the test images; chose nothing",
+    "test_accuracy": "Accuracy on the test images; chose nothing",
 }
 
 

@@ -120,7 +120,7 @@ def closing_words(config: Config, cores: int) -> str:
             f"  OOF          {results}/oof/ (logits of every view), {results}/ensemble/oof.parquet (the vote)",
             f"  proof        {results}/folds/certificate.json (no person on both sides of a split)",
             "Next:",
-            f"  look         python -c \"import pandas; print(pandas.read_csv('{results}/leaderboard.csv'))\"",
+            f"  look         snakemake --cores {cores} -- report    makes {results}/report.html",
             f"  one fold     snakemake --cores {cores} -R {results}/train/model={model}/fold=0/model.safetensors",
             "  your data    copy config/maskbase.yaml; config/README.md explains every key",
         ]

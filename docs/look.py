@@ -1,0 +1,100 @@
+"""Open a page (report.html, data_check.html) in a headless Chromium: check that it works, and take pictures of it.
+
+    python docs/look.py results/report.html pictures/
+
+It checks that nothing is asked of a network, that the console stays quiet, that tables sort, tabs turn, and a cell of a
+confusion matrix opens its pictures; a fault ends it with exit code 1. Pictures: wide and phone, light and dark. The
+browser is found by its usual names (Debian: the package `chromium`).
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from html import unescape
+from pathlib import Path
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SIZES = {"wide": (1280, 9000), "phone": (500, 9000)}  # a headless window is at least 500 pixels wide
+_PROBE = """
+<script>
+addEventListener("load", () => setTimeout(() => {
+  const found = {faults};
+  const check = (name, right) => { if (!right) found.push(name); };
+  const number = (cell) => cell.dataset.value === undefined ? null : Number(cell.dataset.value);
+  for (const table of document.querySelectorAll("table.sortable")) {
+    const place = [...table.tHead.rows[0].cells].findIndex((head) => head.classList.contains("number"));
+    if (place < 0) continue;
+    table.tHead.rows[0].cells[place].querySelector("button").click();
+    const values = [...table.tBodies[0].rows].map((row) => number(row.cells[place])).filter((value) => value !== null);
+    check(`sorting ${table.caption.textContent}`, values.every((value, at) => !at || values[at - 1] >= value));
+  }
+  for (const tab of document.querySelectorAll('[role="tab"]')) {
+    tab.click();
+    check(`tab ${tab.textContent}`, !document.getElementById(tab.getAttribute("aria-controls")).hidden);
+  }
+  const cells = [...document.querySelectorAll("button.cell")];
+  for (const cell of cells) {
+    cell.click();
+    const opened = document.getElementById(cell.getAttribute("aria-controls"));
+    const shown = opened.querySelectorAll("img.picture").length;
+    const all = Number(cell.textContent.replaceAll(",", ""));
+    check(`cell ${cell.title}`, cell.getAttribute("aria-expanded") === "true" && shown > 0 && shown <= all);
+    cell.click();
+    check(`closing ${cell.title}`, !opened.childElementCount);
+  }
+  document.querySelectorAll("img[data-picture]").forEach(show);
+  for (const image of document.querySelectorAll("img[data-picture]"))
+    check(`picture ${image.alt}`, image.src.startsWith("data:image/"));
+  for (const entry of performance.getEntriesByType("resource"))
+    check(`network ${entry.name}`, entry.name.startsWith("data:"));
+  check("wider than the window", document.documentElement.scrollWidth <= innerWidth);
+  document.title = `PROBED ${JSON.stringify({ cells: cells.length, faults: found })}`;
+}, 300));
+</script>
+"""
+_EARLY = """<script>
+const probed = [];
+addEventListener("error", (event) => probed.push(`error ${event.message}`));
+addEventListener("securitypolicyviolation", (event) => probed.push(`refused ${event.blockedURI}`));
+</script>"""
+
+
+def look(page: Path, folder: Path) -> list[str]:
+    """Check a page and take its pictures; faults come back as lines."""
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        sys.exit(f"no browser found: install one of {', '.join(BROWSERS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    faults = []
+    with tempfile.TemporaryDirectory() as scratch:
+        probed = Path(scratch, "probed.html")
+        text = page.read_text(encoding="utf-8")
+        text = text.replace("<head>", "<head>" + _EARLY, 1)
+        probed.write_text(text.replace("</body>", _PROBE.replace("{faults}", "probed") + "</body>"), encoding="utf-8")
+        for width, height in SIZES.values():
+            printed = _run(browser, scratch, width, height, "--enable-logging=stderr", "--dump-dom", probed.as_uri())
+            told = re.search(r"<title>PROBED (.*?)</title>", printed)
+            faults += json.loads(unescape(told[1]))["faults"] if told else ["the page's script did not end"]
+            faults += re.findall(r"CONSOLE.*", printed)
+        for name, (width, height) in SIZES.items():
+            for theme, number in (("light", 1), ("dark", 0)):
+                shot = f"--screenshot={(folder / f'{page.stem}-{name}-{theme}.png').resolve()}"
+                theme_flag = f"--blink-settings=preferredColorScheme={number}"
+                _run(browser, scratch, width, height, theme_flag, shot, page.resolve().as_uri())
+    return faults
+
+
+def _run(browser: str, scratch: str, width: int, height: int, *arguments: str) -> str:
+    fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=15000"]
+    fixed += [f"--user-data-dir={scratch}/profile", f"--window-size={width},{height}"]
+    done = subprocess.run([browser, *fixed, *arguments], capture_output=True, text=True, timeout=300, check=False)
+    return done.stdout + done.stderr
+
+
+if __name__ == "__main__":
+    found = look(Path(sys.argv[1]), Path(sys.argv[2]))
+    print("\n".join(found) or "no fault")
+    sys.exit(bool(found))
