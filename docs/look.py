@@ -17,7 +17,8 @@ from html import unescape
 from pathlib import Path
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SIZES = {"wide": (1280, 9000), "phone": (500, 9000)}  # a headless window is at least 500 pixels wide
+WIDTHS = {"wide": 1280, "phone": 500}  # pixels; a headless window is no narrower
+TALLEST = 16_000  # pixels of a picture
 _PROBE = """
 <script>
 addEventListener("load", () => setTimeout(() => {
@@ -51,7 +52,8 @@ addEventListener("load", () => setTimeout(() => {
   for (const entry of performance.getEntriesByType("resource"))
     check(`network ${entry.name}`, entry.name.startsWith("data:"));
   check("wider than the window", document.documentElement.scrollWidth <= innerWidth);
-  document.title = `PROBED ${JSON.stringify({ cells: cells.length, faults: found })}`;
+  const height = document.documentElement.scrollHeight;
+  document.title = `PROBED ${JSON.stringify({ height, faults: found })}`;
 }, 300));
 </script>
 """
@@ -74,16 +76,16 @@ def look(page: Path, folder: Path) -> list[str]:
         text = page.read_text(encoding="utf-8")
         text = text.replace("<head>", "<head>" + _EARLY, 1)
         probed.write_text(text.replace("</body>", _PROBE.replace("{faults}", "probed") + "</body>"), encoding="utf-8")
-        for width, height in SIZES.values():
-            printed = _run(browser, scratch, width, height, "--enable-logging=stderr", "--dump-dom", probed.as_uri())
+        for name, width in WIDTHS.items():
+            printed = _run(browser, scratch, width, 900, "--enable-logging=stderr", "--dump-dom", probed.as_uri())
             told = re.search(r"<title>PROBED (.*?)</title>", printed)
-            faults += json.loads(unescape(told[1]))["faults"] if told else ["the page's script did not end"]
-            faults += re.findall(r"CONSOLE.*", printed)
-        for name, (width, height) in SIZES.items():
+            answer = json.loads(unescape(told[1])) if told else {"height": 900, "faults": ["its script did not end"]}
+            faults += [f"{name}: {fault}" for fault in answer["faults"] + re.findall(r"CONSOLE.*", printed)]
+            height = min(answer["height"], TALLEST)
             for theme, number in (("light", 1), ("dark", 0)):
                 shot = f"--screenshot={(folder / f'{page.stem}-{name}-{theme}.png').resolve()}"
-                theme_flag = f"--blink-settings=preferredColorScheme={number}"
-                _run(browser, scratch, width, height, theme_flag, shot, page.resolve().as_uri())
+                in_theme = f"--blink-settings=preferredColorScheme={number}"
+                _run(browser, scratch, width, height, in_theme, shot, page.resolve().as_uri())
     return faults
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from drawn import encoded, picture, put
+from foldvote.attention import ATTENTION, Glance, glance_rows
 from foldvote.ensemble import EnsembleFiles, make_ensemble
 from foldvote.errors import Refusal
 from foldvote.evidence import EnsembleInputs
@@ -22,6 +23,7 @@ from foldvote.files import read_json, sha256_bytes, sha256_file, write_json
 from foldvote.folds import make_folds
 from foldvote.labels import Scheme, factor_scheme
 from foldvote.outcome import Outcome, OutcomeFiles, read_numbers, read_outcome
+from foldvote.pixels import pack_pixels
 from foldvote.report import write_report
 from foldvote.sections import Folds, Images, Submission, Vote
 from foldvote.seeds import generator
@@ -45,7 +47,8 @@ class Made:
     def report(self, folder: Path, layout: dict[str, object] | None = None, workers: int = 1) -> str:
         """The text of the page; figures and tables lie in `folder`/report."""
         settings = {"data": layout or {"layout": "table", "label": "kind,of"}, "seed": 7}
-        write_report(self.files, self.root, RULES, settings, folder / "report.html", folder / "report", workers)
+        seen = self.root / "attention.parquet", self.root / "train.arrow"
+        write_report(self.files, self.root, RULES, settings, folder / "report.html", folder / "report", *seen, workers)
         return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -86,6 +89,7 @@ def drawn_run(
             own = folds[folds["fold"] == fold]
             _member(root, scheme, draw, model, factors, fold, own, digest, test)
     _vote(root, models, test, scheme)
+    _look(root, next(iter(models)), scheme)
     ensemble, by_member = (
         root / "ensemble",
         {
@@ -172,6 +176,16 @@ def _vote(root: Path, models: dict[str, list[str] | None], test: bool, scheme: S
     settings = Vote(kinds=["mean", "mean+offsets"], draws=100)
     expected = dict.fromkeys(models, 2)
     make_ensemble(inputs, EnsembleFiles(*paths, root / "leaderboard.csv"), expected, settings, Submission(), 1)
+
+
+def _look(root: Path, model: str, scheme: Scheme) -> None:
+    """What networks look at, drawn: two classes of the first image, one of the second, of which nothing speaks."""
+    pack_pixels(root / "manifest.parquet", root, RULES, "24x18", "none", root / "train.arrow", workers=1)
+    ids = read_table(root / "ensemble/oof.parquet")["image_id"]
+    heat = np.arange(12, dtype=np.uint8).reshape(4, 3) * 20
+    glances = [Glance(ids[0], model, 0, code, scheme.classes[code], heat) for code in (0, 1)]
+    glances.append(Glance(ids[1], model, 1, 1, scheme.classes[1], 0 * heat))
+    write_table(glance_rows(glances), root / "attention.parquet", ATTENTION, ("image_id", "code"), {})
 
 
 class Page(HTMLParser):
@@ -384,6 +398,15 @@ def test_a_suspect_has_a_line_that_corrections_read(hostile: tuple[Made, str, Pa
         for row in csv.reader(io.StringIO(line)):
             assert len(row) == 6 and row[0] in ids | groups
             assert row[1] == "kind,of" and {row[2], row[3]} < set(HOSTILE.classes) and row[5] == "suspected"
+
+
+def test_what_networks_look_at_is_shown_beside_the_packed_image(hostile: tuple[Made, str, Path]) -> None:
+    page = Page(hostile[1])
+    ids = read_outcome(hostile[0].files).rows["image_id"]
+    alts = [own["alt"] for tag, own in page.elements if tag == "img"]
+    for words in ("as lite0 0 sees it", f"for {SCRIPT}", f"for {QUOTED}"):
+        assert f"{ids[0]} {words}" in alts
+    assert f"{ids[1]} nothing speaks for {QUOTED}" in alts
 
 
 def test_pairs_count_images_and_persons(hostile: tuple[Made, str, Path]) -> None:

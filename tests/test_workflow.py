@@ -180,7 +180,7 @@ def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(c
 
 def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
     printed = snakemake(copy, "--", "data_check", "report")
-    assert jobs_that_ran(printed) == {"light": 2, "preview": 1, "data_check": 1, "report": 1}
+    assert jobs_that_ran(printed) == {"light": 2, "preview": 1, "data_check": 1, "attention": 1, "report": 1}
     page = (copy / "results/data_check.html").read_text(encoding="utf-8")
     assert "84 training images of 12 persons, 14 test images" in page
     assert page.count('class="person"') == 12
@@ -192,6 +192,9 @@ def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
     assert f"Macro-F1 {float(board['macro_f1'][0]):.4f} out of fold" in report
     assert all(f'data-value="{float(score)}"' in report for score in [*board["macro_f1"], *board["log_loss"]])
     assert len(pd.read_csv(copy / "results/report/losses.csv")) == 84
+    seen = pd.read_parquet(copy / "results/attention/attention.parquet")
+    assert set(seen["model"]) == {"tiny"} and seen["image_id"].nunique() > 12
+    assert all(max(heat) in (0, 255) and len(heat) == 8 * 6 for heat in seen["heat"])
     assert planned(copy) == {}
     printed = snakemake(copy, "--", "next")
     assert "snakemake data_check" not in printed and "snakemake report" not in printed

@@ -128,6 +128,18 @@ def training_threads():
     return max(CORES // max(getattr(offered, "value", offered) or 1, 1), 1)
 
 
+def shown_model():
+    """The model whose networks are asked what they look at: the first that learns whole classes, else the first."""
+    whole = [name for name, model in CONFIG.models.items() if not model.factors]
+    return [*whole, *CONFIG.models][0]
+
+
+def shown_pixels():
+    """The packed training images of that model."""
+    model = CONFIG.models[shown_model()]
+    return f"<results>/data/pixels/size={model.size}/roi={model.roi}/train.arrow"
+
+
 def beside_report(name, caption):
     """A figure or table beside the page, marked for Snakemake's own report."""
     return report(

@@ -1,8 +1,44 @@
 """What came out, as one page.
 
-Reads what a finished run knows of itself, and some pictures of the data folder; writes report.html, and report/ with
-the same figures (SVG) and tables (CSV). Needs no network. Nothing else needs it: ask for `report`.
+Reads what a finished run knows of itself, some pictures of the data folder, and one model's networks for what they look
+at; writes report.html, report/ with the same figures (SVG) and tables (CSV), and attention/. Nothing else needs it: ask
+for `report`.
 """
+
+
+rule attention:
+    """Ask the networks of one model which parts of some images speak for which class."""
+    input:
+        weights=expand(
+            "<results>/train/model={model}/fold={fold}/model.safetensors",
+            model=shown_model(),
+            fold=FOLDS,
+        ),
+        sidecars=expand(
+            "<results>/train/model={model}/fold={fold}/model.json",
+            model=shown_model(),
+            fold=FOLDS,
+        ),
+        pixels=shown_pixels(),
+        folds="<results>/folds/folds.parquet",
+        certificate="<results>/folds/certificate.json",
+        classes="<results>/data/classes.json",
+        votes="<results>/ensemble/oof.parquet",
+    output:
+        attention="<results>/attention/attention.parquet",
+    log:
+        "<logs>/attention.log",
+    benchmark:
+        "<benchmarks>/attention.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    threads: CORES
+    resources:
+        gpu=1 if GPUS else 0,
+    params:
+        code=digest("attention.py"),
+    script:
+        "../scripts/attention.py"
 
 
 rule report:
@@ -23,6 +59,8 @@ rule report:
         reliability="<results>/ensemble/reliability.csv",
         issues="<results>/ensemble/label_issues.parquet",
         leaderboard="<results>/leaderboard.csv",
+        attention="<results>/attention/attention.parquet",
+        pixels=shown_pixels(),
     output:
         page=report(
             "<results>/report.html",

@@ -34,5 +34,7 @@ if __name__ == "__main__":
             settings=json.loads(params.settings),
             page_path=Path(snakemake.output.page),
             folder=Path(snakemake.output.curves).parent,
+            attention=Path(given.attention),
+            pixels=Path(given.pixels),
             workers=snakemake.threads,
         )

@@ -5,6 +5,7 @@ notebooks call the same functions. Modules lower in this list are imported by th
 
     doctor, plan, machine                                                      before a run
     report, reporttables, reportplots, exhibits, outcome                       a finished run on one page
+    gradcam, attention
     datacheck, checktables, checkplots, contact, findings, certificatewords    the data on one page
     facts, counts, lookalikes, light
     runs, preview, submission, ensemble                                        what comes out

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
+from torch import nn
 
 from foldvote.compute import choose_compute
 from foldvote.console import say, track
@@ -57,15 +58,11 @@ def predict_member(
     Raises:
         Refusal: if the weights were altered, or belong to other classes, another split or other pixels.
     """
-    about = read_json(sidecar)
-    recipe = Recipe.model_validate(about["recipe"])
+    about, recipe, model = load_member(weights, sidecar, split)
     compute = choose_compute(recipe, machine.gpus, machine.threads)
     whole = read_scheme(split.classes)
-    scheme, code_of = known_classes(recipe, whole)
-    folds, digest = read_folds(split.folds, split.certificate)
-    refuse_all(_member_faults(about, sidecar, list(whole.classes), digest))
-    model = build_model(recipe, scheme, seed=0, age_borders=about["age_borders"])
-    model.load_state_dict(_read_weights(weights, about["sha256"]))
+    code_of = known_classes(recipe, whole)[1]
+    folds, _ = read_folds(split.folds, split.certificate)
     pixels = matching_pixels(pixels_path, recipe, about["data_sha256"] if part == "oof" else None)
     rows = _images_to_predict(pixels, fold_rows(folds, about["fold"])[1] if part == "oof" else None)
 
@@ -92,6 +89,22 @@ def predict_member(
     write_table(frame, predictions, predictions_schema(whole.classes), key=("image_id", "view"), record=record)
     write_json(timing, {"seconds": seconds, "images": len(rows), "device": compute.name})
     say(f"{name}: {part} predictions of {len(rows):,} images x {len(views)} views in {seconds:.1f} s on {compute.name}")
+
+
+def load_member(weights: Path, sidecar: Path, split: SplitFiles) -> tuple[dict[str, Any], Recipe, nn.Module]:
+    """A trained network as it predicts: its sidecar, its recipe, and the network on the CPU.
+
+    Raises:
+        Refusal: if the weights were altered, or belong to other classes or another split.
+    """
+    about = read_json(sidecar)
+    recipe = Recipe.model_validate(about["recipe"])
+    whole = read_scheme(split.classes)
+    _, digest = read_folds(split.folds, split.certificate)
+    refuse_all(_member_faults(about, sidecar, list(whole.classes), digest))
+    model = build_model(recipe, known_classes(recipe, whole)[0], seed=0, age_borders=about["age_borders"])
+    model.load_state_dict(_read_weights(weights, about["sha256"]))
+    return about, recipe, model
 
 
 def _member_faults(about: dict[str, Any], sidecar: Path, classes: list[str], digest: str) -> list[str]:

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from foldvote.attention import Glance, overlaid, read_glances
 from foldvote.console import say
 from foldvote.contact import load_pictures
 from foldvote.exhibits import Confusion, Exhibits, confused_pairs, lay_out
 from foldvote.outcome import Outcome, OutcomeFiles, read_outcome
 from foldvote.page import Album, write_page
+from foldvote.pixels import Pixels
 from foldvote.reporttables import MOST_PAIRS, figures, page_figures, page_tables, save_beside
 from foldvote.sections import Images
 
@@ -29,6 +31,7 @@ CONTENTS = (
     ("slices", "Slices"),
     ("calibration", "Calibration"),
     ("losses", "Top losses"),
+    ("attention", "Where they look"),
     ("persons", "Persons"),
     ("suspects", "Label suspects"),
     ("source", "Made from"),
@@ -42,6 +45,8 @@ def write_report(
     settings: Mapping[str, Any],
     page_path: Path,
     folder: Path,
+    attention: Path,
+    pixels: Path,
     workers: int = 1,
 ) -> None:
     """Write the page, and its figures (SVG) and tables (CSV).
@@ -53,6 +58,8 @@ def write_report(
         settings: the configuration, which is shown; of `data` it must have `layout`.
         page_path: the HTML file.
         folder: of figures and tables.
+        attention: what gradcam.write_attention wrote.
+        pixels: the packed training images that it was made on.
         workers: processes that decode.
 
     Raises:
@@ -63,6 +70,7 @@ def write_report(
     home = data["layout"] in ("maskbase", "demo")
     exhibits = lay_out(outcome, home=home, label=data.get("label") or "label")
     album = Album(BUDGET, HEIGHT)
+    looks = _looks(album, read_glances(attention), Pixels(pixels))
     numbers = _fill(album, outcome, exhibits, root, rules, workers)
     kept = figures(outcome, exhibits)
     save_beside(outcome, exhibits, kept, folder)
@@ -80,6 +88,8 @@ def write_report(
         most_levels=MOST_LEVELS,
         gallery=_gallery(outcome, exhibits, numbers),
         shot=_describer(outcome, numbers),
+        looks=looks,
+        place_of={image_id: place for place, image_id in enumerate(outcome.rows["image_id"])},
         settings=settings,
         commit=code_version(),
     )
@@ -99,6 +109,18 @@ def code_version() -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return head + ("+" if changed else "")
+
+
+def _looks(album: Album, glances: Sequence[Glance], pixels: Pixels) -> dict[str, list[tuple[str, int | None]]]:
+    """By image: pairs of what a picture shows and its number. First the image as packed, then a class on it each."""
+    looks: dict[str, list[tuple[str, int | None]]] = {}
+    for one in glances:
+        image = pixels[int(pixels.rows([one.image_id])[0])]
+        plain = album.add(f"{one.image_id}\0packed", image)
+        over = album.add(f"{one.image_id}\0{one.code}", overlaid(image, one.heat))
+        shown = looks.setdefault(one.image_id, [(f"as {one.model} {one.fold} sees it", plain)])
+        shown.append((f"for {one.name}" if one.heat.any() else f"nothing speaks for {one.name}", over))
+    return looks
 
 
 def _fill(

@@ -115,7 +115,7 @@ def plot_reliability(reliability: pd.DataFrame) -> Figure:
             edges = np.append(rows["low"].to_numpy(), 1.0)
             lower.stairs(rows["images"], edges, color=SERIES[number], linewidth=1.4, fill=False)
         upper.set_ylabel("share right")
-        upper.set_ylim(0, 1)
+        upper.set_ylim(-0.03, 1.03)
         lower.set_ylabel("images")
         lower.set_xlabel("confidence of the vote")
         lower.set_xlim(0, 1)
