@@ -15,7 +15,7 @@ from foldvote.tables import write_table
 
 
 class Colours(nn.Module):
-    """Tells red from blue by the mean of the channels; its only stage is the image itself, in one of three shapes."""
+    """Red or blue, less green, by the mean of the channels; its only stage is the image itself, in one of three shapes."""
 
     def __init__(self, shape: str) -> None:
         super().__init__()
@@ -25,12 +25,15 @@ class Colours(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         if self.shape == "maps":
-            return self.stage(images * 1).mean(dim=(2, 3))[:, [0, 2]]
+            return self.answer(self.stage(images * 1).mean(dim=(2, 3)))
         if self.shape == "channels last":
-            return self.stage(images.permute(0, 2, 3, 1)).mean(dim=(1, 2))[:, [0, 2]]
+            return self.answer(self.stage(images.permute(0, 2, 3, 1)).mean(dim=(1, 2)))
         patches = images.flatten(2).transpose(1, 2)
         tokens = torch.cat([torch.ones_like(patches[:, :2]), patches], dim=1)  # two that are no patches
-        return self.stage(tokens).mean(dim=1)[:, [0, 2]]
+        return self.answer(self.stage(tokens).mean(dim=1))
+
+    def answer(self, means: torch.Tensor) -> torch.Tensor:
+        return means[:, [0, 2]] - means[:, [1]]
 
 
 @pytest.mark.parametrize("shape", ["maps", "channels last", "tokens"])
@@ -38,6 +41,7 @@ def test_a_heat_lies_where_the_class_is(shape: str) -> None:
     image = torch.zeros(1, 3, 8, 6)
     image[:, 0, :3, :2] = 1  # red above left
     image[:, 2, 5:, 4:] = 2  # blue below right
+    image[:, 1, :3, 4:] = 3  # green above right, which speaks against both
     heat = class_heat(Colours(shape).eval(), torch.cat([image, image, 0 * image]), torch.tensor([0, 1, 0]))
     assert heat is not None and heat.shape == (3, 8, 6)
     np.testing.assert_array_equal(heat[0], (image[0, 0] > 0).numpy())

@@ -302,6 +302,16 @@ def test_a_cell_has_its_number_and_opens_its_own_pictures(either: tuple[Made, st
     assert shown(outcome).confusions[0].counts.tolist() == numbers
 
 
+def test_the_surest_mistakes_and_the_least_sure_right_answers_stand_first(either: tuple[Made, str, Path]) -> None:
+    outcome = read_outcome(either[0].files)
+    joint = shown(outcome).confusions[0]
+    for (true, said), places in joint.cells.items():
+        sure = outcome.probabilities[places, said]
+        assert (np.diff(sure) >= 0).all() if true == said else (np.diff(sure) <= 0).all()
+        rest = np.setdiff1d(np.flatnonzero((outcome.labels == true) & (outcome.predicted == said)), places)
+        assert true != said or not len(rest) or outcome.probabilities[rest, said].min() >= sure.max()
+
+
 def test_factors_are_judged_as_in_the_metrics(home: tuple[Made, str, Path]) -> None:
     outcome = read_outcome(home[0].files)
     for confusion in shown(outcome).confusions[1:]:

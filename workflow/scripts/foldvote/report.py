@@ -21,6 +21,7 @@ from foldvote.sections import Images
 BUDGET = 11_000_000  # bytes of embedded pictures
 HEIGHT = 96  # of a picture, pixels
 MOST_LEVELS = 60  # of a confusion matrix; with more, what is taken for what stands in a list alone
+MOST_OPINIONS = 16  # of one image in the cells; an ensemble of hundreds would outweigh its pictures
 _PIECE = 1500  # pictures that are decoded at once: the last of them may not fit
 CONTENTS = (
     ("scores", "Scores"),
@@ -161,7 +162,7 @@ def _gallery(outcome: Outcome, exhibits: Exhibits, numbers: Mapping[int, int | N
         if place not in known:
             known[place] = len(shots)
             one = describe(place)
-            opinions = [[text(member), text(said), sure] for member, said, sure in one["opinions"]]
+            opinions = [[text(member), text(said), sure] for member, said, sure in one["opinions"][:MOST_OPINIONS]]
             names = [text(one["truth"]), text(one["said"])]
             shots.append([one["number"], one["name"], *names, one["p_truth"], one["p_said"], opinions])
         return known[place]
