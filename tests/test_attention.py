@@ -15,7 +15,7 @@ from foldvote.tables import write_table
 
 
 class Colours(nn.Module):
-    """Red or blue, less green, by the mean of the channels; its only stage is the image itself, in one of three shapes."""
+    """Red or blue, less green, by the mean of each channel; the one stage is the image, in one of three shapes."""
 
     def __init__(self, shape: str) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ from foldvote.outcome import Outcome
 Codes = npt.NDArray[np.int64]
 JOINT = "class"  # the name of the confusion of classes, beside those of the factors
 MOST_LOSSES, MOST_OF_ONE = 36, 3  # of all, and of one person
+LIKELY = 0.5  # a true class with so much probability is no loss to look at
 MOST_PERSONS = 24
 MOST_SUSPECTS = 60
 MOST_SHOTS = 14  # of one person
@@ -66,7 +67,7 @@ class Exhibits:
     """All pictures of a report, as places in Outcome.rows.
 
     Attributes:
-        losses: the images whose true class is given the least, the least first; at most MOST_OF_ONE of a person.
+        losses: the images whose true class is given the least, and less than LIKELY; at most MOST_OF_ONE of a person.
         persons: whose shots disagree, the worst first; `disagreeing`: how many there are.
         suspects: the likeliest label errors.
         confusions: of classes, then of each factor.
@@ -127,8 +128,10 @@ def confused_pairs(outcome: Outcome, confusion: Confusion) -> pd.DataFrame:
 
 
 def _losses(outcome: Outcome) -> Codes:
-    order = np.lexsort((outcome.rows["image_id"].to_numpy(dtype=object), outcome.chance_of(outcome.labels)))
-    turn = outcome.rows["profile"].iloc[order].groupby(outcome.rows["profile"].iloc[order]).cumcount().to_numpy()
+    given, profiles = outcome.chance_of(outcome.labels), outcome.rows["profile"]
+    order = np.lexsort((outcome.rows["image_id"].to_numpy(dtype=object), given))
+    order = order[given[order] < LIKELY]
+    turn = profiles.iloc[order].groupby(profiles.iloc[order]).cumcount().to_numpy()
     return order[turn < MOST_OF_ONE][:MOST_LOSSES]
 
 

@@ -106,7 +106,7 @@ def page_tables(outcome: Outcome) -> dict[str, Any]:
     """Tables by name; None where there is nothing."""
     metrics = outcome.metrics
     rounded = dict.fromkeys(("f1", "precision", "recall", "test_f1"), ".3f")
-    slices = outcome.slices.dropna(axis="columns", how="all")
+    slices = _telling(outcome.slices).dropna(axis="columns", how="all")
     return {
         "board": _board(outcome.board),
         "votes": table(
@@ -164,7 +164,7 @@ def figures(outcome: Outcome, exhibits: Exhibits) -> dict[str, Figure]:
         "curves": reportplots.plot_curves(_by_model(outcome)),
         "confusion": _confusion(exhibits.confusions[0]),
         "reliability": reportplots.plot_reliability(outcome.reliability),
-        "slices": reportplots.plot_slices(outcome.slices.head(MOST_SLICES)),
+        "slices": reportplots.plot_slices(_telling(outcome.slices).head(MOST_SLICES)),
         "classes": reportplots.plot_classes(class_scores(outcome.metrics).head(reportplots.MOST_BARS)),
     }
 
@@ -260,6 +260,12 @@ def _curve(model: str, folds: Mapping[int, pd.DataFrame]) -> Drawing:
 def _confusion(confusion: Any) -> Figure:
     what = "classes" if confusion.name == JOINT else confusion.name
     return reportplots.plot_confusion(confusion.counts, confusion.levels, what)
+
+
+def _telling(slices: pd.DataFrame) -> pd.DataFrame:
+    """Without slicings of one value, which repeat the score of all images; all of them if there are no others."""
+    several = slices.groupby("slice")["value"].transform("size") > 1
+    return slices[several] if several.any() else slices
 
 
 def _slices(rows: pd.DataFrame) -> dict[str, str]:
