@@ -176,7 +176,8 @@ def _vote(root: Path, expected: dict[str, int], test: bool, scheme: Scheme) -> N
     names = ("oof.parquet", "test.parquet", "metrics.json", "weights.json", "votes.json", "slices.csv")
     paths = [root / "ensemble" / name for name in (*names, "reliability.csv", "label_issues.parquet")]
     paths[1] = paths[1] if test else None
-    settings = Vote(kinds=["mean", "mean+offsets"], draws=100)
+    use = "mean+offsets" if scheme is HOME else "auto"  # whose answer is not always the likeliest class
+    settings = Vote(use=use, kinds=["mean", "mean+offsets"], draws=100)
     make_ensemble(inputs, EnsembleFiles(*paths, root / "leaderboard.csv"), expected, settings, Submission(), 1)
 
 
@@ -423,6 +424,16 @@ def test_what_networks_look_at_is_shown_beside_the_packed_image(hostile: tuple[M
     for words in ("as lite0 0 sees it", f"for {SCRIPT}", f"for {QUOTED}"):
         assert f"{ids[0]} {words}" in alts
     assert f"{ids[1]} nothing speaks for {QUOTED}" in alts
+
+
+def test_a_vote_that_has_fitted_too_much_to_read_is_named_alone(
+    hostile: tuple[Made, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, text, _ = hostile
+    assert "lite0/identity" in text[text.index("The vote that is used") :]
+    monkeypatch.setattr("foldvote.report.MOST_FITTED", 10)
+    short = made.report(tmp_path)
+    assert "see ensemble/weights.json" in short and len(short) < len(text) + 100
 
 
 def test_pairs_count_images_and_persons(hostile: tuple[Made, str, Path]) -> None:

@@ -1,5 +1,6 @@
 """The report: one page on a finished run, and its figures and tables as files beside it."""
 
+import json
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ BUDGET = 11_000_000  # bytes of embedded pictures
 HEIGHT = 96  # of a picture, pixels
 MOST_LEVELS = 60  # of a confusion matrix; with more, what is taken for what stands in a list alone
 MOST_OPINIONS = 16  # of one image in the cells; an ensemble of hundreds would outweigh its pictures
+MOST_FITTED = 20_000  # letters of what the vote has fitted; a stacking of many models has megabytes
 _PIECE = 1500  # pictures that are decoded at once: the last of them may not fit
 CONTENTS = (
     ("scores", "Scores"),
@@ -92,9 +94,18 @@ def write_report(
         looks=looks,
         place_of={image_id: place for place, image_id in enumerate(outcome.rows["image_id"])},
         settings=settings,
+        vote_used=_vote(outcome.vote),
         commit=code_version(),
     )
     say(f"{page_path}: {len(album.sources):,} pictures, {page_path.stat().st_size / 1e6:.1f} MB")
+
+
+def _vote(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The vote that is used; where it has fitted too much to read, without that."""
+    if len(json.dumps(params)) <= MOST_FITTED:
+        return dict(params)
+    shown = {name: params[name] for name in ("kind", "candidates", "calibration") if name in params}
+    return shown | {"fitted": "see ensemble/weights.json"}
 
 
 def code_version() -> str:
