@@ -62,6 +62,14 @@ def test_nets_of_timm_have_maps_fine_enough(net: str, size: tuple[int, int], cel
     assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_a_net_that_computes_activations_again_is_seen_through() -> None:
+    torch.manual_seed(0)
+    model, images = timm.create_model("test_resnet", pretrained=False, num_classes=4).eval(), torch.randn(2, 3, 64, 48)
+    expected = class_heat(model, images.clone(), torch.tensor([1, 3]))
+    model.set_grad_checkpointing(True)
+    np.testing.assert_array_equal(class_heat(model, images.clone(), torch.tensor([1, 3])), expected)
+
+
 def test_a_net_without_maps_says_nothing() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
     assert class_heat(net, torch.randn(1, 3, 8, 8), torch.tensor([0])) is None

@@ -77,7 +77,8 @@ def class_heat(model: nn.Module, images: torch.Tensor, codes: torch.Tensor) -> n
     """What speaks for a class of each image, on the deepest map of the net that is fine enough.
 
     Args:
-        model: a timm net, in evaluation mode.
+        model: a timm net, in evaluation mode; where it computes activations again (grad_checkpointing), this is
+            switched off, as it hides its stages.
         images: normalised, (images, 3, height, width).
         codes: a class an image, int64 (images,).
 
@@ -85,6 +86,8 @@ def class_heat(model: nn.Module, images: torch.Tensor, codes: torch.Tensor) -> n
         float64 (images, rows, columns) in 0..1, the largest of each image 1, or 0 throughout where nothing speaks for
         the class; None where the net has no map of at least FEWEST_CELLS rows and columns that its answer depends on.
     """
+    if hasattr(model, "set_grad_checkpointing"):
+        model.set_grad_checkpointing(enable=False)
     stages = list(getattr(model, "feature_info", None) or [])
     seen: dict[str, torch.Tensor] = {}
 

@@ -80,7 +80,7 @@ def write_report(
     write_page(
         page_path,
         "report.html",
-        title="Report",
+        title=f"Report: {Path(settings['results']).name}" if "results" in settings else "Report",
         contents=CONTENTS,
         album=album.sources,
         outcome=outcome,
