@@ -14,6 +14,7 @@ from foldvote.files import canonical
 from foldvote.listing import listing_digest
 from foldvote.locks import visible_gpus
 from foldvote.plan import tell_plan
+from foldvote.rownames import row_members
 from foldvote.runs import begin_run, check_files, closing_words, prepare_run
 
 # The one configuration file: the last --configfile, else the demo's.
@@ -70,6 +71,7 @@ wildcard_constraints:
     roi=r"[a-z0-9.-]+",
     model=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
     fold=r"\d+",
+    row=r"vote=[a-z_+]+|model=[A-Za-z0-9][A-Za-z0-9_.-]*(/fold=\d+)?",
 
 
 def digest(script):
@@ -113,6 +115,18 @@ def member_files(part, name):
         model=list(CONFIG.models),
         fold=FOLDS,
     )
+
+
+def row_tests(row):
+    """The test predictions that a row of the leaderboard is made of."""
+    try:
+        members = row_members(row, CONFIG.models, len(FOLDS))
+    except Refusal as refusal:
+        sys.exit(str(refusal))
+    return [
+        f"<results>/test/model={model}/fold={fold}/predictions.parquet"
+        for model, fold in members
+    ]
 
 
 def member_timings():

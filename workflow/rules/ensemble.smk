@@ -62,3 +62,35 @@ if CONFIG.has_test:
             code=digest("submission.py"),
         script:
             "../scripts/submission.py"
+
+    rule row:
+        """Apply one row of the leaderboard to the test images: vote=<kind>, model=<name> or model=<name>/fold=<k>."""
+        input:
+            test=lambda w: row_tests(w.row),
+            votes=lambda w: (
+                "<results>/ensemble/votes.json" if w.row.startswith("vote=") else []
+            ),
+            folds="<results>/folds/folds.parquet",
+            certificate="<results>/folds/certificate.json",
+            classes="<results>/data/classes.json",
+        output:
+            votes="<results>/ensemble/rows/{row}.parquet",
+        log:
+            "<logs>/row/{row}.log",
+        conda:
+            "../../envs/foldvote.yaml"
+        params:
+            folds=len(FOLDS),
+            code=digest("row.py"),
+        script:
+            "../scripts/row.py"
+
+    use rule submission as row_submission with:
+        input:
+            votes="<results>/ensemble/rows/{row}.parquet",
+            classes="<results>/data/classes.json",
+            sample=CONFIG.sample_path or [],
+        output:
+            submission="<results>/submission/{row}.csv",
+        log:
+            "<logs>/submission/{row}.log",

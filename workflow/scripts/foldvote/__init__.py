@@ -8,7 +8,7 @@ notebooks call the same functions. Modules lower in this list are imported by th
     gradcam, attention
     datacheck, checktables, checkplots, contact, findings, certificatewords    the data on one page
     facts, counts, lookalikes, light
-    runs, preview, submission, ensemble                                        what comes out
+    runs, preview, submission, wide, ensemble, rows                            what comes out
     evidence, leaderboard, scorecard, contest, nested, votes                   the vote
     slices, labelissues, consistency, bootstrap, calibration, decision
     greedy, simplex, shares, stacking, gather, candidates
@@ -22,7 +22,8 @@ notebooks call the same functions. Modules lower in this list are imported by th
     page, drawing                                                              what pages are made of
     predictions, answers, voices, vote, metrics, tables, labels                the ground
     verdicts, workers, console, schema, config, inheritance, viewsteps, transforms, recipes, sections, viewnames
-    timmnames, faultlines, yamlfile, paths, locks, files, seeds, codehash, errors
+    timmnames, faultlines, yamlfile, paths, locks, files, seeds, codehash,
+    rownames, errors
 """
 
 __version__ = "0.1.0"

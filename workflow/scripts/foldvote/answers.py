@@ -2,31 +2,31 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from foldvote.errors import refuse_all
+from foldvote.sections import SubmissionAnswer as Answer
 from foldvote.textfiles import read_csv
 
-Answer = Literal["code", "name"]
 MOST_NAMED = 5
 
 
 def answer_texts(codes: Iterable[int], classes: Sequence[str], answer: Answer) -> list[str]:
-    """Class codes as the texts that are handed in: `7` for `code`, the class name for `name`."""
-    return [str(int(code)) if answer == "code" else classes[int(code)] for code in codes]
+    """Class codes as the texts that are handed in: the class name for `name`, else the code, such as `7`."""
+    return [classes[int(code)] if answer == "name" else str(int(code)) for code in codes]
 
 
 def answer_codes(texts: Iterable[str], classes: Sequence[str], answer: Answer) -> npt.NDArray[np.int64]:
     """The codes of answers, -1 for a text that is no answer: int64 array of shape (rows,).
 
-    Only the exact form counts: `13.0`, `013`, ` 13` and `+13` are no codes.
+    Only the exact form counts: `13.0`, `013`, ` 13` and `+13` are no codes. Where probabilities are handed in, true
+    answers may be codes or names.
     """
-    names = answer_texts(range(len(classes)), classes, answer)
-    known = {name: code for code, name in enumerate(names)}
+    forms: tuple[Answer, ...] = ("code", "name") if answer == "probabilities" else (answer,)
+    known = {text: code for form in forms for code, text in enumerate(answer_texts(range(len(classes)), classes, form))}
     return np.array([known.get(text, -1) for text in texts], dtype=np.int64)
 
 
@@ -38,7 +38,8 @@ def answer_faults(
     if not len(wrong):
         return []
     shown = named(f"{frame[column].iloc[row]!r} in row {row + 2}" for row in wrong)
-    rule = f"a whole number from 0 to {len(classes) - 1}" if answer == "code" else "a class name of data/classes.json"
+    codes, names = f"a whole number from 0 to {len(classes) - 1}", "a class name of data/classes.json"
+    rule = {"code": codes, "name": names}.get(answer, f"{codes} or {names}")
     return [f"{path}: column {column}: {len(wrong)} answers are not {rule}, written exactly so: {shown}; correct them"]
 
 
@@ -83,7 +84,7 @@ def read_answers(
         classes: class names in the order of their codes.
         id_column: column of the ids.
         answer_column: column of the answers.
-        answer: whether these are codes or class names.
+        answer: whether these are codes or class names; either with `probabilities`.
 
     Returns:
         int64 array of shape (len(ids),).

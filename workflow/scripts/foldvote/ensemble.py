@@ -18,14 +18,14 @@ from foldvote.evidence import EnsembleInputs, Evidence, read_evidence
 from foldvote.files import write_json
 from foldvote.gather import candidates_of
 from foldvote.labelissues import LABEL_ISSUES, label_issues
-from foldvote.labels import Scheme
 from foldvote.leaderboard import make_leaderboard
 from foldvote.metrics import score
 from foldvote.nested import nested_parts
+from foldvote.rows import votes_frame
 from foldvote.scorecard import calibration_scores, contest_scores, model_scores, scored, with_intervals
 from foldvote.sections import Submission, Vote
 from foldvote.slices import slice_scores
-from foldvote.tables import PROBABILITY, read_table, votes_schema, write_table
+from foldvote.tables import read_table, votes_schema, write_table
 from foldvote.textfiles import write_csv
 from foldvote.voices import TIMES, own_classes
 from foldvote.votes import apply_vote, decide_vote
@@ -113,7 +113,7 @@ def make_ensemble(
     issues = label_issues(rows, calibrated, model_means(candidates)[1], scheme)
     board = make_leaderboard(metrics, known.costs)
 
-    frame = _votes(rows.drop(columns="stratum"), calibrated, honest.codes, scheme)
+    frame = votes_frame(rows.drop(columns="stratum"), calibrated, honest.codes, scheme)
     write_table(frame, files.oof, votes_schema(scheme.classes, labelled=True), ("image_id",), record)
     if files.test is not None and tests is not None:
         write_table(tests, files.test, votes_schema(scheme.classes, labelled=False), ("image_id",), record)
@@ -159,7 +159,7 @@ def _test_votes(known: Evidence, contest: Contest, scaling: Scaling) -> tuple[pd
             voted[kind] = (probabilities, decide_vote(probabilities, entry.params))
     probabilities, codes = voted[contest.chosen]
     scaled = _scaled(probabilities, scaling)
-    frame = _votes(pd.DataFrame({"image_id": known.test.ids.to_pylist()}), scaled, codes, scheme)
+    frame = votes_frame(pd.DataFrame({"image_id": known.test.ids.to_pylist()}), scaled, codes, scheme)
     if truth is None:
         return frame, None
     names, means = model_means(candidates)
@@ -201,10 +201,3 @@ def _described(rows: pd.DataFrame, manifest: Path | None) -> pd.DataFrame:
         return rows
     known = read_table(manifest)
     return rows.merge(known[[name for name in _OF_MANIFEST if name in known]], on="image_id", how="left")
-
-
-def _votes(rows: pd.DataFrame, probabilities: Floats, codes: Codes, scheme: Scheme) -> pd.DataFrame:
-    votes = pd.DataFrame(probabilities, columns=[PROBABILITY + name for name in scheme.classes])
-    votes["prediction"] = codes
-    votes["prediction_name"] = np.asarray(scheme.classes, dtype=object)[codes]
-    return pd.concat([rows.reset_index(drop=True), votes], axis=1)

@@ -130,10 +130,9 @@ def read_evidence(
     try:
         costs = read_timings(inputs.timings)
         if inputs.answers is not None and test is not None and not faults:
-            columns = {name: getattr(submission, name) for name in ("id_column", "answer_column")}
-            answer = "code" if submission.answer == "code" else "name"
+            form = submission.model_dump(exclude={"sample"})
             ids = test.ids.to_pylist()
-            truth = read_answers(inputs.answers, ids, "the test set", scheme.classes, **columns, answer=answer)
+            truth = read_answers(inputs.answers, ids, "the test set", scheme.classes, **form)
     except Refusal as refusal:
         faults += refusal.faults
     refuse_all(faults)

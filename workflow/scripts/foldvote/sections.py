@@ -285,6 +285,9 @@ class Vote(Section):
     """Draws of persons behind every interval."""
 
 
+SubmissionAnswer = Literal["code", "name", "probabilities"]
+
+
 class Submission(Section):
     """The file that is handed in."""
 
@@ -295,8 +298,8 @@ class Submission(Section):
     """Column of the image ids."""
     answer_column: str = "ans"
     """Column of the answers."""
-    answer: Literal["code", "name"] = "code"
-    """Write the class as its code or as its name."""
+    answer: SubmissionAnswer = "code"
+    """Write the class as its code, as its name, or a column of probabilities for each class."""
 
 
 class Tracking(Section):

@@ -1,19 +1,19 @@
 """The file that is handed in: the sample's rows in the sample's order, joined by id, and checked after writing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from foldvote.answers import Answer, answer_faults, answer_texts, id_faults, named
+from foldvote.answers import answer_faults, answer_texts, id_faults, named
 from foldvote.errors import Refusal, refuse_all
 from foldvote.files import whole_file
 from foldvote.labels import read_scheme
+from foldvote.sections import SubmissionAnswer
 from foldvote.tables import PROBABILITY, read_table, votes_schema
 from foldvote.textfiles import read_csv, write_csv
-
-SUM_TOLERANCE = 1e-6  # how far a row of probabilities may be from the sum 1
+from foldvote.wide import SUM_TOLERANCE, wide_columns, wide_faults, wide_texts
 
 
 def write_submission(
@@ -24,20 +24,20 @@ def write_submission(
     *,
     id_column: str = "ImageID",
     answer_column: str = "ans",
-    answer: Answer = "code",
+    answer: SubmissionAnswer = "code",
 ) -> None:
     """Write the predictions of the test images in the form of a sample file.
 
     Args:
         votes_path: ensemble/test.parquet.
         classes_path: `data/classes.json`.
-        sample_path: CSV whose rows, order and columns are kept (a formula in another column is escaped); only
-            `answer_column` is filled, and appended where the ids are the sample's only column. None: every image in
-            the order of the votes, two columns.
+        sample_path: CSV whose rows, order and columns are kept (a formula in another column is escaped); only the
+            answers are filled, and appended where the ids are the sample's only column. None: every image in the order
+            of the votes, ids and answers alone.
         out_path: submission.csv.
         id_column: column of the image ids.
-        answer_column: column of the answers.
-        answer: write class codes (`7`) or class names.
+        answer_column: column of the answers, unless these are probabilities.
+        answer: write class codes (`7`), class names, or a column of probabilities a class (wide.wide_columns).
 
     Raises:
         Refusal: if ids are missing, doubled or surplus against the sample, a row of probabilities does not sum to 1,
@@ -49,20 +49,26 @@ def write_submission(
     if sample_path is None:
         frame, source = pd.DataFrame({id_column: votes["image_id"]}, dtype="str"), Path(votes_path)
     else:
-        frame, source = _read_sample(sample_path, id_column, answer_column), Path(sample_path)
+        frame, source = read_csv(sample_path, required=[id_column]), Path(sample_path)
+    columns = _answer_columns(frame, source, id_column, answer_column, answer, classes)
     ids = frame[id_column].tolist()
     remedy = f"give the sample file of these test images, or run `snakemake -R {votes_path}`"
     faults += id_faults(source, ids, ids, source)
     faults += id_faults(votes_path, votes["image_id"].tolist(), ids, source, remedy)
     refuse_all(faults)
 
-    codes = votes.set_index("image_id")["prediction"].reindex(ids)
-    frame[answer_column] = answer_texts(codes, classes, answer)
+    chosen = votes.set_index("image_id").loc[ids]
+    if answer == "probabilities":
+        texts = wide_texts(chosen[[PROBABILITY + name for name in classes]].to_numpy(), columns)
+    else:
+        texts = {answer_column: answer_texts(chosen["prediction"], classes, answer)}
+    frame = frame.assign(**texts)
     with whole_file(out_path) as temporary:
         write_csv(frame, temporary)
         written = read_csv(temporary)
-        refuse_all(_altered(frame, written, out_path, (id_column, answer_column)))
-        refuse_all(_faults(written, out_path, frame, source, id_column, answer_column, classes, answer))
+        refuse_all(_altered(frame, written, out_path, (id_column, *columns)))
+        faults = _row_faults(written, out_path, list(frame.columns), ids, source, id_column)
+        refuse_all(faults + _answer_faults(written, out_path, columns, classes, answer))
 
 
 def check_submission(
@@ -72,7 +78,7 @@ def check_submission(
     *,
     id_column: str = "ImageID",
     answer_column: str = "ans",
-    answer: Answer = "code",
+    answer: SubmissionAnswer = "code",
 ) -> None:
     """Check any submission file against its sample, whoever wrote it.
 
@@ -81,29 +87,40 @@ def check_submission(
         sample_path: CSV with the rows and columns that it must have, in order.
         classes_path: `data/classes.json`.
         id_column: column of the image ids.
-        answer_column: column of the answers.
-        answer: whether the answers are class codes or class names.
+        answer_column: column of the answers, unless these are probabilities.
+        answer: whether the answers are class codes, class names, or probabilities.
 
     Raises:
         Refusal: every fault at once: other columns; missing, doubled or surplus ids; another order; answers that are
-            no class, such as `13.0` or ` 13`.
+            no class, such as `13.0` or ` 13`, or no probabilities.
     """
     classes = read_scheme(classes_path).classes
-    sample = _read_sample(sample_path, id_column, answer_column)
-    frame = read_csv(path, required=[id_column, answer_column])
-    refuse_all(_faults(frame, path, sample, sample_path, id_column, answer_column, classes, answer))
+    sample = read_csv(sample_path, required=[id_column])
+    columns = _answer_columns(sample, sample_path, id_column, answer_column, answer, classes)
+    expected = list(dict.fromkeys([*sample.columns, *columns]))
+    frame = read_csv(path, required=[id_column, *columns])
+    faults = _row_faults(frame, path, expected, sample[id_column].tolist(), sample_path, id_column)
+    refuse_all(faults + _answer_faults(frame, path, columns, classes, answer))
 
 
-def _read_sample(path: str | Path, id_column: str, answer_column: str) -> pd.DataFrame:
-    sample = read_csv(path, required=[id_column])
-    if answer_column in sample.columns:
-        return sample
-    if len(sample.columns) > 1:
+def _answer_columns(
+    sample: pd.DataFrame,
+    source: str | Path,
+    id_column: str,
+    answer_column: str,
+    answer: SubmissionAnswer,
+    classes: Sequence[str],
+) -> dict[str, int]:
+    """The columns that hold answers; of probabilities, with the class that each is for."""
+    others = [name for name in sample.columns if name != id_column]
+    if answer == "probabilities":
+        return wide_columns(others or classes, classes, source)
+    if others and answer_column not in others:
         raise Refusal(
-            f"{path}: has no column {answer_column!r} for the answers; it has {', '.join(sample.columns)}: "
+            f"{source}: has no column {answer_column!r} for the answers; it has {', '.join(sample.columns)}: "
             "set submission.answer_column to one of them"
         )
-    return sample.assign(**{answer_column: ""})
+    return {answer_column: -1}
 
 
 def _vote_faults(votes: pd.DataFrame, path: str | Path, classes: Sequence[str]) -> list[str]:
@@ -147,24 +164,34 @@ def _escaped(pairs: Sequence[tuple[str, list[str], list[str]]], path: str | Path
     return faults
 
 
-def _faults(
+def _row_faults(
     frame: pd.DataFrame,
     path: str | Path,
-    sample: pd.DataFrame,
+    columns: Sequence[str],
+    expected: Sequence[str],
     source: str | Path,
     id_column: str,
-    answer_column: str,
-    classes: Sequence[str],
-    answer: Answer,
 ) -> list[str]:
     faults = []
-    if list(frame.columns) != list(sample.columns):
+    if list(frame.columns) != list(columns):
         faults.append(
-            f"{path}: has the columns {', '.join(frame.columns)}, expected {', '.join(sample.columns)}; correct them"
+            f"{path}: has the columns {', '.join(frame.columns)}, expected {', '.join(columns)}; correct them"
         )
-    ids, expected = frame[id_column].tolist(), sample[id_column].tolist()
+    ids = frame[id_column].tolist()
     wrong = id_faults(path, ids, expected, source)
-    if not wrong and ids != expected:
+    if not wrong and ids != list(expected):
         row = next(row for row, (own, other) in enumerate(zip(ids, expected, strict=True)) if own != other)
         wrong = [f"{path}: row {row + 2} is {ids[row]}, but {expected[row]} in {source}; keep the order of the sample"]
-    return faults + wrong + answer_faults(path, frame, answer_column, classes, answer)
+    return faults + wrong
+
+
+def _answer_faults(
+    frame: pd.DataFrame,
+    path: str | Path,
+    columns: Mapping[str, int],
+    classes: Sequence[str],
+    answer: SubmissionAnswer,
+) -> list[str]:
+    if answer == "probabilities":
+        return wide_faults(path, frame, columns)
+    return [line for column in columns for line in answer_faults(path, frame, column, classes, answer)]

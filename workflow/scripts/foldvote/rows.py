@@ -1,0 +1,111 @@
+"""One row of the leaderboard on the test images: a kind of vote, a model or a single member, to be handed in."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldvote.errors import Refusal, refuse_all
+from foldvote.files import read_json
+from foldvote.folds import read_folds
+from foldvote.gather import Gathered, candidates_of, gather
+from foldvote.labels import Scheme, read_scheme
+from foldvote.predictions import Predictions, member_of, read_member, sound_records, test_set_faults
+from foldvote.rownames import row_model
+from foldvote.tables import PROBABILITY, votes_schema, write_table
+from foldvote.votes import apply_vote, decide_vote
+
+Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+
+
+def write_row(
+    row: str,
+    tests: Sequence[Path],
+    count: int,
+    folds: Path,
+    certificate: Path,
+    classes: Path,
+    votes: Path | None,
+    path: Path,
+) -> None:
+    """Write what one row of the leaderboard says of the test images.
+
+    Args:
+        row: `vote=<kind>`, `model=<name>` or `model=<name>/fold=<k>`.
+        tests: test predictions of the members that the row is made of.
+        count: number of folds of each model.
+        folds: the split, tables.FOLDS.
+        certificate: its certificate.
+        classes: `data/classes.json`.
+        votes: `ensemble/votes.json`, what every kind of vote has fitted; None where the row is no vote.
+        path: written as ensemble/test.parquet is, in the order of the first member's images; not calibrated.
+
+    Raises:
+        Refusal: if predictions do not fit each other or the split, there is no such vote, or a model knows only some
+            factors of the classes.
+    """
+    scheme = read_scheme(classes)
+    _, digest = read_folds(folds, certificate)
+    params: Mapping[str, Any] = {}
+    model, fold = row_model(row)
+    if fold is not None:
+        member = read_member(tests[0], "test", scheme.classes, digest)
+        ids, probabilities = member.ids, _whole(row, member.mean, member.record.get("factors"))
+    else:
+        gathered = _gathered(tests, count, scheme, digest)
+        ids = gathered.ids
+        if model is not None:
+            probabilities = _whole(row, gathered.mean_of(model), gathered.learnt[model])
+        else:
+            params = _fitted(row.removeprefix("vote="), votes)
+            probabilities = apply_vote(candidates_of(gathered, scheme), params, scheme)
+    codes = decide_vote(probabilities, params)
+    frame = votes_frame(pd.DataFrame({"image_id": ids.to_pylist()}), probabilities, codes, scheme)
+    record = {"split_sha256": digest, "row": row}
+    write_table(frame, path, votes_schema(scheme.classes, labelled=False), ("image_id",), record)
+
+
+def votes_frame(rows: pd.DataFrame, probabilities: Floats, codes: Codes, scheme: Scheme) -> pd.DataFrame:
+    """Rows of images with their probabilities and the class that was chosen of each, as in tables.votes_schema."""
+    votes = pd.DataFrame(probabilities, columns=[PROBABILITY + name for name in scheme.classes])
+    votes["prediction"] = codes
+    votes["prediction_name"] = np.asarray(scheme.classes, dtype=object)[codes]
+    return pd.concat([rows.reset_index(drop=True), votes], axis=1)
+
+
+def _gathered(tests: Sequence[Path], count: int, scheme: Scheme, digest: str) -> Gathered:
+    expected = dict.fromkeys(sorted({member_of(path)[0] for path in tests}), count)
+    records, faults = sound_records(tests, "test", expected, scheme.classes, digest)
+    first: list[Predictions] = []
+
+    def seen(member: Predictions) -> list[str]:
+        if not first:
+            first.append(member)
+        return test_set_faults(member, first[0], {})
+
+    gathered, more = gather(records, None, scheme.classes, seen)
+    refuse_all(faults + more)
+    return gathered
+
+
+def _fitted(kind: str, votes: Path | None) -> Mapping[str, Any]:
+    if votes is None:
+        raise ValueError(f"vote {kind}: needs the file of what it has fitted")
+    fitted = read_json(votes)
+    if kind not in fitted:
+        raise Refusal(f"{votes}: has no vote {kind!r}, but {', '.join(sorted(fitted))}: add it to vote.kinds")
+    return fitted[kind]
+
+
+def _whole(row: str, probabilities: Floats, factors: Sequence[str] | None) -> Floats:
+    """The probabilities, of a model that learns whole classes."""
+    if factors:
+        raise Refusal(
+            f"{row}: learns only {', '.join(factors)}, which is no whole answer: take a row vote=..., where it is "
+            "multiplied with the models of the other factors"
+        )
+    return probabilities
