@@ -173,14 +173,18 @@ def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(c
     assert "needs what will be made anew by: train" in printed
     assert "snakemake data_check" in printed.partition("Next:")[2]
     write_config(copy, folds={"k": 0})
+    assert "84 images of 12 persons\n" in snakemake(copy, "--", "leaderboard", "results")
     printed = snakemake(copy, "--", "doctor", code=1)
     assert "broken  config" in printed
     assert "folds.k" in printed
 
 
 def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
-    printed = snakemake(copy, "--", "data_check", "report")
-    assert jobs_that_ran(printed) == {"light": 2, "preview": 1, "data_check": 1, "attention": 1, "report": 1}
+    row = "results/submission/vote=mean.csv"
+    printed = snakemake(copy, "--", "data_check", "report", row)
+    pages = {"light": 2, "preview": 1, "data_check": 1, "attention": 1, "report": 1}
+    assert jobs_that_ran(printed) == pages | {"row": 1, "row_submission": 1}
+    assert (copy / row).read_bytes() == (copy / "results/submission.csv").read_bytes()
     page = (copy / "results/data_check.html").read_text(encoding="utf-8")
     assert "84 training images of 12 persons, 14 test images" in page
     assert page.count('class="person"') == 12

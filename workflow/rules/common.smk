@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
 from foldvote.codehash import code_digest
+from foldvote.comparison import asked_folders, compare_runs
 from foldvote.config import load_config
 from foldvote.doctor import consult
 from foldvote.errors import Refusal
@@ -44,10 +45,13 @@ def answer(told):
     sys.exit(told[1])
 
 
-# `snakemake doctor` and `snakemake next` are no rules: both must answer where no rule could run.
+# `snakemake doctor`, `next` and `leaderboard` are no rules: they answer, and make nothing.
 ASKED = sys.argv[1:] if workflow.is_main_process else []
 if "doctor" in ASKED:
     answer(consult(Path(workflow.basedir), CONFIG_FILE, configured))
+if "leaderboard" in ASKED:
+    folders = asked_folders(ASKED, "leaderboard")
+    answer(compare_runs(folders, lambda: configured().results))
 
 CONFIG = checked_config()
 config.update(CONFIG.model_dump(mode="json"))

@@ -4,6 +4,7 @@ Plain functions over paths, arrays and tables. Nothing here knows of Snakemake: 
 notebooks call the same functions. Modules lower in this list are imported by those above, never the other way:
 
     doctor, plan, machine                                                      before a run
+    comparison                                                                 several runs
     report, reporttables, reportplots, exhibits, outcome                       a finished run on one page
     gradcam, attention
     datacheck, checktables, checkplots, contact, findings, certificatewords    the data on one page

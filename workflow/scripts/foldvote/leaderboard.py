@@ -117,15 +117,21 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
         shown["test accuracy"] = _rounded(rows["test_accuracy"], 4)
     shown["fit s"] = _rounded(rows["fit_seconds"], 1)
     shown["predict s"] = _rounded(rows["predict_seconds"], 1)
-    widths = [max(map(len, (head, *cells))) for head, cells in shown.items()]
-    lines = [f"out-of-fold scores: {_count(metrics['images'], 'image')}, {_count(len(metrics['classes']), 'class')}"]
-    for cells in [tuple(shown), *zip(*shown.values(), strict=True)]:
+    head = f"out-of-fold scores: {_count(metrics['images'], 'image')}, {_count(len(metrics['classes']), 'class')}"
+    return "\n".join([head, *aligned(shown)])
+
+
+def aligned(columns: Mapping[str, Sequence[str]]) -> list[str]:
+    """Lines of a table, from its columns by their heads: the first column to the left, others to the right."""
+    widths = [max(map(len, (head, *cells))) for head, cells in columns.items()]
+    lines = []
+    for cells in [tuple(columns), *zip(*columns.values(), strict=True)]:
         first, *others = (
             cell.ljust(width) if place == 0 else cell.rjust(width)
             for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
         lines.append("  ".join([first, *others]).rstrip())
-    return "\n".join(lines)
+    return lines
 
 
 def _row(
