@@ -180,7 +180,8 @@ def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(c
 
 
 def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
-    row = "results/submission/vote=mean.csv"
+    chosen = json.loads((copy / "results/ensemble/metrics.json").read_text(encoding="utf-8"))["chosen"]
+    row = f"results/submission/vote={chosen}.csv"
     printed = snakemake(copy, "--", "data_check", "report", row)
     pages = {"light": 2, "preview": 1, "data_check": 1, "attention": 1, "report": 1}
     assert jobs_that_ran(printed) == pages | {"row": 1, "row_submission": 1}
