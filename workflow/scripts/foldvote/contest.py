@@ -98,7 +98,7 @@ def hold_contest(candidates: Candidates, images: Images, scheme: Scheme, setting
         honest = run_nested(kind, candidates, images, parts, scheme, settings, seed)
         sums[kind] = group_sums(images.labels, honest.probabilities, images.groups, count, honest.codes)
         params[kind] = fit_vote(
-            kind, candidates, images.labels, scheme, seed, groups=images.groups, metric=settings.fit_by
+            kind, candidates, images.labels, scheme, seed, folds=parts, groups=images.groups, metric=settings.fit_by
         )
         fitted = apply_vote(candidates, params[kind], scheme)
         codes = decide_vote(fitted, params[kind])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldvote.candidates import Candidates, equal_shares, model_means, subsample, weighted_mean
+from foldvote.candidates import MOST_FITTED, Candidates, equal_shares, model_means, subsample, weighted_mean
 from foldvote.decision import decide, fit_offsets
 from foldvote.errors import Refusal
 from foldvote.greedy import Metric, greedy_weights
@@ -26,13 +26,14 @@ from foldvote.shares import (
     fit_ranks,
 )
 from foldvote.simplex import best_mixture
-from foldvote.stacking import apply_lightgbm, apply_stacking, fit_lightgbm, fit_stacking
+from foldvote.stacking import MOST_STACKED, apply_lightgbm, apply_stacking, fit_lightgbm, fit_stacking
 from foldvote.vote import softmax, vote
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.integer]
 Params = dict[str, Any]
 UNFITTED = ("mean", "geometric", "majority")
+STACKED = ("stacking", "lightgbm")
 PIECE = 65_536  # images applied at once, so that memory does not grow with them
 TIE = 1e-3  # what the mean adds to shares of models; less than one model's share among fewer than 1000
 FLOOR = 1e-12  # no model alone makes a class impossible in the geometric mean
@@ -85,7 +86,8 @@ def fit_vote(
         scheme: the classes.
         seed: the run's seed.
         folds: the fold of each image, by which stacking chooses its strength.
-        groups: a code an image; over 100,000 images the fit is on a draw of whole groups (candidates.subsample).
+        groups: a code an image; over 100,000 images (20,000 of stacking and lightgbm) the fit is on a draw of whole
+            groups (candidates.subsample).
         metric: what best_model and greedy improve.
 
     Returns:
@@ -102,7 +104,7 @@ def fit_vote(
     candidates = candidates.ordered()
     names = list(candidates.names)
     if base not in UNFITTED or offsets:
-        drawn = subsample(len(labels), groups, seed)
+        drawn = subsample(len(labels), groups, seed, MOST_STACKED if base in STACKED else MOST_FITTED)
         if len(drawn) < len(labels):
             candidates, labels = candidates.rows(drawn), labels[drawn]
             folds = None if folds is None else np.asarray(folds)[drawn]

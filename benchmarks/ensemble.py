@@ -1,0 +1,154 @@
+"""How the vote grows with the number of images: seconds and peak memory of the whole `ensemble` stage.
+
+    python benchmarks/ensemble.py --images 10000 100000 1000000
+
+Drawn predictions of five models in five folds (25 members, 18 classes, one view, seven images a person), as many test
+images as training images; models are right in different measure. Beside it, in the same run and on the same files, the
+peer: what a notebook does, which is to read all with pandas, average, and score. It checks nothing, fits nothing and
+has no intervals; the last column says how many times its seconds the stage takes.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import f1_score
+
+from foldvote.ensemble import EnsembleFiles, make_ensemble
+from foldvote.evidence import EnsembleInputs
+from foldvote.files import write_json
+from foldvote.folds import split_sha256
+from foldvote.labels import factor_scheme, write_scheme
+from foldvote.sections import Submission, Vote
+from foldvote.seeds import generator
+from foldvote.tables import FOLDS, LOGIT, predictions_schema, write_table
+
+SCHEME = factor_scheme(
+    {"mask": ("wear", "incorrect", "not-wear"), "gender": ("male", "female"), "age": ("under30", "30to59", "60plus")}
+)
+SHARES = (5, 1, 1)  # of the mask states among a person's seven images
+SKILL = {"a": 2.0, "b": 2.5, "c": 3.0, "d": 1.5, "e": 2.2}  # what a model adds to the true class's logit
+K = 5
+SHOTS = 7
+
+
+def main() -> None:
+    """Draw each size, run both in processes of their own, print a line a size."""
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
+    arguments.add_argument("--folder", type=Path, help="where the drawn files go; a temporary folder, if not given")
+    arguments.add_argument("--measure", choices=["stage", "notebook"], help=argparse.SUPPRESS)
+    given = arguments.parse_args()
+    if given.measure:
+        run = run_stage if given.measure == "stage" else run_notebook
+        print(json.dumps(measured(run, given.folder)))
+        return
+    print("| images | members | ensemble s | peak MB | notebook s | peak MB | seconds, ratio |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for images in given.images:
+        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+            draw(Path(folder), images)
+            stage, peer = (child(folder, name) for name in ("stage", "notebook"))
+        cells = f"{stage['seconds']:.1f} | {stage['mb']:.0f} | {peer['seconds']:.1f} | {peer['mb']:.0f}"
+        print(f"| {images:,} | {K * len(SKILL)} | {cells} | {stage['seconds'] / peer['seconds']:.1f} |", flush=True)
+
+
+def draw(root: Path, images: int) -> None:
+    """Write the split, the classes and all members' predictions."""
+    draws, classes = generator(0, "benchmark"), list(SCHEME.classes)
+    person = np.arange(images) // SHOTS
+    mask = np.repeat(np.arange(3), SHARES)[np.arange(images) % SHOTS]
+    label = mask * 6 + draws.integers(0, 6, person[-1] + 1)[person]
+    fold = draws.integers(0, K, person[-1] + 1)[person]
+    names = pd.Series(person).astype(str).str.zfill(7)
+    ids = names + "/" + pd.Series(np.arange(images) % SHOTS).astype(str)
+    folds = pd.DataFrame({"image_id": ids, "profile": names, "group": names, "stratum": "s", "label": label})
+    folds = folds.assign(repeat=0, fold=fold)
+    digest = split_sha256(folds)
+    write_table(folds, root / "folds.parquet", FOLDS, record={"split_sha256": digest})
+    write_json(root / "certificate.json", {"split_sha256": digest})
+    write_scheme(SCHEME, root / "classes.json")
+    record = {"split_sha256": digest, "classes": classes, "views": ["identity"], "device": "cpu"}
+    for model, skill in SKILL.items():
+        for number in range(K):
+            own = folds[folds["fold"] == number].drop(columns=["group", "stratum", "repeat", "fold"])
+            tests = pd.DataFrame({"image_id": "t" + ids, "profile": None, "label": None})
+            for split, rows, truth in (("oof", own, own["label"].to_numpy()), ("test", tests, label)):
+                logits = generator(1, split, model, number).standard_normal((len(rows), len(classes)), np.float32)
+                logits[np.arange(len(rows)), truth] += skill
+                frame = pd.DataFrame(logits, columns=[LOGIT + name for name in classes], index=rows.index)
+                said = {"model": model, "fold": number, "split": split, "data_sha256": split}
+                said |= {"weights_sha256": f"{model} {number}"}
+                path = root / split / f"model={model}" / f"fold={number}" / "predictions.parquet"
+                frame = pd.concat([rows, frame], axis=1).assign(view="identity")
+                write_table(frame, path, predictions_schema(classes), record=record | said)
+
+
+def run_stage(root: Path) -> None:
+    """The stage, with its settings as they are unless a configuration says otherwise."""
+    out = root / "ensemble"
+    inputs = EnsembleInputs(
+        oof=sorted(root.glob("oof/*/*/predictions.parquet")),
+        test=sorted(root.glob("test/*/*/predictions.parquet")),
+        folds=root / "folds.parquet",
+        certificate=root / "certificate.json",
+        classes=root / "classes.json",
+    )
+    files = EnsembleFiles(
+        oof=out / "oof.parquet",
+        test=out / "test.parquet",
+        metrics=out / "metrics.json",
+        weights=out / "weights.json",
+        votes=out / "votes.json",
+        slices=out / "slices.csv",
+        reliability=out / "reliability.csv",
+        issues=out / "label_issues.parquet",
+        leaderboard=out / "leaderboard.csv",
+    )
+    make_ensemble(inputs, files, dict.fromkeys(SKILL, K), Vote(), Submission(), 0)
+
+
+def run_notebook(root: Path) -> None:
+    """All predictions in one table, the mean by image, the score, the test answers."""
+    columns = [LOGIT + name for name in SCHEME.classes]
+    oof, tests = (pd.read_parquet(root / split) for split in ("oof", "test"))
+    means = []
+    for table in (oof, tests):
+        logits = table[columns].to_numpy()
+        said = np.exp(logits - logits.max(axis=1, keepdims=True))
+        table[columns] = said / said.sum(axis=1, keepdims=True)
+        means.append(table.groupby("image_id")[columns].mean())
+    truth = oof.drop_duplicates("image_id").set_index("image_id")["label"].loc[means[0].index]
+    f1_score(truth.astype(int), means[0].to_numpy().argmax(axis=1), average="macro")
+    means[1].to_numpy().argmax(axis=1)
+
+
+def measured(run: Callable[[Path], None], root: Path) -> dict[str, float]:
+    """Seconds of one call, and the peak memory of this process in MB."""
+    start = time.perf_counter()
+    run(root)
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def child(folder: str, name: str) -> dict[str, float]:
+    """One measurement in a process of its own, so that memory is its own as well."""
+    command = [sys.executable, __file__, "--measure", name, "--folder", folder]
+    one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # as Snakemake gives the rule
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | one)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+if __name__ == "__main__":
+    main()
