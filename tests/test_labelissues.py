@@ -9,11 +9,11 @@ import pytest
 
 from drawn import config_for
 from foldvote.corrections import apply_corrections
-from foldvote.labelissues import BETWEEN, LABEL_ISSUES, draft_corrections, label_issues
+from foldvote.labelissues import BETWEEN, LABEL_ISSUES, draft_corrections, label_issues, write_draft
 from foldvote.labels import Scheme
 from foldvote.seeds import generator
 from foldvote.tables import read_table, write_table
-from foldvote.textfiles import write_csv
+from foldvote.textfiles import read_csv, write_csv
 from foldvote.vote import softmax
 from test_consistency import HOME, perfect, simulated
 from test_ensemble import Run
@@ -176,7 +176,9 @@ def test_drafts_put_the_home_task_right_once_they_are_allowed(tmp_path):
     drafts = draft_corrections(issues, 3, home=True)
     assert sorted(drafts["field"]) == ["age", "gender", "shots"]
     assert set(drafts["certainty"]) == {"suspected"}
-    write_csv(drafts, tmp_path / "draft.csv")
+    write_table(issues, tmp_path / "issues.parquet", LABEL_ISSUES, ("rank",))
+    write_draft(tmp_path / "issues.parquet", tmp_path / "draft.csv", 3, home=True)
+    pd.testing.assert_frame_equal(read_csv(tmp_path / "draft.csv"), drafts.reset_index(drop=True))
     settings = {"corrections": str(tmp_path / "draft.csv")}
     untouched, summary = apply_corrections(entries(spoilt), config_for(tmp_path, **settings))
     assert not untouched["corrected"].any()

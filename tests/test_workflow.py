@@ -182,10 +182,13 @@ def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(c
 def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
     chosen = json.loads((copy / "results/ensemble/metrics.json").read_text(encoding="utf-8"))["chosen"]
     row = f"results/submission/vote={chosen}.csv"
-    printed = snakemake(copy, "--", "data_check", "report", row)
+    printed = snakemake(copy, "--", "data_check", "report", "draft_corrections", row)
     pages = {"light": 2, "preview": 1, "data_check": 1, "attention": 1, "report": 1}
-    assert jobs_that_ran(printed) == pages | {"row": 1, "row_submission": 1}
+    assert jobs_that_ran(printed) == pages | {"row": 1, "row_submission": 1, "draft_corrections": 1}
     assert (copy / row).read_bytes() == (copy / "results/submission.csv").read_bytes()
+    drafted = pd.read_csv(copy / "results/corrections_draft.csv", dtype=str)
+    assert list(drafted) == ["id", "field", "from", "to", "source", "certainty"]
+    assert set(drafted["certainty"]) <= {"suspected"}
     page = (copy / "results/data_check.html").read_text(encoding="utf-8")
     assert "84 training images of 12 persons, 14 test images" in page
     assert page.count('class="person"') == 12

@@ -7,7 +7,6 @@ from pathlib import Path
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
 from foldvote.codehash import code_digest
-from foldvote.comparison import asked_folders, compare_runs
 from foldvote.config import load_config
 from foldvote.doctor import consult
 from foldvote.errors import Refusal
@@ -50,6 +49,9 @@ ASKED = sys.argv[1:] if workflow.is_main_process else []
 if "doctor" in ASKED:
     answer(consult(Path(workflow.basedir), CONFIG_FILE, configured))
 if "leaderboard" in ASKED:
+    # Imports pandas, so only where it is asked for.
+    from foldvote.comparison import asked_folders, compare_runs
+
     folders = asked_folders(ASKED, "leaderboard")
     answer(compare_runs(folders, lambda: configured().results))
 

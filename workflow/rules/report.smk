@@ -94,3 +94,22 @@ rule report:
         code=digest("report.py"),
     script:
         "../scripts/report.py"
+
+
+rule draft_corrections:
+    """Draft a corrections file from the likeliest label errors, for a person to look through."""
+    input:
+        issues="<results>/ensemble/label_issues.parquet",
+    output:
+        draft="<results>/corrections_draft.csv",
+    log:
+        "<logs>/draft_corrections.log",
+    conda:
+        "../../envs/foldvote.yaml"
+    params:
+        top=50,
+        home=CONFIG.data.layout in ("maskbase", "demo"),
+        label=getattr(CONFIG.data, "label", None) or "label",
+        code=digest("draft_corrections.py"),
+    script:
+        "../scripts/draft_corrections.py"

@@ -8,7 +8,7 @@ or two pictures that changed places. That makes the three kinds comparable.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,10 @@ import pandas as pd
 import pyarrow as pa
 
 from foldvote.consistency import LABEL, by_person, check, fields, level_codes, marginals, person_fields
+from foldvote.console import say
 from foldvote.labels import Scheme
+from foldvote.tables import read_table
+from foldvote.textfiles import write_csv
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -137,6 +140,18 @@ def draft_corrections(issues: pd.DataFrame, top: int, *, home: bool = False, lab
                 drafted.append((issue["other_image_id"], field, issue["suggested"], issue["given"], source))
     columns = ["id", "field", "from", "to", "source"]
     return pd.DataFrame(drafted, columns=columns, dtype="str").assign(certainty="suspected")
+
+
+def write_draft(issues_path: Path, path: Path, top: int, *, home: bool = False, label: str = LABEL) -> None:
+    """Write `draft_corrections` of a table of label issues as CSV.
+
+    Raises:
+        Refusal: if the table is damaged.
+    """
+    issues = read_table(issues_path, LABEL_ISSUES, key=("rank",))
+    drafted = draft_corrections(issues, top, home=home, label=label)
+    write_csv(drafted, path)
+    say(f"{path}: {len(drafted)} suspected labels. Look at each; then name the file as `corrections`")
 
 
 def _evidence(labels: Codes, probabilities: npt.NDArray[np.floating], scheme: Scheme, field: str) -> _Evidence:

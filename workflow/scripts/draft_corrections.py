@@ -1,0 +1,13 @@
+"""Draft label corrections from the label issues of a finished run."""
+
+from pathlib import Path
+
+from foldvote.console import job
+from foldvote.labelissues import write_draft
+
+if __name__ == "__main__":
+    params = snakemake.params
+    with job(snakemake.log[0]):
+        write_draft(
+            Path(snakemake.input.issues), Path(snakemake.output.draft), params.top, home=params.home, label=params.label
+        )
