@@ -246,6 +246,21 @@ def test_a_large_fit_draws_whole_groups_whatever_the_order():
     assert subsample(10, None, 5, 300).tolist() == list(range(10))
 
 
+def test_lightgbm_learns_like_the_others_and_is_kept_as_text():
+    candidates, labels = drawn(14, images=300)
+    try:
+        import lightgbm  # noqa: F401
+    except OSError as error:
+        pytest.skip(f"this machine cannot load LightGBM: {error}")
+    params = fit_vote("lightgbm", candidates, labels, SCHEME, 1)
+    found = apply_vote(candidates, json.loads(json.dumps(params)), SCHEME)
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    mean = apply_vote(candidates, fit_vote("mean", candidates, labels, SCHEME, 1), SCHEME)
+    assert log_loss(labels, found) < log_loss(labels, mean)
+    again = fit_vote("lightgbm", candidates, labels, SCHEME, 1)
+    np.testing.assert_array_equal(found, apply_vote(candidates, again, SCHEME))
+
+
 def test_kinds_in_order_of_simplicity():
     kinds = ["stacking", "mean+offsets", "weights", "greedy", "greedy+offsets", "mean"]
     assert simplest_first(kinds) == ["mean", "greedy", "weights", "mean+offsets", "greedy+offsets", "stacking"]

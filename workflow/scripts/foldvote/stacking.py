@@ -146,6 +146,8 @@ def _with_unseen(candidates: Candidates, found: Floats, seen: list[int]) -> Floa
 def _lightgbm() -> Any:
     try:
         import lightgbm  # an extra
-    except ImportError as error:
-        raise Refusal("vote: lightgbm is not installed; pip install lightgbm, or choose another vote") from error
+    except (ImportError, OSError) as error:  # OSError: the machine lacks OpenMP, which the wheel does not hold
+        raise Refusal(
+            f"vote: no lightgbm ({error}); pip install lightgbm (and Debian's libgomp1), or choose another vote"
+        ) from error
     return lightgbm
