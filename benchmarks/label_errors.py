@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from foldvote.candidates import model_means
+from foldvote.candidates import opinions
 from foldvote.consistency import fields, level_codes, person_fields
 from foldvote.errors import refuse_all
 from foldvote.gather import candidates_of, gather
@@ -64,7 +64,7 @@ def read_results(results: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, S
     gathered, more = gather(records, pa.array(voted["image_id"], pa.string()), scheme.classes, lambda _: [])
     refuse_all(faults + more)
     rows = voted[["image_id", "profile", "label", "fold"]]
-    return rows, probabilities, model_means(candidates_of(gathered, scheme))[1], scheme
+    return rows, probabilities, opinions(candidates_of(gathered, scheme)), scheme
 
 
 def measure(

@@ -212,7 +212,7 @@ def test_a_record_without_what_is_compared_is_refused(tmp_path):
 SPOILED_ROWS = {
     "missing": (lambda frame: frame[frame["image_id"] != frame["image_id"][0]], "1 ids of fold 1 are missing: 0000"),
     "foreign": (lambda frame: frame.replace({"image_id": {frame["image_id"][0]: "x"}}), "1 ids are not in fold 1: x"),
-    "doubled": (lambda frame: pd.concat([frame, frame.iloc[:2]]), "2 rows stand twice or more"),
+    "doubled": (lambda frame: pd.concat([frame, frame.iloc[:2]]), "2 images stand twice in a view"),
     "half": (lambda frame: frame.iloc[:-1], "1 images lack one of their 2 views"),
     "views": (lambda frame: frame.replace({"view": {"hflip": "vflip"}}), "holds the views identity, vflip, but its"),
     "label": (lambda frame: frame.assign(label=(frame["label"] + 1) % 6), "6 images have another label than in folds"),

@@ -33,6 +33,7 @@ BETTER: dict[str, Direction] = {
 }
 _IMAGES, _LOG_LOSS, _BRIER, _GAPS = 0, 1, 2, 3
 _HITS = _GAPS + BINS
+_BAGS = 4_000
 _PIECE_IMAGES = 1 << 16
 _PIECE_BYTES = 64 << 20  # of one piece of the matrix of draws
 
@@ -120,6 +121,10 @@ def bootstrap(rows: Mapping[str, GroupSums], draws: int = 2000, seed: int = 0) -
     A row draws among the groups that have images in it, as many as there are, with replacement. Draw i depends on the
     seed, i and this set of groups alone: rows of the same groups share their draws and compare in pairs, rows of other
     groups are drawn on their own, and rows may be given all at once or in several calls.
+
+    Over 4,000 groups, these are first dealt at random to 4,000 bags, and bags are drawn. Sums of independent groups
+    are independent as well, so the spread stays true to within 1/sqrt(2 * 4,000) = 1.1 % of itself, less than 2,000
+    draws leave open, and time no longer grows with the groups.
 
     Args:
         rows: sums by the name of the row.
@@ -211,14 +216,24 @@ def _add_piece(sums: GroupSums, labels: Codes, probabilities: Array, groups: Cod
 
 def _totals(own: bytes, rows: Sequence[Array], draws: int, seed: int) -> list[Array]:
     """Sums of each draw, shape (draws, columns), of every row; `own` are the codes of the groups they all cover."""
-    codes = np.frombuffer(own, dtype=np.intp)
-    covered = [row if len(row) == len(codes) else row[codes] for row in rows]
+    codes, key = np.frombuffer(own, dtype=np.intp), sha256_bytes(own)
+    covered = _in_bags([row if len(row) == len(codes) else row[codes] for row in rows], key, seed)
     totals = [np.empty((draws, row.shape[1])) for row in rows]
-    for start, times in _multiplicities(len(codes), sha256_bytes(own), draws, seed):
+    for start, times in _multiplicities(len(covered[0]), key, draws, seed):
         for values, of_draws in zip(covered, totals, strict=True):
             # A product for each row: its sums do not depend on the rows beside it, and equal rows stay equal.
             np.matmul(times, values, out=of_draws[start : start + len(times)])
     return totals
+
+
+def _in_bags(rows: list[Array], key: str, seed: int) -> list[Array]:
+    """The sums of at most so many bags of groups; bags differ by one group at most."""
+    groups = len(rows[0])
+    if groups <= _BAGS:
+        return rows
+    order = generator(seed, "bootstrap", "bags", key).permutation(groups)
+    starts = np.arange(_BAGS) * groups // _BAGS
+    return [np.add.reduceat(row[order], starts, axis=0) for row in rows]
 
 
 def _multiplicities(groups: int, key: str, draws: int, seed: int) -> Iterator[tuple[int, Array]]:

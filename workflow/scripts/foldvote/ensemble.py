@@ -11,7 +11,7 @@ import pandas as pd
 
 from foldvote.bootstrap import group_sums
 from foldvote.calibration import apply_temperature, apply_vector, calibrate_nested, fit_temperature, fit_vector
-from foldvote.candidates import Candidates, model_means
+from foldvote.candidates import Candidates, model_mean, opinions
 from foldvote.consistency import consistency
 from foldvote.contest import Contest, hold_contest, run_nested
 from foldvote.evidence import EnsembleInputs, Evidence, read_evidence
@@ -110,7 +110,7 @@ def make_ensemble(
         metrics["test_images"] = len(known.test.ids)
         tests, metrics["test"] = _test_votes(known, contest, scaling)
         metrics = {name: value for name, value in metrics.items() if value is not None}
-    issues = label_issues(rows, calibrated, model_means(candidates)[1], scheme)
+    issues = label_issues(rows, calibrated, opinions(candidates), scheme)
     board = make_leaderboard(metrics, known.costs)
 
     frame = votes_frame(rows.drop(columns="stratum"), calibrated, honest.codes, scheme)
@@ -140,10 +140,8 @@ def _oof_scores(
     sums = group_sums(images.labels, calibrated, images.groups, len(scheme.classes), codes)
     chosen = score(images.labels, calibrated, scheme, codes) | with_intervals(sums, draws, seed)
     models = model_scores(known.oof, images, scheme, draws, seed)
-    names, means = model_means(candidates)
-    for name, mean in zip(names, means, strict=True):
-        if TIMES in name:
-            models[name] = scored(images, mean, scheme, None, draws, seed)
+    for name in {name for name in candidates.models if TIMES in name}:
+        models[name] = scored(images, model_mean(candidates, name), scheme, None, draws, seed)
     return {"ensemble": chosen, "votes": contest_scores(contest), "models": models, "members": known.members}
 
 
@@ -162,8 +160,7 @@ def _test_votes(known: Evidence, contest: Contest, scaling: Scaling) -> tuple[pd
     frame = votes_frame(pd.DataFrame({"image_id": known.test.ids.to_pylist()}), scaled, codes, scheme)
     if truth is None:
         return frame, None
-    names, means = model_means(candidates)
-    models = {name: score(truth, mean, scheme) for name, mean in zip(names, means, strict=True)}
+    models = {name: score(truth, model_mean(candidates, name), scheme) for name in sorted(set(candidates.models))}
     for name, factors in known.test.learnt.items():
         if factors:
             own, said = own_classes(known.test.mean_of(name), factors, scheme)

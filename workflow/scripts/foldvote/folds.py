@@ -98,7 +98,7 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
 def split_sha256(folds: pd.DataFrame) -> str:
     """Digest of a split: over image, profile, group, label, repeat and fold of every row, whatever the rows' order."""
     rows = folds.sort_values(["repeat", "image_id"])
-    columns = (rows[name].astype(str) for name in ("image_id", "profile", "group", "label", "repeat", "fold"))
+    columns = (rows[name].astype(str).tolist() for name in ("image_id", "profile", "group", "label", "repeat", "fold"))
     return sha256_lines("\t".join(values) for values in zip(*columns, strict=True))
 
 

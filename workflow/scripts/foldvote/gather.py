@@ -1,9 +1,10 @@
 """All members' predictions, read one file at a time: the mean of each model and view, and the candidates of a vote.
 
-Memory holds the models' means and one member, however many members there are.
+Memory holds the models' means and two members, however many members there are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from foldvote.candidates import Candidates
 from foldvote.errors import Refusal
 from foldvote.labels import Scheme
 from foldvote.predictions import Predictions, places, read_one
-from foldvote.voices import Learnt, voices
+from foldvote.voices import Learnt, partial_models, voices
 from foldvote.vote import vote
 
 
@@ -26,19 +27,28 @@ class Gathered:
 
     Attributes:
         ids: the images.
-        views: names of the views of each model, sorted.
-        by_model: float32 (views, images, classes) of each model: the mean over its folds or repeats.
+        voiced: (model, view) of each row of `means`, in the order of `model/view`: a model's views stand together.
+        means: float32 (models' views, images, classes): the mean of each over the model's folds or repeats.
         learnt: the factors of each model; None learns all.
     """
 
     ids: pa.Array
-    views: dict[str, tuple[str, ...]]
-    by_model: dict[str, npt.NDArray[np.float32]]
+    voiced: tuple[tuple[str, str], ...]
+    means: npt.NDArray[np.float32]
     learnt: Learnt
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, sorted."""
+        return sorted(self.learnt)
+
+    def of(self, model: str) -> npt.NDArray[np.float32]:
+        """A model's means, a view each: float32 (views, images, classes); no copy."""
+        return self.means[_rows_of(model, self.voiced)]
 
     def mean_of(self, model: str) -> npt.NDArray[np.float64]:
         """A model's mean over its views: float64 (images, classes)."""
-        return vote(self.by_model[model])
+        return vote(self.of(model))
 
 
 def gather(
@@ -59,43 +69,73 @@ def gather(
         The means, and the faults as lines.
     """
     faults: list[str] = []
-    sums: dict[str, npt.NDArray[np.float32]] = {}
+    learnt = {record["model"]: record.get("factors") for record in records.values()}
+    views = {record["model"]: record["views"] for record in reversed(records.values())}
+    voiced = tuple(sorted(((model, view) for model in views for view in views[model]), key="/".join))
+    means: npt.NDArray[np.float32] = np.zeros((len(voiced), 0, len(classes)), np.float32)
     times: dict[str, npt.NDArray[np.float32]] = {}
-    views: dict[str, tuple[str, ...]] = {}
-    for path, record in records.items():
-        try:
-            member = read_one(path, record, classes)
-        except Refusal as refusal:
-            faults += refusal.faults
+    for member in _read_ahead(records, classes):
+        if isinstance(member, Refusal):
+            faults += member.faults
             continue
         wrong = seen(member)
         faults += wrong
-        if wrong or views.get(member.model, member.views) != member.views:  # which its record has told
+        if wrong or tuple(sorted(views[member.model])) != member.views:  # which its record has told
             continue
         ids = member.ids if ids is None else ids
+        if not times:
+            means = np.zeros((len(voiced), len(ids), len(classes)), np.float32)
         place = places(member.ids, ids)
-        if member.model not in sums:
-            views[member.model] = member.views
-            sums[member.model] = np.zeros((len(member.views), len(ids), len(classes)), np.float32)
-            times[member.model] = np.zeros(len(ids), np.float32)
-        for total, own in zip(sums[member.model], member.probabilities, strict=True):
+        for total, own in zip(means[_rows_of(member.model, voiced)], member.probabilities, strict=True):
             total[place] += own
-        times[member.model][place] += 1
-    for model, total in sums.items():
-        total /= np.maximum(times[model], 1)[:, None]
-    learnt = {record["model"]: record.get("factors") for record in records.values()}
-    return Gathered(pa.array([], pa.string()) if ids is None else ids, views, sums, learnt), faults
+        times.setdefault(member.model, np.zeros(len(ids), np.float32))[place] += 1
+    for model, count in times.items():
+        means[_rows_of(model, voiced)] /= np.maximum(count, 1)[:, None]
+    pa.default_memory_pool().release_unused()  # else Arrow keeps what the largest tables took
+    return Gathered(pa.array([], pa.string()) if ids is None else ids, voiced, means, learnt), faults
+
+
+def _read_ahead(records: Mapping[Path, dict[str, Any]], classes: Sequence[str]) -> Iterator[Predictions | Refusal]:
+    """Each file's predictions, or why they are refused; the next one is read while one is worked on."""
+
+    def read(path: Path) -> Predictions | Refusal:
+        try:
+            return read_one(path, records[path], classes)
+        except Refusal as refusal:
+            return refusal
+
+    with ThreadPoolExecutor(1) as reader:
+        coming: Future[Predictions | Refusal] | None = None
+        for path in records:
+            coming, ready = reader.submit(read, path), coming
+            if ready is not None:
+                yield ready.result()
+        if coming is not None:
+            yield coming.result()
 
 
 def candidates_of(gathered: Gathered, scheme: Scheme) -> Candidates:
-    """The candidates of a vote: every voice in every view, called `voice/view`, sorted by name."""
+    """The candidates of a vote: every voice in every view, called `voice/view`, sorted by name.
+
+    Where no model learns some factors only, these are the means as they were gathered, without a copy.
+    """
+    if not partial_models(gathered.learnt):
+        names = tuple(map("/".join, gathered.voiced))
+        return Candidates(names, tuple(model for model, _ in gathered.voiced), gathered.means)
     spoken: dict[str, npt.NDArray[np.floating]] = {}
-    for view in sorted({view for own in gathered.views.values() for view in own}):
+    for view in sorted({view for _, view in gathered.voiced}):
         said = {
-            model: gathered.by_model[model][own.index(view)] for model, own in gathered.views.items() if view in own
+            model: mean
+            for (model, of_view), mean in zip(gathered.voiced, gathered.means, strict=True)
+            if of_view == view
         }
         own = voices(said, {model: gathered.learnt[model] for model in said}, scheme)
         spoken |= {f"{voice}/{view}": probabilities for voice, probabilities in own.items()}
-    names = sorted(spoken)
+    names = tuple(sorted(spoken))
     stacked = np.stack([spoken.pop(name).astype(np.float32, copy=False) for name in names])
-    return Candidates(tuple(names), tuple(name.rpartition("/")[0] for name in names), stacked)
+    return Candidates(names, tuple(name.rpartition("/")[0] for name in names), stacked)
+
+
+def _rows_of(model: str, voiced: Sequence[tuple[str, str]]) -> slice:
+    models = [of for of, _ in voiced]
+    return slice(models.index(model), models.index(model) + models.count(model))

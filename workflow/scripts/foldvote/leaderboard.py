@@ -70,9 +70,10 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
     members = [(model, int(fold)) for model, own in oof["members"].items() for fold in own]
     models = sorted(oof["models"], key=lambda model: (-oof["models"][model]["macro_f1"], model))
     rows = [_row("ensemble", "", "", oof["ensemble"], members, costs, test and test["ensemble"])]
-    for kind in simplest_first(oof["votes"]):
-        own_score = oof["votes"][kind] | {"images": metrics["images"]}
-        rows.append(_row("vote", kind, "", own_score, members, costs, test and test["votes"][kind]))
+    rows += [
+        _row("vote", kind, "", oof["votes"][kind], members, costs, test and test["votes"][kind])
+        for kind in simplest_first(oof["votes"])
+    ]
     for model in models:
         own = [key for key in members if key[0] in (model, *model.split(TIMES))]
         kind = "product" if TIMES in model else "model"

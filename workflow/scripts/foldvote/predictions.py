@@ -21,7 +21,7 @@ from foldvote.vote import softmax, vote
 
 Key = tuple[str, int]
 _PLACE = re.compile(r"model=([^/]+)/fold=(\d+)(?:/|\.json$)")
-_PIECE = 65_536  # rows whose softmax is taken at once, in float64
+_PIECE = 16_384  # rows whose softmax is taken at once, in float64
 _NEEDED = ("model", "fold", "split", "split_sha256", "data_sha256", "classes", "weights_sha256", "views")
 
 
@@ -252,7 +252,7 @@ def read_one(path: Path, record: dict[str, Any], classes: Sequence[str]) -> Pred
     Raises:
         Refusal: if rows or views are missing, doubled or not finite.
     """
-    table = read_columns(path, predictions_schema(classes), key=("image_id", "view"))
+    table = read_columns(path, predictions_schema(classes))
     views, again = sorted(record["views"]), f"run `snakemake -R {path}`"
     image_ids, of_view = (table.column(name).combine_chunks() for name in ("image_id", "view"))
     found = sorted(pc.unique(of_view).to_pylist())
@@ -260,15 +260,17 @@ def read_one(path: Path, record: dict[str, Any], classes: Sequence[str]) -> Pred
         raise Refusal(f"{path}: holds the views {named(found)}, but its record says {named(views)}; {again}")
     ids = pc.unique(image_ids)
     image, view = places(image_ids, ids), places(of_view, pa.array(views, pa.string()))
-    if len(table) != len(ids) * len(views):
-        partial = np.flatnonzero(np.bincount(image, minlength=len(ids)) != len(views))
-        names = ids.take(pa.array(partial)).to_pylist()
-        raise Refusal(f"{path}: {len(names)} images lack one of their {len(views)} views: {named(names)}; {again}")
-    logits = np.stack([table.column(LOGIT + name).to_numpy() for name in classes], axis=1)
+    rows = np.bincount(view * len(ids) + image, minlength=len(views) * len(ids)).reshape(len(views), len(ids))
+    for wrong, what in ((rows > 1, "stand twice in a view"), (rows < 1, f"lack one of their {len(views)} views")):
+        if wrong.any():
+            names = ids.take(pa.array(np.flatnonzero(wrong.any(axis=0)))).to_pylist()
+            raise Refusal(f"{path}: {len(names)} images {what}: {named(names)}; {again}")
+    columns = [table.column(LOGIT + name) for name in classes]
     probabilities = np.empty((len(views), len(ids), len(classes)), np.float32)
-    for start in range(0, len(logits), _PIECE):
-        rows = slice(start, start + _PIECE)
-        probabilities[view[rows], image[rows]] = softmax(logits[rows])
+    for start in range(0, len(table), _PIECE):
+        logits = np.stack([column.slice(start, _PIECE).to_numpy() for column in columns], axis=1)
+        part = slice(start, start + _PIECE)
+        probabilities[view[part], image[part]] = softmax(logits)
     labels = np.empty(len(ids))
     labels[image] = table.column("label").to_numpy().astype(np.float64)
     return Predictions(record["model"], record["fold"], path, record, ids, labels, tuple(views), probabilities)

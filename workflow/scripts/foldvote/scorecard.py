@@ -53,6 +53,7 @@ def contest_scores(contest: Contest) -> dict[str, dict[str, Any]]:
     """Each kind of vote: its nested scores with intervals, the optimistic ones, and the comparison with the chosen."""
     return {
         kind: {
+            "images": contest.images,
             **entry.nested,
             "intervals": {metric: [round(end, 6) for end in interval(entry.draws[metric])] for metric in METRICS},
             "optimistic": entry.optimistic,
@@ -66,7 +67,7 @@ def model_scores(gathered: Gathered, images: Images, scheme: Scheme, draws: int,
     """Each model's scores over all its folds, as `scored` gives them."""
     return {
         model: scored(images, gathered.mean_of(model), scheme, gathered.learnt[model], draws, seed)
-        for model in sorted(gathered.by_model)
+        for model in gathered.models
     }
 
 

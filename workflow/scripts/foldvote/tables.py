@@ -24,6 +24,7 @@ _METADATA = b"foldvote"
 MOST_ROWS = 50_000_000
 MOST_BYTES = 16 << 30
 _PIECE_BYTES = 1 << 30
+_GROUP_ROWS = 16_384  # small row groups can be read in large pieces, see _read_within
 
 
 def manifest_schema(factors: Iterable[str], raw: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
@@ -155,6 +156,9 @@ def write_table(
             pa.Table.from_arrays(table.columns, schema=schema.with_metadata({_METADATA: sealed.encode()})),
             temporary,
             compression="zstd",
+            row_group_size=_GROUP_ROWS,
+            # Measured numbers hardly repeat: a dictionary of them costs time and room.
+            use_dictionary=[field.name for field in schema if not pa.types.is_floating(field.type)],
             write_page_checksum=True,
             store_schema=True,
         )
@@ -187,8 +191,6 @@ def read_columns(path: str | Path, schema: pa.Schema | None = None, key: Sequenc
             f"{path}: damaged or not parquet ({_first_line(error)}); delete it and run `snakemake` again"
         ) from error
     if schema is not None:
-        doubled = sorted({name for name in table.column_names if table.column_names.count(name) > 1})
-        refuse_all(f"{path}: column {name!r} stands twice; make the file anew" for name in doubled)
         refuse_all(_column_faults(set(table.column_names), schema, str(path)))
         table = _with_plain_texts(table.select(schema.names))
         wrong = [
@@ -275,15 +277,26 @@ def _read_within(file: pq.ParquetFile, path: str | Path) -> pa.Table:
     beyond = Refusal(f"{path}: expands beyond reason for its size ({metadata.num_rows:,} rows claimed); delete it")
     if metadata.num_rows > MOST_ROWS or sum(group.total_byte_size for group in groups) > most:
         raise beyond
-    # No cell is larger than its row group, so that not even the first piece is large.
-    rows = min(max(_PIECE_BYTES // max([1, *(group.total_byte_size for group in groups)]), 1), 65_536)
-    pieces, size = [], 0
-    for piece in file.iter_batches(batch_size=rows):
-        size += piece.nbytes
-        if size > most:
-            raise beyond
-        pieces.append(piece)
-    table = pa.Table.from_batches(pieces, file.schema_arrow)
+    schema = file.schema_arrow
+    refuse_all(
+        f"{path}: column {name!r} stands twice; make the file anew"
+        for name in sorted({name for name in schema.names if schema.names.count(name) > 1})
+    )
+    # No cell is larger than its row group, so that not even the first piece is large; a number is never large.
+    careful = min(max(_PIECE_BYTES // max([1, *(group.total_byte_size for group in groups)]), 1), _GROUP_ROWS)
+    numbers = [field.name for field in schema if pa.types.is_primitive(field.type)]
+    others = [field.name for field in schema if field.name not in set(numbers)]
+    columns, size = {}, 0
+    for names, rows in ((numbers, _GROUP_ROWS), (others, careful)):
+        pieces = []
+        for piece in file.iter_batches(batch_size=rows, columns=names):
+            size += piece.nbytes
+            if size > most:
+                raise beyond
+            pieces.append(piece)
+        part = pa.Table.from_batches(pieces, pa.schema([schema.field(name) for name in names]))
+        columns |= dict(zip(names, part.columns, strict=True))
+    table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
     if table.num_rows != metadata.num_rows:
         raise Refusal(
             f"{path}: holds {table.num_rows:,} rows and claims {metadata.num_rows:,}; delete it and run again"

@@ -86,7 +86,7 @@ def fit_vote(
         scheme: the classes.
         seed: the run's seed.
         folds: the fold of each image, by which stacking chooses its strength.
-        groups: a code an image; over 100,000 images (20,000 of stacking and lightgbm) the fit is on a draw of whole
+        groups: a code an image; over 50,000 images (20,000 of stacking and lightgbm) the fit is on a draw of whole
             groups (candidates.subsample).
         metric: what best_model and greedy improve.
 
