@@ -104,7 +104,19 @@ def test_one_candidate_alone_is_the_vote(kind):
         assert (found == candidates.probabilities[0]).all()
 
 
-@pytest.mark.parametrize("kind", [*WEIGHED, "majority", "rank", "stacking"])
+def test_a_candidate_that_boasts_outvotes_no_other_once_it_is_tempered():
+    candidates, labels = drawn(15, skills=(1.5, 1.5), views=1, images=1000)
+    logs = np.log(candidates.probabilities.astype(np.float64))
+    boasting = Candidates(candidates.names, candidates.models, softmax(logs * np.array([1.0, 4.0])[:, None, None]))
+    mean, tempered = (
+        apply_vote(boasting, fit_vote(kind, boasting, labels, SCHEME, 1), SCHEME) for kind in ("mean", "tempered")
+    )
+    as_they_were = apply_vote(candidates, fit_vote("tempered", candidates, labels, SCHEME, 1), SCHEME)
+    np.testing.assert_allclose(tempered, as_they_were, atol=1e-4)
+    assert macro_f1(labels, tempered.argmax(axis=1), 6) > macro_f1(labels, mean.argmax(axis=1), 6)
+
+
+@pytest.mark.parametrize("kind", [*WEIGHED, "majority", "rank", "tempered", "stacking"])
 def test_two_identical_views_are_no_test_time_augmentation(kind):
     single, labels = drawn(3, skills=(1.5, 1.2), views=1)
     names = tuple(f"{name}-{copy}" for name in single.names for copy in "ab")

@@ -17,7 +17,7 @@ from foldvote.votes import apply_vote, decide_vote, fit_vote, simplest_first, sp
 Codes = npt.NDArray[np.integer]
 Draws = Mapping[str, npt.NDArray[np.float64]]
 _OF_SEVERAL_VOICES = ("best_model", "majority", "factor_weights", "class_weights")
-_OF_SEVERAL_CANDIDATES = (*_OF_SEVERAL_VOICES, "geometric", "rank", "greedy", "weights")
+_OF_SEVERAL_CANDIDATES = (*_OF_SEVERAL_VOICES, "geometric", "rank", "tempered", "greedy", "weights")
 
 
 @dataclass(frozen=True)

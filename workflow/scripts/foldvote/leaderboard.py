@@ -1,6 +1,7 @@
 """The leaderboard: one row for the ensemble, each vote, model and member, with scores and costs."""
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from foldvote.votes import simplest_first
 
 SCORES = ("macro_f1", "accuracy", "log_loss", "ece")
 COLUMNS = (
-    *("kind", "model", "fold", "images", "macro_f1", "macro_f1_low", "macro_f1_high", "optimistic_macro_f1"),
-    *("accuracy", "log_loss", "ece", "fit_seconds", "predict_seconds", "megabytes"),
+    *("kind", "model", "fold", "images", "macro_f1", "macro_f1_low", "macro_f1_high", "macro_f1_over_folds"),
+    *("optimistic_macro_f1", "accuracy", "log_loss", "ece", "temperature"),
+    *("fit_seconds", "predict_seconds", "megabytes"),
 )
 TEST_COLUMNS = ("test_macro_f1", "test_accuracy")
 Costs = Mapping[Key, Mapping[str, float]]
@@ -62,9 +64,9 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
         Texts, columns COLUMNS and, where the test answers are known, TEST_COLUMNS: the ensemble, then the kinds of
         votes from the simplest on, then models (and the product of those of some factors, kind `product`) by falling
         macro-F1, then members by model and fold. Scores are nested, `optimistic_macro_f1` is that of a vote on the
-        images that it was fitted on; low and high are the ends of the 95 % interval over persons. Scores have 6
-        decimals, seconds 2; what is unknown is empty. Seconds and megabytes of a model, a vote and the ensemble are
-        the sums over their members.
+        images that it was fitted on; low and high are the ends of the 95 % interval over persons,
+        `macro_f1_over_folds` is the standard deviation of a model's members. Scores have 6 decimals, seconds 2; what
+        is unknown is empty. Seconds and megabytes of a model, a vote and the ensemble are the sums over their members.
     """
     oof, test = metrics["oof"], metrics.get("test")
     members = [(model, int(fold)) for model, own in oof["members"].items() for fold in own]
@@ -77,7 +79,8 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
     for model in models:
         own = [key for key in members if key[0] in (model, *model.split(TIMES))]
         kind = "product" if TIMES in model else "model"
-        rows.append(_row(kind, model, "", oof["models"][model], own, costs, test and test["models"][model]))
+        own_score = oof["models"][model] | _spread(oof["members"].get(model, {}))
+        rows.append(_row(kind, model, "", own_score, own, costs, test and test["models"][model]))
     for model, fold in sorted(members):
         own_score = oof["members"][model][str(fold)]
         rows.append(_row("member", model, str(fold), own_score, [(model, fold)], costs, None))
@@ -146,6 +149,7 @@ def _row(
 ) -> dict[str, str]:
     low, high = score["intervals"]["macro_f1"]
     values = {name: score[name] for name in SCORES} | {"macro_f1_low": low, "macro_f1_high": high}
+    values |= {name: score[name] for name in ("macro_f1_over_folds", "temperature") if name in score}
     if "optimistic" in score:
         values["optimistic_macro_f1"] = score["optimistic"]["macro_f1"]
     if test:
@@ -158,6 +162,12 @@ def _row(
         "megabytes": _sum(members, costs, ("megabytes",)),
     }
     return row | {name: "" if value is None else f"{value:.2f}" for name, value in summed.items()}
+
+
+def _spread(members: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The standard deviation of macro-F1 over a model's members, where there are two or more."""
+    own = [score["macro_f1"] for score in members.values()]
+    return {"macro_f1_over_folds": statistics.stdev(own)} if len(own) > 1 else {}
 
 
 def _sum(members: Sequence[Key], costs: Costs, names: Sequence[str]) -> float | None:

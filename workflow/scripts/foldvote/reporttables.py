@@ -14,6 +14,7 @@ from foldvote.exhibits import JOINT, Exhibits, confused_pairs
 from foldvote.metrics import SMALLEST
 from foldvote.outcome import Outcome
 from foldvote.page import Table, table
+from foldvote.slices import border_table
 from foldvote.textfiles import write_csv
 from foldvote.votes import simplest_first
 
@@ -22,11 +23,13 @@ MOST_SLICES = 24  # of the figure
 _SCORES = dict.fromkeys(("macro_f1", "accuracy", "log_loss", "ece", "brier"), ".4f")
 _BOARD = _SCORES | dict.fromkeys(("macro_f1_low", "macro_f1_high"), ".3f")
 _BOARD |= dict.fromkeys(("optimistic_macro_f1", "test_macro_f1", "test_accuracy"), ".4f")
+_BOARD |= {"macro_f1_over_folds": ".3f", "temperature": ".2f"}
 _BOARD |= dict.fromkeys(("fit_seconds", "predict_seconds", "megabytes"), ",.1f")
 _HEADS = {
     "macro_f1": "macro-F1",
     "macro_f1_low": "from",
     "macro_f1_high": "to",
+    "macro_f1_over_folds": "± folds",
     "optimistic_macro_f1": "optimistic",
     "log_loss": "log-loss",
     "ece": "ECE",
@@ -47,10 +50,26 @@ _AGREEMENT = {
     "unanimous": "persons whose shots all agree",
     "agreement": "mean share of shots that agree",
 }
+_BORDER = {
+    "age_years": "age",
+    "given_older": "labelled as of the last band",
+    "predicted_older": "predicted so",
+    "probability_older": "mean probability of it",
+}
+_CALIBRATION = {
+    "log_loss_before": "log-loss before",
+    "log_loss_after": "after",
+    "brier_before": "Brier score before",
+    "brier_after": "after",
+    "ece_before": "ECE before",
+    "ece_after": "after",
+}
 _HINTS = {
     "macro_f1": "Mean F1 over all classes, out of fold; of a vote nested",
     "macro_f1_low": "Lower end of the 95 % interval over persons",
     "macro_f1_high": "Upper end of the 95 % interval over persons",
+    "macro_f1_over_folds": "Standard deviation over the members of a model",
+    "temperature": "Which would calibrate it; above 1: surer than right",
     "optimistic_macro_f1": "On the images that the vote was fitted on",
     "log_loss": "In nats; the ensemble's after calibration",
     "ece": "Expected calibration error, 15 bins",
@@ -102,6 +121,18 @@ def factor_scores(metrics: Mapping[str, Any], factors: Iterable[str]) -> pd.Data
     return pd.DataFrame(rows, columns=["factor", "of", "accuracy", "macro_f1"])
 
 
+def calibration_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """Log-loss, Brier score and calibration error of the vote and of each model before and after calibration."""
+    known = {"vote": (metrics["calibration"]["before"], metrics["calibration"]["after"])}
+    known |= {name: (own, own["calibrated"]) for name, own in metrics["oof"]["models"].items() if "calibrated" in own}
+    rows = []
+    for name, pair in known.items():
+        said = dict(zip(("before", "after"), pair, strict=True))
+        scores = {f"{metric}_{when}": said[when][metric] for metric in ("log_loss", "brier", "ece") for when in said}
+        rows.append({"of": name, **scores})
+    return pd.DataFrame(rows)
+
+
 def page_tables(outcome: Outcome) -> dict[str, Any]:
     """Tables by name; None where there is nothing."""
     metrics = outcome.metrics
@@ -126,15 +157,18 @@ def page_tables(outcome: Outcome) -> dict[str, Any]:
             (name, table(rows.drop(columns="slice"), f"Slices by {_blank(name)}", formats=_slices(rows), labels=_HEADS))
             for name, rows in slices.groupby("slice", sort=False)
         ],
+        "border": _or_none(
+            border_table(outcome.rows, outcome.probabilities, outcome.scheme),
+            "Ages around the last border",
+            formats=dict.fromkeys(("given_older", "predicted_older", "probability_older"), ".1%"),
+            labels=_BORDER,
+        ),
         "calibration": table(
-            pd.DataFrame(
-                [{"calibration": name, **metrics["calibration"][name]} for name in ("before", "after")],
-                columns=["calibration", "log_loss", "brier", "ece"],
-            ),
-            f"Out of fold, nested; method: {metrics['calibration']['method']}",
-            formats=_SCORES,
-            labels=_HEADS,
-            sortable=False,
+            calibration_scores(metrics),
+            f"Before and after calibration on other persons; of the vote: {metrics['calibration']['method']}, of a "
+            "model: temperature",
+            formats=dict.fromkeys(_CALIBRATION, ".4f"),
+            labels=_CALIBRATION,
         ),
         "consistency": _or_none(
             _consistency(metrics["consistency"]["fields"]),

@@ -8,15 +8,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldvote.bootstrap import METRICS, GroupSums, bootstrap, group_sums, interval, scores
-from foldvote.calibration import reliability
+from foldvote.calibration import calibrate_nested, fit_temperature, reliability
+from foldvote.candidates import subsample
 from foldvote.contest import Contest, Images
 from foldvote.gather import Gathered
 from foldvote.labels import Scheme
 from foldvote.metrics import score
+from foldvote.nested import nested_parts
 from foldvote.voices import own_classes
 
 Codes = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
+_MOST_TEMPERED = 20_000  # images: one number needs no more
 
 
 def scored(
@@ -33,12 +36,14 @@ def scored(
         seed: the run's seed.
 
     Returns:
-        As `metrics.score` gives it, and `brier`, `ece` and `intervals`, and `factors_learnt` where only some are.
+        As `metrics.score` gives it, and `brier`, `ece` and `intervals`; `temperature`, which would calibrate them
+        (above 1: surer than right); `factors_learnt` where only some are.
     """
     own, said = own_classes(probabilities, factors, scheme)
     labels = scheme.restricted(factors)[1][images.labels] if factors else images.labels
     sums = group_sums(labels, said, images.groups, len(own.classes))
     found = score(labels, said, own) | with_intervals(sums, draws, seed)
+    found["temperature"] = round(fit_temperature(said, labels, _MOST_TEMPERED), 4)
     return found | ({"factors_learnt": list(factors)} if factors else {})
 
 
@@ -64,11 +69,26 @@ def contest_scores(contest: Contest) -> dict[str, dict[str, Any]]:
 
 
 def model_scores(gathered: Gathered, images: Images, scheme: Scheme, draws: int, seed: int) -> dict[str, Any]:
-    """Each model's scores over all its folds, as `scored` gives them."""
-    return {
-        model: scored(images, gathered.mean_of(model), scheme, gathered.learnt[model], draws, seed)
-        for model in gathered.models
-    }
+    """Each model's scores over all its folds, as `scored` gives them, and once more after a temperature of its own."""
+    found = {}
+    for model in gathered.models:
+        said, factors = gathered.mean_of(model), gathered.learnt[model]
+        found[model] = scored(images, said, scheme, factors, draws, seed)
+        found[model]["calibrated"] = _calibrated(images, said, scheme, factors, seed)
+    return found
+
+
+def _calibrated(
+    images: Images, said: Floats, scheme: Scheme, factors: Sequence[str] | None, seed: int
+) -> dict[str, float]:
+    """Log-loss, Brier score and calibration error after a temperature that is fitted on other persons."""
+    drawn = subsample(len(said), images.groups, seed)
+    own, before = own_classes(said[drawn], factors, scheme)
+    some = images.rows(drawn)
+    labels = scheme.restricted(factors)[1][some.labels] if factors else some.labels
+    after = calibrate_nested(before, labels, nested_parts(some.folds, some.groups, seed))
+    points = scores(group_sums(labels, after, np.zeros(len(labels), np.int64), len(own.classes)))
+    return {metric: points[metric] for metric in ("log_loss", "brier", "ece")}
 
 
 def calibration_scores(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from foldvote.calibration import apply_temperature, fit_temperature
 from foldvote.candidates import MOST_FITTED, Candidates, equal_shares, model_means, subsample, weighted_mean
 from foldvote.decision import decide, fit_offsets
 from foldvote.errors import Refusal
@@ -157,6 +158,7 @@ def _fitted(
         "majority": dict,
         "best_model": lambda: {"weights": _best_model(candidates, labels, metric)},
         "rank": lambda: {"knots": fit_ranks(candidates)},
+        "tempered": lambda: {"temperatures": _temperatures(candidates, labels)},
         "greedy": lambda: {"weights": greedy_weights(candidates, labels, seed, metric)},
         "factor_weights": lambda: {"factors": fit_factor_weights(candidates, labels, scheme)},
         "class_weights": lambda: {"class_weights": fit_class_weights(candidates, labels)},
@@ -171,6 +173,7 @@ def _applied(kind: str, candidates: Candidates, params: Mapping[str, Any], schem
         "geometric": lambda: _geometric(candidates, params["weights"]),
         "majority": lambda: _majority(candidates),
         "rank": lambda: apply_ranks(candidates, params["knots"]),
+        "tempered": lambda: _tempered(candidates, params["temperatures"]),
         "factor_weights": lambda: apply_factor_weights(candidates, params["factors"], scheme),
         "class_weights": lambda: apply_class_weights(candidates, params["class_weights"]),
         "stacking": lambda: apply_stacking(candidates, params["stacking"]),
@@ -184,6 +187,22 @@ def _geometric(candidates: Candidates, weights: Mapping[str, float]) -> Floats:
     candidates = candidates.named(sorted(weights))
     logs = np.log(np.maximum(candidates.probabilities.astype(np.float64), FLOOR))
     return softmax(vote(logs, [weights[name] for name in candidates.names]))
+
+
+def _temperatures(candidates: Candidates, labels: Labels) -> dict[str, float]:
+    """The temperature that calibrates each candidate by itself."""
+    pairs = zip(candidates.names, candidates.probabilities, strict=True)
+    return {name: fit_temperature(own, labels) for name, own in pairs}
+
+
+def _tempered(candidates: Candidates, temperatures: Mapping[str, float]) -> Floats:
+    """The equal mean of candidates that are as sure as they are right: one that boasts outvotes no other."""
+    scaled = [
+        apply_temperature(own, temperatures[name])
+        for name, own in zip(candidates.names, candidates.probabilities, strict=True)
+    ]
+    calibrated = Candidates(candidates.names, candidates.models, np.stack(scaled))
+    return weighted_mean(calibrated, equal_shares(calibrated))
 
 
 def _majority(candidates: Candidates) -> Floats:
