@@ -4,13 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test lint format schema lock clean
+.PHONY: run test look lint format schema lock clean
 
 run: $(VENV)/.installed
 	$(BIN)/snakemake --cores $(CORES)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# The demo's pages in a headless Chromium (Debian: the package chromium): checked, and pictures of them taken.
+look: $(VENV)/.installed
+	$(BIN)/snakemake --cores $(CORES) -- report data_check
+	for page in report data_check; do $(BIN)/python docs/look.py results/$$page.html results/pictures || exit 1; done
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

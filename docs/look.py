@@ -15,10 +15,17 @@ import sys
 import tempfile
 from html import unescape
 from pathlib import Path
+from xml.sax.saxutils import quoteattr
+
+from PIL import Image
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-WIDTHS = {"wide": 1280, "phone": 500}  # pixels; a headless window is no narrower
+WIDTHS = {"wide": 1280, "phone": 390}  # pixels
+NARROWEST = 500  # pixels: no headless window is narrower, so each page stands in a frame of its width
 TALLEST = 16_000  # pixels of a picture
+_FRAME = """<!doctype html><title>-</title><body style="margin:0">
+<iframe src="{address}" style="border:0;width:{width}px;height:{height}px"></iframe>
+<script>addEventListener("message", (event) => { document.title = event.data; });</script>"""
 _PROBE = """
 <script>
 addEventListener("load", () => setTimeout(() => {
@@ -53,7 +60,7 @@ addEventListener("load", () => setTimeout(() => {
     check(`network ${entry.name}`, entry.name.startsWith("data:"));
   check("wider than the window", document.documentElement.scrollWidth <= innerWidth);
   const height = document.documentElement.scrollHeight;
-  document.title = `PROBED ${JSON.stringify({ height, faults: found })}`;
+  parent.postMessage(`PROBED ${JSON.stringify({ height, faults: found })}`, "*");
 }, 300));
 </script>
 """
@@ -77,21 +84,35 @@ def look(page: Path, folder: Path) -> list[str]:
         text = text.replace("<head>", "<head>" + _EARLY, 1)
         probed.write_text(text.replace("</body>", _PROBE.replace("{faults}", "probed") + "</body>"), encoding="utf-8")
         for name, width in WIDTHS.items():
-            printed = _run(browser, scratch, width, 900, "--enable-logging=stderr", "--dump-dom", probed.as_uri())
+            framed = _framed(probed, scratch, width, 900)
+            printed = _run(browser, scratch, width, 900, "--enable-logging=stderr", "--dump-dom", framed)
             told = re.search(r"<title>PROBED (.*?)</title>", printed)
             answer = json.loads(unescape(told[1])) if told else {"height": 900, "faults": ["its script did not end"]}
             faults += [f"{name}: {fault}" for fault in answer["faults"] + re.findall(r"CONSOLE.*", printed)]
             height = min(answer["height"], TALLEST)
+            framed = _framed(page, scratch, width, height)
             for theme, number in (("light", 1), ("dark", 0)):
-                shot = f"--screenshot={(folder / f'{page.stem}-{name}-{theme}.png').resolve()}"
+                shot = folder / f"{page.stem}-{name}-{theme}.png"
                 in_theme = f"--blink-settings=preferredColorScheme={number}"
-                _run(browser, scratch, width, height, in_theme, shot, page.resolve().as_uri())
+                _run(browser, scratch, width, height, in_theme, f"--screenshot={shot.resolve()}", framed)
+                with Image.open(shot) as whole:
+                    cut = whole.crop((0, 0, width, whole.height))
+                cut.save(shot)
     return faults
+
+
+def _framed(page: Path, scratch: str, width: int, height: int) -> str:
+    """The address of a page that shows another one in a frame of this size."""
+    texts = {"address": quoteattr(page.resolve().as_uri())[1:-1], "width": str(width), "height": str(height)}
+    framed = Path(scratch, "framed.html")
+    framed.write_text(re.sub(r"\{(\w+)\}", lambda found: texts.get(found[1], found[0]), _FRAME), encoding="utf-8")
+    return framed.as_uri()
 
 
 def _run(browser: str, scratch: str, width: int, height: int, *arguments: str) -> str:
     fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=15000"]
-    fixed += [f"--user-data-dir={scratch}/profile", f"--window-size={width},{height}"]
+    fixed += ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    fixed += [f"--user-data-dir={scratch}/profile", f"--window-size={max(width, NARROWEST)},{height}"]
     done = subprocess.run([browser, *fixed, *arguments], capture_output=True, text=True, timeout=300, check=False)
     return done.stdout + done.stderr
 
