@@ -30,7 +30,7 @@ format: $(VENV)/.installed
 
 # After a change of the configuration's models.
 schema: $(VENV)/.installed
-	PYTHONPATH=workflow/scripts $(BIN)/python -c "from foldvote.schema import write_schema; write_schema('config/schema.json')"
+	PYTHONPATH=workflow/scripts $(BIN)/python -c "from foldvote.schema import write_all; write_all('.')"
 
 # After a change of pyproject.toml. One file for Linux x86-64 and aarch64 and macOS arm64, Python 3.11 to 3.13.
 lock:

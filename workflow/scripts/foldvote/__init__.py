@@ -22,8 +22,8 @@ notebooks call the same functions. Modules lower in this list are imported by th
     images, containers, textfiles, listing, demo
     page, drawing                                                              what pages are made of
     predictions, answers, voices, vote, metrics, tables, labels                the ground
-    verdicts, workers, console, schema, config, inheritance, viewsteps, transforms, recipes, sections, viewnames
-    timmnames, faultlines, yamlfile, paths, locks, files, seeds, codehash,
+    verdicts, workers, console, schema, configreference, config, inheritance, viewsteps, transforms, recipes
+    sections, viewnames, timmnames, faultlines, yamlfile, paths, locks, files, seeds, codehash,
     rownames, errors
 """
 

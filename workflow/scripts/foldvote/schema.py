@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from foldvote.config import Config
+from foldvote.configreference import write_reference
 from foldvote.files import write_json
 
 
@@ -12,6 +13,7 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Config.model_json_schema()
 
 
-def write_schema(path: str | Path) -> None:
-    """Write `config/schema.json`."""
-    write_json(path, schema())
+def write_all(root: str | Path) -> None:
+    """Write `config/schema.json` and `docs/config.md` below a folder."""
+    write_json(Path(root, "config/schema.json"), schema())
+    write_reference(schema(), Path(root, "docs/config.md"))
