@@ -72,6 +72,7 @@ def recipe(**changes: object) -> Recipe:
             "batch_size": 8,
             "warmup_epochs": 0.5,
             "drop_rate": 0.1,
+            "epoch": "best",  # the longer way: best epochs are kept in the checkpoints
             **changes,
         }
     )

@@ -319,8 +319,8 @@ class Recipe(Section):
     mix: Mixes = Field(default=[])
     """Mixes of the images of a batch: mixup, cutmix, half_face; of several, at most one a batch."""
 
-    epoch: Literal["best", "last"] = "best"
-    """Which epoch predicts: the best by `best_by`, or the last."""
+    epoch: Literal["last", "best"] = "last"
+    """Which epoch predicts: the last, or the best by `best_by`, whose out-of-fold score is flattered by the choice."""
     best_by: Literal["macro_f1", "accuracy", "balanced_accuracy", "loss"] = "macro_f1"
     """The validation score that chooses."""
     soup: int = Field(default=1, ge=1, le=20)
@@ -385,7 +385,7 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
     if recipe.ema is not None and recipe.swa is not None:
         yield "ema and swa are two averages of the same weights; set one of them"
     if recipe.soup > 1 and recipe.epoch == "last":
-        yield f"soup {recipe.soup} averages the best epochs and epoch: last takes the last one; drop one of them"
+        yield f"soup {recipe.soup} averages the best epochs; say epoch: best as well, or drop it"
     if recipe.dropout_samples > 1 and recipe.drop_rate == 0:
         yield "dropout_samples without dropout are all alike; set drop_rate"
     if recipe.pseudo and recipe.sampler and recipe.sampler.by == "stratum":
