@@ -26,6 +26,7 @@ PLAIN_SECONDS = 15  # between two progress lines where there is no terminal
 
 _console: TextIO | None = None
 _live: Progress | None = None  # the bar on the terminal, which lines must not be written into
+_number = 0  # of this process among those of one job: the first alone speaks to the console
 
 
 @contextmanager
@@ -65,8 +66,29 @@ def job(log: str | Path) -> Iterator[None]:
         raise SystemExit(1) from None
 
 
+def console_descriptor() -> int | None:
+    """The console of a job, for a process that it starts to speak to; None outside a job."""
+    return None if _console is None else _console.fileno()
+
+
+def speak_as(number: int, console: int | None) -> None:
+    """Be one of the processes of a job.
+
+    Args:
+        number: from 0 on; all but the first speak to the log alone.
+        console: descriptor of the job's console, which is kept; None outside a job.
+    """
+    global _console, _number
+    _number = number
+    if console is not None:
+        _console = os.fdopen(console, "w", buffering=1, errors="backslashreplace")
+
+
 def say(line: str) -> None:
     """One line for the user: on the console, and in the log where there is one."""
+    if _number:
+        print(f"[process {_number + 1}] {line}", file=sys.stderr, flush=True)
+        return
     print(line, file=sys.stderr, flush=True)
     if _live is not None:
         _live.console.print(line, markup=False, highlight=False)
@@ -82,6 +104,9 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         what: a few words, such as `"decoding images"`.
         total: how many items there will be.
     """
+    if _number:
+        yield from items
+        return
     stream = _console or sys.stderr
     if stream.isatty() and _live is None:
         yield from _bar(items, what, total, stream)
