@@ -53,7 +53,9 @@ rule members:
 
 
 onstart:
-    begin_run(CONFIG.results, GPUS, CORES)
+    begin_run(
+        CONFIG.results, GPUS, CORES, offered_gpus(), CONFIG.runtime.gpus_per_member
+    )
 
 
 onsuccess:

@@ -394,6 +394,26 @@ def test_f31_the_file_is_named_and_infinity_is_refused_from_yaml_as_well(tmp_pat
     ]
 
 
+@pytest.mark.parametrize(
+    ("runtime", "recipe", "parts"),
+    [
+        ({"gpus_per_member": 3}, {}, 3),
+        ({"cpu_processes": 3}, {"batch_size": 32}, 3),
+        ({"gpus_per_member": 2}, {"batch_size": 30, "accumulate": 3}, 4),
+        ({"gpus_per_member": 8}, {"batch_size": 8}, 8),
+        ({"gpus_per_member": 4, "cpu_processes": 2}, {"batch_size": 96, "accumulate": 6}, None),
+    ],
+)
+def test_batches_that_do_not_divide_among_processes_are_refused(runtime: dict, recipe: dict, parts: int | None) -> None:
+    values = BASE | {"models": {"a": {"net": "resnet18"} | recipe}, "runtime": runtime}
+    told = [] if parts is None else faults(values)
+    if parts is None:
+        check_config(values)
+    else:
+        assert told[0].startswith("config: models.a.batch_size: batches of ") and f"into {parts} equal parts" in told[0]
+    assert len(told) == (parts is not None)
+
+
 def test_f23_one_fold_is_refused_and_holdout_named() -> None:
     (told,) = faults(BASE | {"folds": {"k": 1}})
     assert "k: 1 is no cross-validation; for a single validation part say method: holdout" in told

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from foldvote.files import (
     write_json,
 )
 from foldvote.locks import folder_lock, gpu_lease, holder, run_lock, take, visible_gpus
+from foldvote.runs import begin_run
 from foldvote.seeds import derive, generator
 from foldvote.workers import map_processes
 
@@ -286,6 +288,22 @@ def test_f50_a_job_that_outlives_its_snakemake_does_not_keep_the_lock_of_the_run
         os.kill(job, signal.SIGKILL)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "offered", "a_member", "told"),
+    [
+        ([], 0, 2, "No GPU found: networks train on the CPU, with 8 core(s).\n"),
+        (["0", "1"], 1, 2, "runtime.gpus_per_member is 2 and --resources gpu=1 offers 1: each member trains on 1.\n"),
+        (["0", "1"], 2, 2, ""),
+        (["0"], 0, 1, ""),
+    ],
+)
+def test_the_first_words_of_a_run_say_what_networks_train_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], gpus: list[str], offered: int, a_member: int, told: str
+) -> None:
+    begin_run(str(tmp_path), gpus, 8, offered, a_member)
+    assert capsys.readouterr().err == told
+
+
 def test_f49_a_second_run_is_refused_in_one_line_and_the_first_unharmed(tmp_path: Path) -> None:
     child = python(HOLD, tmp_path / "locks/run.lock")
     assert child.stdout.readline() == "held\n"
@@ -342,20 +360,25 @@ LEASE = """
     from pathlib import Path
     from foldvote import locks
     locks._POLL_SECONDS = 0.01
-    with locks.gpu_lease(lambda _: None, 1, Path(sys.argv[1])) as device:
-        assert os.environ["CUDA_VISIBLE_DEVICES"] == device
+    with locks.gpu_lease(lambda _: None, int(sys.argv[3]), Path(sys.argv[1])) as devices:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(devices) and len(devices) == int(sys.argv[3])
         for word in ("takes", "leaves"):
-            with open(sys.argv[2], "a") as diary:  # one write of one line is not split
-                diary.write(f"{os.getpid()} {word} {device}\\n")
+            with open(sys.argv[2], "a") as diary:  # one write of few lines is not split
+                diary.write("".join(f"{os.getpid()} {word} {device}\\n" for device in devices))
             time.sleep(0.03)
 """
 
 
-def test_two_gpus_are_never_shared_by_many_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("gpus", "each", "needed"), [("0,1", "11111111", "01"), ("0,1,2", "2222", "01"), ("0,1,2", "123123", "012")]
+)
+def test_gpus_are_never_shared_by_many_jobs_and_none_waits_for_ever(
+    tmp_path: Path, gpus: str, each: str, needed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     diary = tmp_path / "diary"
-    jobs = [python(LEASE, tmp_path / "gpus", diary, CUDA_VISIBLE_DEVICES="0,1") for _ in range(8)]
-    assert [job.communicate()[1] for job in jobs] == [""] * 8
+    jobs = [python(LEASE, tmp_path / "gpus", diary, wanted, CUDA_VISIBLE_DEVICES=gpus) for wanted in each]
+    assert [job.communicate(timeout=120)[1] for job in jobs] == [""] * len(jobs)
     taken: dict[str, str] = {}
     used = set()
     for line in diary.read_text().splitlines():
@@ -366,7 +389,25 @@ def test_two_gpus_are_never_shared_by_many_jobs(tmp_path: Path, monkeypatch: pyt
             used.add(device)
         else:
             assert taken.pop(device) == process
-    assert used == {"0", "1"} and not taken
+    assert used >= set(needed) and not taken
+
+
+def test_the_gpus_of_a_killed_job_are_free_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    code = LEASE.replace("time.sleep(0.03)", "time.sleep(600)")
+    holder = python(code, tmp_path / "gpus", tmp_path / "diary", 2, CUDA_VISIBLE_DEVICES="0,1,2")
+    while not (tmp_path / "diary").exists():
+        assert holder.poll() is None
+        time.sleep(0.01)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    monkeypatch.setattr(locks, "_POLL_SECONDS", 0.01)
+    told: list[str] = []
+    killer = threading.Timer(0.1, holder.kill)
+    killer.start()
+    with gpu_lease(told.append, 2, tmp_path / "gpus") as devices:
+        assert devices == ["0", "1"] and holder.wait(10) == -signal.SIGKILL
+    killer.join()
+    assert told == ["waiting for 2 of 3 GPUs to be free"]
 
 
 def test_a_lease_waits_says_so_once_and_puts_the_environment_back(
@@ -377,13 +418,13 @@ def test_a_lease_waits_says_so_once_and_puts_the_environment_back(
     monkeypatch.setattr(locks, "_POLL_SECONDS", 0.01)
     told: list[str] = []
     with gpu_lease(told.append, 1, tmp_path) as first, gpu_lease(told.append, 0, tmp_path) as none:
-        assert (first, none) == ("MIG-1/0", None)
+        assert (first, none) == (["MIG-1/0"], [])
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-1/0"
         threading.Timer(0.1, take(tmp_path / "5.lock").close).start()
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
         with gpu_lease(told.append, 1, tmp_path) as second:
-            assert second == "5"
-    assert told == ["all 1 GPUs are taken; waiting for one"]
+            assert second == ["5"]
+    assert told == ["waiting for 1 of 1 GPUs to be free"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(locks, "visible_gpus", lambda: ["0"])
     with gpu_lease(told.append, 1, tmp_path):
@@ -393,12 +434,16 @@ def test_a_lease_waits_says_so_once_and_puts_the_environment_back(
 
 def test_under_slurm_and_without_a_gpu_nothing_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    with gpu_lease(print, 1, tmp_path) as device:
-        assert device is None
+    with gpu_lease(print, 1, tmp_path) as devices:
+        assert devices == []
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
-    with gpu_lease(print, 1, tmp_path) as device:
-        assert device == "3" and os.environ["CUDA_VISIBLE_DEVICES"] == "3,4"
+    with gpu_lease(print, 1, tmp_path) as devices:
+        assert devices == ["3"] and os.environ["CUDA_VISIBLE_DEVICES"] == "3,4"
+    told: list[str] = []
+    with gpu_lease(told.append, 3, tmp_path) as devices:
+        assert devices == ["3", "4"]
+    assert told == ["warning: 3 GPUs were granted and 2 can be seen: the job goes on with these"]
     assert not list(tmp_path.iterdir())
 
 

@@ -4,6 +4,7 @@ import os
 import pickle
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from foldvote.inference import VIEWS, predict_logits
 from foldvote.labels import Scheme
 from foldvote.models import build_model, normalisation
 from foldvote.pixels import Pixels
+from foldvote.team import Team
 from foldvote.timmnames import net_names
 from foldvote.weights import extract_lite
 from tiny import SCHEME, Tiny, make_tiny, recipe
@@ -220,6 +222,8 @@ def pretend_gpu(patch: pytest.MonkeyPatch, capability: tuple[int, int], built: l
     patch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
     patch.setattr(torch.cuda, "get_arch_list", lambda: built)
     patch.setattr(torch.cuda, "get_device_name", lambda *_: "Imaginary P100")
+    patch.setattr(torch.cuda, "device_count", lambda: 2)
+    patch.setattr(torch.cuda, "set_device", lambda _: None)
 
 
 WHEEL = ["sm_75", "sm_80", "sm_90a", "sm_120", "compute_120"]
@@ -256,6 +260,15 @@ def test_a_gpu_gets_the_precision_it_does_well(
     assert (compute.device, compute.dtype) == (torch.device("cuda", 0), dtype)
     assert compute.layout == torch.channels_last and compute.name == "Imaginary P100"
     assert choose_compute(recipe(channels_last=False), 1, 2).layout == torch.contiguous_format
+
+
+def test_each_process_of_a_team_has_a_gpu_of_its_own(machine: pytest.MonkeyPatch) -> None:
+    pretend_gpu(machine, (8, 0), WHEEL)
+    computes = [choose_compute(recipe(), 2, 2, rank) for rank in (0, 1)]
+    assert [compute.device for compute in computes] == [torch.device("cuda", 0), torch.device("cuda", 1)]
+    assert replace(computes[1], team=Team(1, 2)).name == "2 x Imaginary P100"
+    with pytest.raises(Refusal, match="GPU 3 of those that were granted is not there: torch sees 2; ask for"):
+        choose_compute(recipe(), 3, 2, 2)
 
 
 def test_f47_a_granted_gpu_that_is_not_there_is_told_and_the_cpu_used(

@@ -4,9 +4,12 @@ import multiprocessing
 import os
 import pickle
 import signal
+import threading
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +20,7 @@ from safetensors.torch import load_file
 from foldvote.batches import Draws, Order, TrainingImages
 from foldvote.checkpoint import load_checkpoint, save_checkpoint
 from foldvote.console import job
-from foldvote.errors import INTERRUPTED, Refusal
+from foldvote.errors import INTERRUPTED, Interrupted, Refusal
 from foldvote.files import read_json, sha256_file, write_bytes
 from foldvote.folds import fold_rows, read_folds
 from foldvote.jobs import Machine
@@ -35,8 +38,11 @@ CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["foldvote.members", "foldvote.console"])
 
 
-def train(tiny: Tiny, name: str, workers: int = 0, seed: int = 1, fold: int = 0, **changes: object) -> None:
-    machine = Machine(0, 2, Runtime(workers=workers, checkpoint_minutes=0.0001, tracking=Tracking(tensorboard=False)))
+def train(
+    tiny: Tiny, name: str, workers: int = 0, seed: int = 1, fold: int = 0, processes: int = 1, **changes: object
+) -> None:
+    settings = {"workers": workers, "checkpoint_minutes": 0.0001, "cpu_processes": processes}
+    machine = Machine(0, 2, Runtime(**settings, tracking=Tracking(tensorboard=False)))
     draws = Draws(seed, "tiny", fold)
     inputs = MemberInputs(tiny.pixels, tiny.split)
     train_member(
@@ -48,13 +54,13 @@ def weights_of(tiny: Tiny, name: str) -> tuple[str, str]:
     return sha256_file(tiny.files(name).weights), sha256_file(tiny.files(name).last)
 
 
-def run_as_job(root: Path, name: str, workers: int) -> None:
+def run_as_job(root: Path, name: str, changes: dict[str, Any]) -> None:
     with job(root / f"{name}.log"):
-        train(Tiny(root), name, workers=workers)
+        train(Tiny(root), name, **changes)
 
 
-def start_child(tiny: Tiny, name: str, workers: int = 0) -> BaseProcess:
-    child = CHILDREN.Process(target=run_as_job, args=(tiny.root, name, workers))
+def start_child(tiny: Tiny, name: str, **changes: object) -> BaseProcess:
+    child = CHILDREN.Process(target=run_as_job, args=(tiny.root, name, changes))
     child.start()
     return child
 
@@ -122,7 +128,7 @@ def test_f48_two_epochs_draw_different_orders_and_augmentations(tiny: Tiny) -> N
 @pytest.mark.parametrize(("step", "workers"), [(2, 0), (6, 1)])
 def test_f36_killed_at_a_step_and_run_again_gives_the_same_bytes(tiny: Tiny, step: int, workers: int) -> None:
     name = f"killed_at_{step}"
-    child = start_child(tiny, name, workers)
+    child = start_child(tiny, name, workers=workers)
     wait_for_checkpoint(child, tiny, name, step)
     assert stop_child(child, signal.SIGKILL) == -signal.SIGKILL
     assert not tiny.files(name).weights.exists()
@@ -141,6 +147,49 @@ def test_f38_a_signal_saves_the_state_and_has_its_own_exit_code(tiny: Tiny, numb
     assert "Traceback" not in told
     train(tiny, name)
     assert weights_of(tiny, name) == weights_of(tiny, "undisturbed")
+
+
+def at_step(tiny: Tiny, name: str, step: int, act: Callable[[], object]) -> threading.Thread:
+    """Do something as soon as a run of this process is so many steps old."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 300
+        while not any(int(path.stem.split("-")[1]) >= step for path in (tiny.resume / name).glob("step-*.ckpt")):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_f38_f44_two_processes_are_killed_and_stopped_as_one_and_one_goes_on(
+    tiny: Tiny, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"epochs": 12, "net": "test_efficientnet_gn"}
+    own = set(multiprocessing.active_children())
+
+    def kill_one() -> None:
+        os.kill(next(iter(set(multiprocessing.active_children()) - own)).pid, signal.SIGKILL)
+
+    killer = at_step(tiny, "team", 2, kill_one)
+    with pytest.raises(Refusal, match=r"tiny fold 0: process [12] of 2 was ended by SIGKILL, and the others with it"):
+        train(tiny, "team", processes=2, **changes)
+    killer.join()
+    capfd.readouterr()
+    stopper = at_step(tiny, "team", 20, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="tiny fold 0: stopped as asked, state saved; the same command goes on"):
+        train(tiny, "team", processes=2, **changes)
+    stopper.join()
+    told = capfd.readouterr().err
+    assert told.count("goes on at epoch") == 2  # each process says so to the log
+    assert "Traceback" not in told
+    assert set(multiprocessing.active_children()) <= own
+    train(tiny, "team", **changes)
+    assert read_table(tiny.files("team").history, HISTORY)["epoch"].tolist() == list(range(1, 13))
+    assert not list((tiny.resume / "team").glob("*.ckpt"))
 
 
 def interrupted(tiny: Tiny, name: str) -> list[Path]:

@@ -150,7 +150,7 @@ def test_the_second_run_does_nothing_and_says_so(finished: Path) -> None:
 
 def test_f51_only_what_a_change_touches_is_planned(copy: Path) -> None:
     below = {"train": 2, "oof": 2, "tta": 2, "ensemble": 1, "submission": 1}
-    write_config(copy, runtime={"workers": 1, "predict_batch": 17})
+    write_config(copy, runtime={"workers": 1, "predict_batch": 17, "gpus_per_member": 2, "cpu_processes": 4})
     assert planned(copy) == {}
     recipe = CONFIG["models"]["tiny"]
     write_config(copy, models={"tiny": dict(reversed(recipe.items()))})
@@ -296,6 +296,16 @@ def test_f49_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(co
     printed, _ = first.communicate(timeout=300)
     assert first.returncode == 0, printed
     assert digests(copy) == before
+
+
+def test_a_member_asks_for_its_gpus_and_threads_to_feed_them(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_config(copy, runtime={"gpus_per_member": 2})
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    for offered, threads, gpus in ((4, 1, 2), (2, 2, 2), (1, 2, 1)):
+        member = MEMBER.format(0)
+        printed = snakemake(copy, "-n", "--resources", f"gpu={offered}", "-R", member, "--", member)
+        job = printed.partition("rule train:")[2].partition("\n\n")[0]
+        assert f"gpu={gpus}" in job and (f"threads: {threads}" in job) == (threads > 1), printed
 
 
 def test_f52_a_fold_that_fails_lets_the_others_go_on_and_is_named(copy: Path) -> None:

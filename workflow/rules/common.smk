@@ -142,10 +142,16 @@ def member_timings():
     return expand(pattern, part=parts, model=list(CONFIG.models), fold=FOLDS)
 
 
+def offered_gpus():
+    """How many GPUs this run may use."""
+    offered = workflow.global_resources.get("gpu") if GPUS else 0
+    return getattr(offered, "value", offered) or 0
+
+
 def training_threads():
     """All cores for one network on the CPU; beside GPUs, each gets its share of cores to load images with."""
-    offered = workflow.global_resources.get("gpu") if GPUS else None
-    return max(CORES // max(getattr(offered, "value", offered) or 1, 1), 1)
+    offered = max(offered_gpus(), 1)
+    return max(CORES * min(CONFIG.runtime.gpus_per_member, offered) // offered, 1)
 
 
 def shown_model():

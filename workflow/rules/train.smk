@@ -42,7 +42,7 @@ rule train:
         "../../envs/foldvote.yaml"
     threads: training_threads()
     resources:
-        gpu=1 if GPUS else 0,
+        gpu=CONFIG.runtime.gpus_per_member if GPUS else 0,
     params:
         recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
         seed=CONFIG.seed,

@@ -13,7 +13,7 @@ from foldvote.sections import Runtime
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
-    with job(snakemake.log[0]), gpu_lease(say, wanted=snakemake.resources.gpu):
+    with job(snakemake.log[0]), gpu_lease(say, wanted=snakemake.resources.gpu) as gpus:
         train_member(
             draws=Draws(params.seed, snakemake.wildcards.model, int(snakemake.wildcards.fold)),
             recipe=Recipe.model_validate_json(params.recipe),
@@ -34,6 +34,8 @@ if __name__ == "__main__":
                 Path(made.weights), Path(made.last), Path(made.sidecar), Path(made.history), Path(made.timing)
             ),
             machine=Machine(
-                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
+                len(gpus) or snakemake.resources.gpu,
+                snakemake.threads,
+                Runtime.model_validate(snakemake.config["runtime"]),
             ),
         )

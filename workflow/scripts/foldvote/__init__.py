@@ -14,17 +14,17 @@ notebooks call the same functions. Modules lower in this list are imported by th
     slices, labelissues, consistency, bootstrap, calibration, decision
     greedy, simplex, shares, stacking, gather, candidates
     members, predict                                                           a member's two jobs
-    training, epochs, run, stepping, validation, optimization, losswatch       how it learns
-    averaging, checkpoint, tracking, inference, views, models, heads, losses, mixes
-    batches, augment, compute, lessons, pseudo, jobs, targets, weights
+    training, epochs, run, stepping, passes, validation, optimization          how it learns
+    losswatch, averaging, checkpoint, tracking, inference, views, models, heads, losses, mixes
+    batches, augment, compute, team, lessons, pseudo, jobs, targets, weights
     folds, certificate, duplicates, pixels, faces                              the split and the packed images
     manifest, inspection, layouts, maskbase, folders, corrections              the photographs
     images, containers, textfiles, listing, demo
     page, drawing                                                              what pages are made of
     predictions, answers, voices, vote, metrics, tables, labels                the ground
-    verdicts, workers, console, schema, configreference, config, inheritance, viewsteps, transforms, recipes
-    sections, viewnames, timmnames, faultlines, yamlfile, paths, locks, files, seeds, codehash,
-    rownames, errors
+    verdicts, launch, stopping, workers, console, schema, configreference, config, inheritance
+    viewsteps, transforms, recipes, division, sections, viewnames, timmnames, faultlines
+    yamlfile, paths, locks, files, seeds, codehash, rownames, errors
 """
 
 __version__ = "0.1.0"

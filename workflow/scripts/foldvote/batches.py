@@ -14,6 +14,8 @@ from foldvote.augment import augmenter
 from foldvote.pixels import Pixels, Stacked
 from foldvote.recipes import AugmentStep
 from foldvote.seeds import derive, generator
+from foldvote.team import SOLO, Team
+from foldvote.workers import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Draws:
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's place in the run: its epoch, its number within it, and the positions of its images."""
+    """One step's place in the run: its epoch, its number within it, and the positions of this process's images."""
 
     epoch: int
     step: int
@@ -61,8 +63,13 @@ class Order:
     chances: np.ndarray | None = None
 
     @property
+    def size(self) -> int:
+        """Images in every batch. Fewer images than one batch make one batch."""
+        return min(self.images, self.batch_size)
+
+    @property
     def steps(self) -> int:
-        """Batches of an epoch. Fewer images than one batch make one batch."""
+        """Batches of an epoch."""
         return max(self.images // self.batch_size, 1)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
@@ -96,17 +103,20 @@ def balanced_chances(kinds: Sequence[str | int], power: float) -> np.ndarray:
 
 
 class Plan(Sampler[Batch]):
-    """All batches from a given step of a given epoch to the end of the run: loading never waits for an epoch."""
+    """All batches from a given step of a given epoch to the end of the run: loading never waits for an epoch.
 
-    def __init__(self, order: Order, epochs: int, start: tuple[int, int]) -> None:
-        self.order, self.epochs, self.start = order, epochs, start
+    Of every batch it gives what is this process's share.
+    """
+
+    def __init__(self, order: Order, epochs: int, start: tuple[int, int], team: Team = SOLO) -> None:
+        self.order, self.epochs, self.start, self.team = order, epochs, start, team
 
     def __iter__(self) -> Iterator[Batch]:
         first_epoch, first_step = self.start
         for epoch in range(first_epoch, self.epochs):
             for step, positions in enumerate(self.order.batches(epoch)):
                 if epoch > first_epoch or step >= first_step:
-                    yield Batch(epoch, step, positions)
+                    yield Batch(epoch, step, self.team.own(positions))
 
 
 class TrainingImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -160,7 +170,10 @@ def training_loader(images: TrainingImages, plan: Plan, workers: int, pin: bool)
 def _start_worker(_: int) -> None:
     """A worker leaves stopping to the training process, which saves its state first and then ends its workers.
 
-    A signal to the whole process group (Ctrl-C, `timeout`, a cluster's cancel) reaches the workers as well.
+    A signal to the whole process group (Ctrl-C, `timeout`, a cluster's cancel) reaches the workers as well. Where the
+    training process is killed they end with it: torch's own look for that comes late, and misses a parent that died
+    before a worker had begun.
     """
+    end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -11,6 +11,7 @@ from torch import nn
 from foldvote.console import say
 from foldvote.errors import Refusal
 from foldvote.recipes import Recipe
+from foldvote.team import SOLO, Team
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,19 @@ class Compute:
         device: cpu or cuda.
         dtype: of matrix products and convolutions; float32 switches autocast off.
         layout: memory layout of images and weights.
+        team: the processes that it runs in, each on a device of its own.
     """
 
     device: torch.device
     dtype: torch.dtype
     layout: torch.memory_format
+    team: Team = SOLO
 
     @property
     def name(self) -> str:
-        """What a person calls the device."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        """What a person calls the device, or the devices of a team."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        return name if self.team.size == 1 else f"{self.team.size} x {name}"
 
     def autocast(self) -> torch.autocast:
         """Context in which the forward pass runs."""
@@ -50,50 +54,58 @@ class Compute:
         return ((moved.float().div_(255) - mean) / std).contiguous(memory_format=self.layout)
 
 
-def choose_compute(recipe: Recipe, gpus: int, threads: int) -> Compute:
+def choose_compute(recipe: Recipe, gpus: int, threads: int, rank: int = 0) -> Compute:
     """Set this process up for a device and say how networks run on it.
 
     Args:
         recipe: for its precision and channels_last.
         gpus: how many GPUs the job was granted; none, or none to be found, means CPU.
         threads: CPU threads for one operation.
+        rank: which of the GPUs that the job sees is this process's.
 
     Raises:
-        Refusal: if the GPU is too old for this build of torch, or cannot do the precision asked for.
+        Refusal: if the GPU is too old for this build of torch, is not there, or cannot do the precision asked for.
     """
     torch.set_num_threads(max(threads, 1))
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     cuda = gpus > 0 and torch.cuda.is_available()
     if cuda:
-        _check_age()
+        _check_device(rank)
+        torch.cuda.set_device(rank)
     elif gpus > 0:
         say(
             "warning: a GPU was granted, but torch can use none (an old driver, or a torch built for CPUs): "
             "running on the CPU"
         )
-    device = torch.device("cuda", 0) if cuda else torch.device("cpu")
+    device = torch.device("cuda", rank) if cuda else torch.device("cpu")
     last = recipe.channels_last if recipe.channels_last is not None else cuda
-    return Compute(device, _dtype(recipe.precision, cuda), torch.channels_last if last else torch.contiguous_format)
+    return Compute(device, _dtype(recipe.precision, device), torch.channels_last if last else torch.contiguous_format)
 
 
-def _dtype(precision: str, cuda: bool) -> torch.dtype:
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    cuda = device.type == "cuda"
     if precision == "auto":
         if not cuda:
             return torch.float32
-        return torch.bfloat16 if torch.cuda.get_device_capability(0) >= (8, 0) else torch.float16
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if precision == "fp16" and not cuda:
         raise Refusal("precision: fp16 needs a GPU; use precision: auto, bf16 or fp32 on a CPU")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def _check_age() -> None:
-    major, minor = torch.cuda.get_device_capability(0)
+def _check_device(index: int) -> None:
+    if index >= torch.cuda.device_count():
+        raise Refusal(
+            f"GPU {index + 1} of those that were granted is not there: torch sees {torch.cuda.device_count()}; "
+            "ask for as many with --resources gpu=N"
+        )
+    major, minor = torch.cuda.get_device_capability(index)
     built = [
         int(name.removeprefix("sm_").rstrip("af")) for name in torch.cuda.get_arch_list() if name.startswith("sm_")
     ]
     if built and major * 10 + minor < min(built):
         raise Refusal(
-            f"{torch.cuda.get_device_name(0)} (compute {major}.{minor}) is too old for torch {torch.__version__} "
+            f"{torch.cuda.get_device_name(index)} (compute {major}.{minor}) is too old for torch {torch.__version__} "
             f"(built for {min(built) / 10:.1f} and up); install one built for CUDA 12.6, or use --resources gpu=0"
         )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from foldvote.division import division_faults, parts_of
 from foldvote.errors import refuse_all
 from foldvote.faultlines import fault_lines, nearest
 from foldvote.inheritance import with_bases
@@ -161,6 +162,9 @@ class Config(DataSettings):
         for name in (name for name, kind in heads.items() if kind == "regression" and not (at_home and name == "age")):
             yield f"heads.{name}: regression needs a number behind the bands, which only the home task's age has"
         yield from (f"augment: {fault}" for fault in transform_faults(recipe.augment))
+        for processes in sorted({self.runtime.gpus_per_member, self.runtime.cpu_processes}):
+            parts = parts_of(recipe.accumulate, processes)
+            yield from (f"batch_size: {fault}" for fault in division_faults(recipe.batch_size, parts, processes))
         if recipe.labels.active and not at_home:
             yield "labels: age borders are the home task's; drop it"
 

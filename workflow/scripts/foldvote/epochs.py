@@ -72,19 +72,24 @@ def close_epoch(
         "train_loss": progress.loss_sum / progress.step,
         **scores,
         "lr": max(group["lr"] for group in run.optimizer.param_groups),
-        "seconds": progress.seconds + seconds(),
+        "seconds": compute.team.share(progress.seconds + seconds()),
         "best": best,
     }
     progress.history = [earlier | {"best": earlier["best"] and not best} for earlier in progress.history] + [row]
     progress.epoch, progress.step, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
-    _tell(member, row, predicted, sinks)
+    if compute.team.first:
+        _tell(member, row, predicted, sinks)
 
 
 def _validated(
     member: Member, model: nn.Module, compute: Compute, predict_batch: int
 ) -> tuple[dict[str, float], np.ndarray]:
-    lessons = member.lessons
-    return validate(model, lessons.pixels, lessons.validation, len(lessons.scheme.classes), compute, predict_batch)
+    lessons, team = member.lessons, compute.team
+    team.align(model)
+    scores, predicted = validate(
+        model, lessons.pixels, lessons.validation, len(lessons.scheme.classes), compute, predict_batch
+    )
+    return team.share(scores), predicted
 
 
 @contextmanager

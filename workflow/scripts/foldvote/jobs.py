@@ -1,6 +1,6 @@
 """What the jobs of a member share: the split they must agree on, the machine they may use, the pixels they read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from foldvote.compute import Compute
@@ -26,6 +26,16 @@ class Machine:
     gpus: int
     threads: int
     runtime: Runtime
+
+    @property
+    def processes(self) -> int:
+        """Processes that train one member together: one a GPU."""
+        return self.gpus or self.runtime.cpu_processes
+
+    @property
+    def share(self) -> "Machine":
+        """What each of these processes may use; all of them see all GPUs."""
+        return replace(self, threads=max(self.threads // self.processes, 1))
 
     def workers(self, compute: Compute) -> int:
         """Loader processes: as configured; else all threads but one beside a GPU, and one beside a CPU network."""

@@ -135,45 +135,74 @@ def visible_gpus() -> list[str]:
 
 
 @contextmanager
-def gpu_lease(say: Callable[[str], None], wanted: int, folder: Path | None = None) -> Iterator[str | None]:
-    """Take one free GPU for the block and show only that one to CUDA.
+def gpu_lease(say: Callable[[str], None], wanted: int, folder: Path | None = None) -> Iterator[list[str]]:
+    """Take free GPUs for the block and show only these to CUDA.
 
     Snakemake hands out numbers of GPUs, never which. Under Slurm the job already has its own, and nothing changes.
 
     Args:
-        say: told once when every device is taken and the job waits.
+        say: told once when too few devices are free and the job waits, and when there are fewer than wanted.
         wanted: how many GPUs the job was granted; with 0 nothing is taken.
         folder: where the locks lie; default: one for this user on this machine.
 
     Yields:
-        The id of the device, or None on a machine without one.
+        The ids of the devices, as many as wanted or as there are; none on a machine without.
     """
     devices = visible_gpus() if wanted else []
+    if 0 < len(devices) < wanted:
+        say(f"warning: {wanted} GPUs were granted and {len(devices)} can be seen: the job goes on with these")
+    wanted = min(wanted, len(devices))
     if not devices or "SLURM_JOB_ID" in os.environ:
-        yield devices[0] if devices else None
+        yield devices[:wanted]
         return
     folder = folder or Path(tempfile.gettempdir()) / f"foldvote-gpus-{os.getuid()}"
-    device, file = _first_free(devices, folder, say)
+    held = _free(devices, wanted, folder, say)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = device
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
     try:
-        yield device
+        yield list(held)
     finally:
-        file.close()
+        for file in held.values():
+            file.close()
         if before is None:
             del os.environ["CUDA_VISIBLE_DEVICES"]
         else:
             os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def _first_free(devices: list[str], folder: Path, say: Callable[[str], None]) -> tuple[str, IO[str]]:
+def _free(devices: list[str], wanted: int, folder: Path, say: Callable[[str], None]) -> dict[str, IO[str]]:
+    """The first devices that are free, with their locks; waits until there are enough."""
     told = False
-    while True:
-        for device in devices:
-            file = take(folder / f"{re.sub('[^A-Za-z0-9-]', '_', device)}.lock")
-            if file is not None:
-                return device, file
+    while len(held := _try_all(devices, wanted, folder)) < wanted:
         if not told:
-            say(f"all {len(devices)} GPUs are taken; waiting for one")
+            say(f"waiting for {wanted} of {len(devices)} GPUs to be free")
             told = True
         time.sleep(_POLL_SECONDS)
+    return held
+
+
+def _try_all(devices: list[str], wanted: int, folder: Path) -> dict[str, IO[str]]:
+    """Take as many devices as wanted, or none.
+
+    Nobody holds some while waiting for more, and one job tries at a time: two jobs never keep each other from starting.
+    """
+    held: dict[str, IO[str]] = {}
+    with _turn(folder):
+        for device in devices:
+            file = take(folder / f"{re.sub('[^A-Za-z0-9-]', '_', device)}.lock") if len(held) < wanted else None
+            if file is not None:
+                held[device] = file
+        if len(held) < wanted:
+            for file in held.values():
+                file.close()
+            held.clear()
+    return held
+
+
+@contextmanager
+def _turn(folder: Path) -> Iterator[None]:
+    """Hold, for a moment, the right to try."""
+    while (file := take(folder / "turn")) is None:
+        time.sleep(0.01)
+    with file:
+        yield

@@ -1,9 +1,12 @@
 """The losses of a run's steps, looked at now and then: asking a GPU for each would make it wait."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
+
+from foldvote.team import SOLO
 
 LOOK_EVERY = 20  # steps
 MOST_BAD = 10  # losses in a row that are not finite, where a gradient scaler skips such steps
@@ -15,11 +18,13 @@ class LossWatch:
 
     Attributes:
         total: sum of the finite losses looked at.
+        mean: the means over all processes of some losses, a tensor on the device.
         bad: numbers of the last steps in a row whose loss was not finite.
         begun: whether any step was noted in this process.
     """
 
     total: float = 0.0
+    mean: Callable[[torch.Tensor], torch.Tensor] = SOLO.mean
     bad: list[int] = field(default_factory=list)
     begun: bool = False
     _waiting: list[tuple[int, torch.Tensor]] = field(default_factory=list)
@@ -46,7 +51,7 @@ class LossWatch:
         if self._waiting:
             numbers, losses = zip(*self._waiting, strict=True)
             self._waiting.clear()
-            for number, loss in zip(numbers, torch.stack(losses).tolist(), strict=True):
+            for number, loss in zip(numbers, self.mean(torch.stack(losses)).tolist(), strict=True):
                 if math.isfinite(loss):
                     self.total += loss
                     self.bad.clear()

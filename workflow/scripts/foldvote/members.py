@@ -2,7 +2,8 @@
 
 import importlib.metadata
 import platform
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ from foldvote.console import say
 from foldvote.epochs import Trained
 from foldvote.files import canonical, sha256_bytes, sha256_file, write_bytes, write_json
 from foldvote.jobs import Machine, SplitFiles
+from foldvote.launch import run_together
 from foldvote.lessons import Lessons, make_lessons
 from foldvote.locks import folder_lock
 from foldvote.pseudo import PseudoInputs
 from foldvote.recipes import Recipe
 from foldvote.run import Member
 from foldvote.tables import HISTORY, write_table
+from foldvote.team import ALONE, Place, joined, meeting_point
 from foldvote.tracking import open_sinks
-from foldvote.training import fit
+from foldvote.training import fit, no_sinks
 
 
 @dataclass(frozen=True)
@@ -79,44 +82,62 @@ def train_member(
         resume: folder of the training state, emptied at the end.
         tracking: folder of results, which TensorBoard and the like have their folders in.
         files: what to write.
-        machine: what may be used.
+        machine: what may be used; several GPUs train the member together, a process each.
 
     Raises:
         Refusal: if inputs do not belong together, another job holds the resume folder, or training diverges.
         Interrupted: when a signal asked to stop; the state is saved.
     """
-    compute = choose_compute(recipe, machine.gpus, machine.threads)
+    train = partial(_train, draws, recipe, code, inputs, resume, tracking, files, machine.share)
     with folder_lock(resume, say):
-        lessons = make_lessons(
-            recipe, draws.fold, inputs.pixels, inputs.split, inputs.manifest, inputs.age_borders, inputs.pseudo
-        )
-        member, origin = _assembled(draws, recipe, code, inputs, lessons)
+        if machine.processes == 1:
+            train(ALONE)
+            return
+        with meeting_point() as port:
+            beside = partial(_train_beside, train, machine.processes, port)
+            run_together(beside, machine.processes, f"{draws.model} fold {draws.fold}")
+
+
+def _train_beside(train: Callable[[Place], None], processes: int, port: int, rank: int) -> None:
+    """The job of one of several processes."""
+    train(Place(rank, processes, port))
+
+
+def _train(
+    draws: Draws,
+    recipe: Recipe,
+    code: str,
+    inputs: MemberInputs,
+    resume: Path,
+    tracking: Path,
+    files: MemberFiles,
+    machine: Machine,
+    place: Place,
+) -> None:
+    compute = choose_compute(recipe, machine.gpus, machine.threads, place.rank)
+    lessons = make_lessons(
+        recipe, draws.fold, inputs.pixels, inputs.split, inputs.manifest, inputs.age_borders, inputs.pseudo
+    )
+    member, origin = _assembled(draws, recipe, code, inputs, lessons)
+    with joined(place, compute.device) as team:
+        compute = replace(compute, team=team)
         pseudo = f" ({lessons.origin['pseudo']['images']:,} of them test images)" if "pseudo" in lessons.origin else ""
         say(
             f"{member.name}: {len(lessons.training):,} images to learn from{pseudo}, "
             f"{len(lessons.validation):,} to validate, on {compute.name}"
         )
         settings = {"seed": draws.seed, "fold": draws.fold, **recipe.model_dump(mode="json")}
-        trained = fit(
-            member,
-            compute,
-            resume,
-            machine.workers(compute),
-            machine.runtime,
-            partial(
-                open_sinks,
-                machine.runtime.tracking,
-                tracking,
-                f"model={draws.model}/fold={draws.fold}",
-                settings,
-                say,
-            ),
-        )
-        _write(trained, recipe, origin, files)
-        seconds, epochs = float(trained.history["seconds"].sum()), len(trained.history)
-        images = member.order.steps * recipe.batch_size * epochs
-        write_json(files.timing, {"seconds": seconds, "images": images, "device": compute.name})
-        drop_checkpoints(resume)
+        run_name = f"model={draws.model}/fold={draws.fold}"
+        sinks = partial(open_sinks, machine.runtime.tracking, tracking, run_name, settings, say)
+        workers = machine.workers(compute)
+        trained = fit(member, compute, resume, workers, machine.runtime, sinks if team.first else no_sinks)
+    if not team.first:
+        return
+    _write(trained, recipe, origin, files)
+    seconds, epochs = float(trained.history["seconds"].sum()), len(trained.history)
+    images = member.order.steps * recipe.batch_size * epochs
+    write_json(files.timing, {"seconds": seconds, "images": images, "device": compute.name})
+    drop_checkpoints(resume)
 
 
 def _assembled(

@@ -1,6 +1,7 @@
 """Mixes of the images of a batch and of their targets."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -8,37 +9,72 @@ import torch
 from foldvote.recipes import CutMix, HalfFace, Mix, Mixup
 
 
-def mix_batch(
-    mixes: Sequence[Mix], images: torch.Tensor, targets: torch.Tensor, seed: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix a batch in one of several ways, or not at all.
+@dataclass(frozen=True)
+class Drawn:
+    """What is done to one batch.
+
+    Attributes:
+        order: the partner of every image: int64 positions (batch,).
+        kept: share of each image that stays.
+        box: top, bottom, left and right of what is taken from the partner; None: both are averaged.
+    """
+
+    order: np.ndarray
+    kept: float
+    box: tuple[int, int, int, int] | None
+
+
+def draw_mix(mixes: Sequence[Mix], batch: int, height: int, width: int, seed: int) -> Drawn | None:
+    """Draw how a batch is mixed, or that it is not.
 
     Args:
         mixes: the recipe's `mix`; each is chosen with its chance `p`.
-        images: float (batch, 3, height, width), on any device; not written to.
-        targets: float (batch, classes), rows that sum to 1; not written to.
+        batch: images of the batch.
+        height: of each, in pixels.
+        width: of each, in pixels.
         seed: of all draws, which are numpy's and so the same on every device.
-
-    Returns:
-        Images and targets of the same kind; the very inputs where no mix is chosen.
     """
     draw = np.random.Generator(np.random.Philox(seed))
     chosen = _chosen(mixes, draw.random())
     if chosen is None:
-        return images, targets
-    partner = torch.from_numpy(draw.permutation(len(images))).to(images.device)
+        return None
+    order = draw.permutation(batch)
     if isinstance(chosen, Mixup):
-        share = draw.beta(chosen.alpha, chosen.alpha)
-        return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share)
-    height, width = images.shape[-2:]
-    if isinstance(chosen, HalfFace):
-        top, bottom, left, right = 0, height, width // 2, width
-    else:
-        top, bottom, left, right = _rectangle(chosen, height, width, draw)
-    mixed = images.clone()
-    mixed[..., top:bottom, left:right] = images[partner][..., top:bottom, left:right]
-    kept = 1 - (bottom - top) * (right - left) / (height * width)
-    return mixed, torch.lerp(targets[partner], targets, kept)
+        return Drawn(order, draw.beta(chosen.alpha, chosen.alpha), None)
+    box = (0, height, width // 2, width) if isinstance(chosen, HalfFace) else _rectangle(chosen, height, width, draw)
+    top, bottom, left, right = box
+    return Drawn(order, 1 - (bottom - top) * (right - left) / (height * width), box)
+
+
+def mixed(drawn: Drawn, own: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
+    """Images (batch, 3, height, width) mixed with their partners, image by image; nothing is written to."""
+    if drawn.box is None:
+        return torch.lerp(partners, own, drawn.kept)
+    top, bottom, left, right = drawn.box
+    images = own.clone()
+    images[..., top:bottom, left:right] = partners[..., top:bottom, left:right]
+    return images
+
+
+def mix_batch(
+    mixes: Sequence[Mix], images: torch.Tensor, targets: torch.Tensor, seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mix a whole batch in one of several ways, or not at all.
+
+    Args:
+        mixes: as for `draw_mix`, and so `seed`.
+        images: float (batch, 3, height, width), on any device; not written to.
+        targets: float (batch, classes), rows that sum to 1; not written to.
+        seed: of all draws.
+
+    Returns:
+        Images and targets of the same kind; the very inputs where no mix is chosen.
+    """
+    drawn = draw_mix(mixes, len(images), *images.shape[-2:], seed)
+    if drawn is None:
+        return images, targets
+    order = torch.from_numpy(drawn.order).to(images.device)
+    return mixed(drawn, images, images[order]), torch.lerp(targets[order], targets, drawn.kept)
 
 
 def _chosen(mixes: Sequence[Mix], drawn: float) -> Mix | None:

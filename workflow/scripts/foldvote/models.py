@@ -82,6 +82,11 @@ def head_parameters(model: nn.Module) -> set[str]:
     return names
 
 
+def with_shared_statistics(model: nn.Module) -> nn.Module:
+    """The same net, but its batch normalisation is over the images of all processes of torch's default group."""
+    return timm.layers.convert_sync_batchnorm(model)
+
+
 def normalisation(model: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation of the net's inputs, as float32 tensors of shape (1, 3, 1, 1)."""
     data = timm.data.resolve_model_data_config(model)

@@ -281,7 +281,8 @@ class Recipe(Section):
     batch_size: int = Field(default=64, ge=2, le=65_536)
     """Images in one optimizer step."""
     accumulate: int = Field(default=1, ge=1, le=4096)
-    """Parts that a batch goes through the net in: less memory, the same step but for batch normalisation."""
+    """Parts that a batch goes through the net in: less memory, the same step but for batch normalisation. Where several
+    processes train a member, each takes its share of the parts."""
     optimizer: str = "adamw"
     """Any optimizer of timm, by name."""
     optimizer_args: dict[str, Any] = Field(default={})
@@ -340,6 +341,8 @@ class Recipe(Section):
     """Memory layout; null: on a GPU only."""
     compile: bool = False
     """Train through torch.compile: a minute more at the start, faster steps after it."""
+    sync_bn: bool = False
+    """Where several GPUs train a member: batch normalisation over the images of all of them, not of each alone."""
     grad_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time.
     Batch-normalisation statistics then follow a step's images twice as fast."""

@@ -14,6 +14,8 @@ from foldvote.batches import Draws, Order, TrainingImages, balanced_chances
 from foldvote.checkpoint import load_checkpoint
 from foldvote.compute import Compute
 from foldvote.console import say
+from foldvote.division import division_faults, parts_of
+from foldvote.errors import Refusal, refuse_all
 from foldvote.lessons import Lessons
 from foldvote.models import build_model
 from foldvote.optimization import make_optimizer
@@ -70,7 +72,7 @@ class Progress:
         step: steps done of the epoch that follows.
         loss_sum: sum of their losses.
         seconds: time spent on them.
-        parts: parts that a batch goes through the net in.
+        parts: parts that a batch goes through the net in, those of all processes together.
         averaged: how many weights are in the average.
         history: rows of tables.HISTORY.
     """
@@ -119,8 +121,14 @@ class Run:
 
 
 def start_or_resume(member: Member, compute: Compute, folder: Path) -> Run:
-    """A fresh run, or the one that the newest good checkpoint of this very member holds."""
-    recipe, key = member.recipe, member.draws.key("init")
+    """A fresh run, or the one that the newest good checkpoint of this very member holds.
+
+    Raises:
+        Refusal: if a batch cannot be divided among the processes of a team, or they cannot do as the recipe says.
+    """
+    recipe, key, team = member.recipe, member.draws.key("init"), compute.team
+    if recipe.sync_bn and team.size > 1 and compute.device.type == "cpu":
+        raise Refusal("sync_bn: torch has it on GPUs only; drop it, or set runtime.cpu_processes: 1")
     model = compute.place(build_model(recipe, member.lessons.scheme, key, member.weights, member.age_borders))
     averages = recipe.ema is not None or recipe.swa is not None
     average = copied(model.state_dict()) if averages else {}
@@ -129,4 +137,10 @@ def start_or_resume(member: Member, compute: Compute, folder: Path) -> Run:
     if saved is not None:
         run.restore(saved)
         say(f"{member.name}: goes on at epoch {run.progress.epoch + 1}, step {run.progress.step + 1}")
+    done = run.progress.epoch * member.order.steps + run.progress.step
+    if team.most(done) != -team.most(-done):
+        raise Refusal(f"{folder}: not all processes could read the same checkpoint; run the same command again")
+    # A checkpoint may be of a team of another size.
+    run.progress.parts = parts_of(run.progress.parts, team.size)
+    refuse_all(f"{member.name}: {fault}" for fault in division_faults(member.order.size, run.progress.parts, team.size))
     return run

@@ -70,13 +70,15 @@ def prepare_run(config: Config) -> None:
     announce_run()
 
 
-def begin_run(results: str, gpus: list[str], cores: int) -> None:
+def begin_run(results: str, gpus: list[str], cores: int, offered: int, a_member: int) -> None:
     """Take the results folder for this process, and say what networks run on.
 
     Args:
         results: the results folder.
         gpus: ids of the GPUs that were found.
         cores: CPU cores of the run.
+        offered: GPUs that the run may use (--resources gpu=N).
+        a_member: GPUs that should train one member together.
 
     Where another run holds the folder, this process exits in one line.
     """
@@ -86,6 +88,12 @@ def begin_run(results: str, gpus: list[str], cores: int) -> None:
         sys.exit(str(refusal))
     if not gpus:
         print(f"No GPU found: networks train on the CPU, with {cores} core(s).", file=sys.stderr)
+    elif 0 < offered < a_member:
+        print(
+            f"runtime.gpus_per_member is {a_member} and --resources gpu={offered} offers {offered}: "
+            f"each member trains on {offered}.",
+            file=sys.stderr,
+        )
 
 
 def _board(results: str) -> str:

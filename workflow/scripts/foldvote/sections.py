@@ -319,7 +319,11 @@ class Runtime(Section):
     """Settings that change no result, so that changing them reruns nothing."""
 
     workers: int | None = Field(default=None, ge=0, le=256)
-    """Processes that load images; null: as the threads of the job allow."""
+    """Processes that load images, for each one that trains; null: as the threads of the job allow."""
+    gpus_per_member: int = Field(default=1, ge=1, le=64)
+    """GPUs of one machine that train a member together; --resources gpu=N must offer as many."""
+    cpu_processes: int = Field(default=1, ge=1, le=64)
+    """Processes that train a member together where it has no GPU; they share the threads of the job."""
     predict_batch: int = Field(default=256, ge=1, le=65_536)
     """Images in one batch of predictions."""
     checkpoint_minutes: float = Field(default=5, gt=0)

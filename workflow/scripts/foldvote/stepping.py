@@ -12,8 +12,9 @@ from foldvote.compute import Compute
 from foldvote.console import say
 from foldvote.errors import Refusal
 from foldvote.losses import make_loss
-from foldvote.mixes import mix_batch
+from foldvote.mixes import draw_mix, mix_batch, mixed
 from foldvote.models import head_parameters, normalisation
+from foldvote.passes import Passes
 from foldvote.recipes import Recipe
 
 Step = Callable[[torch.Tensor, torch.Tensor, int, int], torch.Tensor]
@@ -43,32 +44,45 @@ def make_step(
     Returns:
         A function of uint8 images (batch, height, width, 3), targets (codes (batch,) or shares (batch, classes)), the
         step's number in the run, and the number of parts, giving the mean loss of the batch, detached. All parts add
-        up to the gradient of the whole batch; only batch normalisation sees the parts by themselves.
+        up to the gradient of the whole batch; only batch normalisation and the soft macro-F1 see the parts by
+        themselves.
+
+    In a team, images and targets are this process's share of the batch, and so is the loss; `parts` counts those of
+    all processes, and the gradient is that of the whole batch. Then the function raises OutOfMemoryError in every
+    process if the memory of one did not suffice for a first backward pass.
     """
-    loss_of = make_loss(recipe, counts)
+    team = compute.team
     mean, std = normalisation(model, compute.device)
-    forward = torch.compile(model) if recipe.compile else model
+    passes = Passes(model, make_loss(recipe, counts), scaler, compute, compiled=recipe.compile, sync_bn=recipe.sync_bn)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
 
     def step(batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> torch.Tensor:
-        torch.manual_seed(draws.key("step", number))
+        batch = batch.to(compute.device, non_blocking=True)
         images = compute.images(batch, mean, std)
         shares = as_shares(targets.to(compute.device, non_blocking=True), len(counts))
-        images, shares = mix_batch(recipe.mix, images, shares, draws.key("mix", number))
-        optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=compute.device)
-        for some_images, some_shares in zip(images.tensor_split(parts), shares.tensor_split(parts), strict=True):
-            with compute.autocast():
-                logits = forward(some_images)
-            loss = loss_of(logits.float(), some_shares) * (len(some_images) / len(images))
-            scaler.scale(loss).backward()
-            total += loss.detach()
+        passes.prepare(images, shares, parts)
+        torch.manual_seed(draws.key("step", number, *([team.rank] if team.rank else [])))
+        images, shares = mixed_share(batch, images, shares, draws.key("mix", number))
+        total = passes.gradients(images, shares, parts)
         if recipe.clip_norm is not None:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
         scaler.step(optimizer)
         scaler.update()
         return total
+
+    def mixed_share(
+        batch: torch.Tensor, images: torch.Tensor, shares: torch.Tensor, seed: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """This process's share of the mixed batch; the partners come from the shares of all."""
+        if team.size == 1:
+            return mix_batch(recipe.mix, images, shares, seed)
+        drawn = draw_mix(recipe.mix, team.size * len(images), *images.shape[-2:], seed)
+        if drawn is None:
+            return images, shares
+        order = torch.from_numpy(team.own(drawn.order)).to(compute.device)
+        partners = compute.images(team.gather(batch)[order], mean, std)
+        return mixed(drawn, images, partners), torch.lerp(team.gather(shares)[order], shares, drawn.kept)
 
     return step
 

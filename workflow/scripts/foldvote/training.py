@@ -5,14 +5,12 @@ history, and everything else that changes is in the checkpoint. So an interrupte
 undisturbed one.
 """
 
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 
@@ -29,9 +27,13 @@ from foldvote.optimization import rate, set_rate
 from foldvote.run import Member, Progress, Run, start_or_resume
 from foldvote.sections import Runtime, parse_size
 from foldvote.stepping import LESS_MEMORY, fit_in_memory, make_step, set_learning
+from foldvote.stopping import stop_on_signal
 from foldvote.targets import class_counts
+from foldvote.team import Team
 from foldvote.tracking import Sinks
 from foldvote.validation import enough, quality
+
+SAVE, STOP = 1, 2  # what can be asked of all processes after a step
 
 
 def no_sinks(_epochs: int) -> Sinks:
@@ -61,9 +63,9 @@ def fit(
         Interrupted: when a signal asked to stop; the state is saved.
         Refusal: if the loss is not finite, the memory does not suffice, or a loader process dies.
     """
-    recipe, order = member.recipe, member.order
+    recipe, order, team = member.recipe, member.order, compute.team
     run = start_or_resume(member, compute, folder)
-    progress, watch, clock = run.progress, LossWatch(run.progress.loss_sum), Clock()
+    progress, watch, clock = run.progress, LossWatch(run.progress.loss_sum, team.mean), Clock()
     counts = class_counts(member.lessons.targets, len(member.lessons.scheme.classes))
     step = make_step(recipe, member.draws, run.model, run.optimizer, run.scaler, counts, compute)
     over, sinks = bool(enough(progress.history, recipe)), open_sinks(progress.epoch)
@@ -75,9 +77,10 @@ def fit(
             watch.add(done, _advance(member, run, partial(step, batch, targets, done), done, first=not watch.begun))
             progress.step += 1
             epoch_ends = progress.step == order.steps
-            saves = epoch_ends or stopping.is_set() or clock.since_lap() > runtime.checkpoint_minutes * 60
+            asked = team.most(_asked(stopping, clock.since_lap() > runtime.checkpoint_minutes * 60))
+            saves = epoch_ends or asked > 0
             if (saves or watch.due) and not watch.look(skips=run.scaler.is_enabled()):
-                raise Refusal(_not_finite(member, watch, folder))
+                raise Refusal(_not_finite(member, watch, folder, team))
             if not saves:
                 continue
             progress.loss_sum = watch.total
@@ -86,8 +89,9 @@ def fit(
                 watch.total = 0.0
             else:
                 progress.seconds += clock.lap()
-            save_checkpoint(folder, done + 1, run.state() | {"fingerprint": member.fingerprint})
-            if stopping.is_set():
+            if team.first:
+                save_checkpoint(folder, done + 1, run.state() | {"fingerprint": member.fingerprint})
+            if asked == STOP:
                 raise Interrupted(f"{member.name}: stopped as asked, state saved; the same command goes on from here")
             if epoch_ends and (reason := enough(progress.history, recipe)):
                 say(f"{member.name}: ends after epoch {progress.epoch}: {reason}")
@@ -128,28 +132,16 @@ class Clock:
         return seconds
 
 
-@contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM, SIGINT and SIGUSR1 set during the block, instead of ending the process."""
-    stopping = threading.Event()
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        stopping.set()
-
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
-        yield stopping
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _asked(stopping: threading.Event, late: bool) -> int:
+    """What this process asks of all: to stop, to save (`late`), or nothing."""
+    return STOP if stopping.is_set() else SAVE if late else 0
 
 
 def _batches(
     member: Member, progress: Progress, workers: int, compute: Compute
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """What is left of the run's batches, with progress shown."""
-    plan = Plan(member.order, member.recipe.epochs, (progress.epoch, progress.step))
+    plan = Plan(member.order, member.recipe.epochs, (progress.epoch, progress.step), compute.team)
     loader = training_loader(member.images, plan, workers, pin=compute.device.type == "cuda")
     left = (member.recipe.epochs - progress.epoch) * member.order.steps - progress.step
     return track(loader, f"{member.name}: training steps", left)
@@ -172,7 +164,7 @@ def _told_faults(member: Member, run: Run) -> Iterator[None]:
         ) from error
 
 
-def _not_finite(member: Member, watch: LossWatch, folder: Path) -> str:
+def _not_finite(member: Member, watch: LossWatch, folder: Path, team: Team) -> str:
     """Leave the ids of the batches whose loss was not finite beside the checkpoint, and say so."""
     steps, ids = member.order.steps, member.images.image_ids
     batches = [
@@ -183,7 +175,8 @@ def _not_finite(member: Member, watch: LossWatch, folder: Path) -> str:
         }
         for number in watch.bad
     ]
-    write_json(folder / "not-finite.json", batches)
+    if team.first:
+        write_json(folder / "not-finite.json", batches)
     first = batches[0]
     return (
         f"{member.name}: the loss is no longer finite from epoch {first['epoch']}, step {first['step']} on; lower "

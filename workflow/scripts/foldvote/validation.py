@@ -24,7 +24,7 @@ def validate(
         pixels: packed images.
         rows: rows of tables.FOLDS.
         classes: number of classes.
-        compute: where and how.
+        compute: where and how; the processes of a team predict a share each.
         batch_size: images in one forward pass.
 
     Returns:
@@ -33,7 +33,10 @@ def validate(
     """
     labels = rows["label"].to_numpy(np.int64)
     places = pixels.rows(rows["image_id"].tolist())
-    probabilities = softmax(predict_logits(model, pixels, places, ["identity"], compute, batch_size)["identity"])
+    logits = compute.team.spread(
+        lambda own: predict_logits(model, pixels, own, ["identity"], compute, batch_size)["identity"], places
+    )
+    probabilities = softmax(logits)
     predicted = probabilities.argmax(axis=1)
     scores = {
         "val_loss": log_loss(labels, probabilities),
