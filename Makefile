@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test look lint format schema lock clean
+.PHONY: run test test-slurm look lint format schema lock clean
 
 run: $(VENV)/.installed
 	$(BIN)/snakemake --cores $(CORES)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# A real Slurm on this machine, with a cancelled and a requeued training. As root on Debian; installs slurm-wlm and munge.
+test-slurm: $(VENV)/.installed .slurm/.installed
+	$(BIN)/python tests/slurm/check.py
 
 # The demo's pages in a headless Chromium (Debian: the package chromium): checked, and pictures of them taken.
 look: $(VENV)/.installed
@@ -44,5 +48,11 @@ $(VENV)/.installed: requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements.lock
 	@touch $@
 
+# Beside the environment and not in it: a plugin makes every start of Snakemake slower.
+.slurm/.installed: envs/slurm.txt $(VENV)/.installed
+	rm -rf .slurm
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --target .slurm -r envs/slurm.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .snakemake .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .slurm .snakemake .pytest_cache .ruff_cache .hypothesis

@@ -6,12 +6,18 @@ min_version("9.14")
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/machine.smk"
 
 
 pathvars:
     results=CONFIG.results,
     logs=f"{CONFIG.results}/logs",
     benchmarks=f"{CONFIG.results}/benchmarks",
+
+
+if CONFIG.runtime.container:
+
+    container: CONFIG.runtime.container
 
 
 include: "workflow/rules/data.smk"
@@ -54,9 +60,13 @@ rule members:
 
 onstart:
     begin_run(
-        CONFIG.results, GPUS, CORES, offered_gpus(), CONFIG.runtime.gpus_per_member
+        CONFIG.results,
+        GPUS,
+        CORES if works_here() else None,
+        offered_gpus(),
+        CONFIG.runtime.gpus_per_member,
     )
 
 
 onsuccess:
-    print(closing_words(CONFIG, CORES))
+    print(closing_words(CONFIG, manner(sys.argv[1:], CORES)))

@@ -432,19 +432,37 @@ def test_a_lease_waits_says_so_once_and_puts_the_environment_back(
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
 
 
-def test_under_slurm_and_without_a_gpu_nothing_is_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slurm_job_with_one_gpu_and_a_machine_without_take_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with gpu_lease(print, 1, tmp_path) as devices:
         assert devices == []
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     with gpu_lease(print, 1, tmp_path) as devices:
-        assert devices == ["3"] and os.environ["CUDA_VISIBLE_DEVICES"] == "3,4"
+        assert devices == ["3"] and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     told: list[str] = []
     with gpu_lease(told.append, 3, tmp_path) as devices:
-        assert devices == ["3", "4"]
-    assert told == ["warning: 3 GPUs were granted and 2 can be seen: the job goes on with these"]
+        assert devices == ["3"]
+    assert told == ["warning: 3 GPUs were granted and 1 can be seen: the job goes on with these"]
     assert not list(tmp_path.iterdir())
+
+
+def test_devices_of_a_slurm_job_are_leased_within_it_and_not_across_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    taken = []
+    for job in ("17", "17", "18"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+        lease = gpu_lease(print, 1)
+        taken.append((lease.__enter__(), lease))
+    assert [devices for devices, _ in taken] == [["0"], ["1"], ["0"]]
+    for _, lease in taken:
+        lease.__exit__(None, None, None)
 
 
 # --- the console

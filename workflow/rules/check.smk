@@ -52,7 +52,7 @@ rule data_check:
         "<benchmarks>/data_check.tsv"
     conda:
         "../../envs/foldvote.yaml"
-    threads: CORES
+    threads: all_cores
     params:
         splits=SPLITS,
         root=str(CONFIG.root),

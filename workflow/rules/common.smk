@@ -1,4 +1,4 @@
-"""What all rules share: the checked configuration, this machine, and small functions that read them."""
+"""What all rules share: the checked configuration and small functions that read it."""
 
 import os.path
 import sys
@@ -12,10 +12,17 @@ from foldvote.doctor import consult
 from foldvote.errors import Refusal
 from foldvote.files import canonical
 from foldvote.listing import listing_digest
-from foldvote.locks import visible_gpus
+from foldvote.locks import announce_run, visible_gpus
 from foldvote.plan import tell_plan
 from foldvote.rownames import row_members
-from foldvote.runs import begin_run, check_files, closing_words, prepare_run
+from foldvote.runs import (
+    UNPACKED,
+    begin_run,
+    check_files,
+    closing_words,
+    manner,
+    prepare_run,
+)
 
 # The one configuration file: the last --configfile, else the demo's.
 CONFIG_FILE = os.path.relpath(
@@ -66,6 +73,7 @@ if "next" in ASKED:
     arguments = [text for text in ASKED if text != "next"]
     answer(tell_plan(arguments, CONFIG, workflow.resource_settings.cores))
 
+announce_run()
 if workflow.is_main_process:
     prepare_run(CONFIG)
 
@@ -92,6 +100,16 @@ def recipe(wildcards):
             f"models: no model {wildcards.model!r}; known: {', '.join(CONFIG.models)}"
         )
     return CONFIG.models[wildcards.model]
+
+
+def own(path):
+    """A file of the user's: read where it lies, also where a run keeps its files in a storage such as S3."""
+    return local(str(path)) if path else []
+
+
+def own_weights(path):
+    """Pretrained weights: the user's, or those that a rule unpacks."""
+    return path if path in UNPACKED else own(path)
 
 
 def stage_files(split):
@@ -140,18 +158,6 @@ def member_timings():
     parts = ["train", "oof", "test"] if CONFIG.has_test else ["train", "oof"]
     pattern = "<results>/timings/{part}/model={model}/fold={fold}.json"
     return expand(pattern, part=parts, model=list(CONFIG.models), fold=FOLDS)
-
-
-def offered_gpus():
-    """How many GPUs this run may use."""
-    offered = workflow.global_resources.get("gpu") if GPUS else 0
-    return getattr(offered, "value", offered) or 0
-
-
-def training_threads():
-    """All cores for one network on the CPU; beside GPUs, each gets its share of cores to load images with."""
-    offered = max(offered_gpus(), 1)
-    return max(CORES * min(CONFIG.runtime.gpus_per_member, offered) // offered, 1)
 
 
 def shown_model():

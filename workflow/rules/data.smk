@@ -8,17 +8,17 @@ if CONFIG.data.layout == "demo":
     rule demo:
         """Draw the embedded demo: faces in the home task's folders."""
         output:
-            train=f"{CONFIG.root}/{CONFIG.data.train_table}",
-            test=f"{CONFIG.root}/{CONFIG.data.test_table}",
-            answers=f"{CONFIG.root}/eval_answers.csv",
-            corrections=f"{CONFIG.root}/corrections.csv",
+            train=own(f"{CONFIG.root}/{CONFIG.data.train_table}"),
+            test=own(f"{CONFIG.root}/{CONFIG.data.test_table}"),
+            answers=own(f"{CONFIG.root}/eval_answers.csv"),
+            corrections=own(f"{CONFIG.root}/corrections.csv"),
         log:
             "<logs>/demo.log",
         benchmark:
             "<benchmarks>/demo.tsv"
         conda:
             "../../envs/foldvote.yaml"
-        threads: CORES
+        threads: all_cores
         params:
             profiles=CONFIG.data.profiles,
             test_profiles=CONFIG.data.test_profiles,
@@ -32,11 +32,9 @@ if CONFIG.data.layout == "demo":
 rule manifest:
     """Find, strictly decode, hash, check and label each image of a split once."""
     input:
-        tables=lambda w: CONFIG.tables(w.split),
-        corrections=lambda w: (
-            CONFIG.corrections_path
-            if w.split == "train" and CONFIG.corrections
-            else []
+        tables=lambda w: [own(table) for table in CONFIG.tables(w.split)],
+        corrections=lambda w: own(
+            CONFIG.corrections_path if w.split == "train" else None
         ),
     output:
         manifest="<results>/data/manifest/split={split}/manifest.parquet",
@@ -47,7 +45,7 @@ rule manifest:
         "<benchmarks>/manifest/split={split}.tsv"
     conda:
         "../../envs/foldvote.yaml"
-    threads: CORES
+    threads: all_cores
     params:
         settings=lambda w: canonical(CONFIG.for_split(w.split)),
         # Photographs are too many to be inputs: their names and sizes say whether one was added or replaced.
@@ -81,7 +79,7 @@ rule boxes:
     """Find the face of each image of a split, or take the boxes from the user's table."""
     input:
         manifest="<results>/data/manifest/split={split}/manifest.parquet",
-        own=CONFIG.found(CONFIG.faces.file) or [],
+        own=own(CONFIG.found(CONFIG.faces.file)),
         # The user's table may name the images of both splits; a changed test set is no reason to cut train anew.
         others=lambda w: [
             ancient(f"<results>/data/manifest/split={split}/manifest.parquet")
@@ -98,7 +96,7 @@ rule boxes:
         "<benchmarks>/boxes/split={split}.tsv"
     conda:
         "../../envs/foldvote.yaml"
-    threads: CORES
+    threads: all_cores
     params:
         root=str(CONFIG.root),
         images=canonical(CONFIG.images.model_dump(mode="json")),
@@ -124,7 +122,7 @@ rule pixels:
         "<benchmarks>/pixels/size={size}/roi={roi}/{split}.tsv"
     conda:
         "../../envs/foldvote.yaml"
-    threads: CORES
+    threads: all_cores
     params:
         root=str(CONFIG.root),
         images=canonical(CONFIG.images.model_dump(mode="json")),

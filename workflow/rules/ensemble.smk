@@ -16,7 +16,7 @@ rule ensemble:
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
-        answers=CONFIG.answers_path or [],
+        answers=own(CONFIG.answers_path),
     output:
         oof="<results>/ensemble/oof.parquet",
         test="<results>/ensemble/test.parquet" if CONFIG.has_test else [],
@@ -50,7 +50,7 @@ if CONFIG.has_test:
         input:
             votes="<results>/ensemble/test.parquet",
             classes="<results>/data/classes.json",
-            sample=CONFIG.sample_path or [],
+            sample=own(CONFIG.sample_path),
         output:
             submission="<results>/submission.csv",
         log:
@@ -89,7 +89,7 @@ if CONFIG.has_test:
         input:
             votes="<results>/ensemble/rows/{row}.parquet",
             classes="<results>/data/classes.json",
-            sample=CONFIG.sample_path or [],
+            sample=own(CONFIG.sample_path),
         output:
             submission="<results>/submission/{row}.csv",
         log:

@@ -9,7 +9,7 @@ rule folds:
     """Split persons into folds, balanced over strata, and prove it."""
     input:
         manifest="<results>/data/manifest/split=train/manifest.parquet",
-        own=CONFIG.folds.file or [],
+        own=own(CONFIG.folds.file),
     output:
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",

@@ -23,9 +23,9 @@ rule oof:
         "<benchmarks>/oof/model={model}/fold={fold}.tsv"
     conda:
         "../../envs/foldvote.yaml"
-    threads: (CORES + 1) // 2
+    threads: half_the_cores
     resources:
-        gpu=1 if GPUS else 0,
+        gpu=one_gpu,
     params:
         part="oof",
         views=CONFIG.predict.views,

@@ -32,9 +32,9 @@ rule attention:
         "<benchmarks>/attention.tsv"
     conda:
         "../../envs/foldvote.yaml"
-    threads: CORES
+    threads: all_cores
     resources:
-        gpu=1 if GPUS else 0,
+        gpu=one_gpu,
     params:
         code=digest("attention.py"),
     script:
@@ -84,7 +84,7 @@ rule report:
         "<benchmarks>/report.tsv"
     conda:
         "../../envs/foldvote.yaml"
-    threads: CORES
+    threads: all_cores
     params:
         root=str(CONFIG.root),
         images=canonical(CONFIG.images.model_dump(mode="json")),

@@ -1,7 +1,8 @@
 """One network a model and fold.
 
 Reads the packed training images and the split; writes train/model=<m>/fold=<k>/ and a timing. The state that an
-interrupted training goes on from lies in resume/, which is no output: Snakemake deletes outputs of failed jobs.
+interrupted training goes on from lies in resume/ (below runtime.state_dir), which is no output: Snakemake deletes
+outputs of failed jobs.
 """
 
 
@@ -12,7 +13,7 @@ rule train:
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
-        pretrained=lambda w: recipe(w).pretrained or [],
+        pretrained=lambda w: own_weights(recipe(w).pretrained),
         manifest=lambda w: (
             "<results>/data/manifest/split=train/manifest.parquet"
             if recipe(w).labels.active
@@ -37,16 +38,16 @@ rule train:
         "<logs>/train/model={model}/fold={fold}.log",
     benchmark:
         "<benchmarks>/train/model={model}/fold={fold}.tsv"
-    retries: 2
+    # A Snakemake that a cluster started for this one job leaves trying again to the one that sent it, which asks for more.
+    retries: 2 if workflow.is_main_process else 0
     conda:
         "../../envs/foldvote.yaml"
-    threads: training_threads()
+    threads: training_cores
     resources:
-        gpu=CONFIG.runtime.gpus_per_member if GPUS else 0,
+        gpu=gpus_of_a_member,
     params:
         recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
         seed=CONFIG.seed,
-        resume=f"{CONFIG.results}/resume/model={{model}}/fold={{fold}}",
         age_borders=list(getattr(CONFIG.data, "age_borders", [])),
         code=digest("train.py"),
     script:

@@ -13,9 +13,12 @@ from foldvote.sections import Runtime
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
+    runtime, of = Runtime.model_validate(snakemake.config["runtime"]), snakemake.wildcards
+    # What is no output of the rule: it must outlive a job that fails.
+    state = Path(runtime.state_dir or snakemake.config["results"])
     with job(snakemake.log[0]), gpu_lease(say, wanted=snakemake.resources.gpu) as gpus:
         train_member(
-            draws=Draws(params.seed, snakemake.wildcards.model, int(snakemake.wildcards.fold)),
+            draws=Draws(params.seed, of.model, int(of.fold)),
             recipe=Recipe.model_validate_json(params.recipe),
             code=params.code,
             inputs=MemberInputs(
@@ -28,14 +31,10 @@ if __name__ == "__main__":
                 if given.pseudo
                 else None,
             ),
-            resume=Path(params.resume),
-            tracking=Path(snakemake.config["results"]),
+            resume=state / f"resume/model={of.model}/fold={of.fold}",
+            tracking=state,
             files=MemberFiles(
                 Path(made.weights), Path(made.last), Path(made.sidecar), Path(made.history), Path(made.timing)
             ),
-            machine=Machine(
-                len(gpus) or snakemake.resources.gpu,
-                snakemake.threads,
-                Runtime.model_validate(snakemake.config["runtime"]),
-            ),
+            machine=Machine(len(gpus) or snakemake.resources.gpu, snakemake.threads, runtime),
         )

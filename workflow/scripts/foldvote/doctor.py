@@ -170,7 +170,8 @@ def _results(config: Config) -> Iterator[Verdict]:
         yield Verdict(
             "look", f"another run works in {results} ({other})", "Wait for it, or set another `results`.", "results"
         )
-    halves = sorted({path.parent.relative_to(results / "resume") for path in results.glob("resume/*/*/step-*.ckpt")})
+    resume = Path(config.runtime.state_dir or results, "resume")
+    halves = sorted({path.parent.relative_to(resume) for path in resume.glob("*/*/step-*.ckpt")})
     if halves:
         text = f"{_n(len(halves), 'training')} half done, such as {halves[0]}"
         yield Verdict("ok", f"{text}: the next run goes on with it", "", "results")

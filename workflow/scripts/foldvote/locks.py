@@ -18,12 +18,16 @@ from typing import IO
 
 from foldvote.errors import Refusal
 
-MASTER = "FOLDVOTE_MASTER"  # environment variable: process id of the Snakemake that started a job
+MASTER = "FOLDVOTE_MASTER"  # environment variable: process id of the Snakemake that started a job, on its machine
 _POLL_SECONDS = 0.5
 
 
 def announce_run() -> None:
-    """Tell the jobs that this process starts which process that is: one that outlives it stops itself."""
+    """Tell the jobs that this process starts which process that is: one that outlives it stops itself.
+
+    Every Snakemake says so for itself, also one that a cluster started on another machine for a single job: a process
+    id means nothing elsewhere.
+    """
     os.environ[MASTER] = str(os.getpid())
 
 
@@ -138,25 +142,26 @@ def visible_gpus() -> list[str]:
 def gpu_lease(say: Callable[[str], None], wanted: int, folder: Path | None = None) -> Iterator[list[str]]:
     """Take free GPUs for the block and show only these to CUDA.
 
-    Snakemake hands out numbers of GPUs, never which. Under Slurm the job already has its own, and nothing changes.
+    Snakemake hands out numbers of GPUs, never which. Slurm has given its job devices of its own, which may bear the
+    numbers of another job's: they are shared out within the job, and a single one is simply taken.
 
     Args:
         say: told once when too few devices are free and the job waits, and when there are fewer than wanted.
         wanted: how many GPUs the job was granted; with 0 nothing is taken.
-        folder: where the locks lie; default: one for this user on this machine.
+        folder: where the locks lie; default: one for this user on this machine, or in this Slurm job.
 
     Yields:
         The ids of the devices, as many as wanted or as there are; none on a machine without.
     """
-    devices = visible_gpus() if wanted else []
+    devices, slurm = visible_gpus() if wanted else [], os.environ.get("SLURM_JOB_ID")
     if 0 < len(devices) < wanted:
         say(f"warning: {wanted} GPUs were granted and {len(devices)} can be seen: the job goes on with these")
     wanted = min(wanted, len(devices))
-    if not devices or "SLURM_JOB_ID" in os.environ:
-        yield devices[:wanted]
+    if not devices or (slurm and len(devices) == 1):
+        yield devices
         return
-    folder = folder or Path(tempfile.gettempdir()) / f"foldvote-gpus-{os.getuid()}"
-    held = _free(devices, wanted, folder, say)
+    mine = "-".join(filter(None, ["foldvote-gpus", str(os.getuid()), slurm]))
+    held = _free(devices, wanted, folder or Path(tempfile.gettempdir()) / mine, say)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
     try:

@@ -1,12 +1,14 @@
 """The first and last words of a run, and its hold on the results folder. Imports nothing heavy: the Snakefile does."""
 
+import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 from foldvote.config import Config
 from foldvote.errors import Refusal, refuse_all
-from foldvote.locks import announce_run, busy, run_lock
+from foldvote.locks import busy, run_lock
 from foldvote.sections import parse_size
 
 # Made by a rule from installed packages.
@@ -56,8 +58,8 @@ def check_transforms(config: Config) -> None:
 def prepare_run(config: Config) -> None:
     """What the first process does before the DAG is built.
 
-    It tries the transforms that recipes name, and exits with a line for each fault; it tells later jobs which process
-    this is, and the person at the console if another run works in the folder.
+    It tries the transforms that recipes name, and exits with a line for each fault; it tells the person at the console
+    if another run works in the folder.
     """
     try:
         check_transforms(config)
@@ -67,16 +69,15 @@ def prepare_run(config: Config) -> None:
         print(
             f"{config.results}: another run works here ({other}): looking is fine, running is refused.", file=sys.stderr
         )
-    announce_run()
 
 
-def begin_run(results: str, gpus: list[str], cores: int, offered: int, a_member: int) -> None:
+def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_member: int) -> None:
     """Take the results folder for this process, and say what networks run on.
 
     Args:
         results: the results folder.
         gpus: ids of the GPUs that were found.
-        cores: CPU cores of the run.
+        cores: CPU cores of the run; None where its jobs run on other machines, of which nothing is said.
         offered: GPUs that the run may use (--resources gpu=N).
         a_member: GPUs that should train one member together.
 
@@ -86,6 +87,8 @@ def begin_run(results: str, gpus: list[str], cores: int, offered: int, a_member:
         _held.append(run_lock(results))
     except Refusal as refusal:
         sys.exit(str(refusal))
+    if cores is None:
+        return
     if not gpus:
         print(f"No GPU found: networks train on the CPU, with {cores} core(s).", file=sys.stderr)
     elif 0 < offered < a_member:
@@ -106,12 +109,20 @@ def _board(results: str) -> str:
     return summary(read_csv(Path(results, "leaderboard.csv"), required=["kind"]), metrics)
 
 
-def closing_words(config: Config, cores: int) -> str:
+def manner(arguments: Sequence[str], cores: int) -> str:
+    """The options of a command that say where its jobs run: those of the next command should be the same."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--workflow-profile")
+    profile = parser.parse_known_args(arguments)[0].workflow_profile
+    return f"--workflow-profile {profile}" if profile else f"--cores {cores}"
+
+
+def closing_words(config: Config, manner: str) -> str:
     """A few lines for the person at the console; none before there is a leaderboard.
 
     Args:
         config: the experiment that just ended.
-        cores: the cores it ran on, for the commands that are shown.
+        manner: options that say where its jobs ran, for the commands that are shown.
     """
     results, model = config.results, next(iter(config.models))
     if not Path(results, "leaderboard.csv").is_file():
@@ -128,8 +139,8 @@ def closing_words(config: Config, cores: int) -> str:
             f"  OOF          {results}/oof/ (logits of every view), {results}/ensemble/oof.parquet (the vote)",
             f"  proof        {results}/folds/certificate.json (no person on both sides of a split)",
             "Next:",
-            f"  look         snakemake --cores {cores} -- report    makes {results}/report.html",
-            f"  one fold     snakemake --cores {cores} -R {results}/train/model={model}/fold=0/model.safetensors",
+            f"  look         snakemake {manner} -- report    makes {results}/report.html",
+            f"  one fold     snakemake {manner} -R {results}/train/model={model}/fold=0/model.safetensors",
             "  your data    copy config/maskbase.yaml; config/README.md explains every key",
         ]
     )

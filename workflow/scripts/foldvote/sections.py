@@ -328,6 +328,10 @@ class Runtime(Section):
     """Images in one batch of predictions."""
     checkpoint_minutes: float = Field(default=5, gt=0)
     """Longest time between two saves of the training state; each epoch's end saves as well."""
+    state_dir: str | None = Field(default=None, min_length=1)
+    """Folder for what a training writes while it is under way: its saved state and TensorBoard; null: `results`."""
+    container: str | None = Field(default=None, min_length=1)
+    """Image that rules run in with `--sdm apptainer`: docker://registry/name:tag, or a .sif file."""
     tracking: Tracking = Tracking()
 
 
