@@ -36,9 +36,11 @@ format: $(VENV)/.installed
 schema: $(VENV)/.installed
 	PYTHONPATH=workflow/scripts $(BIN)/python -c "from foldvote.schema import write_all; write_all('.')"
 
-# After a change of pyproject.toml. One file for Linux x86-64 and aarch64 and macOS arm64, Python 3.11 to 3.13.
+# After a change of pyproject.toml: the lock, and the same in conda's form. One file for Linux x86-64 and aarch64 and macOS arm64, Python 3.11 to 3.13.
 lock:
 	uv pip compile --universal --python-version 3.11 --all-extras --no-header pyproject.toml -o requirements.lock
+	(sed '/- pip:$$/q' envs/foldvote.yaml; sed -n 's/^[A-Za-z0-9].*/      - "&"/p' requirements.lock) > envs/foldvote.new
+	mv envs/foldvote.new envs/foldvote.yaml
 
 # The lock holds every package with its version, so nothing is left to resolve: pip installs just these.
 $(VENV)/.installed: requirements.lock

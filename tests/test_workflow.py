@@ -18,6 +18,7 @@ import yaml
 from drawn import maskbase_folder, table_folder
 from eda_run import NOTEBOOK, executed
 from foldvote.files import sha256_file
+from foldvote.locks import folder_lock
 
 ROOT = Path(__file__).resolve().parents[1]
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
@@ -150,7 +151,9 @@ def test_the_second_run_does_nothing_and_says_so(finished: Path) -> None:
 
 def test_f51_only_what_a_change_touches_is_planned(copy: Path) -> None:
     below = {"train": 2, "oof": 2, "tta": 2, "ensemble": 1, "submission": 1}
-    write_config(copy, runtime={"workers": 1, "predict_batch": 17, "gpus_per_member": 2, "cpu_processes": 4})
+    elsewhere = {"state_dir": "elsewhere", "container": "docker://registry.example/foldvote"}
+    together = {"gpus_per_member": 2, "cpu_processes": 4}
+    write_config(copy, runtime={"workers": 1, "predict_batch": 17} | together | elsewhere)
     assert planned(copy) == {}
     recipe = CONFIG["models"]["tiny"]
     write_config(copy, models={"tiny": dict(reversed(recipe.items()))})
@@ -282,6 +285,35 @@ def test_f50_an_orphan_of_a_killed_snakemake_stops_and_the_next_run_goes_on(copy
     write_config(copy)
     snakemake(copy, MEMBER.format(0))
     assert sha256_file(copy / MEMBER.format(0)) == before[MEMBER.format(0)]
+
+
+def test_f50_a_job_that_a_cluster_started_watches_its_own_snakemake_and_no_process_of_another_machine(
+    copy: Path, tmp_path: Path
+) -> None:
+    models = {"tiny": CONFIG["models"]["tiny"] | {"epochs": 400}}
+    write_config(copy, models=models, runtime=CONFIG["runtime"] | {"state_dir": str(tmp_path / "state")})
+    resume = tmp_path / "state/resume/model=tiny/fold=0"
+    stranger = subprocess.Popen(["sleep", "600"])  # has the number that Snakemake had on the machine it was typed on
+    alone = ["--mode", "remote", "--target-jobs", "train:model=tiny,fold=0", "--allowed-rules", "train", "--force"]
+    inner = subprocess.Popen(
+        command(*alone, "--nolock", "--ignore-incomplete"),
+        cwd=copy,
+        env=os.environ | {"FOLDVOTE_MASTER": str(stranger.pid)},
+        stdout=(copy / "inner.log").open("w"),
+        stderr=subprocess.STDOUT,
+    )
+    wait_for(lambda: len(list(resume.glob("step-*.ckpt"))) == 2, inner)
+    stranger.kill()
+    stranger.wait()
+    before = max(resume.glob("step-*.ckpt"))
+    time.sleep(2)  # a job looks twice a second
+    wait_for(lambda: max(resume.glob("step-*.ckpt")) > before, inner)
+    inner.kill()
+    inner.wait()
+    printed = (copy / "inner.log").read_text()
+    assert "threads:" not in printed.partition("rule train:")[2], "two machines would count its threads differently"
+    with folder_lock(resume, lambda _: None, wait_seconds=60):
+        assert "stopped as asked, state saved" in (copy / "results/logs/train/model=tiny/fold=0.log").read_text()
 
 
 def test_f49_a_second_run_in_the_same_folder_is_refused_and_the_first_goes_on(copy: Path) -> None:
