@@ -107,12 +107,13 @@ def test_a_cluster_profile_keeps_the_manners_of_the_default_one(name: str) -> No
         assert settings[key] == default[key], key
 
 
-def test_groups_of_the_slurm_profile_share_partition_and_options() -> None:
+def test_groups_of_the_slurm_profile_share_partition_and_options_and_no_job_asks_for_more_gpus_than_one_may() -> None:
     settings = profile("slurm")
     groups: dict[str, set[tuple[object, object]]] = {}
     for rule, group in settings["groups"].items():
         wanted = settings["set-resources"].get(rule, {})
         groups.setdefault(group, set()).add((wanted.get("slurm_partition"), wanted.get("slurm_extra")))
+    assert settings["resources"]["gpu"] >= max(wanted.get("gpu", 0) for wanted in settings["set-resources"].values())
     assert all(len(kinds) == 1 for kinds in groups.values()), (
         "Snakemake refuses a group with two texts for one resource"
     )
