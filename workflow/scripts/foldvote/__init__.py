@@ -22,7 +22,7 @@ notebooks call the same functions. Modules lower in this list are imported by th
     images, containers, textfiles, listing, demo
     page, drawing                                                              what pages are made of
     predictions, answers, voices, vote, metrics, tables, labels                the ground
-    verdicts, launch, stopping, workers, console, schema, configreference, config, inheritance
+    verdicts, launch, stopping, workers, console, schema, configreference, config, inheritance, datasettings
     viewsteps, transforms, recipes, division, sections, viewnames, timmnames, faultlines
     yamlfile, paths, locks, files, seeds, codehash, rownames, errors
 """
