@@ -18,8 +18,19 @@ SCRIPTS = ROOT / "workflow/scripts"
 # The modules of training and prediction; every other one must do without torch, which takes seconds to import.
 HEAVY = {"augment", "batches", "checkpoint", "compute", "inference", "jobs", "members", "models", "optimization"}
 HEAVY |= {"averaging", "epochs", "heads", "losses", "losswatch", "mixes", "predict", "preview", "run", "stepping"}
-HEAVY |= {"gradcam", "lessons", "passes", "team", "tracking", "training", "validation", "views", "weights"}
-HEAVY_SCRIPTS = {"train.py", "predict.py", "preview.py", "weights.py", "attention.py"}
+HEAVY |= {
+    "gradcam",
+    "lessons",
+    "passes",
+    "team",
+    "tracking",
+    "training",
+    "tuneworker",
+    "validation",
+    "views",
+    "weights",
+}
+HEAVY_SCRIPTS = {"train.py", "predict.py", "preview.py", "weights.py", "attention.py", "tune_worker.py"}
 
 
 def rule_scripts() -> list[Path]:

@@ -1,6 +1,8 @@
 """The configuration: one YAML file, checked whole before anything runs. Its sections are in foldvote.sections."""
 
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from foldvote.datasettings import DataSettings, factor_names_of
 from foldvote.division import division_faults, parts_of
 from foldvote.errors import refuse_all
 from foldvote.faultlines import fault_lines, nearest
+from foldvote.inclusion import with_included
 from foldvote.inheritance import with_bases
 from foldvote.recipes import Recipe
 from foldvote.sections import (
@@ -23,7 +26,9 @@ from foldvote.sections import (
     Submission,
     Vote,
 )
+from foldvote.space import assignments, below, corners, label, with_values
 from foldvote.transforms import transform_faults
+from foldvote.tuning import Tune
 from foldvote.viewsteps import view_faults
 from foldvote.yamlfile import load_yaml
 
@@ -37,6 +42,8 @@ class Config(DataSettings):
     """CSV with the true answers of the test images, if you have them: only scored, never learnt from."""
     folds: Folds = Folds()
     faces: Faces = Faces()
+    include: list[str] = Field(default=[])
+    """Files whose `recipes` stand beside those below, such as results/tune/best.yaml."""
     recipes: dict[Name, dict[str, Any]] = Field(default={})
     """Recipes that models build on (`base: NAME`) and that are not trained themselves."""
     models: dict[Name, Recipe] = Field(min_length=1)
@@ -45,6 +52,8 @@ class Config(DataSettings):
     vote: Vote = Vote()
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
+    tune: Tune | None = None
+    """A search of one model's recipe, for the target `tune`."""
 
     @field_validator("folds")
     @classmethod
@@ -59,7 +68,7 @@ class Config(DataSettings):
     @model_validator(mode="after")
     def _models_fit(self) -> "Config":
         faults = [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
-        faults += [*self._pseudo_faults(), *self._product_faults()]
+        faults += [*self._pseudo_faults(), *self._product_faults(), *self._tune_faults()]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
         if faults:
@@ -129,6 +138,41 @@ class Config(DataSettings):
                 f"[{', '.join(absent)}]"
             )
 
+    def _tune_faults(self) -> Iterator[str]:
+        """What a search asks for that is not there."""
+        if self.tune is None:
+            return
+        if self.tune.model is not None and self.tune.model not in self.models:
+            yield f"tune.model: no model {self.tune.model!r}{nearest(self.tune.model, self.models)}"
+        if absent := [fold for fold in self.searched_folds if not 0 <= fold < self.folds.count]:
+            yield f"tune.folds: there is no fold {', '.join(map(str, absent))}; the last one is {self.folds.count - 1}"
+
+    @property
+    def searched_model(self) -> str:
+        """The model whose recipe is searched."""
+        return (self.tune.model if self.tune else None) or next(iter(self.models))
+
+    @property
+    def searched_folds(self) -> list[int]:
+        """The folds that a trial is scored on."""
+        chosen = self.tune.folds if self.tune else "all"
+        return list(range(self.folds.count)) if chosen == "all" else chosen
+
+    def searched_recipes(self, *roots: str) -> dict[str, Recipe]:
+        """Recipes that a search can come to by some keys, all others as they are, under what they are called.
+
+        Args:
+            roots: keys of a recipe, such as size and roi.
+        """
+        if self.tune is None:
+            return {}
+        base, space, recipes = self.models[self.searched_model], self.tune.space, {}
+        for values in assignments(below(roots, space), space):
+            called = ", ".join(f"{key} {label(value)}" for key, value in values.items())
+            with suppress(ValidationError):  # two values that do not go together: a trial of them will say so
+                recipes[called] = Recipe.model_validate(with_values(base, values))
+        return recipes
+
     @property
     def sample_path(self) -> Path | None:
         """The file whose ids and order the submission keeps: the user's, or the home task's test table."""
@@ -161,13 +205,35 @@ def check_config(values: dict[str, Any], source: str = "config") -> Config:
     Raises:
         Refusal: every fault at once; an unknown key comes with the nearest known one.
     """
-    values, faults = _with_resolved_models(values)
+    values, faults = _with_resolved_models(with_included(values, source))
     refuse_all(f"{source}: {fault}" for fault in faults)
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         refuse_all(fault_lines(source, error, Config))
         raise
+    refuse_all(f"{source}: {fault}" for fault in dict.fromkeys(_corner_faults(config, values)))
+    return config
+
+
+def _corner_faults(config: Config, values: dict[str, Any]) -> Iterator[str]:
+    """Values of a search that the model or the rest of the configuration does not take."""
+    if config.tune is None:
+        return
+    name = config.searched_model
+    own = re.compile(rf"^models\.{re.escape(name)}(\.|: )")
+    for key, given in corners(config.tune.space):
+        place = f"tune.space.{key}"
+        try:
+            model = with_values(config.models[name], given)
+        except ValueError as error:
+            yield f"{place}: {error}"
+            continue
+        try:
+            Config.model_validate(values | {"tune": None, "models": values["models"] | {name: model}})
+        except ValidationError as error:
+            for line in fault_lines("", error, Config):
+                yield f"{place} at {label(given[key])}: {own.sub('', line)}"
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
