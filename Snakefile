@@ -28,6 +28,7 @@ include: "workflow/rules/ensemble.smk"
 include: "workflow/rules/preview.smk"
 include: "workflow/rules/check.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/tune.smk"
 
 
 # Everything: the score, the submission, and what proves them. Every stage is named, not only the last: where a killed

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from foldvote.config import DataSettings
+from foldvote.datasettings import DataSettings
 from foldvote.demo import draw_demo
 from foldvote.manifest import build_manifest
 from foldvote.pixels import pack_pixels

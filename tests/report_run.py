@@ -20,7 +20,9 @@ from foldvote.pixels import pack_pixels
 from foldvote.report import write_report
 from foldvote.sections import Folds, Images, Submission, Vote
 from foldvote.seeds import generator
+from foldvote.space import Dimension
 from foldvote.tables import HISTORY, LOGIT, predictions_schema, read_record, read_table, write_table
+from foldvote.trials import trials_schema
 from tiny import manifest_row, write_manifest
 
 SCRIPT, QUOTED, KOREAN = "<script>alert(1)</script>", "a\"b'c & <b>d</b>", "마스크 $착용$"
@@ -37,11 +39,14 @@ class Made:
     root: Path
     files: OutcomeFiles
 
-    def report(self, folder: Path, layout: dict[str, object] | None = None, workers: int = 1) -> str:
+    def report(
+        self, folder: Path, layout: dict[str, object] | None = None, workers: int = 1, search: Path | None = None
+    ) -> str:
         """The text of the page; figures and tables lie in `folder`/report."""
         settings = {"data": layout or {"layout": "table", "label": "kind,of"}, "seed": 7}
         seen = self.root / "attention.parquet", self.root / "train.arrow"
-        write_report(self.files, self.root, RULES, settings, folder / "report.html", folder / "report", *seen, workers)
+        page, beside = folder / "report.html", folder / "report"
+        write_report(self.files, self.root, RULES, settings, page, beside, *seen, workers, search)
         return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -182,3 +187,30 @@ def _look(root: Path, model: str, scheme: Scheme) -> None:
     glances = [Glance(ids[0], model, 0, code, scheme.classes[code], heat) for code in (0, 1)]
     glances.append(Glance(ids[1], model, 1, 1, scheme.classes[1], 0 * heat))
     write_table(glance_rows(glances), root / "attention.parquet", ATTENTION, ("image_id", "code"), {})
+
+
+def drawn_search(path: Path) -> Path:
+    """A table of trials of two keys: three with a score, one pruned, one failed."""
+    space = {"lr": Dimension(float=(1e-4, 1e-1), log=True), "loss": Dimension(choice=["<i>focal</i>", None])}
+    space["ema"] = Dimension(float=(0.5, 0.9), when={"loss": None})
+    frame = pd.DataFrame(
+        {
+            "number": range(5),
+            "state": ["complete", "complete", "pruned", "failed", "complete"],
+            "score": [0.5, 0.75, None, None, 0.6],
+            "as_it_stands": [True, False, False, False, False],
+            "param_lr": [1e-3, 1e-2, 1e-4, 1e-1, 2e-2],
+            "param_loss": ["null", "<i>focal</i>", "null", "null", "null"],
+            "param_ema": [0.5, None, 0.6, 0.7, 0.8],
+            "fold_0": [0.5, 0.75, None, None, 0.6],
+            "epochs": 3,
+            "seconds": 1.5,
+            **dict.fromkeys(("worker", "repeats", "same_as"), pd.array([None] * 5, "Int32")),
+            **dict.fromkeys(("device", "fault", "started", "ended")),
+        }
+    )
+    record = {"study": "small-1", "model": "small", "score": "macro_f1", "higher_is_better": True, "folds": [0]}
+    record |= {"best": 1, "importance": {"lr": 0.75, "loss": 0.25}}
+    record["space"] = {key: dimension.model_dump(mode="json") for key, dimension in space.items()}
+    write_table(frame, path, trials_schema(space, [0]), key=("number",), record=record)
+    return path

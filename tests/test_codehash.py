@@ -18,8 +18,19 @@ SCRIPTS = ROOT / "workflow/scripts"
 # The modules of training and prediction; every other one must do without torch, which takes seconds to import.
 HEAVY = {"augment", "batches", "checkpoint", "compute", "inference", "jobs", "members", "models", "optimization"}
 HEAVY |= {"averaging", "epochs", "heads", "losses", "losswatch", "mixes", "predict", "preview", "run", "stepping"}
-HEAVY |= {"gradcam", "lessons", "passes", "team", "tracking", "training", "validation", "views", "weights"}
-HEAVY_SCRIPTS = {"train.py", "predict.py", "preview.py", "weights.py", "attention.py"}
+HEAVY |= {
+    "gradcam",
+    "lessons",
+    "passes",
+    "team",
+    "tracking",
+    "training",
+    "tuneworker",
+    "validation",
+    "views",
+    "weights",
+}
+HEAVY_SCRIPTS = {"train.py", "predict.py", "preview.py", "weights.py", "attention.py", "tune_worker.py"}
 
 
 def rule_scripts() -> list[Path]:
@@ -122,7 +133,8 @@ def test_a_digest_is_short_and_each_script_has_its_own() -> None:
 
 def test_a_change_of_training_does_not_rerun_the_data_stages() -> None:
     for name in ("manifest.py", "folds.py", "pixels.py", "submission.py", "overlap.py"):
-        assert SCRIPTS / "foldvote/training.py" not in code_files(SCRIPTS / name)
+        files = code_files(SCRIPTS / name)
+        assert not {SCRIPTS / f"foldvote/{module}.py" for module in ("training", "recipes", "config")} & set(files)
 
 
 def test_templates_count_for_the_scripts_that_fill_them_and_for_no_others(tmp_path: Path) -> None:

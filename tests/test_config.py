@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldvote.config import Config, DataSettings, check_config, load_config
+from foldvote.config import Config, check_config, load_config
+from foldvote.datasettings import DataSettings
 from foldvote.errors import Refusal
 from foldvote.files import canonical
 from foldvote.recipes import Recipe

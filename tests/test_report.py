@@ -20,7 +20,7 @@ from foldvote.files import read_json, sha256_file, write_json
 from foldvote.labels import Scheme
 from foldvote.outcome import Outcome, read_numbers, read_outcome
 from foldvote.tables import read_table
-from report_run import HOME, HOSTILE, QUOTED, SCRIPT, Made, drawn_run
+from report_run import HOME, HOSTILE, QUOTED, SCRIPT, Made, drawn_run, drawn_search
 
 
 class Page(HTMLParser):
@@ -70,7 +70,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, str, Path]:
     folder = tmp_path_factory.mktemp("home")
     models = {"lite0": None, "lite1": None, "masks": ["mask"], "genders": ["gender"]}
     made = drawn_run(folder / "data", HOME, models, persons=18, test=False)
-    return made, made.report(folder, {"layout": "demo"}), folder
+    return made, made.report(folder, {"layout": "demo"}, search=drawn_search(folder / "trials.parquet")), folder
 
 
 @pytest.fixture(params=["hostile", "home"])
@@ -256,6 +256,16 @@ def test_what_networks_look_at_is_shown_beside_the_packed_image(hostile: tuple[M
     for words in ("as lite0 0 sees it", f"for {SCRIPT}", f"for {QUOTED}"):
         assert f"{ids[0]} {words}" in alts
     assert f"{ids[1]} nothing speaks for {QUOTED}" in alts
+
+
+def test_a_search_is_shown_where_there_was_one(home: tuple[Made, str, Path], hostile: tuple[Made, str, Path]) -> None:
+    page, other = home[1], hostile[1]
+    assert 'href="#tuning"' in page and 'id="tuning"' in page and "tuning" not in other
+    assert "The best has macro-F1 0.7500 on folds 0, the recipe as it stood 0.5000." in " ".join(page.split())
+    assert "3 complete, 1 pruned, 1 failed" in " ".join(page.split())
+    rows = cells_of(page, "Trials, the best first")
+    assert [row[2][1] for row in rows] == [0.75, 0.6, 0.5, None, None]
+    assert "<i>focal" not in page and "&lt;i&gt;focal" in page
 
 
 def test_a_vote_that_has_fitted_too_much_to_read_is_named_alone(

@@ -10,7 +10,7 @@ from foldvote.codehash import code_digest
 from foldvote.config import load_config
 from foldvote.doctor import consult
 from foldvote.errors import Refusal
-from foldvote.files import canonical
+from foldvote.files import canonical, sha256_file
 from foldvote.listing import listing_digest
 from foldvote.locks import announce_run, visible_gpus
 from foldvote.plan import tell_plan
@@ -91,6 +91,11 @@ wildcard_constraints:
 def digest(script):
     """Digest of a script and the library code it uses: changed code reruns the rule, a comment does not."""
     return code_digest(f"{workflow.basedir}/workflow/scripts/{script}")
+
+
+def digest_if_there(path):
+    """Digest of a file that a rule only looks at where it is there; nothing where it is not."""
+    return sha256_file(path)[:16] if os.path.isfile(path) else ""
 
 
 def recipe(wildcards):
@@ -180,3 +185,24 @@ def beside_report(name, caption):
         category="Results",
         labels={"what": caption.replace("_", " "), "as": name.rpartition(".")[2]},
     )
+
+
+def searched(*roots):
+    """Recipes that the search can come to by some keys."""
+    return CONFIG.searched_recipes(*roots).values()
+
+
+def searched_pixels(split):
+    """The packed images of every size and region that the search can come to."""
+    packed = {f"size={r.size}/roi={r.roi}" for r in searched("size", "roi")}
+    return [f"<results>/data/pixels/{name}/{split}.arrow" for name in sorted(packed)]
+
+
+def searched_weights():
+    """The pretrained weights that the search can come to."""
+    return sorted({r.pretrained for r in searched("pretrained") if r.pretrained})
+
+
+def first_round():
+    """Models whose test predictions a trial may learn from."""
+    return sorted({name for r in searched("pseudo") for name in r.first_round})

@@ -33,6 +33,12 @@ def training_cores(wildcards):
     return max(share, 1) if works_here() else 1
 
 
+def trial_cores(wildcards):
+    """What a worker of a search takes: the cores of one GPU, as it trains on one; without any, workers share them all."""
+    share = CORES // (offered_gpus() or (CONFIG.tune.workers if CONFIG.tune else 1))
+    return max(share, 1) if works_here() else 1
+
+
 def one_gpu(wildcards):
     """A GPU, where this machine has any."""
     return 1 if GPUS and works_here() else 0

@@ -91,6 +91,9 @@ rule report:
         settings=lambda w: canonical(
             CONFIG.model_dump(mode="json", exclude={"runtime"})
         ),
+        # Shown where there is one. It is no input: a report must never begin a search.
+        search=f"{CONFIG.results}/tune/trials.parquet",
+        search_digest=lambda w: digest_if_there(f"{CONFIG.results}/tune/trials.parquet"),
         code=digest("report.py"),
     script:
         "../scripts/report.py"

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from foldvote.config import DataSettings
 from foldvote.console import job
+from foldvote.datasettings import DataSettings
 from foldvote.manifest import build_manifest
 
 if __name__ == "__main__":

@@ -37,4 +37,5 @@ if __name__ == "__main__":
             attention=Path(given.attention),
             pixels=Path(given.pixels),
             workers=snakemake.threads,
+            search=Path(params.search) if params.search_digest else None,
         )

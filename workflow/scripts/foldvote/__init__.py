@@ -6,6 +6,9 @@ notebooks call the same functions. Modules lower in this list are imported by th
     doctor, plan, machine                                                      before a run
     comparison                                                                 several runs
     report, reporttables, reportplots, exhibits, outcome                       a finished run on one page
+    tunetables, tuneplots, studyresults                                        a search
+    tuneworker
+    course, study, trials, proposals
     gradcam, attention
     datacheck, checktables, checkplots, contact, findings, certificatewords    the data on one page
     facts, counts, lookalikes, light
@@ -22,8 +25,8 @@ notebooks call the same functions. Modules lower in this list are imported by th
     images, containers, textfiles, listing, demo
     page, drawing                                                              what pages are made of
     predictions, answers, voices, vote, metrics, tables, labels                the ground
-    verdicts, launch, stopping, workers, console, schema, configreference, config, inheritance
-    viewsteps, transforms, recipes, division, sections, viewnames, timmnames, faultlines
+    verdicts, launch, stopping, workers, console, schema, configreference, config, tuning, space, inclusion
+    inheritance, datasettings, viewsteps, transforms, recipes, division, sections, viewnames, timmnames, faultlines
     yamlfile, paths, locks, files, seeds, codehash, rownames, errors
 """
 

@@ -2,114 +2,35 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from foldvote.datasettings import DataSettings, factor_names_of
 from foldvote.division import division_faults, parts_of
 from foldvote.errors import refuse_all
 from foldvote.faultlines import fault_lines, nearest
+from foldvote.inclusion import with_included
 from foldvote.inheritance import with_bases
 from foldvote.recipes import Recipe
 from foldvote.sections import (
     Faces,
-    FoldersLayout,
     Folds,
-    Images,
-    Layout,
     MaskbaseLayout,
     Name,
     Predict,
     Runtime,
-    Section,
     Submission,
-    TableLayout,
     Vote,
 )
+from foldvote.space import assignments, below, corners, label, with_values
 from foldvote.transforms import transform_faults
+from foldvote.tuning import Tune
 from foldvote.viewsteps import view_faults
 from foldvote.yamlfile import load_yaml
-
-
-class DataSettings(Section):
-    """Where the data lies and what it means: all that the data stages depend on."""
-
-    results: str = "results"
-    """Folder of everything that is made; two experiments live side by side in two folders."""
-    data: Layout
-    data_root: Annotated[str | None, Field(validate_default=True)] = None
-    """Folder of the data; every path of `data` is relative to it. Not for the demo, which draws its own."""
-    corrections: str | None = None
-    """CSV of label corrections: id, field, from, to, source, certainty. Looked for here, then below data_root."""
-    corrections_certainty: list[str] = Field(default=["certain"])
-    """Which values of the column certainty are applied."""
-    images: Images = Images()
-
-    @property
-    def factor_names(self) -> frozenset[str]:
-        """Names of the factors that make up the class; none where the class is one column or folder."""
-        return _factor_names(self.data)
-
-    @property
-    def root(self) -> Path:
-        """The data folder; the demo's lies under results."""
-        return Path(self.results) / "demo" if self.data.layout == "demo" else Path(str(self.data_root))
-
-    @property
-    def has_test(self) -> bool:
-        """Whether there are images to predict and so a submission to write."""
-        data = self.data
-        if isinstance(data, TableLayout):
-            return data.split is not None
-        if isinstance(data, FoldersLayout):
-            return data.test is not None
-        return data.test_table is not None
-
-    def tables(self, split: str) -> list[Path]:
-        """The user's tables that a split (train or test) is read from; a folder of classes has none."""
-        data = self.data
-        if isinstance(data, TableLayout):
-            return [self.root / data.table]
-        if isinstance(data, MaskbaseLayout):
-            table = data.train_table if split == "train" else data.test_table
-            return [self.root / table] if table else []
-        return []
-
-    def for_split(self, split: str) -> dict[str, Any]:
-        """All that a manifest depends on, as plain JSON values: a test manifest not on the corrections."""
-        values = self.model_dump(mode="json", include=set(DataSettings.model_fields))
-        return values if split == "train" else values | {"corrections": None, "corrections_certainty": []}
-
-    @property
-    def corrections_path(self) -> Path | None:
-        """The corrections file, or None."""
-        return self.found(self.corrections)
-
-    def found(self, path: str | None) -> Path | None:
-        """A file of the user's: relative to the working directory if it is there, else below the data folder."""
-        if path is None:
-            return None
-        here = Path(path)
-        return here if self.data.layout != "demo" and (here.is_absolute() or here.exists()) else self.root / here
-
-    @field_validator("results")
-    @classmethod
-    def _plain_folder(cls, results: str) -> str:
-        if re.search(r"[<>{}*?\[\]]|^\s*$", results):
-            raise ValueError(f"must be a plain folder name without <>{{}}*?[] (it is {results!r})")
-        return results
-
-    @field_validator("data_root")
-    @classmethod
-    def _rooted(cls, data_root: str | None, info: ValidationInfo) -> str | None:
-        layout = getattr(info.data.get("data"), "layout", None)
-        if layout == "demo" and data_root is not None:
-            raise ValueError("is not used by data.layout: demo, which draws its own; set data.layout: maskbase")
-        if layout not in (None, "demo") and not data_root:
-            raise ValueError("missing: the folder of the data; add --config data_root=FOLDER")
-        return data_root
 
 
 class Config(DataSettings):
@@ -121,6 +42,8 @@ class Config(DataSettings):
     """CSV with the true answers of the test images, if you have them: only scored, never learnt from."""
     folds: Folds = Folds()
     faces: Faces = Faces()
+    include: list[str] = Field(default=[])
+    """Files whose `recipes` stand beside those below, such as results/tune/best.yaml."""
     recipes: dict[Name, dict[str, Any]] = Field(default={})
     """Recipes that models build on (`base: NAME`) and that are not trained themselves."""
     models: dict[Name, Recipe] = Field(min_length=1)
@@ -129,12 +52,14 @@ class Config(DataSettings):
     vote: Vote = Vote()
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
+    tune: Tune | None = None
+    """A search of one model's recipe, for the target `tune`."""
 
     @field_validator("folds")
     @classmethod
     def _known_strata(cls, folds: Folds, info: ValidationInfo) -> Folds:
         data = info.data.get("data")
-        known = _factor_names(data)
+        known = factor_names_of(data)
         unknown = [name for name in folds.stratify if name not in known] if isinstance(folds.stratify, list) else []
         if data is not None and unknown:
             raise ValueError("\n".join(f"stratify: no factor {name!r}{nearest(name, known)}" for name in unknown))
@@ -143,7 +68,7 @@ class Config(DataSettings):
     @model_validator(mode="after")
     def _models_fit(self) -> "Config":
         faults = [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
-        faults += [*self._pseudo_faults(), *self._product_faults()]
+        faults += [*self._pseudo_faults(), *self._product_faults(), *self._tune_faults()]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
         if faults:
@@ -213,6 +138,41 @@ class Config(DataSettings):
                 f"[{', '.join(absent)}]"
             )
 
+    def _tune_faults(self) -> Iterator[str]:
+        """What a search asks for that is not there."""
+        if self.tune is None:
+            return
+        if self.tune.model is not None and self.tune.model not in self.models:
+            yield f"tune.model: no model {self.tune.model!r}{nearest(self.tune.model, self.models)}"
+        if absent := [fold for fold in self.searched_folds if not 0 <= fold < self.folds.count]:
+            yield f"tune.folds: there is no fold {', '.join(map(str, absent))}; the last one is {self.folds.count - 1}"
+
+    @property
+    def searched_model(self) -> str:
+        """The model whose recipe is searched."""
+        return (self.tune.model if self.tune else None) or next(iter(self.models))
+
+    @property
+    def searched_folds(self) -> list[int]:
+        """The folds that a trial is scored on."""
+        chosen = self.tune.folds if self.tune else "all"
+        return list(range(self.folds.count)) if chosen == "all" else chosen
+
+    def searched_recipes(self, *roots: str) -> dict[str, Recipe]:
+        """Recipes that a search can come to by some keys, all others as they are, under what they are called.
+
+        Args:
+            roots: keys of a recipe, such as size and roi.
+        """
+        if self.tune is None:
+            return {}
+        base, space, recipes = self.models[self.searched_model], self.tune.space, {}
+        for values in assignments(below(roots, space), space):
+            called = ", ".join(f"{key} {label(value)}" for key, value in values.items())
+            with suppress(ValidationError):  # two values that do not go together: a trial of them will say so
+                recipes[called] = Recipe.model_validate(with_values(base, values))
+        return recipes
+
     @property
     def sample_path(self) -> Path | None:
         """The file whose ids and order the submission keeps: the user's, or the home task's test table."""
@@ -245,13 +205,35 @@ def check_config(values: dict[str, Any], source: str = "config") -> Config:
     Raises:
         Refusal: every fault at once; an unknown key comes with the nearest known one.
     """
-    values, faults = _with_resolved_models(values)
+    values, faults = _with_resolved_models(with_included(values, source))
     refuse_all(f"{source}: {fault}" for fault in faults)
     try:
-        return Config.model_validate(values)
+        config = Config.model_validate(values)
     except ValidationError as error:
         refuse_all(fault_lines(source, error, Config))
         raise
+    refuse_all(f"{source}: {fault}" for fault in dict.fromkeys(_corner_faults(config, values)))
+    return config
+
+
+def _corner_faults(config: Config, values: dict[str, Any]) -> Iterator[str]:
+    """Values of a search that the model or the rest of the configuration does not take."""
+    if config.tune is None:
+        return
+    name = config.searched_model
+    own = re.compile(rf"^models\.{re.escape(name)}(\.|: )")
+    for key, given in corners(config.tune.space):
+        place = f"tune.space.{key}"
+        try:
+            model = with_values(config.models[name], given)
+        except ValueError as error:
+            yield f"{place}: {error}"
+            continue
+        try:
+            Config.model_validate(values | {"tune": None, "models": values["models"] | {name: model}})
+        except ValidationError as error:
+            for line in fault_lines("", error, Config):
+                yield f"{place} at {label(given[key])}: {own.sub('', line)}"
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -268,7 +250,3 @@ def _with_resolved_models(values: dict[str, Any]) -> tuple[dict[str, Any], list[
         return values, []
     resolved, faults = with_bases(models, recipes)
     return values | {"models": resolved}, faults
-
-
-def _factor_names(data: Layout | None) -> frozenset[str]:
-    return frozenset({"mask", "gender", "age"} if isinstance(data, MaskbaseLayout) else getattr(data, "factors", {}))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from foldvote.config import DataSettings
+from foldvote.datasettings import DataSettings
 from foldvote.errors import refuse_all
 from foldvote.files import sha256_file
 from foldvote.labels import GENDERS, age_band, age_levels

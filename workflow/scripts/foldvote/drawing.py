@@ -106,6 +106,18 @@ def save_drawing(figure: Figure, path: Path) -> None:
     write_bytes(path, svg.encode())
 
 
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file on white.
+
+    Raises:
+        Refusal: if the file cannot be written.
+    """
+    file = io.BytesIO()
+    with pen():
+        figure.savefig(file, format="png", dpi=150, facecolor=PAPER, metadata={"Software": None})
+    write_bytes(path, file.getvalue())
+
+
 def _svg(figure: Figure) -> str:
     """The figure's SVG text; equal figures give equal texts."""
     file = io.StringIO()

@@ -86,8 +86,11 @@ def _place(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list[str 
 
 
 def _without_notes(kind: Any) -> Any:
-    """The type of an `Annotated` one."""
-    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    """The type of an `Annotated` one, or of one that may be None as well."""
+    if get_origin(kind) is Annotated:
+        return _without_notes(get_args(kind)[0])
+    others = [member for member in get_args(kind) if member is not type(None)] if _is_union(kind) else []
+    return _without_notes(others[0]) if len(others) == 1 else kind
 
 
 def _is_union(kind: Any) -> bool:

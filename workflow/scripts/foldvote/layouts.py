@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from foldvote.config import DataSettings
 from foldvote.corrections import apply_corrections
+from foldvote.datasettings import DataSettings
 from foldvote.errors import Refusal, refuse_all
 from foldvote.folders import folder_entries
 from foldvote.labels import Scheme, layout_scheme

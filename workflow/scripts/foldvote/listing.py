@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from foldvote.config import DataSettings
+from foldvote.datasettings import DataSettings
 from foldvote.paths import files_below, relative_fault
 from foldvote.sections import FoldersLayout, MaskbaseLayout, TableLayout
 

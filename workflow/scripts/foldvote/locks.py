@@ -99,6 +99,15 @@ def folder_lock(folder: str | Path, say: Callable[[str], None], wait_seconds: fl
         file.close()
 
 
+@contextmanager
+def turn(folder: str | Path) -> Iterator[None]:
+    """Have the one turn of a folder for the block, which others wait for: it should last for a moment."""
+    while (file := take(Path(folder) / "turn")) is None:
+        time.sleep(0.01)
+    with file:
+        yield
+
+
 def run_lock(results: str | Path) -> IO[str]:
     """The lock of a whole run: a second run on the same results folder is refused and does no harm.
 
@@ -192,7 +201,7 @@ def _try_all(devices: list[str], wanted: int, folder: Path) -> dict[str, IO[str]
     Nobody holds some while waiting for more, and one job tries at a time: two jobs never keep each other from starting.
     """
     held: dict[str, IO[str]] = {}
-    with _turn(folder):
+    with turn(folder):
         for device in devices:
             file = take(folder / f"{re.sub('[^A-Za-z0-9-]', '_', device)}.lock") if len(held) < wanted else None
             if file is not None:
@@ -202,12 +211,3 @@ def _try_all(devices: list[str], wanted: int, folder: Path) -> dict[str, IO[str]
                 file.close()
             held.clear()
     return held
-
-
-@contextmanager
-def _turn(folder: Path) -> Iterator[None]:
-    """Hold, for a moment, the right to try."""
-    while (file := take(folder / "turn")) is None:
-        time.sleep(0.01)
-    with file:
-        yield

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from foldvote.config import DataSettings
 from foldvote.console import say
+from foldvote.datasettings import DataSettings
 from foldvote.errors import MOST_TOLD, Refusal
 from foldvote.files import sha256_lines
 from foldvote.inspection import Bad, Good, inspector

@@ -118,7 +118,7 @@ def _train(
     lessons = make_lessons(
         recipe, draws.fold, inputs.pixels, inputs.split, inputs.manifest, inputs.age_borders, inputs.pseudo
     )
-    member, origin = _assembled(draws, recipe, code, inputs, lessons)
+    member, origin = assemble(draws, recipe, code, inputs, lessons)
     with joined(place, compute.device) as team:
         compute = replace(compute, team=team)
         pseudo = f" ({lessons.origin['pseudo']['images']:,} of them test images)" if "pseudo" in lessons.origin else ""
@@ -140,10 +140,10 @@ def _train(
     drop_checkpoints(resume)
 
 
-def _assembled(
+def assemble(
     draws: Draws, recipe: Recipe, code: str, inputs: MemberInputs, lessons: Lessons
 ) -> tuple[Member, dict[str, Any]]:
-    """The member, and where all that it is made of comes from."""
+    """The member, and where all that it is made of comes from; arguments as in `train_member`."""
     origin = {
         "model": draws.model,
         "fold": draws.fold,

@@ -18,6 +18,7 @@ from foldvote.page import Album, write_page
 from foldvote.pixels import Pixels
 from foldvote.reporttables import MOST_PAIRS, figures, page_figures, page_tables, save_beside
 from foldvote.sections import Images
+from foldvote.tunetables import search_shown
 
 BUDGET = 11_000_000  # bytes of embedded pictures
 HEIGHT = 96  # of a picture, pixels
@@ -37,6 +38,7 @@ CONTENTS = (
     ("attention", "Where they look"),
     ("persons", "Persons"),
     ("suspects", "Label suspects"),
+    ("tuning", "Tuning"),
     ("source", "Made from"),
 )
 
@@ -51,6 +53,7 @@ def write_report(
     attention: Path,
     pixels: Path,
     workers: int = 1,
+    search: Path | None = None,
 ) -> None:
     """Write the page, and its figures (SVG) and tables (CSV).
 
@@ -64,6 +67,7 @@ def write_report(
         attention: what gradcam.write_attention wrote.
         pixels: the packed training images that it was made on.
         workers: processes that decode.
+        search: tune/trials.parquet, where a recipe was searched.
 
     Raises:
         Refusal: if an input is missing, damaged or of another run, or an image changed since the manifest was made.
@@ -81,7 +85,7 @@ def write_report(
         page_path,
         "report.html",
         title=f"Report: {Path(settings['results']).name}" if "results" in settings else "Report",
-        contents=CONTENTS,
+        contents=CONTENTS if search else [entry for entry in CONTENTS if entry[0] != "tuning"],
         album=album.sources,
         outcome=outcome,
         exhibits=exhibits,
@@ -93,6 +97,7 @@ def write_report(
         shot=_describer(outcome, numbers),
         looks=looks,
         place_of={image_id: place for place, image_id in enumerate(outcome.rows["image_id"])},
+        search=search_shown(search) if search else None,
         settings=settings,
         vote_used=_vote(outcome.vote),
         commit=code_version(),

@@ -33,6 +33,7 @@ class Member:
         weights: pretrained weights, or None.
         age_borders: borders of the age bands in years, where there are any.
         fingerprint: digests of all of the above; a checkpoint with another one is not used.
+        title: what a person calls it, where not by model and fold.
     """
 
     draws: Draws
@@ -41,11 +42,12 @@ class Member:
     weights: Path | None
     age_borders: tuple[int, int] | None
     fingerprint: dict[str, Any]
+    title: str | None = None
 
     @property
     def name(self) -> str:
         """What a person calls it."""
-        return f"{self.draws.model} fold {self.draws.fold}"
+        return self.title or f"{self.draws.model} fold {self.draws.fold}"
 
     @cached_property
     def order(self) -> Order:

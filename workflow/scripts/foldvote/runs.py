@@ -9,6 +9,7 @@ from typing import IO
 from foldvote.config import Config
 from foldvote.errors import Refusal, refuse_all
 from foldvote.locks import busy, run_lock
+from foldvote.recipes import Recipe
 from foldvote.sections import parse_size
 
 # Made by a rule from installed packages.
@@ -27,11 +28,11 @@ def check_files(config: Config) -> None:
         named |= {"data_root": config.root, "corrections": config.corrections_path, "answers": config.answers_path}
         named |= {"submission.sample": config.sample_path}
         named |= {f"the {split} table of data": path for split in ("train", "test") for path in config.tables(split)}
-    for model, recipe in config.models.items():
+    for place, recipe in _all_recipes(config, "pretrained", "roi").items():
         if recipe.roi.startswith("face-") and config.faces.file:
             named["faces.file"] = Path(config.faces.file)
         if recipe.pretrained and recipe.pretrained not in UNPACKED:
-            named[f"models.{model}.pretrained"] = Path(recipe.pretrained)
+            named[f"{place}.pretrained"] = Path(recipe.pretrained)
     missing = [
         f"{key}: {path} is not there; correct the path" for key, path in named.items() if path and not path.exists()
     ]
@@ -44,15 +45,22 @@ def check_transforms(config: Config) -> None:
     Raises:
         Refusal: naming every model's faults. Takes some seconds, as albumentations is imported.
     """
-    named = {name: recipe for name, recipe in config.models.items() if any(step.arguments for step in recipe.augment)}
+    recipes = _all_recipes(config, "augment", "size")
+    named = {place: recipe for place, recipe in recipes.items() if any(step.arguments for step in recipe.augment)}
     if named:
         from foldvote.augment import check_steps
 
         refuse_all(
-            f"models.{name}.augment: {fault}"
-            for name, recipe in named.items()
+            f"{place}.augment: {fault}"
+            for place, recipe in named.items()
             for fault in check_steps(recipe.augment, *parse_size(recipe.size))
         )
+
+
+def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
+    """The models' recipes, and those that a search can come to by some keys, by where they are from."""
+    own = {f"models.{name}": recipe for name, recipe in config.models.items()}
+    return own | {f"tune.space ({said})": recipe for said, recipe in config.searched_recipes(*searched).items() if said}
 
 
 def prepare_run(config: Config) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,6 +42,11 @@ def no_sinks(_epochs: int) -> Sinks:
     return Sinks({}, say)
 
 
+def never_enough(_history: list[dict[str, Any]]) -> str:
+    """Train on."""
+    return ""
+
+
 def fit(
     member: Member,
     compute: Compute,
@@ -48,6 +54,7 @@ def fit(
     workers: int,
     runtime: Runtime,
     open_sinks: Callable[[int], Sinks] = no_sinks,
+    also_enough: Callable[[list[dict[str, Any]]], str] = never_enough,
 ) -> Trained:
     """Train one member, from its last checkpoint where there is one.
 
@@ -58,6 +65,7 @@ def fit(
         workers: loader processes; they do not change the result.
         runtime: batch size of predictions, and time between two checkpoints; each epoch's end saves as well.
         open_sinks: gives what is told of every epoch, as a function of the number of epochs done.
+        also_enough: given the history after each epoch, says why training ends before its last one, or nothing.
 
     Raises:
         Interrupted: when a signal asked to stop; the state is saved.
@@ -93,7 +101,7 @@ def fit(
                 save_checkpoint(folder, done + 1, run.state() | {"fingerprint": member.fingerprint})
             if asked == STOP:
                 raise Interrupted(f"{member.name}: stopped as asked, state saved; the same command goes on from here")
-            if epoch_ends and (reason := enough(progress.history, recipe)):
+            if epoch_ends and (reason := enough(progress.history, recipe) or also_enough(progress.history)):
                 say(f"{member.name}: ends after epoch {progress.epoch}: {reason}")
                 break
     return finished(member, run, compute, runtime.predict_batch)

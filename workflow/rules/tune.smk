@@ -1,0 +1,91 @@
+"""The search of a recipe: Optuna's trials, trained by jobs side by side.
+
+Reads what a training reads; writes tune/. The journal, which all trials are kept in, and the training states of trials
+that were interrupted are no outputs: Snakemake deletes outputs of failed jobs. Nothing else needs a search: ask for
+`tune`.
+"""
+
+if CONFIG.tune is None and "tune" in ASKED:
+    sys.exit(
+        f"{CONFIG_FILE}: has no section `tune`, which says what is searched; "
+        "take config/tune.yaml as an example, or see docs/tuning.md"
+    )
+
+if CONFIG.tune is not None:
+
+    rule tune_worker:
+        """Train trials of a search, one after another, until as many as wanted are done."""
+        input:
+            pixels=searched_pixels("train"),
+            folds="<results>/folds/folds.parquet",
+            certificate="<results>/folds/certificate.json",
+            classes="<results>/data/classes.json",
+            pretrained=[own_weights(path) for path in searched_weights()],
+            manifest=(
+                "<results>/data/manifest/split=train/manifest.parquet"
+                if any(r.labels.active for r in searched("labels"))
+                else []
+            ),
+            pseudo=expand(
+                "<results>/test/model={model}/fold={fold}/predictions.parquet",
+                model=first_round(),
+                fold=CONFIG.searched_folds,
+            ),
+            pseudo_pixels=searched_pixels("test") if first_round() else [],
+        output:
+            done="<results>/tune/workers/worker={worker}.json",
+        log:
+            "<logs>/tune/worker={worker}.log",
+        benchmark:
+            "<benchmarks>/tune/worker={worker}.tsv"
+        wildcard_constraints:
+            worker=r"\d+",
+        retries: 2 if workflow.is_main_process else 0
+        conda:
+            "../../envs/foldvote.yaml"
+        threads: trial_cores
+        resources:
+            gpu=one_gpu,
+        params:
+            model=CONFIG.searched_model,
+            recipe=canonical(
+                CONFIG.models[CONFIG.searched_model].model_dump(mode="json")
+            ),
+            tune=canonical(CONFIG.tune.model_dump(mode="json")),
+            folds=CONFIG.searched_folds,
+            seed=CONFIG.seed,
+            views=CONFIG.predict.views,
+            age_borders=list(getattr(CONFIG.data, "age_borders", [])),
+            pretrained=searched_weights(),
+            code=digest("tune_worker.py"),
+        script:
+            "../scripts/tune_worker.py"
+
+    rule tune:
+        """Gather the trials of a search: a table, the best recipe for the configuration to include, and figures."""
+        input:
+            done=expand(
+                "<results>/tune/workers/worker={worker}.json",
+                worker=range(CONFIG.tune.workers),
+            ),
+        output:
+            trials="<results>/tune/trials.parquet",
+            best="<results>/tune/best.yaml",
+            figures=[
+                report(
+                    f"<results>/tune/{name}.{kind}",
+                    caption=f"../report/tune_{name}.rst",
+                    category="Tuning",
+                    labels={"what": name, "as": kind},
+                )
+                for name in ("history", "importance", "slices", "parallel")
+                for kind in ("svg", "png")
+            ],
+        log:
+            "<logs>/tune.log",
+        conda:
+            "../../envs/foldvote.yaml"
+        params:
+            code=digest("tune.py"),
+        script:
+            "../scripts/tune.py"

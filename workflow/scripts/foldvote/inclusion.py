@@ -1,0 +1,62 @@
+"""Recipes from other files, such as the one that a search ends in: the key `include`."""
+
+from pathlib import Path
+from typing import Any
+
+from foldvote.errors import Refusal, refuse_all
+from foldvote.faultlines import nearest
+from foldvote.recipes import Recipe
+from foldvote.yamlfile import load_yaml
+
+
+def with_included(values: dict[str, Any], source: str) -> dict[str, Any]:
+    """Put the recipes of included files beside those of the configuration.
+
+    Args:
+        values: the configuration as read. `include` lists YAML files, each with the key `recipes` and no other; paths
+            are relative to the working directory.
+        source: the configuration's name.
+
+    Raises:
+        Refusal: naming the file where one is missing, holds anything but recipes, or has a recipe of a name that is
+            taken.
+    """
+    given, recipes = values.get("include"), values.get("recipes") or {}
+    if not isinstance(given, list) or not isinstance(recipes, dict) or not all(isinstance(one, str) for one in given):
+        return values  # what is wrong with it is told with all other keys
+    taken_by = {name: source for kind in (recipes, values.get("models")) if isinstance(kind, dict) for name in kind}
+    found, faults = dict(recipes), []
+    for path in given:
+        own, wrong = _recipes_of(path, source)
+        faults += wrong
+        for name, recipe in own.items():
+            if name in taken_by:
+                faults.append(
+                    f"{path}: recipes.{name}: {taken_by[name]} has a recipe or model of this name; rename one"
+                )
+            taken_by[name], found[name] = path, recipe
+    refuse_all(faults)
+    return values | {"recipes": found}
+
+
+def _recipes_of(path: str, source: str) -> tuple[dict[str, Any], list[str]]:
+    """The recipes of one file, and what is wrong with it."""
+    if not Path(path).exists():
+        hint = "`snakemake tune` makes it, with this line left out until then" if path.endswith("best.yaml") else ""
+        return {}, [f"{source}: include: {path} is not there; {hint or 'correct the path'}"]
+    try:
+        content = load_yaml(path)
+    except Refusal as refusal:
+        return {}, list(refusal.faults)
+    recipes = content.get("recipes")
+    faults = [f"{path}: {key}: an included file holds recipes alone; drop it" for key in content if key != "recipes"]
+    if not isinstance(recipes, dict) or not all(isinstance(recipe, dict) for recipe in recipes.values()):
+        return {}, [*faults, f"{path}: recipes: must hold recipes by their names"]
+    known = [*Recipe.model_fields, "base"]
+    faults += [
+        f"{path}: recipes.{name}.{key}: unknown key{nearest(str(key), known)}"
+        for name, recipe in recipes.items()
+        for key in recipe
+        if key not in known
+    ]
+    return recipes, faults

@@ -1,0 +1,21 @@
+"""Gather what the workers of a search found."""
+
+from pathlib import Path
+
+from foldvote.console import job, say
+from foldvote.sections import Runtime
+from foldvote.study import open_journal
+from foldvote.studyresults import drop_states, write_results
+from foldvote.trials import summary
+from foldvote.tuneplots import save_figures
+
+if __name__ == "__main__":
+    made, runtime = snakemake.output, Runtime.model_validate(snakemake.config["runtime"])
+    state = Path(runtime.state_dir or snakemake.config["results"]) / "tune"
+    with job(snakemake.log[0]):
+        workers = [Path(path) for path in snakemake.input.done]
+        trials, record = write_results(open_journal(state / "journal.log"), workers, Path(made.trials), Path(made.best))
+        drop_states(state / "resume", record["study"])
+        save_figures(trials, record, Path(made.trials).parent)
+        for line in summary(trials, record):
+            say(line)
