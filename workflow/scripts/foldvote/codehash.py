@@ -23,7 +23,7 @@ def code_digest(script: str | Path) -> str:
     script = Path(script)
     digest = hashlib.sha256()
     for path in code_files(script):
-        meaning = _meaning(path).encode() if path.suffix == ".py" else path.read_bytes()
+        meaning = _parsed(path)[1].encode() if path.suffix == ".py" else path.read_bytes()
         digest.update(path.relative_to(script.parent).as_posix().encode() + b"\0" + meaning + b"\0")
     return digest.hexdigest()[:16]
 
@@ -38,26 +38,27 @@ def code_files(script: str | Path) -> list[Path]:
         if path in found:
             continue
         found.add(path)
-        waiting += [other for name in _imports(path) for other in _library_files(script.parent, name)]
+        waiting += [other for name in _parsed(path)[0] for other in _library_files(script.parent, name)]
     return sorted(found | {text for path in found if _fills_templates(path) for text in _templates(path)})
 
 
 @cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_text(encoding="utf-8"), str(path))
-
-
-@cache
-def _imports(path: Path) -> tuple[str, ...]:
+def _parsed(path: Path) -> tuple[tuple[str, ...], str]:
+    """The names that a file imports, and its syntax tree as text, without docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
     names: list[str] = []
-    for node in ast.walk(_tree(path)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return tuple(names)
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [statement for statement in body if not _is_text(statement)] or [ast.Pass()]
+    return tuple(names), ast.dump(tree)
 
 
+@cache
 def _library_files(root: Path, name: str) -> list[Path]:
     """Files of `a.b.c` below the root: the module and the packages that hold it; none for installed modules."""
     parts = name.split(".")
@@ -70,21 +71,11 @@ def _library_files(root: Path, name: str) -> list[Path]:
 
 def _fills_templates(path: Path) -> bool:
     """Whether a module imports the template engine."""
-    return any(name == "jinja2" for name in _imports(path))
+    return any(name == "jinja2" for name in _parsed(path)[0])
 
 
 def _templates(path: Path) -> list[Path]:
     return [text for text in path.with_name("templates").rglob("*") if text.is_file()]
-
-
-@cache
-def _meaning(path: Path) -> str:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [statement for statement in body if not _is_text(statement)] or [ast.Pass()]
-    return ast.dump(tree)
 
 
 def _is_text(statement: ast.stmt) -> bool:
