@@ -34,7 +34,7 @@ BETTER: dict[str, Direction] = {
 _IMAGES, _LOG_LOSS, _BRIER, _GAPS = 0, 1, 2, 3
 _HITS = _GAPS + BINS
 _BAGS = 4_000
-_PIECE_IMAGES = 1 << 16
+_PIECE_IMAGES = 1 << 13
 _PIECE_BYTES = 64 << 20  # of one piece of the matrix of draws
 
 

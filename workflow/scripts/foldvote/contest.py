@@ -61,12 +61,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class Contest:
-    """The kinds in order of simplicity, the one that is used, how each compares with it, and on how many images."""
+    """How the kinds compare.
+
+    Attributes:
+        entries: the kinds in order of simplicity.
+        chosen: the one that is used.
+        images: on how many they were compared.
+        against: how each compares with the one that is used.
+        honest: the one that is used, on images that it was not fitted on: all of them.
+    """
 
     entries: dict[str, Entry]
     chosen: str
     images: int
     against: dict[str, Comparison]
+    honest: Nested
 
 
 def worth_trying(settings: Vote, candidates: Candidates, scheme: Scheme) -> list[str]:
@@ -100,29 +109,33 @@ def hold_contest(candidates: Candidates, images: Images, scheme: Scheme, setting
         Refusal: if a kind cannot be fitted.
     """
     drawn = subsample(candidates.images, images.groups, seed, MOST_FITTED)
-    if len(drawn) < candidates.images:
-        candidates, images = candidates.rows(drawn), images.rows(drawn)
-    parts = nested_parts(images.folds, images.groups, seed)
-    count, params, optimistic, sums = candidates.classes, {}, {}, {}
+    whole = len(drawn) == candidates.images
+    compared, judged = (candidates, images) if whole else (candidates.rows(drawn), images.rows(drawn))
+    parts = nested_parts(judged.folds, judged.groups, seed)
+    count, params, optimistic, sums, honest = candidates.classes, {}, {}, {}, {}
     for kind in worth_trying(settings, candidates, scheme):
-        honest = run_nested(kind, candidates, images, parts, scheme, settings, seed)
-        sums[kind] = group_sums(images.labels, honest.probabilities, images.groups, count, honest.codes)
+        honest[kind] = _run_nested(kind, compared, judged, parts, scheme, settings, seed)
+        sums[kind] = group_sums(judged.labels, honest[kind].probabilities, judged.groups, count, honest[kind].codes)
         params[kind] = fit_vote(
-            kind, candidates, images.labels, scheme, seed, folds=parts, groups=images.groups, metric=settings.fit_by
+            kind, compared, judged.labels, scheme, seed, folds=parts, groups=judged.groups, metric=settings.fit_by
         )
-        fitted = apply_vote(candidates, params[kind], scheme)
+        fitted = apply_vote(compared, params[kind], scheme)
         codes = decide_vote(fitted, params[kind])
-        optimistic[kind] = scores(group_sums(images.labels, fitted, images.groups, count, codes))
+        optimistic[kind] = scores(group_sums(judged.labels, fitted, judged.groups, count, codes))
     draws = bootstrap(sums, settings.draws, seed)
     entries = {
         kind: Entry(kind, params[kind], scores(own), optimistic[kind], draws[kind]) for kind, own in sums.items()
     }
     chosen = settings.use if settings.use != "auto" else _choice(entries, settings.score)
     against = {kind: versus(entry, entries[chosen], settings.score) for kind, entry in entries.items()}
-    return Contest(entries, chosen, candidates.images, against)
+    of_all = honest[chosen]
+    if not whole:
+        parts = nested_parts(images.folds, images.groups, seed)
+        of_all = _run_nested(chosen, candidates, images, parts, scheme, settings, seed)
+    return Contest(entries, chosen, compared.images, against, of_all)
 
 
-def run_nested(
+def _run_nested(
     kind: str, candidates: Candidates, images: Images, parts: Codes, scheme: Scheme, settings: Vote, seed: int
 ) -> Nested:
     """A kind on images that it was not fitted on; arguments as in `hold_contest`, parts from `nested_parts`."""

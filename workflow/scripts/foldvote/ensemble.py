@@ -13,7 +13,7 @@ from foldvote.bootstrap import group_sums
 from foldvote.calibration import apply_temperature, apply_vector, calibrate_nested, fit_temperature, fit_vector
 from foldvote.candidates import Candidates, model_mean, opinions
 from foldvote.consistency import consistency
-from foldvote.contest import Contest, hold_contest, run_nested
+from foldvote.contest import Contest, hold_contest
 from foldvote.evidence import EnsembleInputs, Evidence, read_evidence
 from foldvote.files import write_json
 from foldvote.gather import candidates_of
@@ -93,8 +93,7 @@ def make_ensemble(
     scheme, images, rows = known.scheme, known.images, known.rows
     candidates = candidates_of(known.oof, scheme)
     contest = hold_contest(candidates, images, scheme, settings, seed)
-    parts = nested_parts(images.folds, images.groups, seed)
-    honest = run_nested(contest.chosen, candidates, images, parts, scheme, settings, seed)
+    parts, honest = nested_parts(images.folds, images.groups, seed), contest.honest
     calibrated = _calibrated(honest.probabilities, images.labels, parts, settings.calibration)
     scaling = _fit_scaling(honest.probabilities, images.labels, settings.calibration)
 

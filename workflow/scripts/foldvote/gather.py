@@ -1,8 +1,9 @@
 """All members' predictions, read one file at a time: the mean of each model and view, and the candidates of a vote.
 
-Memory holds the models' means and two members, however many members there are.
+Memory holds the models' means and four members at most, however many members there are.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from foldvote.labels import Scheme
 from foldvote.predictions import Predictions, places, read_one
 from foldvote.voices import Learnt, partial_models, voices
 from foldvote.vote import vote
+
+_AHEAD = 2  # files that are read while another is worked on
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def gather(
 
 
 def _read_ahead(records: Mapping[Path, dict[str, Any]], classes: Sequence[str]) -> Iterator[Predictions | Refusal]:
-    """Each file's predictions, or why they are refused; the next one is read while one is worked on."""
+    """Each file's predictions, or why they are refused; the next two are read while one is worked on."""
 
     def read(path: Path) -> Predictions | Refusal:
         try:
@@ -104,14 +107,14 @@ def _read_ahead(records: Mapping[Path, dict[str, Any]], classes: Sequence[str]) 
         except Refusal as refusal:
             return refusal
 
-    with ThreadPoolExecutor(1) as reader:
-        coming: Future[Predictions | Refusal] | None = None
+    with ThreadPoolExecutor(_AHEAD) as reader:
+        coming: deque[Future[Predictions | Refusal]] = deque()
         for path in records:
-            coming, ready = reader.submit(read, path), coming
-            if ready is not None:
-                yield ready.result()
-        if coming is not None:
-            yield coming.result()
+            coming.append(reader.submit(read, path))
+            if len(coming) > _AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def candidates_of(gathered: Gathered, scheme: Scheme) -> Candidates:

@@ -74,9 +74,8 @@ def nested(
     codes = np.empty(candidates.images, np.int64)
     for fold in known:
         out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        own = None if groups is None else np.asarray(groups)[rest]
-        chosen = {"folds": folds[rest], "groups": own, "metric": metric}
-        params = fit_vote(kind, candidates.rows(rest), labels[rest], scheme, seed, **chosen)
+        given = {"folds": folds, "groups": groups, "metric": metric, "rows": rest}
+        params = fit_vote(kind, candidates, labels, scheme, seed, **given)
         probabilities[out] = apply_vote(candidates.rows(out), params, scheme)
         codes[out] = decide_vote(probabilities[out], params)
     return Nested(probabilities, codes)
