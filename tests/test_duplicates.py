@@ -130,14 +130,11 @@ def drawn_table(images: list[tuple[int, int, int]], side: str) -> pd.DataFrame:
     return table(*rows, phash=[value for *_, value in images]) if rows else pd.DataFrame(columns=list(columns))
 
 
-@given(IMAGES, IMAGES, st.booleans(), st.integers(0, 16), st.integers(1, 40))
+@given(IMAGES, IMAGES, st.booleans(), st.integers(0, 16))
 @settings(max_examples=60, deadline=None)
-def test_look_alikes_are_those_of_a_search_one_by_one(
-    left: list, right: list, within: bool, bits: int, pairs_at_once: int
-) -> None:
+def test_look_alikes_are_those_of_a_search_one_by_one(left: list, right: list, within: bool, bits: int) -> None:
     a, b = drawn_table(left, "a"), None if within else drawn_table(right, "b")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(duplicates, "_PAIRS_AT_ONCE", pairs_at_once)
         patch.setattr(duplicates, "MOST_LISTED", 10)
         count, nearest = near_duplicates(a, bits, b)
     wanted = reference(a, b, bits)

@@ -1,17 +1,21 @@
 """Images that are the same, or nearly so, where they should be of different people."""
 
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from foldvote.console import say
 from foldvote.files import write_json
 from foldvote.tables import read_table
 
+Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
 MOST_LISTED = 200
-_PAIRS_AT_ONCE = 1 << 22
 
 
 def merge_groups(manifest: pd.DataFrame) -> tuple[pd.Series, list[list[str]]]:
@@ -72,28 +76,44 @@ def near_duplicates(
     Returns:
         The number of such pairs, and the nearest of them, at most 200, as records {distance, a, b}.
     """
-    other = left if right is None else right
-    a_hash, b_hash = _hashes(left), _hashes(other)
-    a_bytes, b_bytes = _codes(left["sha256"], other["sha256"])
-    a_group, b_group = _codes(left["group"], other["group"]) if right is None else (None, None)
+    rows = left if right is None else pd.concat([left, right], ignore_index=True)
+    hashes = np.array([int(text, 16) for text in rows["phash"]], dtype=np.uint64)
+    content, _ = pd.factorize(rows["sha256"])
+    side = pd.factorize(rows["group"])[0] if right is None else (np.arange(len(rows)) >= len(left)).astype(np.int64)
     count, found = 0, []
-    block = max(_PAIRS_AT_ONCE // max(len(other), 1), 1)
-    for start in range(0, len(left), block):
-        some = slice(start, start + block)
-        distance = np.bitwise_count(a_hash[some, None] ^ b_hash[None, :])
-        near = distance <= bits
-        near &= a_bytes[some, None] != b_bytes[None, :]
-        if a_group is not None and b_group is not None:
-            near &= a_group[some, None] != b_group[None, :]
-            near &= np.arange(len(left))[some, None] < np.arange(len(other))[None, :]
-        rows, columns = np.nonzero(near)
-        count += len(rows)
-        nearest = np.argsort(distance[rows, columns], kind="stable")[:MOST_LISTED]
-        rows, columns = rows[nearest], columns[nearest]
-        found += zip(distance[rows, columns].tolist(), (rows + start).tolist(), columns.tolist(), strict=True)
-        found = sorted(found)[:MOST_LISTED]
-    a_ids, b_ids = left["image_id"].tolist(), other["image_id"].tolist()
-    return count, [{"distance": d, "a": a_ids[i], "b": b_ids[j]} for d, i, j in found]
+    for a, b, distance in _near_pairs(hashes, bits):
+        kept = (content[a] != content[b]) & (side[a] != side[b])
+        count += int(kept.sum())
+        pairs = np.stack([distance, np.minimum(a, b), np.maximum(a, b)], axis=1)[kept]
+        found = sorted([*found, *map(tuple, pairs[np.lexsort(pairs.T[::-1])][:MOST_LISTED].tolist())])[:MOST_LISTED]
+    ids = rows["image_id"].tolist()
+    return count, [{"distance": d, "a": ids[i], "b": ids[j]} for d, i, j in found]
+
+
+def _near_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[Places, Places, Places]]:
+    """Places of all pairs that differ in at most `bits`, each pair once, and their distances, some at a time.
+
+    Of `bits` + 1 pieces of the hash such a pair shares at least one, so that only hashes with an equal piece are
+    compared (Norouzi, Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012).
+    """
+    edges = np.linspace(0, 64, bits + 2).astype(int)
+    masks = [np.uint64((1 << int(high)) - (1 << int(low))) for low, high in pairwise(edges)]
+    for number, mask in enumerate(masks):
+        piece = hashes & mask
+        order = np.argsort(piece, kind="stable")
+        piece, ordered = piece[order], hashes[order]
+        first, step = np.arange(len(order)), 0
+        while len(first):  # whose piece is equal to that of the hash so many steps on
+            step += 1
+            first = first[first + step < len(order)]
+            first = first[piece[first] == piece[first + step]]
+            differing = ordered[first] ^ ordered[first + step]
+            distance = np.bitwise_count(differing)
+            near = distance <= bits
+            for earlier in masks[:number]:
+                near &= (differing & earlier) != 0
+            if near.any():
+                yield order[first[near]], order[first[near] + step], distance[near].astype(np.int64)
 
 
 def report_overlap(train_manifest: Path, test_manifest: Path, bits: int, path: Path) -> None:
@@ -113,12 +133,3 @@ def report_overlap(train_manifest: Path, test_manifest: Path, bits: int, path: P
     write_json(path, {"same_bytes": same, "near_duplicates": {"bits": bits, "pairs": count, "nearest": nearest}})
     if same:
         say(f"warning: {len(same)} images stand in train and in test, such as {' = '.join(same[0])}; see {path}")
-
-
-def _hashes(rows: pd.DataFrame) -> np.ndarray:
-    return np.array([int(text, 16) for text in rows["phash"]], dtype=np.uint64)
-
-
-def _codes(left: pd.Series, right: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    codes, _ = pd.factorize(pd.concat([left, right]))
-    return codes[: len(left)], codes[len(left) :]
