@@ -11,7 +11,7 @@ from test_votes import ALL, SCHEME, drawn, noise
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_labels_of_a_fold_never_reach_its_own_rows(kind):
+def test_f60_labels_of_a_fold_never_reach_its_own_rows(kind):
     candidates, labels = drawn(21, images=240)
     folds = np.arange(240) % 3
     before = nested(kind, candidates, labels, folds, SCHEME, 1)

@@ -29,6 +29,7 @@ from foldvote.members import MemberInputs, train_member
 from foldvote.pixels import Pixels
 from foldvote.predict import predict_member
 from foldvote.sections import Runtime, Tracking
+from foldvote.seeds import generator
 from foldvote.tables import HISTORY, read_record, read_table
 from tiny import SCHEME, Tiny, make_tiny, recipe
 
@@ -39,9 +40,16 @@ CHILDREN.set_forkserver_preload(["foldvote.members", "foldvote.console"])
 
 
 def train(
-    tiny: Tiny, name: str, workers: int = 0, seed: int = 1, fold: int = 0, processes: int = 1, **changes: object
+    tiny: Tiny,
+    name: str,
+    workers: int = 0,
+    seed: int = 1,
+    fold: int = 0,
+    processes: int = 1,
+    checkpoint_minutes: float = 0.0001,
+    **changes: object,
 ) -> None:
-    settings = {"workers": workers, "checkpoint_minutes": 0.0001, "cpu_processes": processes}
+    settings = {"workers": workers, "checkpoint_minutes": checkpoint_minutes, "cpu_processes": processes}
     machine = Machine(0, 2, Runtime(**settings, tracking=Tracking(tensorboard=False)))
     draws = Draws(seed, "tiny", fold)
     inputs = MemberInputs(tiny.pixels, tiny.split)
@@ -97,6 +105,19 @@ def test_outputs_are_complete_and_the_resume_folder_is_emptied(tiny: Tiny) -> No
     assert sidecar["sha256"] == sha256_file(files.weights)
     assert sidecar["epochs"] == [history.loc[history["best"], "epoch"].item()]
     assert not list((tiny.resume / "undisturbed").glob("*.ckpt"))
+
+
+def test_f34_labels_of_persons_that_were_permuted_are_learnt_by_heart_and_score_at_chance(tmp_path: Path) -> None:
+    by_heart = {"batch_size": 16, "epochs": 8, "lr": 5e-3, "drop_rate": 0, "label_smoothing": 0, "epoch": "last"}
+    persons, last = 24, {}
+    permuted = generator(4, "permuted").permutation([person % 3 for person in range(persons)]).tolist()
+    for name, told in (("true", None), ("permuted", permuted)):
+        made = make_tiny(tmp_path / name, persons, k=2, told=told)
+        train(made, name, checkpoint_minutes=10, augment="none", **by_heart)
+        last[name] = read_table(made.files(name).history, HISTORY).iloc[-1]
+    assert last["true"]["val_accuracy"] > 0.9
+    assert last["permuted"]["train_loss"] < 0.5
+    assert last["permuted"]["val_accuracy"] < 0.55
 
 
 def test_f48_same_seed_same_bytes_whatever_the_workers(tiny: Tiny) -> None:

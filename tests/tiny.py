@@ -1,5 +1,6 @@
 """A tiny finished data stage: drawn images, a manifest, folds, pixels and one recipe. For tests of what comes after."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,10 +79,15 @@ def recipe(**changes: object) -> Recipe:
     )
 
 
-def make_tiny(root: Path, persons: int = 12, k: int = 3) -> Tiny:
-    """Draw `persons` x 4 images of three classes and split them into `k` folds."""
+def make_tiny(root: Path, persons: int = 12, k: int = 3, told: Sequence[int] | None = None) -> Tiny:
+    """Draw `persons` x 4 images of three classes and split them into `k` folds; `told` are other labels of persons."""
     tiny = Tiny(root)
-    rows = [_draw(root, person, shot) for person in range(persons) for shot in range(4)]
+    labels = [person % 3 for person in range(persons)]
+    rows = [
+        _draw(root, person, shot, label, (told or labels)[person])
+        for person, label in enumerate(labels)
+        for shot in range(4)
+    ]
     manifest = pd.DataFrame(rows)
     write_manifest(manifest, tiny.manifest)
     make_folds(tiny.manifest, Folds(k=k), 7, tiny.split.folds, tiny.split.certificate, tiny.split.classes)
@@ -104,8 +110,7 @@ def manifest_row(image_id: str, group: str, label: int, sha256: str, **more: obj
     return row | {"sha256": sha256, "phash": "0" * 16, "corrected": False, "flags": ""} | more
 
 
-def _draw(root: Path, person: int, shot: int) -> dict[str, object]:
-    label = person % 3
+def _draw(root: Path, person: int, shot: int, label: int, told: int) -> dict[str, object]:
     draw = generator(1, person, shot)
     image = draw.integers(0, 120, size=(40, 32, 3), dtype=np.uint8)
     image[..., label] += 90
@@ -115,4 +120,4 @@ def _draw(root: Path, person: int, shot: int) -> dict[str, object]:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), image)
     digest = sha256_bytes(path.read_bytes())
-    return manifest_row(image_id, f"person{person:02d}", label, digest, phash=f"{draw.integers(2**63):016x}")
+    return manifest_row(image_id, f"person{person:02d}", told, digest, phash=f"{draw.integers(2**63):016x}")
