@@ -1,12 +1,17 @@
 """How well planted label errors are found in a finished run: foldvote's ranking, self-confidence, and cleanlab's.
 
     python benchmarks/label_errors.py --results results
+    python benchmarks/label_errors.py --results wrong --truth results/data/manifest/split=train/manifest.parquet
 
-Persons' levels are changed (a gender flipped, an age moved to the next band) and shots swapped in the labels that the
-predictions are compared with; the models themselves learnt from the labels as they were, so that these numbers are
-kinder than those of errors that were there in training. Real errors among the labels count as false alarms. All
-methods rank images: a person that is reported counts as its images, and each list is cut at the number planted, where
-precision and recall are equal if it is that long. cleanlab (pip install cleanlab) is compared where it is installed.
+Without --truth, errors are planted in the labels that the predictions are compared with: a gender flipped, an age
+moved to the next band, two shots swapped. The models learnt from the labels as they were, so these numbers are kinder
+than those of errors that were there in training. With --truth, the errors are the labels of the run that differ from
+this manifest of the same images, and the models learnt them; benchmarks/plant_errors.py makes such errors. Either way
+real errors among the labels count as false alarms.
+
+All methods rank images: a person that is reported counts as its images, and each list is cut at the number planted,
+where precision and recall are equal if it is that long. cleanlab (pip install cleanlab) is compared where it is
+installed.
 """
 
 import argparse
@@ -38,13 +43,18 @@ def main() -> None:
     arguments.add_argument("--share", type=float, default=0.02, help="of the persons, for each kind of error")
     arguments.add_argument("--times", type=int, default=5)
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--truth", type=Path, help="a manifest with the right labels: nothing is planted")
     given = arguments.parse_args()
     rows, probabilities, by_model, scheme = read_results(given.results)
-    found = [
-        measure(rows, probabilities, by_model, scheme, given.share, given.seed + time) for time in range(given.times)
-    ]
+    if given.truth:
+        known = pd.read_parquet(given.truth, columns=["image_id", "label"]).set_index("image_id")["label"]
+        truth, times = known.loc[rows["image_id"]].to_numpy(), [rows["label"].to_numpy()]
+    else:
+        truth = rows["label"].to_numpy()
+        times = [plant(rows, scheme, given.share, given.seed + time) for time in range(given.times)]
+    found = [measure(rows.assign(label=told), truth, probabilities, by_model, scheme) for told in times]
     print(f"{len(rows):,} images, {rows['profile'].nunique():,} persons, {len(by_model)} models", end="; ")
-    print(f"planted images a time: {np.mean([time['planted'] for time in found]):.0f}; mean of {given.times} times")
+    print(f"images with an error: {np.mean([time['planted'] for time in found]):.0f}; mean of {len(times)}")
     for method in [name for name in found[0] if name != "planted"]:
         precision, recall = np.mean([time[method] for time in found], axis=0)
         print(f"{method}: precision {precision:.3f}, recall {recall:.3f} at the number planted")
@@ -68,13 +78,13 @@ def read_results(results: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, S
 
 
 def measure(
-    rows: pd.DataFrame, probabilities: np.ndarray, by_model: np.ndarray, scheme: Scheme, share: float, seed: int
+    rows: pd.DataFrame, truth: np.ndarray, probabilities: np.ndarray, by_model: np.ndarray, scheme: Scheme
 ) -> dict[str, float | tuple[float, float]]:
-    """Plant once: the number of planted images, and (precision, recall) of each method."""
-    spoilt = rows.assign(label=plant(rows, scheme, share, seed))
-    wrong = (spoilt["label"] != rows["label"]).to_numpy()
-    labels, number = spoilt["label"].to_numpy(), int(wrong.sum())
-    issues = label_issues(spoilt, probabilities, by_model, scheme, least=0.0)
+    """The number of images whose label is wrong, and (precision, recall) of each method in finding them."""
+    labels = rows["label"].to_numpy()
+    wrong = labels != truth
+    number = int(wrong.sum())
+    issues = label_issues(rows, probabilities, by_model, scheme, least=0.0)
     ids = issues["image_id"].where(issues["kind"] != "swap", issues["image_id"] + BETWEEN + issues["other_image_id"])
     reported = ids.str.split(BETWEEN, regex=False).explode().drop_duplicates()
     ranked = {
