@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from foldvote.errors import Refusal
 from foldvote.files import read_json, write_json
 from foldvote.folds import split_sha256
-from foldvote.leaderboard import COLUMNS, TEST_COLUMNS, make_leaderboard, read_timings, summary
+from foldvote.leaderboard import COLUMNS, COST_COLUMNS, TEST_COLUMNS, make_leaderboard, read_timings, summary
 from foldvote.seeds import generator
 from foldvote.tables import FOLDS, LOGIT, predictions_schema, read_record, write_table
 from foldvote.vote import softmax
@@ -299,7 +299,7 @@ def test_answers_are_joined_by_id_and_scored(tmp_path):
     assert found["ensemble"]["accuracy"] == pytest.approx(np.mean(truth == test["prediction"]))
     assert set(found["models"]) == set(TWO)
     board = run.leaderboard
-    assert tuple(board.columns) == COLUMNS + TEST_COLUMNS
+    assert tuple(board.columns) == COLUMNS + TEST_COLUMNS + COST_COLUMNS
     assert float(board["test_accuracy"][0]) == pytest.approx(found["ensemble"]["accuracy"], abs=1e-6)
     assert (board.loc[board["kind"] == "member", "test_accuracy"] == "").all()
     named = answers_file(run, [(name, CLASSES[code]) for name, code in rows])
@@ -328,7 +328,7 @@ def test_leaderboard_has_a_row_for_the_ensemble_each_model_and_each_member(tmp_p
     run = Run(tmp_path, models=TWO)
     run.make()
     board, metrics = run.leaderboard, run.metrics["oof"]
-    assert tuple(board.columns) == COLUMNS
+    assert tuple(board.columns) == COLUMNS + COST_COLUMNS
     assert board["kind"].tolist() == ["ensemble", "vote"] + ["model"] * 2 + ["member"] * 8
     models = board[board["kind"] == "model"]
     assert models["macro_f1"].astype(float).is_monotonic_decreasing

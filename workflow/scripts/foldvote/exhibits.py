@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,10 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Person:
-    """A person whose shots are not given one level of a field that belongs to the person."""
+    """A person whose shots are not given one level of the fields in `about`, which belong to the person."""
 
     name: str
-    about: dict[str, Any]
+    about: tuple[dict[str, Any], ...]
     places: Codes
     more: int
 
@@ -163,9 +164,10 @@ def _confusions(outcome: Outcome) -> Iterable[Confusion]:
 
 def _persons(outcome: Outcome, disagreeing: pd.DataFrame) -> Iterable[Person]:
     shots = outcome.rows.groupby("profile", sort=False).indices
-    for row in disagreeing.head(MOST_PERSONS).to_dict("records"):
-        places = shots[row["profile"]]
-        yield Person(str(row["profile"]), row, places[:MOST_SHOTS], max(len(places) - MOST_SHOTS, 0))
+    for name, rows in islice(disagreeing.groupby("profile", sort=False), MOST_PERSONS):
+        places = shots[name]
+        about = tuple(rows.to_dict("records"))
+        yield Person(str(name), about, places[:MOST_SHOTS], max(len(places) - MOST_SHOTS, 0))
 
 
 def _suspects(outcome: Outcome, *, home: bool, label: str) -> Iterable[Suspect]:

@@ -18,9 +18,9 @@ SCORES = ("macro_f1", "accuracy", "log_loss", "ece")
 COLUMNS = (
     *("kind", "model", "fold", "images", "macro_f1", "macro_f1_low", "macro_f1_high", "macro_f1_over_folds"),
     *("optimistic_macro_f1", "accuracy", "log_loss", "ece", "temperature"),
-    *("fit_seconds", "predict_seconds", "megabytes"),
 )
 TEST_COLUMNS = ("test_macro_f1", "test_accuracy")
+COST_COLUMNS = ("fit_seconds", "predict_seconds", "megabytes")
 Costs = Mapping[Key, Mapping[str, float]]
 
 
@@ -61,10 +61,10 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
         costs: seconds of each stage and megabytes of weights of each member.
 
     Returns:
-        Texts, columns COLUMNS and, where the test answers are known, TEST_COLUMNS: the ensemble, then the kinds of
-        votes from the simplest on, then models (and the product of those of some factors, kind `product`) by falling
-        macro-F1, then members by model and fold. Scores are nested, `optimistic_macro_f1` is that of a vote on the
-        images that it was fitted on; low and high are the ends of the 95 % interval over persons,
+        Texts, columns COLUMNS, TEST_COLUMNS where the test answers are known, and COST_COLUMNS: the ensemble, then the
+        kinds of votes from the simplest on, then models (and the product of those of some factors, kind `product`) by
+        falling macro-F1, then members by model and fold. Scores are nested, `optimistic_macro_f1` is that of a vote on
+        the images that it was fitted on; low and high are the ends of the 95 % interval over persons,
         `macro_f1_over_folds` is the standard deviation of a model's members. Scores have 6 decimals, seconds 2; what
         is unknown is empty. Seconds and megabytes of a model, a vote and the ensemble are the sums over their members.
     """
@@ -84,7 +84,7 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
     for model, fold in sorted(members):
         own_score = oof["members"][model][str(fold)]
         rows.append(_row("member", model, str(fold), own_score, [(model, fold)], costs, None))
-    columns = COLUMNS + (TEST_COLUMNS if test else ())
+    columns = COLUMNS + (TEST_COLUMNS if test else ()) + COST_COLUMNS
     return pd.DataFrame(rows, columns=list(columns), dtype="str").fillna("")
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from foldvote import reportplots
 from foldvote.drawing import Drawing, drawn, save_drawing
 from foldvote.exhibits import JOINT, Exhibits, confused_pairs
+from foldvote.leaderboard import COST_COLUMNS
 from foldvote.metrics import SMALLEST
 from foldvote.outcome import Outcome
 from foldvote.page import Table, table
@@ -24,7 +25,7 @@ _SCORES = dict.fromkeys(("macro_f1", "accuracy", "log_loss", "ece", "brier"), ".
 _BOARD = _SCORES | dict.fromkeys(("macro_f1_low", "macro_f1_high"), ".3f")
 _BOARD |= dict.fromkeys(("optimistic_macro_f1", "test_macro_f1", "test_accuracy"), ".4f")
 _BOARD |= {"macro_f1_over_folds": ".3f", "temperature": ".2f"}
-_BOARD |= dict.fromkeys(("fit_seconds", "predict_seconds", "megabytes"), ",.1f")
+_BOARD |= dict.fromkeys(COST_COLUMNS, ",.1f")
 _HEADS = {
     "macro_f1": "macro-F1",
     "macro_f1_low": "from",
@@ -97,14 +98,16 @@ def class_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 def vote_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
     """Each kind of vote, nested and optimistic, and against the one that is used, the simplest first."""
-    rows = []
+    rows, used = [], metrics["chosen"]
     for kind in simplest_first(metrics["oof"]["votes"]):
         own = metrics["oof"]["votes"][kind]
         against = own["against_chosen"]
         row = {"vote": kind, "macro_f1": own["macro_f1"], "optimistic": own["optimistic"]["macro_f1"]}
         row |= {"gap": own["optimistic"]["macro_f1"] - own["macro_f1"], "difference": against["difference"]}
         rows.append(row | {name: against[name] for name in ("low", "high", "better")})
-    return pd.DataFrame(rows)
+    scores = pd.DataFrame(rows)
+    scores.loc[scores["vote"] == used, ["difference", "low", "high", "better"]] = np.nan  # against itself
+    return scores
 
 
 def factor_scores(metrics: Mapping[str, Any], factors: Iterable[str]) -> pd.DataFrame:
