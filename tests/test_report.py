@@ -195,6 +195,17 @@ def test_the_numbers_of_a_page_are_those_of_the_files(either: tuple[Made, str, P
     assert ("test macro-F1" in text) == ("test" in metrics) == (made.root.parent.name.startswith("hostile"))
 
 
+def test_a_person_is_shown_once_and_the_used_vote_is_not_compared_with_itself(either: tuple[Made, str, Path]) -> None:
+    made, text, _ = either
+    shown = text[text.index('<h2 id="persons">') : text.index('<h2 id="suspects">')]
+    names = re.findall(r"<p><strong>(.*?)</strong> <span", shown, re.S)
+    assert names and len(names) == len(set(names))
+    used = read_json(made.files.metrics)["chosen"]
+    by_vote = {cells[0][0]: [number for _, number in cells[4:]] for cells in cells_of(text, "Kinds of votes")}
+    assert by_vote.pop(used) == [None] * 4
+    assert all(number is not None for numbers in by_vote.values() for number in numbers)
+
+
 def test_the_files_beside_the_page_say_the_same(either: tuple[Made, str, Path]) -> None:
     made, _, folder = either
     metrics = read_json(made.files.metrics)
