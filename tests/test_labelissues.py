@@ -19,10 +19,10 @@ from test_consistency import HOME, perfect, simulated
 from test_ensemble import Run
 
 
-def benchmark():
-    """The module benchmarks/label_errors.py, which plants errors."""
-    path = Path(__file__).parents[1] / "benchmarks" / "label_errors.py"
-    spec = importlib.util.spec_from_file_location("label_errors", path)
+def benchmark(name="label_errors"):
+    """A module of benchmarks/: label_errors, which measures, or plant_errors."""
+    path = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -46,7 +46,9 @@ def swapped(rows, first, second):
 @pytest.mark.parametrize("seed", range(3))
 def test_planted_errors_are_found_better_than_by_self_confidence(seed):
     rows, probabilities, by_model = simulated(seed, persons=200, sure=2.5)
-    found = benchmark().measure(rows, probabilities, by_model, HOME, 0.03, seed)
+    module, truth = benchmark(), rows["label"].to_numpy()
+    spoilt = rows.assign(label=module.plant(rows, HOME, 0.03, seed))
+    found = module.measure(spoilt, truth, probabilities, by_model, HOME)
     assert found["planted"] > 60
     assert found["foldvote"][0] > found["self-confidence"][0] + 0.05
     assert found["foldvote"][1] == found["foldvote"][0]
@@ -217,3 +219,24 @@ def test_the_benchmark_reads_a_finished_run(tmp_path, monkeypatch, capsys):
     assert "foldvote: precision" in told
     assert "self-confidence: precision" in told
     assert "cleanlab" in told
+    rows.assign(label=np.where(np.arange(60) < 6, (rows["label"] + 1) % 6, rows["label"])).to_parquet(
+        tmp_path / "truth"
+    )
+    monkeypatch.setattr("sys.argv", ["label_errors.py", "--results", str(tmp_path), "--truth", str(tmp_path / "truth")])
+    module.main()
+    assert "images with an error: 6; mean of 1" in capsys.readouterr().out
+
+
+def test_planted_corrections_are_applied_and_make_that_many_errors(tmp_path):
+    rows, _, _ = simulated(persons=30)
+    frame = entries(rows).assign(label=rows["label"].to_numpy())
+    planted = list(benchmark("plant_errors").errors(frame, 0.1, np.random.default_rng(0)))
+    assert [row[1] for row in planted] == ["gender"] * 3 + ["age"] * 3 + ["shots"] * 3
+    assert len({row[0] for row in planted}) == 9
+    for person, field, told, other in planted:
+        own = frame[frame["profile"] == person]
+        if field != "shots":
+            assert set(own[field]) == {told} and other != told and other in set(frame[field])
+        else:
+            masks = own.set_index(own["path"].map(lambda path: Path(path).stem))["mask"]
+            assert masks[told] != masks[other]
