@@ -5,7 +5,8 @@
     python benchmarks/label_errors.py --results wrong --truth results/data/manifest/split=train/manifest.parquet
 
 For data in the home task's folders (the demo too). For each kind of error other persons: a gender that is flipped, an
-age that is moved to the next band, two shots of other mask states that change places.
+age that is moved to the next band, two shots of other mask states that change places. Where the manifest had
+corrections, the planted ones take their place, so the errors that they had mended count as errors, too.
 """
 
 import argparse
@@ -37,10 +38,10 @@ def main() -> None:
 
 
 def errors(manifest: pd.DataFrame, share: float, draws: np.random.Generator) -> Iterator[tuple[str, str, str, str]]:
-    """Rows of a corrections file, without source and certainty."""
-    persons = dict(list(manifest.groupby("profile")))
+    """Rows of a corrections file, without source and certainty; a person who was corrected is left as found."""
+    persons = {name: rows for name, rows in manifest.groupby("profile") if not rows["corrected"].any()}
     names = draws.permutation(list(persons))
-    count = max(1, round(share * len(names)))
+    count = max(1, round(share * manifest["profile"].nunique()))
     levels = {
         field: manifest.sort_values("label")[field].drop_duplicates().tolist() for field in ("gender", "age")
     }  # by label: ages from young to old

@@ -227,16 +227,17 @@ def test_the_benchmark_reads_a_finished_run(tmp_path, monkeypatch, capsys):
     assert "images with an error: 6; mean of 1" in capsys.readouterr().out
 
 
-def test_planted_corrections_are_applied_and_make_that_many_errors(tmp_path):
+def test_planted_corrections_are_applied_and_make_that_many_errors(tmp_path, monkeypatch):
     rows, _, _ = simulated(persons=30)
-    frame = entries(rows).assign(label=rows["label"].to_numpy())
-    planted = list(benchmark("plant_errors").errors(frame, 0.1, np.random.default_rng(0)))
-    assert [row[1] for row in planted] == ["gender"] * 3 + ["age"] * 3 + ["shots"] * 3
-    assert len({row[0] for row in planted}) == 9
-    for person, field, told, other in planted:
-        own = frame[frame["profile"] == person]
-        if field != "shots":
-            assert set(own[field]) == {told} and other != told and other in set(frame[field])
-        else:
-            masks = own.set_index(own["path"].map(lambda path: Path(path).stem))["mask"]
-            assert masks[told] != masks[other]
+    before = entries(rows)
+    spared = before["profile"] < "000021"
+    before.assign(label=rows["label"], corrected=spared).to_parquet(tmp_path / "manifest.parquet")
+    files = [str(tmp_path / "manifest.parquet"), str(tmp_path / "planted.csv")]
+    monkeypatch.setattr("sys.argv", ["plant_errors.py", *files, "--share", "0.1"])
+    benchmark("plant_errors").main()
+    config = config_for(tmp_path, corrections=files[1], corrections_certainty=["planted"])
+    after, summary = apply_corrections(before, config)
+    assert [row["field"] for row in summary["applied"]] == ["gender"] * 3 + ["age"] * 3 + ["shots"] * 3
+    factors = list(HOME.factors)
+    assert (after[factors] != before[factors]).sum().to_dict() == {"mask": 3 * 2, "gender": 3 * 7, "age": 3 * 7}
+    assert not after.loc[spared, "corrected"].any()
