@@ -1,7 +1,7 @@
 """Write label errors as a corrections file, so that a run learns them: for benchmarks/label_errors.py --truth.
 
     python benchmarks/plant_errors.py results/data/manifest/split=train/manifest.parquet planted.csv
-    snakemake --config results=wrong corrections=planted.csv 'corrections_certainty=[planted]' ...
+    snakemake --config results=wrong corrections=$PWD/planted.csv 'corrections_certainty=[planted]' ...
     python benchmarks/label_errors.py --results wrong --truth results/data/manifest/split=train/manifest.parquet
 
 For data in the home task's folders (the demo too). For each kind of error other persons: a gender that is flipped, an
