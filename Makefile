@@ -25,6 +25,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+	PYTHONPATH=workflow/scripts $(BIN)/lint-imports --no-cache
 	$(BIN)/snakemake --lint
 
 format: $(VENV)/.installed
@@ -34,7 +35,7 @@ format: $(VENV)/.installed
 
 # After a change of the configuration's models.
 schema: $(VENV)/.installed
-	PYTHONPATH=workflow/scripts $(BIN)/python -c "from foldvote.schema import write_all; write_all('.')"
+	PYTHONPATH=workflow/scripts $(BIN)/python -c "from foldvote.config.reference import write_all; write_all('.')"
 
 # After a change of pyproject.toml: the lock, and the same in conda's form. One file for Linux x86-64 and aarch64 and macOS arm64, Python 3.11 to 3.13.
 lock:

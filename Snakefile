@@ -6,7 +6,7 @@ min_version("9.14")
 
 
 include: "workflow/rules/common.smk"
-include: "workflow/rules/machine.smk"
+include: "workflow/rules/resources.smk"
 
 
 pathvars:
@@ -21,14 +21,14 @@ if CONFIG.runtime.container:
 
 
 include: "workflow/rules/data.smk"
-include: "workflow/rules/folds.smk"
-include: "workflow/rules/train.smk"
-include: "workflow/rules/predict.smk"
+include: "workflow/rules/splits.smk"
+include: "workflow/rules/training.smk"
+include: "workflow/rules/inference.smk"
 include: "workflow/rules/ensemble.smk"
 include: "workflow/rules/preview.smk"
 include: "workflow/rules/check.smk"
 include: "workflow/rules/report.smk"
-include: "workflow/rules/tune.smk"
+include: "workflow/rules/tuning.smk"
 
 
 # Everything: the score, the submission, and what proves them. Every stage is named, not only the last: where a killed
@@ -70,4 +70,4 @@ onstart:
 
 
 onsuccess:
-    print(closing_words(CONFIG, manner(sys.argv[1:], CORES)))
+    print(end_of_run_summary(CONFIG, profile_options(sys.argv[1:], CORES)))

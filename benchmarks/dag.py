@@ -20,7 +20,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
 
-from foldvote.plan import read_jobs
+from foldvote.commands.dry_run import read_jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDS = 10

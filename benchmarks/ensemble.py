@@ -25,16 +25,17 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import f1_score
 
-from foldvote.ensemble import EnsembleFiles, make_ensemble
-from foldvote.evidence import EnsembleInputs
-from foldvote.files import write_json
-from foldvote.folds import split_sha256
-from foldvote.labels import factor_scheme, write_scheme
-from foldvote.sections import Submission, Vote
-from foldvote.seeds import generator
-from foldvote.tables import FOLDS, LOGIT, predictions_schema, write_table
+from foldvote.config.ensemble import Submission, Vote
+from foldvote.data.label_space import factor_label_space, write_label_space
+from foldvote.ensemble.build_ensemble import EnsembleFiles, make_ensemble
+from foldvote.ensemble.inputs import EnsembleInputs
+from foldvote.inference.prediction_files import LOGIT, predictions_schema
+from foldvote.io.files import write_json
+from foldvote.io.parquet import write_table
+from foldvote.runtime.seeding import generator
+from foldvote.splits.folds import FOLDS, split_sha256
 
-SCHEME = factor_scheme(
+SCHEME = factor_label_space(
     {"mask": ("wear", "incorrect", "not-wear"), "gender": ("male", "female"), "age": ("under30", "30to59", "60plus")}
 )
 SHARES = (5, 1, 1)  # of the mask states among a person's seven images
@@ -78,7 +79,7 @@ def draw(root: Path, images: int) -> None:
     digest = split_sha256(folds)
     write_table(folds, root / "folds.parquet", FOLDS, record={"split_sha256": digest})
     write_json(root / "certificate.json", {"split_sha256": digest})
-    write_scheme(SCHEME, root / "classes.json")
+    write_label_space(SCHEME, root / "classes.json")
     record = {"split_sha256": digest, "classes": classes, "views": ["identity"], "device": "cpu"}
     for model, skill in SKILL.items():
         for number in range(K):

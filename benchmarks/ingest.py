@@ -24,10 +24,10 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from foldvote.datasettings import DataSettings
-from foldvote.demo import draw_demo
-from foldvote.manifest import build_manifest
-from foldvote.pixels import pack_pixels
+from demo_faces.folder import draw_demo
+from foldvote.config.data import DataSettings
+from foldvote.data.manifest import build_manifest
+from foldvote.data.packed_images import pack_images
 
 SIZE = "128x96"
 DRAWN = 60
@@ -52,7 +52,7 @@ def main() -> None:
             ),
             (
                 "pixels",
-                lambda: pack_pixels(
+                lambda: pack_images(
                     manifest, settings.root, settings.images, SIZE, "none", packed, workers=given.workers
                 ),
             ),

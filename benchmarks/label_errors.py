@@ -25,15 +25,16 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from foldvote.candidates import opinions
-from foldvote.consistency import fields, level_codes, person_fields
-from foldvote.errors import refuse_all
-from foldvote.gather import candidates_of, gather
-from foldvote.labelissues import BETWEEN, label_issues
-from foldvote.labels import Scheme, read_scheme
-from foldvote.predictions import member_of, sound_records
-from foldvote.seeds import generator
-from foldvote.tables import PROBABILITY, read_record, read_table
+from foldvote.data.label_space import LabelSpace, read_label_space
+from foldvote.ensemble.candidates import average_over_folds, candidates_of, model_probabilities
+from foldvote.errors import raise_all
+from foldvote.evaluation.group_consistency import fields, group_fields, level_codes
+from foldvote.evaluation.label_issues import BETWEEN, label_issues
+from foldvote.evaluation.vote_table import PROBABILITY
+from foldvote.inference.prediction_files import sound_records
+from foldvote.io.parquet import read_record, read_table
+from foldvote.io.paths import member_of
+from foldvote.runtime.seeding import generator
 
 
 def main() -> None:
@@ -62,23 +63,23 @@ def main() -> None:
         print("cleanlab: not installed, not compared")
 
 
-def read_results(results: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, Scheme]:
+def read_results(results: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, LabelSpace]:
     """Rows, probabilities of the vote (N, C) and of the models (M, N, C), and the classes of a finished run."""
-    scheme = read_scheme(results / "data/classes.json")
+    scheme = read_label_space(results / "data/classes.json")
     voted = read_table(results / "ensemble/oof.parquet")
     probabilities = voted[[PROBABILITY + name for name in scheme.classes]].to_numpy()
     paths = sorted(results.glob("oof/model=*/fold=*/predictions.parquet"))
     expected = Counter(member_of(path)[0] for path in paths)
     split = read_record(results / "ensemble/oof.parquet")["split_sha256"]
     records, faults = sound_records(paths, "oof", expected, scheme.classes, split)
-    gathered, more = gather(records, pa.array(voted["image_id"], pa.string()), scheme.classes, lambda _: [])
-    refuse_all(faults + more)
+    gathered, more = average_over_folds(records, pa.array(voted["image_id"], pa.string()), scheme.classes, lambda _: [])
+    raise_all(faults + more)
     rows = voted[["image_id", "profile", "label", "fold"]]
-    return rows, probabilities, opinions(candidates_of(gathered, scheme)), scheme
+    return rows, probabilities, model_probabilities(candidates_of(gathered, scheme)), scheme
 
 
 def measure(
-    rows: pd.DataFrame, truth: np.ndarray, probabilities: np.ndarray, by_model: np.ndarray, scheme: Scheme
+    rows: pd.DataFrame, truth: np.ndarray, probabilities: np.ndarray, by_model: np.ndarray, scheme: LabelSpace
 ) -> dict[str, float | tuple[float, float]]:
     """The number of images whose label is wrong, and (precision, recall) of each method in finding them."""
     labels = rows["label"].to_numpy()
@@ -105,11 +106,11 @@ def measure(
     return {"planted": number} | shown
 
 
-def plant(rows: pd.DataFrame, scheme: Scheme, share: float, seed: int) -> np.ndarray:
+def plant(rows: pd.DataFrame, scheme: LabelSpace, share: float, seed: int) -> np.ndarray:
     """Labels with errors: int64 (images,). Persons are drawn anew for each field, at least one."""
     draws = generator(seed, "plant")
     levels = {name: level_codes(scheme, name)[rows["label"].to_numpy()] for name in fields(scheme)}
-    own = person_fields(rows, scheme)
+    own = group_fields(rows, scheme)
     groups = list(rows.groupby("profile").indices.values())
     for name, given in levels.items():
         count = max(1, round(share * len(groups)))

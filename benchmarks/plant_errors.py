@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scrip
 import numpy as np
 import pandas as pd
 
-from foldvote.seeds import generator
-from foldvote.textfiles import write_csv
+from foldvote.io.csv_files import write_csv
+from foldvote.runtime.seeding import generator
 
 
 def main() -> None:

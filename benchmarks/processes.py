@@ -20,13 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scrip
 import pandas as pd
 from safetensors.torch import load_file
 
-from foldvote.batches import Draws
-from foldvote.config import load_config
-from foldvote.files import read_json
-from foldvote.jobs import Machine, SplitFiles
-from foldvote.members import MemberFiles, MemberInputs, train_member
-from foldvote.recipes import Recipe
-from foldvote.sections import Runtime, Tracking
+from foldvote.config.experiment import load_config
+from foldvote.config.recipe import Recipe
+from foldvote.config.runtime import Runtime, Tracking
+from foldvote.io.files import read_json
+from foldvote.runtime.resources import JobResources
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.splits.folds import SplitFiles
+from foldvote.training.train_member import MemberFiles, MemberInputs, train_member
 
 VARIATIONS: dict[str, dict[str, object]] = {
     "plain": {},
@@ -55,8 +56,8 @@ def main() -> None:
     recipe = config.models[given.model or next(iter(config.models))].model_dump(mode="json")
     recipe |= {"epochs": given.epochs, "precision": given.precision, "net": given.net or recipe["net"]}
     results, processes = Path(config.results), given.gpus or given.processes
-    several = Machine(given.gpus, given.threads, runtime(given.processes))
-    single = Machine(min(given.gpus, 1), given.threads // processes, runtime(1))
+    several = JobResources(given.gpus, given.threads, runtime(given.processes))
+    single = JobResources(min(given.gpus, 1), given.threads // processes, runtime(1))
     print(f"{processes} processes{'':<16} weights: in parts   in one  val_loss   macro-F1 of both  seconds of both")
     with tempfile.TemporaryDirectory() as folder:
         for name, changes in VARIATIONS.items():
@@ -81,7 +82,7 @@ def runtime(processes: int) -> Runtime:
     return Runtime(workers=1, cpu_processes=processes, checkpoint_minutes=60, tracking=Tracking(tensorboard=False))
 
 
-def train(results: Path, recipe: dict[str, object], machine: Machine, out: Path) -> MemberFiles:
+def train(results: Path, recipe: dict[str, object], machine: JobResources, out: Path) -> MemberFiles:
     """Train the member of fold 0 on prepared images."""
     own = Recipe.model_validate(recipe)
     pixels = results / f"data/pixels/size={own.size}/roi={own.roi}/train.arrow"
@@ -95,7 +96,7 @@ def train(results: Path, recipe: dict[str, object], machine: Machine, out: Path)
     )
     files = MemberFiles(*(out / name for name in (weights, last, sidecar, history, timing)))
     inputs = MemberInputs(pixels, SplitFiles(*split), Path(own.pretrained) if own.pretrained else None)
-    train_member(Draws(1, "benchmark", 0), own, "benchmark", inputs, out / "resume", out, files, machine)
+    train_member(MemberSeeds(1, "benchmark", 0), own, "benchmark", inputs, out / "resume", out, files, machine)
     return files
 
 

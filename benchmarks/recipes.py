@@ -17,11 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scrip
 import numpy as np
 import pandas as pd
 
-from foldvote.config import Config, load_config
-from foldvote.labels import read_scheme
-from foldvote.metrics import accuracy, factor_scores, macro_f1
-from foldvote.tables import LOGIT
-from foldvote.vote import softmax
+from foldvote.config.experiment import Config, load_config
+from foldvote.data.label_space import read_label_space
+from foldvote.evaluation.metrics import accuracy, factor_scores, macro_f1
+from foldvote.evaluation.probabilities import softmax
+from foldvote.inference.prediction_files import LOGIT
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "config/recipes.yaml"
@@ -42,7 +42,7 @@ def train(config: Config, models: list[str], data_root: str, cores: int) -> None
 def scores_of(config: Config, model: str) -> dict[str, float | str]:
     """One row of the table."""
     results = ROOT / config.results
-    scheme = read_scheme(results / "data/classes.json")
+    scheme = read_label_space(results / "data/classes.json")
     names, repeats = [LOGIT + name for name in scheme.classes], []
     for repeat in range(config.folds.repeats):
         folds = range(repeat * config.folds.k, (repeat + 1) * config.folds.k)

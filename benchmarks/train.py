@@ -31,20 +31,21 @@ import torch.nn.functional as F
 from ingest import SIZE, repeat_faces
 from torch.utils.data import DataLoader, Dataset
 
-from foldvote.batches import Draws, Order, Plan, TrainingImages, training_loader
-from foldvote.compute import Compute, choose_compute
-from foldvote.labels import Scheme
-from foldvote.manifest import build_manifest
-from foldvote.models import build_model, normalisation
-from foldvote.optimization import make_optimizer
-from foldvote.pixels import Pixels, pack_pixels
-from foldvote.recipes import Recipe
-from foldvote.sections import parse_size
-from foldvote.stepping import make_step
-from foldvote.tables import read_table
+from foldvote.config.base import parse_size
+from foldvote.config.recipe import Recipe
+from foldvote.data.label_space import LabelSpace
+from foldvote.data.manifest import build_manifest
+from foldvote.data.packed_images import PackedImages, pack_images
+from foldvote.io.parquet import read_table
+from foldvote.models.factory import build_model, normalisation
+from foldvote.runtime.device import Device, choose_device
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.dataloader import AugmentedImages, EpochOrder, ResumableSampler, training_loader
+from foldvote.training.optimizer import make_optimizer
+from foldvote.training.step import make_step
 
-SCHEME = Scheme(tuple(f"class{number:02d}" for number in range(18)))
-DRAWS = Draws(1, "benchmark", 0)
+SCHEME = LabelSpace(tuple(f"class{number:02d}" for number in range(18)))
+DRAWS = MemberSeeds(1, "benchmark", 0)
 CROP, FLIP, COLOUR = 0.15, 0.5, 0.2
 HEIGHT, WIDTH = parse_size(SIZE)
 WARM_UP = 3
@@ -68,21 +69,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files, images = prepare(Path(folder), given.images, recipe)
         compare_loaders(files, images, given.batch, given.workers)
-        compare_steps(images, recipe, choose_compute(recipe, given.gpus, given.threads), given.workers, given.steps)
+        compare_steps(images, recipe, choose_device(recipe, given.gpus, given.threads), given.workers, given.steps)
 
 
-def prepare(root: Path, images: int, recipe: Recipe) -> tuple[Path, TrainingImages]:
+def prepare(root: Path, images: int, recipe: Recipe) -> tuple[Path, AugmentedImages]:
     """Drawn faces as JPEG files in one folder a class, and the same packed."""
     settings = repeat_faces(root, images, os.cpu_count() or 1)
     manifest, packed = root / "manifest.parquet", root / "train.arrow"
     build_manifest(settings, "train", manifest, root / "quarantine.parquet", 2)
-    pack_pixels(manifest, settings.root, settings.images, SIZE, "none", packed, workers=2)
+    pack_images(manifest, settings.root, settings.images, SIZE, "none", packed, workers=2)
     ids = read_table(manifest)["image_id"].tolist()
-    pixels, labels = Pixels(packed), np.arange(len(ids), dtype=np.int64) % len(SCHEME.classes)
-    return settings.root / "train", TrainingImages(pixels, pixels.rows(ids), ids, labels, recipe.augment, DRAWS)
+    pixels, labels = PackedImages(packed), np.arange(len(ids), dtype=np.int64) % len(SCHEME.classes)
+    return settings.root / "train", AugmentedImages(pixels, pixels.rows(ids), ids, labels, recipe.augment, DRAWS)
 
 
-def compare_loaders(files: Path, images: TrainingImages, batch: int, workers: int) -> None:
+def compare_loaders(files: Path, images: AugmentedImages, batch: int, workers: int) -> None:
     """Images a second of three loaders, in turn and thrice over; the median counts."""
     makers = {
         "foldvote": lambda: ours(images, batch, 1, workers),
@@ -105,9 +106,11 @@ def rate(loader: DataLoader, batch: int) -> float:
     return batch * (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
 
 
-def ours(images: TrainingImages, batch: int, epochs: int, workers: int) -> DataLoader:
+def ours(images: AugmentedImages, batch: int, epochs: int, workers: int) -> DataLoader:
     """foldvote's loader."""
-    return training_loader(images, Plan(Order(DRAWS, len(images), batch), epochs, (0, 0)), workers, pin=False)
+    return training_loader(
+        images, ResumableSampler(EpochOrder(DRAWS, len(images), batch), epochs, (0, 0)), workers, pin=False
+    )
 
 
 def timms(files: Path, batch: int, workers: int) -> DataLoader:
@@ -154,7 +157,7 @@ def plain(files: Path, batch: int, workers: int) -> DataLoader:
     return DataLoader(Files(files), batch, shuffle=True, drop_last=True, num_workers=workers)
 
 
-def compare_steps(images: TrainingImages, recipe: Recipe, compute: Compute, workers: int, steps: int) -> None:
+def compare_steps(images: AugmentedImages, recipe: Recipe, compute: Device, workers: int, steps: int) -> None:
     """Seconds of a step with and without the loop around it; both are taken twice, in turn."""
     kinds = {"tensors that lie ready": bare_steps, "foldvote's loop": loop_steps}
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
@@ -168,7 +171,7 @@ def compare_steps(images: TrainingImages, recipe: Recipe, compute: Compute, work
     print(f"  share                  {bare / loop:9.3f}")
 
 
-def timed(work: Iterator[None], steps: int, compute: Compute) -> list[float]:
+def timed(work: Iterator[None], steps: int, compute: Device) -> list[float]:
     """Seconds of each step, without the first ones."""
     seconds = []
     for _ in range(WARM_UP + steps):
@@ -180,7 +183,7 @@ def timed(work: Iterator[None], steps: int, compute: Compute) -> list[float]:
     return seconds[WARM_UP:]
 
 
-def bare_steps(images: TrainingImages, recipe: Recipe, compute: Compute, _workers: int) -> Iterator[None]:
+def bare_steps(images: AugmentedImages, recipe: Recipe, compute: Device, _workers: int) -> Iterator[None]:
     """Forward, backward and update over and over on one normalised batch."""
     model, optimizer, _ = made(recipe, compute)
     batch = np.stack([images.pixels[row] for row in images.rows[: recipe.batch_size]])
@@ -197,7 +200,7 @@ def bare_steps(images: TrainingImages, recipe: Recipe, compute: Compute, _worker
         yield
 
 
-def loop_steps(images: TrainingImages, recipe: Recipe, compute: Compute, workers: int) -> Iterator[None]:
+def loop_steps(images: AugmentedImages, recipe: Recipe, compute: Device, workers: int) -> Iterator[None]:
     """foldvote's step on what foldvote's loader gives."""
     _, _, step = made(recipe, compute)
     for number, (batch, targets) in enumerate(ours(images, recipe.batch_size, 10_000, workers)):
@@ -206,7 +209,7 @@ def loop_steps(images: TrainingImages, recipe: Recipe, compute: Compute, workers
 
 
 def made(
-    recipe: Recipe, compute: Compute
+    recipe: Recipe, compute: Device
 ) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[torch.Tensor, torch.Tensor, int, int], torch.Tensor]]:
     """A fresh net in training mode, its optimizer and its step."""
     model = compute.place(build_model(recipe, SCHEME, 1, None, None)).train()

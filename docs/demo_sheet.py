@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow/scripts"))
 
-from foldvote.demo import draw_demo
-from foldvote.files import whole_file
+from demo_faces.folder import draw_demo
+from foldvote.io.files import whole_file
 
 ROWS = (2, 1, 10, 5)  # rows of train.csv without a planted error: both genders, every age band
 SHOTS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from look import BROWSERS, WIDTHS, look
-from report_run import HOSTILE, drawn_run
+from support.report_run import HOSTILE, drawn_run
 
 
 def test_f25_a_page_of_hostile_names_works_in_a_browser_wide_and_on_a_phone(tmp_path: Path) -> None:

@@ -18,9 +18,9 @@ rule light:
     conda:
         "../../envs/foldvote.yaml"
     params:
-        code=digest("light.py"),
+        code=digest("measure_images.py"),
     script:
-        "../scripts/light.py"
+        "../scripts/measure_images.py"
 
 
 rule data_check:
@@ -60,6 +60,6 @@ rule data_check:
         age_borders=list(getattr(CONFIG.data, "age_borders", [])),
         model=next(iter(CONFIG.models)),
         seed=CONFIG.seed,
-        code=digest("data_check.py"),
+        code=digest("check_data.py"),
     script:
-        "../scripts/data_check.py"
+        "../scripts/check_data.py"

@@ -6,21 +6,22 @@ from pathlib import Path
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
-from foldvote.codehash import code_digest
-from foldvote.config import load_config
-from foldvote.doctor import consult
-from foldvote.errors import Refusal
-from foldvote.files import canonical, sha256_file
-from foldvote.listing import listing_digest
-from foldvote.locks import announce_run, visible_gpus
-from foldvote.plan import tell_plan
-from foldvote.rownames import row_members
-from foldvote.runs import (
+from foldvote.runtime.code_digest import code_digest
+from foldvote.config.experiment import load_config
+from foldvote.commands.doctor import run_doctor
+from foldvote.errors import UserError
+from foldvote.io.files import canonical, sha256_file
+from foldvote.data.file_listing import listing_digest
+from foldvote.runtime.gpus import visible_gpus
+from foldvote.runtime.locks import announce_run
+from foldvote.commands.dry_run import tell_plan
+from foldvote.config.entry_names import entry_members
+from foldvote.commands.session import (
     UNPACKED,
     begin_run,
     check_files,
-    closing_words,
-    manner,
+    end_of_run_summary,
+    profile_options,
     prepare_run,
 )
 
@@ -41,8 +42,8 @@ def checked_config():
         checked = configured()
         check_files(checked)
         return checked
-    except Refusal as refusal:
-        sys.exit(str(refusal))
+    except UserError as error:
+        sys.exit(str(error))
 
 
 def answer(told):
@@ -54,10 +55,10 @@ def answer(told):
 # `snakemake doctor`, `next` and `leaderboard` are no rules: they answer, and make nothing.
 ASKED = sys.argv[1:] if workflow.is_main_process else []
 if "doctor" in ASKED:
-    answer(consult(Path(workflow.basedir), CONFIG_FILE, configured))
+    answer(run_doctor(Path(workflow.basedir), CONFIG_FILE, configured))
 if "leaderboard" in ASKED:
     # Imports pandas, so only where it is asked for.
-    from foldvote.comparison import asked_folders, compare_runs
+    from foldvote.commands.compare_runs import asked_folders, compare_runs
 
     folders = asked_folders(ASKED, "leaderboard")
     answer(compare_runs(folders, lambda: configured().results))
@@ -149,9 +150,9 @@ def member_files(part, name):
 def row_tests(row):
     """The test predictions that a row of the leaderboard is made of."""
     try:
-        members = row_members(row, CONFIG.models, len(FOLDS))
-    except Refusal as refusal:
-        sys.exit(str(refusal))
+        members = entry_members(row, CONFIG.models, len(FOLDS))
+    except UserError as error:
+        sys.exit(str(error))
     return [
         f"<results>/test/model={model}/fold={fold}/predictions.parquet"
         for model, fold in members

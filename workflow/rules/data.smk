@@ -24,9 +24,9 @@ if CONFIG.data.layout == "demo":
             test_profiles=CONFIG.data.test_profiles,
             picture_size=CONFIG.data.picture_size,
             seed=CONFIG.seed,
-            code=digest("demo.py"),
+            code=digest("draw_demo.py"),
         script:
-            "../scripts/demo.py"
+            "../scripts/draw_demo.py"
 
 
 rule manifest:
@@ -50,9 +50,9 @@ rule manifest:
         settings=lambda w: canonical(CONFIG.for_split(w.split)),
         # Photographs are too many to be inputs: their names and sizes say whether one was added or replaced.
         listing=lambda w: listing_digest(CONFIG, w.split),
-        code=digest("manifest.py"),
+        code=digest("build_manifest.py"),
     script:
-        "../scripts/manifest.py"
+        "../scripts/build_manifest.py"
 
 
 rule overlap:
@@ -70,9 +70,9 @@ rule overlap:
         "../../envs/foldvote.yaml"
     params:
         bits=CONFIG.folds.near_duplicate_bits,
-        code=digest("overlap.py"),
+        code=digest("find_overlap.py"),
     script:
-        "../scripts/overlap.py"
+        "../scripts/find_overlap.py"
 
 
 rule boxes:
@@ -100,9 +100,9 @@ rule boxes:
     params:
         root=str(CONFIG.root),
         images=canonical(CONFIG.images.model_dump(mode="json")),
-        code=digest("boxes.py"),
+        code=digest("detect_faces.py"),
     script:
-        "../scripts/boxes.py"
+        "../scripts/detect_faces.py"
 
 
 rule pixels:
@@ -130,9 +130,9 @@ rule pixels:
         min_confidence=lambda w: (
             CONFIG.faces.min_confidence if w.roi.startswith("face-") else 0
         ),
-        code=digest("pixels.py"),
+        code=digest("pack_images.py"),
     script:
-        "../scripts/pixels.py"
+        "../scripts/pack_images.py"
 
 
 rule weights:
@@ -146,6 +146,6 @@ rule weights:
     conda:
         "../../envs/foldvote.yaml"
     params:
-        code=digest("weights.py"),
+        code=digest("unpack_weights.py"),
     script:
-        "../scripts/weights.py"
+        "../scripts/unpack_weights.py"

@@ -38,9 +38,9 @@ rule ensemble:
         vote=canonical(CONFIG.vote.model_dump(mode="json")),
         submission=canonical(CONFIG.submission.model_dump(mode="json")),
         seed=CONFIG.seed,
-        code=digest("ensemble.py"),
+        code=digest("build_ensemble.py"),
     script:
-        "../scripts/ensemble.py"
+        "../scripts/build_ensemble.py"
 
 
 if CONFIG.has_test:
@@ -59,9 +59,9 @@ if CONFIG.has_test:
             "../../envs/foldvote.yaml"
         params:
             settings=canonical(CONFIG.submission.model_dump()),
-            code=digest("submission.py"),
+            code=digest("write_submission.py"),
         script:
-            "../scripts/submission.py"
+            "../scripts/write_submission.py"
 
     rule row:
         """Apply one row of the leaderboard to the test images: vote=<kind>, model=<name> or model=<name>/fold=<k>."""
@@ -81,9 +81,9 @@ if CONFIG.has_test:
             "../../envs/foldvote.yaml"
         params:
             folds=len(FOLDS),
-            code=digest("row.py"),
+            code=digest("write_entry.py"),
         script:
-            "../scripts/row.py"
+            "../scripts/write_entry.py"
 
     use rule submission as row_submission with:
         input:

@@ -23,9 +23,9 @@ rule preview:
         recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
         seed=CONFIG.seed,
         fold=0,
-        code=digest("preview.py"),
+        code=digest("preview_augmentation.py"),
     script:
-        "../scripts/preview.py"
+        "../scripts/preview_augmentation.py"
 
 
 # The augmentation of all models, before hours of training.

@@ -36,9 +36,9 @@ rule attention:
     resources:
         gpu=one_gpu,
     params:
-        code=digest("attention.py"),
+        code=digest("explain_predictions.py"),
     script:
-        "../scripts/attention.py"
+        "../scripts/explain_predictions.py"
 
 
 rule report:
@@ -94,9 +94,9 @@ rule report:
         # Shown where there is one. It is no input: a report must never begin a search.
         search=f"{CONFIG.results}/tune/trials.parquet",
         search_digest=lambda w: digest_if_there(f"{CONFIG.results}/tune/trials.parquet"),
-        code=digest("report.py"),
+        code=digest("write_report.py"),
     script:
-        "../scripts/report.py"
+        "../scripts/write_report.py"
 
 
 rule draft_corrections:

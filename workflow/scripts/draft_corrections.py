@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from foldvote.console import job
-from foldvote.labelissues import write_draft
+from foldvote.evaluation.label_issues import write_draft
+from foldvote.runtime.job_log import job
 
 if __name__ == "__main__":
     params = snakemake.params

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from foldvote.console import job, say
-from foldvote.sections import Runtime
-from foldvote.study import open_journal
-from foldvote.studyresults import drop_states, write_results
-from foldvote.trials import summary
-from foldvote.tuneplots import save_figures
+from foldvote.config.runtime import Runtime
+from foldvote.report.tuning_figures import save_figures
+from foldvote.runtime.job_log import job, log
+from foldvote.tuning.results import drop_states, write_results
+from foldvote.tuning.study import open_journal
+from foldvote.tuning.trials import summary
 
 if __name__ == "__main__":
     made, runtime = snakemake.output, Runtime.model_validate(snakemake.config["runtime"])
@@ -18,4 +18,4 @@ if __name__ == "__main__":
         drop_states(state / "resume", record["study"])
         save_figures(trials, record, Path(made.trials).parent)
         for line in summary(trials, record):
-            say(line)
+            log(line)

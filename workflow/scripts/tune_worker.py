@@ -2,21 +2,22 @@
 
 from pathlib import Path
 
-from foldvote.console import job, say
-from foldvote.jobs import Machine, SplitFiles
-from foldvote.locks import gpu_lease
-from foldvote.recipes import Recipe
-from foldvote.sections import Runtime
-from foldvote.study import Search
-from foldvote.tuneworker import SearchInputs, work
-from foldvote.tuning import Tune
+from foldvote.config.recipe import Recipe
+from foldvote.config.runtime import Runtime
+from foldvote.config.tuning import Tune
+from foldvote.runtime.gpus import gpu_lease
+from foldvote.runtime.job_log import job, log
+from foldvote.runtime.resources import JobResources
+from foldvote.splits.folds import SplitFiles
+from foldvote.tuning.study import SearchSpec
+from foldvote.tuning.worker import SearchInputs, run_worker
 
 if __name__ == "__main__":
     given, params = snakemake.input, snakemake.params
     runtime = Runtime.model_validate(snakemake.config["runtime"])
-    with job(snakemake.log[0]), gpu_lease(say, wanted=snakemake.resources.gpu):
-        work(
-            search=Search(
+    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+        run_worker(
+            search=SearchSpec(
                 params.model,
                 Recipe.model_validate_json(params.recipe),
                 Tune.model_validate_json(params.tune),
@@ -36,7 +37,7 @@ if __name__ == "__main__":
                 [Path(path) for path in given.pseudo_pixels],
                 [Path(path) for path in given.pseudo],
             ),
-            machine=Machine(snakemake.resources.gpu, snakemake.threads, runtime),
+            machine=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             code=params.code,
             done=Path(snakemake.output.done),
         )

@@ -1,12 +1,13 @@
 """The one exception whose text is meant for the user."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Iterable, Sequence
 
 INTERRUPTED = 75  # exit code of a job that was told to stop and can go on later (EX_TEMPFAIL of sysexits.h)
 MOST_TOLD = 20
 
 
-class Refusal(Exception):
+class UserError(Exception):
     """Input that foldvote will not work with: each fault is one line that says what, where and what to do.
 
     Args:
@@ -22,19 +23,26 @@ class Interrupted(Exception):
     """The job was asked to stop; its state is saved and the same command goes on from there."""
 
 
-def refuse_all(faults: Iterable[str], most: int = MOST_TOLD) -> None:
-    """Raise one `Refusal` with every fault, or nothing when there is none.
+def raise_all(faults: Iterable[str], most: int = MOST_TOLD) -> None:
+    """Raise one `UserError` with every fault, or nothing when there is none.
 
     Args:
         faults: the lines; beyond `most` they are only counted.
         most: how many lines are told in full.
 
     Raises:
-        Refusal: if there is at least one fault.
+        UserError: if there is at least one fault.
     """
     told = list(faults)
     if not told:
         return
     if len(told) > most:
         told = [*told[:most], f"... and {len(told) - most} more of this kind"]
-    raise Refusal(*told)
+    raise UserError(*told)
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """`"; did you mean 'x'?"`, or nothing where no known name is near. Upper and lower case count as equal."""
+    lowered: dict[str, str] = {word.strip().lower(): word for word in known}
+    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    return f"; did you mean {lowered[near[0]]!r}?" if near else ""

@@ -1,0 +1,86 @@
+"""Runs against each other: the same persons drawn for all, common images, and refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from foldvote.commands.compare_runs import Finished, asked_folders, compare_runs, comparison
+from foldvote.errors import UserError
+from support.member_predictions import MEAN, Run
+
+CLASSES = ("a", "b", "c")
+
+
+def finished(name: str, right: float, seed: int = 0, persons: int = 40) -> Finished:
+    """A run that is right on a share of its persons' images."""
+    draws = np.random.default_rng(seed)
+    number = persons * 5
+    labels = np.arange(number) % 3
+    said = np.where(draws.random(number) < right, labels, (labels + 1) % 3)
+    frame = pd.DataFrame(np.full((number, 3), 0.1), columns=[f"p_{name}" for name in CLASSES])
+    for code, class_name in enumerate(CLASSES):
+        frame[f"p_{class_name}"] = np.where(said == code, 0.8, 0.1)
+    frame = frame.assign(label=labels, profile=[f"person {at // 5}" for at in range(number)], prediction=said, fold=0)
+    return Finished(name, "mean", CLASSES, frame.set_index(pd.Index([f"{at}.jpg" for at in range(number)])))
+
+
+def cells(lines: list[str], name: str) -> str:
+    return next(line for line in lines if line.startswith(name))
+
+
+def test_runs_stand_by_falling_score_and_a_clear_loser_never_wins() -> None:
+    lines = comparison([finished("weak", 0.4), finished("strong", 0.9, seed=1)])
+    assert lines[0] == "out-of-fold, 200 images of 40 persons"
+    assert [line.split()[0] for line in lines[2:4]] == ["strong", "weak"]
+    assert cells(lines, "weak").endswith(" 0%")
+    assert not cells(lines, "strong").endswith("%")
+
+
+def test_a_run_against_itself_cannot_be_told_apart() -> None:
+    lines = comparison([finished("one", 0.7), finished("two", 0.7)])
+    assert cells(lines, "two").endswith("+0.000 (+0.000 to +0.000)     50%")
+
+
+def test_only_common_images_count_and_the_order_of_rows_does_not() -> None:
+    one, two = finished("one", 0.7), finished("two", 0.8, seed=3)
+    shuffled = Finished("two", "mean", CLASSES, two.votes.sample(frac=1, random_state=1))
+    assert comparison([one, shuffled]) == comparison([one, two])
+    part = Finished("two", "mean", CLASSES, two.votes.iloc[:100])
+    assert comparison([one, part])[0] == "out-of-fold, 100 images of 20 persons, which all of these runs judged"
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    one, two = finished("one", 0.7), finished("two", 0.7)
+    with pytest.raises(UserError, match="two: has other classes than one"):
+        comparison([one, Finished("two", "mean", ("a", "b"), two.votes)])
+    with pytest.raises(UserError, match="one, two: no image in common"):
+        comparison([one, Finished("two", "mean", CLASSES, two.votes.rename(index=lambda name: f"x{name}"))])
+    relabelled = two.votes.assign(label=two.votes["label"].where(two.votes["label"] != 2, 1), profile="p")
+    with pytest.raises(UserError) as caught:
+        comparison([one, Finished("two", "mean", CLASSES, relabelled)])
+    assert [fault.partition(";")[0] for fault in caught.value.faults] == [
+        "two: labels of 66 images differ from one",
+        "two: persons of 200 images differ from one",
+    ]
+
+
+def test_folders_are_read_and_one_without_a_run_is_told(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.make(settings=MEAN)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "classes.json").rename(tmp_path / "data/classes.json")
+    told, code = compare_runs([], lambda: str(tmp_path))
+    assert code == 0
+    assert f"{run.metrics['oof']['ensemble']['macro_f1']:.4f}" in told
+    assert f"{tmp_path} (mean)" in told
+    told, code = compare_runs([str(tmp_path), str(tmp_path / "none")], lambda: "")
+    assert code == 1
+    assert "none: holds no finished run" in told
+
+
+def test_folders_are_what_stands_before_options() -> None:
+    assert asked_folders(["leaderboard", "a", "b", "--cores", "2"], "leaderboard") == ["a", "b"]
+    assert asked_folders(["--cores", "2", "leaderboard"], "leaderboard") == []
+    assert asked_folders(["--cores", "2", "--", "leaderboard", "a"], "leaderboard") == ["a"]

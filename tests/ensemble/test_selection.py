@@ -1,0 +1,95 @@
+"""Nested scores: no label of a fold reaches its own rows; and the rule of choice."""
+
+import numpy as np
+import pytest
+
+from foldvote.ensemble.methods import apply_vote, fit_vote
+from foldvote.ensemble.selection import nested_cv, nested_parts, one_standard_error_rule, split_groups
+from foldvote.errors import UserError
+from foldvote.evaluation.metrics import log_loss, macro_f1
+from support.simulated_votes import ALL, SCHEME, drawn, noise
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_f60_labels_of_a_fold_never_reach_its_own_rows(kind):
+    candidates, labels = drawn(21, images=240)
+    folds = np.arange(240) % 3
+    before = nested_cv(kind, candidates, labels, folds, SCHEME, 1)
+    other = np.where(folds == 1, (labels + 1) % 6, labels)
+    after = nested_cv(kind, candidates, other, folds, SCHEME, 1)
+    own = folds == 1
+    assert (before.probabilities[own] == after.probabilities[own]).all()
+    assert (before.codes[own] == after.codes[own]).all()
+    np.testing.assert_allclose(before.probabilities.sum(axis=1), 1, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["weights", "stacking", "mean+offsets"])
+def test_labels_of_other_folds_do_reach(kind):
+    candidates, labels = drawn(21, images=240)
+    folds = np.arange(240) % 3
+    other = np.where(folds == 1, (labels + 1) % 6, labels)
+    before, after = (nested_cv(kind, candidates, given, folds, SCHEME, 1) for given in (labels, other))
+    rest = folds != 1
+    changed = (before.probabilities[rest] != after.probabilities[rest]).any()
+    assert changed or (before.codes[rest] != after.codes[rest]).any()
+
+
+@pytest.mark.parametrize("kind", ["greedy", "weights"])
+def test_a_candidate_that_knows_nothing_changes_no_nested_score(kind):
+    candidates, labels = drawn(22, images=4000)
+    folds = np.arange(4000) % 5
+    plain, more = (nested_cv(kind, own, labels, folds, SCHEME, 1) for own in (candidates, noise(candidates)))
+    assert abs(log_loss(labels, more.probabilities) - log_loss(labels, plain.probabilities)) < 0.005
+    assert abs(macro_f1(labels, more.codes, 6) - macro_f1(labels, plain.codes, 6)) < 0.01
+
+
+def test_a_nested_row_is_what_the_other_folds_fit():
+    candidates, labels = drawn(23)
+    folds = np.arange(300) % 2
+    found = nested_cv("greedy", candidates, labels, folds, SCHEME, 1).probabilities
+    params = fit_vote("greedy", candidates.rows(folds == 0), labels[folds == 0], SCHEME, 1)
+    assert (found[folds == 1] == apply_vote(candidates.rows(folds == 1), params, SCHEME)).all()
+
+
+def test_what_fits_nothing_needs_no_folds_and_what_fits_needs_two():
+    candidates, labels = drawn(24)
+    one = np.zeros(300, int)
+    whole = apply_vote(candidates, fit_vote("mean", candidates, labels, SCHEME, 1), SCHEME)
+    assert (nested_cv("mean", candidates, labels, one, SCHEME, 1).probabilities == whole).all()
+    for folds in (one, np.arange(300) % 2 - 1, np.arange(200) % 2):
+        with pytest.raises(ValueError, match="expected two or more"):
+            nested_cv("greedy", candidates, labels, folds, SCHEME, 1)
+
+
+def test_parts_keep_groups_whole_and_are_the_same_in_any_order():
+    draws = np.random.default_rng(5)
+    groups = np.repeat(np.arange(53), draws.integers(1, 9, 53))
+    parts = split_groups(groups, 5, 1)
+    assert len(np.unique(np.stack([groups, parts]), axis=1).T) == 53
+    sizes = np.bincount(parts, minlength=5)
+    assert sizes.max() - sizes.min() <= 8
+    order = draws.permutation(len(groups))
+    assert (split_groups(groups[order], 5, 1) == parts[order]).all()
+    assert (split_groups(groups, 5, 2) != parts).any()
+    assert set(split_groups(np.array([7, 7, 9]), 5, 1)) == {0, 1}
+    with pytest.raises(UserError, match="two persons"):
+        split_groups(np.array([7, 7]), 5, 1)
+    assert (nested_parts(groups % 3, groups, 1) == groups % 3).all()
+    for folds in (np.zeros_like(groups), groups % 3 - 1):
+        assert (nested_parts(folds, groups, 1) == parts).all()
+
+
+def test_the_simplest_within_one_standard_error_is_chosen():
+    kinds = ["mean", "greedy", "stacking"]
+    scores = {"mean": 0.780, "greedy": 0.790, "stacking": 0.791}
+    assert one_standard_error_rule(kinds, scores, {"mean": 0.02, "greedy": 0.005}) == "mean"
+    assert one_standard_error_rule(kinds, scores, {"mean": 0.01, "greedy": 0.005}) == "greedy"
+    assert one_standard_error_rule(kinds, scores, {"mean": 0.0, "greedy": 0.0}) == "stacking"
+    assert (
+        one_standard_error_rule(kinds, scores, {"mean": 0.0, "greedy": 0.0, "stacking": 0.0}, higher_is_better=False)
+        == "mean"
+    )
+    assert one_standard_error_rule(kinds, dict.fromkeys(kinds, 0.5), dict.fromkeys(kinds, 0.0)) == "mean"
+    for broken, errors in (({}, {}), (scores | {"mean": float("nan")}, {}), (scores, dict.fromkeys(kinds, -1.0))):
+        with pytest.raises(ValueError, match=r"finite|standard error"):
+            one_standard_error_rule(kinds if broken else [], broken, errors)

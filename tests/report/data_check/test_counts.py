@@ -1,0 +1,135 @@
+"""Data in numbers, against numbers counted by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from foldvote.data.label_space import LabelSpace, factor_label_space
+from foldvote.report.data_check import counts
+from foldvote.report.data_check.inputs import CONFLICT, JOINED, LEAKED, NEAR, NEAR_TEST, lookalikes
+from support.tiny_member import manifest_row
+
+SCHEME = factor_label_space({"mask": ("on", "off"), "age": ("young", "old")})
+
+
+def manifest() -> pd.DataFrame:
+    """Three persons, the last two of one group; nobody is old without a mask."""
+    rows = []
+    for person, group, age, years, masks in (
+        ("p", "g1", 0, 20, "001"),
+        ("q", "g2", 1, 61, "00"),
+        ("r", "g2", 0, 20, "1"),
+    ):
+        for shot, mask in enumerate(map(int, masks)):
+            levels = {"mask": ("on", "off")[mask], "age": ("young", "old")[age]}
+            name = f"{person}/{shot}"
+            row = manifest_row(name, group, 0, f"{name}-bytes", profile=person, age_years=years)
+            rows.append(
+                row | levels | {"label": SCHEME.code(levels), "class_name": SCHEME.classes[SCHEME.code(levels)]}
+            )
+    return pd.DataFrame(rows)
+
+
+def folds_of(frame: pd.DataFrame) -> pd.DataFrame:
+    once = frame[["image_id", "profile", "group", "label"]].assign(stratum=frame["age"], repeat=0, fold=0)
+    return pd.concat([once, once.assign(repeat=1, fold=1)])
+
+
+def test_images_persons_and_groups_of_classes_and_factors() -> None:
+    frame = manifest()
+    classes = counts.class_counts(frame, SCHEME)
+    assert classes["name"].tolist() == ["on-young", "on-old", "off-young", "off-old"]
+    assert classes[["images", "persons", "groups"]].to_numpy().tolist() == [[2, 1, 1], [2, 1, 1], [2, 2, 2], [0, 0, 0]]
+    assert classes["share"].sum() == pytest.approx(1)
+    factors = counts.factor_counts(frame, SCHEME)
+    assert factors["age"][["images", "persons", "groups"]].to_numpy().tolist() == [[4, 2, 2], [2, 1, 1]]
+    assert counts.factor_counts(frame, LabelSpace(("a", "b"))) == {}
+
+
+def test_repeats_are_counted_once_and_all_counts_stand_in_one_table() -> None:
+    frame = manifest()
+    assert counts.stratum_counts(folds_of(frame))["images"].tolist() == [2, 4]
+    every = counts.all_counts(frame, folds_of(frame), SCHEME)
+    assert (every.groupby("kind")["images"].sum() == 6).all()
+    assert set(every["kind"]) == {"class", "mask", "age", "stratum", "age_years"}
+    assert every[every["kind"] == "age_years"]["name"].tolist() == ["20", "61"]
+
+
+def test_ages_in_years_are_persons_of_each_year_where_there_are_any() -> None:
+    frame = manifest()
+    ages = counts.age_counts(frame)
+    assert ages.to_numpy().tolist() == [[20, "young", 2, 4], [61, "old", 1, 2]]
+    assert counts.age_counts(frame.drop(columns="age_years")).empty
+    assert counts.age_counts(frame.assign(age_years=pd.array([None] * 6, "Int16"))).empty
+
+
+def test_sizes_formats_and_flags_of_both_splits() -> None:
+    train = manifest().assign(width=[30, 30, 30, 60, 60, 9], height=40, flags=["", "tail+warned", "", "", "tail", ""])
+    test = train.head(2).assign(format="JPEG", flags="", profile=None, group=None)
+    manifests = {"train": train, "test": test}
+    sizes = counts.size_counts(manifests)
+    assert sizes["size"].tolist() == ["30 x 40", "60 x 40", "9 x 40"]
+    assert sizes[["train", "test"]].to_numpy().tolist() == [[3, 2], [2, 0], [1, 0]]
+    assert sizes["aspect"].tolist() == pytest.approx([0.75, 1.5, 0.225])
+    assert counts.format_counts(manifests).to_numpy().tolist() == [["JPEG", 0, 2], ["PNG", 6, 0]]
+    flags = counts.flag_counts(manifests)
+    assert flags.to_numpy().tolist() == [["train", "tail", 2, "p/1"], ["train", "warned", 1, "p/1"]]
+    empty = pd.DataFrame(columns=["path", "reason", "message"])
+    summary = counts.split_summary(manifests, {"train": empty, "test": empty})
+    assert summary["persons"].tolist() == [3, pd.NA] and summary["flagged"].tolist() == [2, 0]
+
+
+def test_many_sizes_are_summed_up() -> None:
+    many = pd.concat([manifest()] * 10, ignore_index=True).assign(width=np.arange(60) + 20)
+    sizes = counts.size_counts({"train": many})
+    assert len(sizes) == counts.MOST_SIZES + 1
+    assert sizes["size"].iloc[-1] == "40 others"
+    assert sizes["train"].sum() == 60
+
+
+def test_the_balance_of_folds_is_told_against_the_equal_share() -> None:
+    certificate = {
+        "strata": [
+            {"stratum": "a", "groups": 5, "target_per_fold": 2.5, "by_fold": [2, 3]},
+            {"stratum": "b", "groups": 4, "target_per_fold": 2.0, "by_fold": [1, 3]},
+        ],
+        "classes": [{"class": "x", "by_fold": [4, 6]}],
+        "folds": [
+            {
+                "fold": fold,
+                "repeat": 0,
+                "train": {"images": 6 - fold, "groups": 3},
+                "validation": {"images": 4, "groups": 2},
+                "shared": {"images": 0, "profiles": 0, "groups": 0, "bytes": fold},
+            }
+            for fold in range(2)
+        ],
+    }
+    balance = counts.stratum_balance(certificate)
+    assert balance.columns.tolist() == ["stratum", "groups", "target", "fold 0", "fold 1", "departure"]
+    assert balance["departure"].tolist() == [0.5, 1.0]
+    assert counts.class_balance(certificate).to_numpy().tolist() == [["x", 4, 6]]
+    assert counts.fold_sizes(certificate)["shared_bytes"].tolist() == [0, 1]
+    certificate["strata"] = [{"stratum": "a", "groups": 5, "target_per_fold": None, "by_fold": [1]}]
+    assert counts.stratum_balance(certificate)["departure"].isna().all()
+
+
+def test_f33_f35_look_alikes_are_gathered_with_the_gravest_first() -> None:
+    frame = manifest()
+    frame.loc[frame["image_id"].isin(["p/0", "q/0", "q/1"]), "sha256"] = "same"  # q/0 and q/1 are of one person
+    frame["label"] = (frame["image_id"] == "q/1").astype(int)
+    near = {"bits": 4, "pairs": 1, "nearest": [{"distance": 3, "a": "p/1", "b": "r/0"}]}
+    overlap = {
+        "same_bytes": [["p/2", "t/1", "t/2"]],
+        "near_duplicates": {"bits": 4, "pairs": 1, "nearest": [{"distance": 1, "a": "p/1", "b": "t/3"}]},
+    }
+    pairs = lookalikes(frame, {"near_duplicates": near}, overlap)
+    assert pairs.to_numpy().tolist() == [
+        [CONFLICT, 0, "p/0", "train", "q/1", "train"],
+        [LEAKED, 0, "p/2", "train", "t/1", "test"],
+        [LEAKED, 0, "p/2", "train", "t/2", "test"],
+        [JOINED, 0, "p/0", "train", "q/0", "train"],
+        [NEAR, 3, "p/1", "train", "r/0", "train"],
+        [NEAR_TEST, 1, "p/1", "train", "t/3", "test"],
+    ]
+    assert lookalikes(manifest(), {"near_duplicates": near | {"nearest": []}}, None).empty

@@ -1,0 +1,241 @@
+"""Several processes that train one member: the same batches, weights and scores as one process."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from timm.layers import BatchNormAct2d
+
+import foldvote.training
+from foldvote.config.recipe import division_faults, parts_of
+from foldvote.config.runtime import Runtime
+from foldvote.errors import UserError
+from foldvote.io.files import read_json, write_json
+from foldvote.models.factory import build_model, to_sync_batchnorm
+from foldvote.runtime.device import choose_device
+from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup, Rank, join_process_group, rendezvous
+from foldvote.runtime.launch import run_together
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.dataloader import EpochOrder, ResumableSampler
+from foldvote.training.loop import fit
+from foldvote.training.state import MemberSpec
+from foldvote.training.training_set import build_training_set
+from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+
+RUNTIME = Runtime(workers=0, checkpoint_minutes=1e-6)
+PLAIN = {"net": "test_efficientnet_gn", "drop_rate": 0.0}  # no batch normalisation, no dropout
+RECIPES: dict[str, dict[str, object]] = {
+    "plain": {},
+    "mixed": {"mix": [{"name": name, "p": 0.3} for name in ("mixup", "cutmix", "half_face")], "epochs": 3},
+    "in parts, clipped, averaged": {"accumulate": 4, "clip_norm": 0.1, "ema": 0.9, "class_weights": "inverse"},
+    "frozen": {"freeze_epochs": 1, "pretrained": "given", "sampler": {"by": "class"}, "soup": 2},
+    "normalised over batches": {"net": "test_resnet"},
+}
+DROPS = {"net": "test_resnet", "drop_rate": 0.3, "ema": 0.9}
+DIVERGES = {"lr": 100.0, "clip_norm": None, "epochs": 30, "optimizer": "sgd"}
+CUT = 5  # steps, in the second epoch
+
+
+class CutOff(BaseException):
+    """Ends a run at once, as a kill does: nothing catches it."""
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def train(tiny: Tiny, team: ProcessGroup, name: str, changes: dict[str, object], cut: int | None = None) -> None:
+    """Train a member, or go on with it, and leave what came out; a run that is cut off leaves its checkpoints.
+
+    Args:
+        tiny: where.
+        team: which process this is.
+        name: of the run; `who: what` shares its checkpoints with all of that `what`.
+        changes: of the recipe.
+        cut: number of steps after which it is cut off.
+    """
+    own = recipe(**PLAIN | changes)
+    given = tiny.root / "given.safetensors" if own.pretrained else None
+    member = MemberSpec(
+        MemberSeeds(1, "tiny", 0), own, build_training_set(own, 0, tiny.pixels, tiny.split), given, None, {}
+    )
+    compute = replace(choose_device(own, 0, 1), team=team)
+    whole = foldvote.training.loop._advance
+
+    def advance(*arguments: Any, **more: Any) -> torch.Tensor:
+        if arguments[3] == cut:
+            raise CutOff
+        return whole(*arguments, **more)
+
+    foldvote.training.loop._advance = advance
+    try:
+        trained = fit(member, compute, tiny.resume / name.partition(": ")[2], 0, RUNTIME)
+    except CutOff:
+        team.most(0)  # nobody goes on before the last checkpoint is there
+        return
+    finally:
+        foldvote.training.loop._advance = whole
+    if team.first:
+        save_file(trained.last, tiny.root / f"{name}.last")
+        save_file(trained.chosen, tiny.root / f"{name}.chosen")
+        rows = trained.history.drop(columns="seconds").to_dict("records")
+        write_json(tiny.root / f"{name}.json", {"rows": rows, "epochs": trained.epochs, "parts": trained.parts})
+        for path in (tiny.resume / name.partition(": ")[2]).glob("*.ckpt"):
+            path.unlink()
+    team.most(0)  # nobody goes on before these are gone
+
+
+def short_of_memory(most: int) -> None:
+    """Make this process's device too small for parts of more than `most` images."""
+    forward = foldvote.models.factory.timm.models.EfficientNet.forward
+
+    def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    foldvote.models.factory.timm.models.EfficientNet.forward = limited
+
+
+def as_two(root: Path, port: int, rank: int) -> None:
+    """All that two processes do for the tests of this file, one thing after the other."""
+    tiny = Tiny(root)
+    with join_process_group(Rank(rank, 2, port), torch.device("cpu")) as team:
+        told = team.spread(lambda items: items[:, None] * 10.0, np.arange(5)), team.share({"rank": rank, "x": 0.1})
+        if rank:
+            write_json(root / "told.json", [told[0].tolist(), told[1], team.most(rank)])
+        else:
+            team.most(rank)
+        for name, changes in RECIPES.items():
+            train(tiny, team, f"two: {name}", changes)
+        train(tiny, team, "undisturbed: two", DROPS)
+        train(tiny, team, "cut: two", DROPS, cut=CUT)
+        train(tiny, team, "cut: two", DROPS)
+        train(tiny, team, "two then one: moved", {}, cut=CUT)
+        train(tiny, team, "one then two: taken over", {})
+        for name, changes, reason in (
+            ("diverges", DIVERGES, "no longer finite"),
+            ("odd", {"batch_size": 7, "accumulate": 1}, "do not divide into 2 equal parts"),
+            ("synchronised", {"sync_bn": True}, "sync_bn: torch has it on GPUs only"),
+        ):
+            with pytest.raises(UserError, match=reason):
+                train(tiny, team, f"two: {name}", changes)
+        if rank:
+            short_of_memory(2)
+        train(tiny, team, "two: short", {})
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """What two processes made, from a folder in which one process had begun."""
+    made = make_tiny(tmp_path_factory.mktemp("tiny"))
+    save_file(build_model(recipe(**PLAIN), SCHEME, 5).state_dict(), made.root / "given.safetensors")
+    before = torch.get_num_threads()
+    train(made, SINGLE_PROCESS, "one then two: taken over", {}, cut=CUT)
+    torch.set_num_threads(before)
+    with rendezvous() as port:
+        run_together(partial(as_two, made.root, port), 2, "training")
+    return made
+
+
+def learnt(tiny: Tiny, name: str, which: str = "last") -> dict[str, torch.Tensor]:
+    """Weights of a run, without the statistics of batch normalisation."""
+    state = load_file(tiny.root / f"{name}.{which}")
+    return {key: tensor for key, tensor in state.items() if not key.endswith(("_mean", "_var", "_tracked"))}
+
+
+def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    return max(float((one[key].double() - other[key].double()).abs().max()) for key in one)
+
+
+def test_the_shares_of_all_are_the_batches_of_one() -> None:
+    order = EpochOrder(MemberSeeds(1, "tiny", 0), 32, 8)
+    whole = list(ResumableSampler(order, 2, (0, 1)))
+    shares = zip(*(ResumableSampler(order, 2, (0, 1), ProcessGroup(rank, 4)) for rank in range(4)), strict=True)
+    for batch, parts in zip(whole, shares, strict=True):
+        assert {(part.epoch, part.step, len(part.positions)) for part in parts} == {(batch.epoch, batch.step, 2)}
+        assert np.concatenate([part.positions for part in parts]).tolist() == batch.positions.tolist()
+
+
+def test_what_one_says_all_hear(tiny: Tiny) -> None:
+    rows, shared, most = read_json(tiny.root / "told.json")
+    assert rows == [[0.0], [10.0], [20.0], [30.0], [40.0]]
+    assert shared == {"rank": 0, "x": 0.1} and most == 1
+
+
+@pytest.mark.parametrize("name", ["plain", "mixed", "frozen", "normalised over batches"])
+def test_two_processes_learn_to_the_byte_what_one_learns_in_two_parts(tiny: Tiny, name: str) -> None:
+    train(tiny, SINGLE_PROCESS, f"one in two: {name}", RECIPES[name] | {"accumulate": 2})
+    one, two = learnt(tiny, f"one in two: {name}"), learnt(tiny, f"two: {name}")
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    one, two = (read_json(tiny.root / f"{who}: {name}.json") for who in ("one in two", "two"))
+    assert one["parts"] == two["parts"] == 2
+    assert [row["train_loss"] for row in one["rows"]] == pytest.approx([row["train_loss"] for row in two["rows"]])
+
+
+@pytest.mark.parametrize("name", ["plain", "mixed", "in parts, clipped, averaged", "frozen"])
+def test_what_two_processes_learn_differs_from_what_one_learns_by_rounding(tiny: Tiny, name: str) -> None:
+    train(tiny, SINGLE_PROCESS, f"one: {name}", RECIPES[name])
+    for which in ("last", "chosen"):
+        assert largest_difference(learnt(tiny, f"one: {name}", which), learnt(tiny, f"two: {name}", which)) < 1e-5
+    one, two = (read_json(tiny.root / f"{who}: {name}.json") for who in ("one", "two"))
+    assert one["epochs"] == two["epochs"]
+    for score in ("val_loss", "val_macro_f1", "val_accuracy", "val_balanced_accuracy"):
+        assert [row[score] for row in one["rows"]] == pytest.approx([row[score] for row in two["rows"]], abs=1e-4)
+
+
+def test_f36_two_processes_cut_off_end_as_if_they_had_not_been(tiny: Tiny) -> None:
+    for which in ("last", "chosen"):
+        cut, whole = (load_file(tiny.root / f"{name}: two.{which}") for name in ("cut", "undisturbed"))
+        assert all(torch.equal(cut[key], whole[key]) for key in whole)
+
+
+def test_another_number_of_processes_goes_on(tiny: Tiny) -> None:
+    assert list((tiny.resume / "moved").glob("*.ckpt"))
+    train(tiny, SINGLE_PROCESS, "two then one: moved", {})
+    for name in ("two then one: moved", "one then two: taken over"):
+        assert largest_difference(learnt(tiny, name), learnt(tiny, "two: plain")) < 1e-5
+        assert [row["epoch"] for row in read_json(tiny.root / f"{name}.json")["rows"]] == [1, 2]
+
+
+def test_f43_what_does_not_fit_in_one_process_is_halved_in_all(tiny: Tiny) -> None:
+    assert read_json(tiny.root / "two: short.json")["parts"] == 4
+    assert largest_difference(learnt(tiny, "two: short"), learnt(tiny, "two: plain")) < 1e-5
+
+
+def test_f42_a_loss_that_is_not_finite_stops_all_and_the_whole_batch_is_named(tiny: Tiny) -> None:
+    assert len(read_json(tiny.resume / "diverges/not-finite.json")[0]["image_ids"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "processes", "parts"), [(1, 1, 1), (4, 1, 4), (1, 2, 2), (4, 2, 4), (3, 2, 4), (1, 3, 3), (4, 3, 6)]
+)
+def test_a_part_is_never_larger_than_one_process_would_take(accumulate: int, processes: int, parts: int) -> None:
+    assert parts_of(accumulate, processes) == parts
+
+
+def test_batches_that_cannot_be_shared_are_refused_with_the_keys_to_change() -> None:
+    assert not list(division_faults(7, 3, 1))
+    assert not list(division_faults(8, 4, 2))
+    for batch, parts in ((7, 2), (4, 4), (12, 8)):
+        (fault,) = division_faults(batch, parts, 2)
+        assert f"batches of {batch} images" in fault and "runtime.gpus_per_member" in fault
+
+
+def test_shared_statistics_keep_a_net_and_its_weights() -> None:
+    torch.manual_seed(1)
+    model = build_model(recipe(net="test_efficientnet"), SCHEME, 1).eval()
+    images = torch.randn(2, 3, 32, 24)
+    before, logits = model.state_dict(), model(images)
+    assert any(isinstance(module, BatchNormAct2d) for module in model.modules())
+    shared = to_sync_batchnorm(model)
+    assert {type(module).__name__ for module in shared.modules() if "Norm" in type(module).__name__} <= {
+        "SyncBatchNorm",
+        "SyncBatchNormAct",
+    }
+    assert all(torch.equal(tensor, before[key]) for key, tensor in shared.state_dict().items())
+    assert torch.equal(shared.eval()(images), logits)

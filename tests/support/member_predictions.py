@@ -1,0 +1,159 @@
+"""A results folder with the predictions of drawn members, on which votes are tried."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from foldvote.config.ensemble import Submission, Vote
+from foldvote.data.label_space import factor_label_space, write_label_space
+from foldvote.ensemble.build_ensemble import EnsembleFiles, make_ensemble
+from foldvote.ensemble.inputs import EnsembleInputs
+from foldvote.errors import UserError
+from foldvote.evaluation.probabilities import softmax
+from foldvote.evaluation.vote_table import votes_schema
+from foldvote.inference.prediction_files import LOGIT, predictions_schema
+from foldvote.io.csv_files import read_csv
+from foldvote.io.files import read_json, write_json
+from foldvote.io.parquet import read_table, write_table
+from foldvote.runtime.seeding import generator
+from foldvote.splits.folds import FOLDS, split_sha256
+
+SCHEME = factor_label_space({"mask": ("wear", "not"), "age": ("young", "old", "oldest")})
+CLASSES = list(SCHEME.classes)
+MEAN = Vote(use="mean", kinds=["mean"], calibration="none", draws=100)
+PROBABILITIES = [f"p_{name}" for name in CLASSES]
+
+
+@dataclass
+class Run:
+    """A results folder with the predictions of drawn members; tests spoil one thing and make the ensemble."""
+
+    root: Path
+    models: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"lite0": ("identity", "hflip")})
+    k: int = 4
+    repeats: int = 1
+    holdout: bool = False
+    tests: int = 10
+    images: int = 24
+
+    def __post_init__(self):
+        draws = generator(3, "run")
+        ids = [f"{number:06d}/mask {number % 7}" for number in range(self.images)]
+        label = draws.integers(0, len(CLASSES), self.images)
+        rows = []
+        for repeat in range(self.repeats):
+            fold = draws.permutation(self.images) % self.k
+            fold = np.where(fold == 0, 0, -1) if self.holdout else fold + repeat * self.k
+            rows.append(pd.DataFrame({"image_id": ids, "repeat": repeat, "fold": fold, "label": label}))
+        self.folds = pd.concat(rows, ignore_index=True).assign(stratum="s")
+        self.folds["profile"] = self.folds["group"] = self.folds["image_id"]
+        self.digest = split_sha256(self.folds)
+        write_table(self.folds, self.root / "folds.parquet", FOLDS, record={"split_sha256": self.digest})
+        write_json(self.root / "certificate.json", {"split_sha256": self.digest})
+        write_label_space(SCHEME, self.root / "classes.json")
+        self.expected = dict.fromkeys(self.models, 1 if self.holdout else self.k * self.repeats)
+        self.test_ids = [f"{number:040x}.jpg" for number in range(self.tests)]
+        for model, fold in self.members():
+            self.member("oof", model, fold)
+            if self.tests:
+                self.member("test", model, fold)
+
+    def members(self):
+        return [(model, fold) for model, count in self.expected.items() for fold in range(count)]
+
+    def path(self, split, model, fold):
+        return self.root / split / f"model={model}" / f"fold={fold}" / "predictions.parquet"
+
+    def frame(self, split, model, fold):
+        """Drawn predictions: the true class is likelier than the others."""
+        validation = self.folds[self.folds["fold"] == fold]
+        ids = validation["image_id"].tolist() if split == "oof" else self.test_ids
+        labels = validation["label"].tolist() if split == "oof" else [None] * len(ids)
+        parts = []
+        for view in self.models[model]:
+            logits = generator(5, split, model, fold, view).normal(0, 2, (len(ids), len(CLASSES)))
+            if split == "oof":
+                logits[np.arange(len(ids)), labels] += 2
+            part = pd.DataFrame(logits.astype(np.float32), columns=[LOGIT + name for name in CLASSES])
+            parts.append(part.assign(image_id=ids, profile=ids, label=labels, view=view))
+        return pd.concat(parts, ignore_index=True)
+
+    def member(self, split, model, fold, spoil=None, classes=CLASSES, said=None):
+        """Write a member's file and timings; `spoil` alters its rows, `said` its record."""
+        record = {
+            "model": model,
+            "fold": fold,
+            "split": split,
+            "split_sha256": self.digest,
+            "data_sha256": f"data of {split}",
+            "classes": CLASSES,
+            "weights_sha256": f"weights of {model} {fold}",
+            "views": list(self.models[model]),
+            "device": "cpu",
+        }
+        frame = self.frame(split, model, fold)
+        frame = frame if spoil is None else spoil(frame)
+        write_table(frame, self.path(split, model, fold), predictions_schema(classes), record=record | (said or {}))
+        for stage, seconds in (("train", 10.0), (split, 0.25)):
+            timing = {"seconds": seconds, "images": len(frame), "device": "cpu"}
+            write_json(self.root / "timings" / stage / f"model={model}" / f"fold={fold}.json", timing)
+
+    def make(self, answers=None, **other):
+        given = {
+            "oof": [self.path("oof", *member) for member in self.members()],
+            "test": [self.path("test", *member) for member in self.members()] if self.tests else [],
+            "timings": sorted((self.root / "timings").rglob("*.json")),
+            "folds": self.root / "folds.parquet",
+            "certificate": self.root / "certificate.json",
+            "classes": self.root / "classes.json",
+            "answers": answers,
+        }
+        inputs = EnsembleInputs(**given | {name: value for name, value in other.items() if name in given})
+        out = self.root / "ensemble"
+        files = EnsembleFiles(
+            oof=out / "oof.parquet",
+            test=out / "test.parquet" if self.tests else None,
+            metrics=out / "metrics.json",
+            weights=out / "weights.json",
+            votes=out / "votes.json",
+            slices=out / "slices.csv",
+            reliability=out / "reliability.csv",
+            issues=out / "label_issues.parquet",
+            leaderboard=self.root / "leaderboard.csv",
+        )
+        expected, settings = other.get("expected", self.expected), other.get("settings", MEAN)
+        submission = Submission(answer=other.get("answer", "code"))
+        make_ensemble(inputs, files, expected, settings, submission, 1)
+
+    def votes(self, split):
+        schema = votes_schema(CLASSES, labelled=split == "oof")
+        return read_table(self.root / f"ensemble/{split}.parquet", schema, key=("image_id",))
+
+    @property
+    def metrics(self):
+        return read_json(self.root / "ensemble/metrics.json")
+
+    @property
+    def leaderboard(self):
+        return read_csv(self.root / "leaderboard.csv", required=["kind"])
+
+    def refused(self, *phrases, **other):
+        """The ensemble refuses, with a line a phrase and no other, and writes nothing."""
+        with pytest.raises(UserError) as caught:
+            self.make(**other)
+        faults = caught.value.faults
+        assert len(faults) == len(phrases), faults
+        for phrase in phrases:
+            assert any(phrase in fault for fault in faults), (phrase, faults)
+        assert all("\n" not in fault and ";" in fault for fault in faults)
+        assert not (self.root / "ensemble").exists()
+        assert not (self.root / "leaderboard.csv").exists()
+
+
+def averaged(frame):
+    """Mean over the views of the softmax, by image: the definition, the long way."""
+    probabilities = softmax(frame[[LOGIT + name for name in CLASSES]].to_numpy())
+    return pd.DataFrame(probabilities, index=pd.Index(frame["image_id"])).groupby(level=0).mean()

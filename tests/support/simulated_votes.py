@@ -1,0 +1,35 @@
+"""Simulated candidates of a vote."""
+
+import numpy as np
+
+from foldvote.config.ensemble import VOTE_KINDS
+from foldvote.data.label_space import factor_label_space
+from foldvote.ensemble.candidates import Candidates
+from foldvote.evaluation.probabilities import softmax
+from foldvote.runtime.seeding import generator
+
+SCHEME = factor_label_space({"mask": ("on", "wrong", "off"), "age": ("young", "old")})
+BUILT_IN = [kind for kind in VOTE_KINDS if kind != "lightgbm"]
+ALL = [*BUILT_IN, "mean+offsets", "greedy+offsets"]
+
+
+def drawn(seed, skills=(2.0, 1.5, 1.0), views=2, images=300, scheme=SCHEME):
+    """Candidates that know the labels as well as their model's skill, and the labels, of which some are rare."""
+    draws, classes = generator(seed, "votes"), len(scheme.classes)
+    labels = draws.choice(classes, images, p=1 / np.arange(1, classes + 1) / (1 / np.arange(1, classes + 1)).sum())
+    names, models, logits = [], [], []
+    for number, skill in enumerate(skills):
+        own = skill * np.eye(classes)[labels] + draws.normal(0, 1, (images, classes))
+        for view in range(views):
+            names.append(f"net{number}/view{view}")
+            models.append(f"net{number}")
+            logits.append(own + draws.normal(0, 0.5, (images, classes)))
+    return Candidates(tuple(names), tuple(models), softmax(np.stack(logits)).astype(np.float32)), labels
+
+
+def noise(candidates, seed=9):
+    """The candidates and one more model that knows nothing."""
+    draws = generator(seed, "noise").normal(0, 2, candidates.probabilities.shape[1:])
+    more = softmax(draws).astype(np.float32)[None]
+    names, models = (*candidates.names, "noise/identity"), (*candidates.models, "noise")
+    return Candidates(names, models, np.concatenate([candidates.probabilities, more]))

@@ -1,0 +1,70 @@
+"""The workflow, run through the real snakemake command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+CONFIG = {
+    "results": "results",
+    "seed": 1,
+    "data": {"layout": "demo", "profiles": 12, "test_profiles": 2, "picture_size": "64x48"},
+    "answers": "eval_answers.csv",
+    "folds": {"k": 2, "stratify": ["gender"]},
+    "models": {
+        "tiny": {"net": "test_resnet", "size": "32x24", "epochs": 2, "batch_size": 16, "warmup_epochs": 0.5},
+    },
+    "runtime": {"workers": 0, "checkpoint_minutes": 0.0001},
+}
+
+
+def write_config(folder: Path, **changes: object) -> None:
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG | changes), encoding="utf-8")
+
+
+def command(*arguments: str) -> list[str]:
+    return [str(SNAKEMAKE), "-s", str(ROOT / "Snakefile"), "--configfile", "config.yaml", "--cores", "2", *arguments]
+
+
+def snakemake(folder: Path, *arguments: str, code: int | None = 0) -> str:
+    """Run the command in a folder and give all it printed; its exit code must be `code` (None: anything but 0)."""
+    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=600)
+    printed = done.stdout + done.stderr
+    assert done.returncode == code if code is not None else done.returncode != 0, printed
+    return printed
+
+
+def planned(folder: Path, *arguments: str) -> dict[str, int]:
+    """The jobs of a dry run: {rule: number}."""
+    printed = snakemake(folder, "-n", *arguments)
+    table = printed.rpartition("Job stats:")[2].splitlines()[3:] if "Job stats:" in printed else []
+    jobs = {}
+    for line in table:
+        if len(line.split()) != 2:
+            break
+        jobs[line.split()[0]] = int(line.split()[1])
+    return {rule: number for rule, number in jobs.items() if rule not in ("all", "prepare", "total")}
+
+
+def kill_group(process: subprocess.Popen) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_for(condition: object, process: subprocess.Popen, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, "the run ended before it could be disturbed"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def jobs_that_ran(printed: str) -> dict[str, int]:
+    rules = [line.split()[-1].rstrip(":") for line in printed.splitlines() if line.startswith(("rule ", "localrule "))]
+    return {rule: rules.count(rule) for rule in dict.fromkeys(rules) if rule != "all"}

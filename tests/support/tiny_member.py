@@ -1,0 +1,125 @@
+"""A tiny finished data stage: drawn images, a manifest, folds, pixels and one recipe. For tests of what comes after."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pandas as pd
+
+from foldvote.config.data import Images
+from foldvote.config.folds import Folds
+from foldvote.config.recipe import Recipe
+from foldvote.data.label_space import LabelSpace
+from foldvote.data.manifest_table import manifest_schema
+from foldvote.data.packed_images import pack_images
+from foldvote.io.files import sha256_bytes, sha256_lines
+from foldvote.io.parquet import write_table
+from foldvote.runtime.seeding import generator
+from foldvote.splits.folds import make_folds
+
+if TYPE_CHECKING:  # both import torch, which the tests of light stages must not
+    from foldvote.splits.folds import SplitFiles
+    from foldvote.training.train_member import MemberFiles
+
+SCHEME = LabelSpace(("blue", "green", "red"))
+SIZE = "32x24"
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """Where everything lies below one folder."""
+
+    root: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "manifest.parquet"
+
+    @property
+    def pixels(self) -> Path:
+        return self.root / "train.arrow"
+
+    @property
+    def split(self) -> "SplitFiles":
+        from foldvote.splits.folds import SplitFiles
+
+        return SplitFiles(self.root / "classes.json", self.root / "folds.parquet", self.root / "certificate.json")
+
+    @property
+    def resume(self) -> Path:
+        return self.root / "resume"
+
+    def files(self, name: str = "member") -> "MemberFiles":
+        from foldvote.training.train_member import MemberFiles
+
+        folder = self.root / name
+        return MemberFiles(
+            folder / "model.safetensors",
+            folder / "last.safetensors",
+            folder / "model.json",
+            folder / "history.parquet",
+            folder / "timing.json",
+        )
+
+
+def recipe(**changes: object) -> Recipe:
+    """Two quick epochs of a tiny net."""
+    return Recipe.model_validate(
+        {
+            "net": "test_resnet",
+            "size": SIZE,
+            "epochs": 2,
+            "batch_size": 8,
+            "warmup_epochs": 0.5,
+            "drop_rate": 0.1,
+            "epoch": "best",  # the longer way: best epochs are kept in the checkpoints
+            **changes,
+        }
+    )
+
+
+def make_tiny(root: Path, persons: int = 12, k: int = 3, told: Sequence[int] | None = None) -> Tiny:
+    """Draw `persons` x 4 images of three classes and split them into `k` folds; `told` are other labels of persons."""
+    tiny = Tiny(root)
+    labels = [person % 3 for person in range(persons)]
+    rows = [
+        _draw(root, person, shot, label, (told or labels)[person])
+        for person, label in enumerate(labels)
+        for shot in range(4)
+    ]
+    manifest = pd.DataFrame(rows)
+    write_manifest(manifest, tiny.manifest)
+    make_folds(tiny.manifest, Folds(k=k), 7, tiny.split.folds, tiny.split.certificate, tiny.split.classes)
+    pack_images(tiny.manifest, root, Images(min_side=8), SIZE, "none", tiny.pixels, workers=1)
+    return tiny
+
+
+def write_manifest(manifest: pd.DataFrame, path: Path, scheme: LabelSpace = SCHEME) -> None:
+    """Write rows as a manifest with its record."""
+    columns = ("image_id", "path", "label", "group", "sha256")
+    lines = ("\t".join(map(str, values)) for values in zip(*(manifest[name] for name in columns), strict=True))
+    record = {"data_sha256": sha256_lines(lines), "scheme": scheme.as_json()}
+    write_table(manifest, path, manifest_schema(scheme.factors), key=("image_id",), record=record)
+
+
+def manifest_row(image_id: str, group: str, label: int, sha256: str, **more: object) -> dict[str, object]:
+    """One row of a manifest without factors."""
+    row = {"image_id": image_id, "path": image_id, "profile": group, "group": group, "label": label}
+    row |= {"class_name": SCHEME.classes[label], "width": 32, "height": 40, "format": "PNG", "bytes": 1}
+    return row | {"sha256": sha256, "phash": "0" * 16, "corrected": False, "flags": ""} | more
+
+
+def _draw(root: Path, person: int, shot: int, label: int, told: int) -> dict[str, object]:
+    draw = generator(1, person, shot)
+    image = draw.integers(0, 120, size=(40, 32, 3), dtype=np.uint8)
+    image[..., label] += 90
+    image[: 4 + person] //= 2
+    image_id = f"person{person:02d}/{shot}.png"
+    path = root / image_id
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+    digest = sha256_bytes(path.read_bytes())
+    return manifest_row(image_id, f"person{person:02d}", told, digest, phash=f"{draw.integers(2**63):016x}")

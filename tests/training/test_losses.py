@@ -1,0 +1,103 @@
+"""Losses: what they equal, what they prefer, and that they stay finite."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foldvote.training.losses import class_weights, make_loss
+from support.tiny_member import recipe
+
+TERMS = ["cross_entropy", "focal", "soft_f1", "asymmetric", "ldam"]
+COUNTS = np.array([50, 30, 15, 5])
+seeds = st.integers(0, 2**31 - 1)
+
+
+def batch(seed: int, size: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, 4, generator=draw) * 3
+    return logits, torch.softmax(torch.randn(size, 4, generator=draw) * 4, dim=1)
+
+
+@given(seeds, st.floats(0, 0.9))
+@settings(deadline=None, max_examples=30)
+def test_cross_entropy_is_torchs_with_hard_and_with_soft_targets(seed: int, smoothing: float) -> None:
+    logits, soft = batch(seed)
+    labels = soft.argmax(dim=1)
+    loss = make_loss(recipe(label_smoothing=smoothing), COUNTS)
+    for given_targets, torchs in ((F.one_hot(labels, 4).float(), labels), (soft, soft)):
+        assert torch.allclose(loss(logits, given_targets), F.cross_entropy(logits, torchs, label_smoothing=smoothing))
+
+
+def test_focal_without_focus_is_cross_entropy_and_a_sum_adds_up() -> None:
+    logits, targets = batch(3)
+    plain, focal, f1, both = (
+        make_loss(recipe(loss=loss), COUNTS)(logits, targets)
+        for loss in (
+            "cross_entropy",
+            {"name": "focal", "gamma": 0},
+            "soft_f1",
+            ["cross_entropy", {"name": "soft_f1", "weight": 0.5}],
+        )
+    )
+    assert torch.allclose(plain, focal)
+    assert torch.allclose(both, plain + 0.5 * f1)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_every_loss_falls_when_it_is_followed_down_hill(term: str) -> None:
+    loss = make_loss(recipe(loss=term, label_smoothing=0.0), COUNTS)
+    labels = torch.tensor([0, 1, 2, 3] * 3)
+    logits = torch.zeros(12, 4, requires_grad=True)
+    first = loss(logits, F.one_hot(labels, 4).float()).item()
+    for _ in range(200):
+        (slope,) = torch.autograd.grad(loss(logits, F.one_hot(labels, 4).float()), logits)
+        logits = (logits - 5 * slope).detach().requires_grad_()
+    assert loss(logits, F.one_hot(labels, 4).float()).item() < 0.5 * first
+    assert torch.equal(logits.argmax(dim=1), labels)
+
+
+@pytest.mark.parametrize("term", TERMS)
+@pytest.mark.parametrize("size", [1e4, 1e3, 0.0])
+def test_losses_and_slopes_are_finite_at_the_ends(term: str, size: float) -> None:
+    logits = torch.eye(4) * size - size / 2
+    for targets in (torch.eye(4), torch.eye(4).roll(1, 0), torch.full((4, 4), 0.25)):
+        at = logits.clone().requires_grad_()
+        value = make_loss(recipe(loss=term), COUNTS)(at, targets)
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(at.grad).all()
+
+
+@given(seeds, st.sampled_from(TERMS), st.sampled_from(["none", "inverse", "effective"]))
+@settings(deadline=None, max_examples=40)
+def test_equal_parts_add_up_to_the_whole(seed: int, term: str, weights: str) -> None:
+    logits, targets = batch(seed)
+    loss = make_loss(recipe(loss=term, class_weights=weights), COUNTS)
+    parts = [loss(*part) for part in zip(logits.split(3), targets.split(3), strict=True)]
+    if term != "soft_f1":  # a score of the whole batch
+        assert torch.allclose(torch.stack(parts).mean(), loss(logits, targets), atol=1e-5)
+    joint = F.log_softmax(logits, dim=1)  # what factored heads give
+    assert torch.allclose(loss(joint, targets), loss(logits, targets), atol=1e-4)
+
+
+@given(st.lists(st.integers(0, 5000), min_size=2, max_size=20).filter(any), st.sampled_from(["inverse", "effective"]))
+@settings(deadline=None)
+def test_class_weights_are_one_on_average_and_larger_for_the_rare(counts: list[int], kind: str) -> None:
+    number = np.array(counts)
+    weights = class_weights(kind, number)
+    assert np.isclose(np.sum(weights * number) / np.sum(number), 1)
+    assert (weights[number == 0] == 0).all()
+    present = number > 0
+    order = np.argsort(number[present], kind="stable")
+    assert (np.diff(weights[present][order]) <= 1e-12).all()
+
+
+def test_rare_classes_have_the_wider_margin_and_the_larger_weight() -> None:
+    even = torch.zeros(1, 4)
+    rare, common = (F.one_hot(torch.tensor([code]), 4).float() for code in (3, 0))
+    for changes in ({"loss": "ldam"}, {"class_weights": "inverse"}, {"class_weights": "effective"}):
+        loss = make_loss(recipe(label_smoothing=0.0, **changes), COUNTS)
+        assert loss(even, rare) > loss(even, common)

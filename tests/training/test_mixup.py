@@ -1,0 +1,81 @@
+"""Mixes of a batch: what comes from whom, and in which shares."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foldvote.config.recipe import Mix
+from foldvote.training.mixup import mix_batch
+from support.tiny_member import recipe
+
+seeds = st.integers(0, 2**63 - 1)
+
+
+def mixes(*given_mixes: object) -> list[Mix]:
+    return recipe(mix=list(given_mixes)).mix
+
+
+def batch(size: int = 8, height: int = 10, width: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every image is its own number everywhere, and its own class."""
+    numbers = torch.arange(size, dtype=torch.float32)
+    return numbers.view(-1, 1, 1, 1).expand(size, 3, height, width).clone(), torch.eye(size)
+
+
+@given(seeds, st.sampled_from(["mixup", "cutmix", "half_face"]))
+@settings(deadline=None)
+def test_targets_are_the_shares_of_the_images_to_the_pixel(seed: int, name: str) -> None:
+    images, targets = batch()
+    mixed, shares = mix_batch(mixes(name), images, targets, seed)
+    assert torch.allclose(shares.sum(dim=1), torch.ones(8), atol=1e-6)
+    assert (shares >= 0).all()
+    means = mixed.mean(dim=(1, 2, 3))
+    assert torch.allclose(means, shares @ torch.arange(8.0), atol=1e-4)
+    again = mix_batch(mixes(name), images, targets, seed)
+    assert torch.equal(mixed, again[0])
+    assert torch.equal(shares, again[1])
+    assert torch.equal(images, batch()[0])
+
+
+@given(seeds)
+@settings(deadline=None, max_examples=30)
+def test_half_faces_keep_their_left_half_and_take_their_right_from_one_other(seed: int) -> None:
+    images, targets = batch()
+    mixed, _ = mix_batch(mixes("half_face"), images, targets, seed)
+    assert torch.equal(mixed[..., :3], images[..., :3])
+    right = mixed[..., 3:]
+    assert (right == right[:, :1, :1, :1]).all()
+    assert sorted(right[:, 0, 0, 0].tolist()) == list(range(8))
+
+
+@given(seeds)
+@settings(deadline=None, max_examples=30)
+def test_cutmix_holds_pixels_of_two_images_and_no_others(seed: int) -> None:
+    images, targets = batch()
+    mixed, shares = mix_batch(mixes("cutmix"), images, targets, seed)
+    for place in range(8):
+        seen = set(mixed[place].unique().int().tolist())
+        assert seen <= set(shares[place].nonzero().flatten().tolist())
+
+
+def test_at_most_one_mix_is_taken_and_each_about_as_often_as_asked() -> None:
+    images, targets = batch()
+    chosen = mixes({"name": "half_face", "p": 0.3}, {"name": "mixup", "alpha": 1.0, "p": 0.4})
+    kinds = {"none": 0, "half": 0, "mixup": 0}
+    for seed in range(2000):
+        mixed, _ = mix_batch(chosen, images, targets, seed)
+        if mixed is images:
+            kinds["none"] += 1
+        else:
+            kinds["half" if torch.equal(mixed[..., :3], images[..., :3]) else "mixup"] += 1
+    assert kinds["none"] / 2000 == pytest.approx(0.3, abs=0.04)
+    assert kinds["half"] / 2000 == pytest.approx(0.3, abs=0.04)
+
+
+def test_no_mix_gives_the_very_batch_and_the_memory_layout_stays() -> None:
+    images, targets = batch()
+    assert mix_batch([], images, targets, 1) == (images, targets)
+    last = images.contiguous(memory_format=torch.channels_last)
+    for name in ("mixup", "cutmix", "half_face"):
+        mixed, _ = mix_batch(mixes(name), last, targets, 3)
+        assert mixed.is_contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,120 @@
+"""Optimizers by name, and learning rates as a function of the step."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from timm.optim import list_optimizers
+from torch import nn
+
+from foldvote.config.recipe import Recipe
+from foldvote.config.timm_names import optimizer_names
+from foldvote.data.label_space import LabelSpace
+from foldvote.errors import UserError
+from foldvote.models.factory import build_model
+from foldvote.training.optimizer import drops, learning_rate, make_optimizer, set_learning_rate
+from support.tiny_member import recipe
+
+THREE = LabelSpace(("blue", "green", "red"))
+SCHEDULES = ["cosine", {"name": "step", "every": 1, "gamma": 0.5}, "plateau", "one_cycle", "polynomial", "constant"]
+
+
+def rates(made: Recipe, steps: int = 10, qualities: tuple[float, ...] = ()) -> list[float]:
+    return [learning_rate(made, step, steps, qualities) for step in range(made.epochs * steps)]
+
+
+def net() -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+def steps_of(optimizer: torch.optim.Optimizer, model: nn.Module, numbers: range) -> None:
+    for number in numbers:
+        torch.manual_seed(number)
+        optimizer.zero_grad()
+        model(torch.randn(16, 6)).square().mean().backward()
+        optimizer.step()
+
+
+def test_the_configuration_knows_timms_own_optimizers() -> None:
+    foreign = {name for name in list_optimizers() if name.startswith(("fused", "bnb"))}
+    aliases = {"nesterov", "nesterovw"}  # of sgd and sgdw
+    assert optimizer_names() == set(list_optimizers()) - foreign - aliases - {"adahessian"}
+
+
+@pytest.mark.parametrize("name", sorted(optimizer_names()))
+def test_every_optimizer_goes_on_from_its_state_to_the_byte(name: str) -> None:
+    made = recipe(optimizer=name, lr=0.01)
+    whole, half = net(), net()
+    optimizer = make_optimizer(made, whole)
+    steps_of(optimizer, whole, range(6))
+    optimizer = make_optimizer(made, half)
+    steps_of(optimizer, half, range(3))
+    again, later = net(), None
+    again.load_state_dict(half.state_dict())
+    later = make_optimizer(made, again)
+    later.load_state_dict(optimizer.state_dict())
+    steps_of(later, again, range(3, 6))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(whole.parameters(), net().parameters(), strict=True))
+
+
+def test_an_unknown_optimizer_is_named_with_its_nearest_and_wrong_arguments_are_told() -> None:
+    with pytest.raises(ValidationError, match=r"no optimizer 'adamm'; did you mean"):
+        recipe(optimizer="adamm")
+    with pytest.raises(UserError, match=r"cannot be made for test_resnet.*momentun"):
+        make_optimizer(recipe(optimizer="sgd", optimizer_args={"momentun": 0.9}), net())
+
+
+def test_layer_decay_slows_the_layers_far_from_the_head() -> None:
+    made = recipe(layer_decay=0.5)
+    model = build_model(made, THREE, 1)
+    optimizer = make_optimizer(made, model)
+    set_learning_rate(optimizer, 0.1)
+    by_name = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    learnt = {name: by_name[id(parameter)] for name, parameter in model.named_parameters()}
+    assert learnt["fc.weight"] == pytest.approx(0.1)
+    first, middle = (next(name for name in learnt if name.startswith(part)) for part in ("conv1", "layer2"))
+    assert learnt[first] < learnt[middle] < learnt["fc.weight"]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_rates_are_positive_never_above_the_peak_and_reach_it(schedule: object) -> None:
+    made = recipe(schedule=schedule, lr=0.3, epochs=4, warmup_epochs=0.5)
+    seen = rates(made)
+    assert all(0 < value <= 0.3 + 1e-12 for value in seen)
+    assert max(seen) > 0.28
+
+
+def test_each_schedule_has_its_shape() -> None:
+    plain = {"lr": 1.0, "epochs": 4, "warmup_epochs": 0.0}
+    cosine = rates(recipe(schedule="cosine", **plain))
+    assert cosine[20] == pytest.approx(0.01 + 0.99 / 2)
+    assert rates(recipe(schedule={"name": "step", "every": 2, "gamma": 0.5}, **plain)) == [1.0] * 20 + [0.5] * 20
+    assert rates(recipe(schedule="polynomial", **plain))[30] == pytest.approx(0.25)
+    assert set(rates(recipe(schedule="constant", **plain))) == {1.0}
+    cycle = rates(recipe(schedule="one_cycle", **plain | {"warmup_epochs": 1.0}))
+    assert cycle[0] == pytest.approx(0.04)
+    assert max(range(40), key=cycle.__getitem__) == 12
+    warm = rates(recipe(schedule="constant", **plain | {"warmup_epochs": 1.0}))
+    assert warm[0] == pytest.approx(0.01)
+    assert warm[9] < 1.0 == warm[10]
+
+
+def test_a_plateau_lowers_the_rate_each_time_patience_runs_out() -> None:
+    seen = [([], 0), ([1, 2, 3], 0), ([3, 2], 0), ([3, 2, 3], 1), ([3, 2, 3, 1, 1], 2), ([3, 2, 3, 4, 4, 4], 2)]
+    assert all(drops(scores, 2) == count for scores, count in seen)
+    made = recipe(schedule={"name": "plateau", "patience": 2, "gamma": 0.5}, lr=1.0, warmup_epochs=0.0, epochs=9)
+    assert learning_rate(made, 30, 10, [3, 2, 3]) == 0.5
+
+
+@given(st.lists(st.floats(0, 1), max_size=30), st.integers(1, 5))
+@settings(deadline=None)
+def test_a_plateau_never_takes_a_drop_back(scores: list[float], patience: int) -> None:
+    counts = [drops(scores[:end], patience) for end in range(len(scores) + 1)]
+    assert all(later - sooner in (0, 1) for sooner, later in pairwise(counts))
+    assert counts[-1] <= math.floor(len(scores) / patience)

@@ -1,0 +1,235 @@
+"""Whatever the recipe, a run that was cut off ends with the bytes of an undisturbed one, on any number of workers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import foldvote.training
+from foldvote.config.runtime import Runtime, Tracking
+from foldvote.data.label_space import factor_label_space, write_label_space
+from foldvote.errors import UserError
+from foldvote.io.files import read_json, sha256_file
+from foldvote.io.parquet import read_table
+from foldvote.models.factory import build_model
+from foldvote.runtime.resources import JobResources
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.history import HISTORY
+from foldvote.training.train_member import MemberInputs, train_member
+from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+
+STEPS = 4  # of an epoch
+RECIPES: dict[str, dict[str, object]] = {
+    "accumulate": {"accumulate": 4},
+    "ema": {"ema": 0.9},
+    "swa": {"swa": 0.5, "epochs": 4},
+    "soup": {"soup": 2, "epochs": 3},
+    "mixup": {"mix": [{"name": "mixup", "alpha": 0.4, "p": 0.5}, {"name": "cutmix", "p": 0.5}]},
+    "half_face": {"mix": "half_face", "augment": "heavy"},
+    "factored": {"heads": "factored", "dropout_samples": 3},
+    "ordinal": {"heads": {"hue": "ordinal"}},
+    "plateau": {"schedule": {"name": "plateau", "patience": 1}, "epochs": 4, "best_by": "loss", "patience": 9},
+    "losses": {"loss": ["focal", {"name": "soft_f1", "weight": 0.5}], "class_weights": "effective"},
+    "sampler": {"sampler": {"by": "class"}, "optimizer": "lion", "schedule": "one_cycle"},
+    "momentum": {"optimizer": "sgd", "optimizer_args": {"momentum": 0.9}, "schedule": "step", "layer_decay": 0.7},
+    "frozen": {"freeze_epochs": 1, "pretrained": "given"},
+    "bf16": {"precision": "bf16", "channels_last": True, "grad_checkpointing": True},
+}
+
+
+class CutOff(BaseException):
+    """Ends a run at once, as a kill does: nothing catches it."""
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    made = make_tiny(tmp_path_factory.mktemp("tiny"))
+    write_label_space(factor_label_space({"hue": SCHEME.classes}), made.split.classes)
+    save_file(build_model(recipe(), SCHEME, 5).state_dict(), made.root / "given.safetensors")
+    return made
+
+
+def train(tiny: Tiny, name: str, changes: dict[str, object], workers: int = 0) -> str:
+    """Train one member and give the digest of its weights."""
+    runtime = Runtime(workers=workers, checkpoint_minutes=1e-6, tracking=Tracking(tensorboard=False))
+    given = tiny.root / "given.safetensors" if changes.get("pretrained") else None
+    inputs = MemberInputs(tiny.pixels, tiny.split, given)
+    files = tiny.files(name)
+    train_member(
+        MemberSeeds(1, "tiny", 0),
+        recipe(**changes),
+        "code",
+        inputs,
+        tiny.resume / name,
+        tiny.root,
+        files,
+        JobResources(0, 1, runtime),
+    )
+    return sha256_file(files.weights) + sha256_file(files.last)
+
+
+def cut_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole: Callable[..., None] = foldvote.training.loop.save_checkpoint
+    left = [saves]
+
+    def save(*arguments: Any) -> None:
+        whole(*arguments)
+        left[0] -= 1
+        if not left[0]:
+            raise CutOff
+
+    monkeypatch.setattr(foldvote.training.loop, "save_checkpoint", save)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_f36_a_run_cut_off_ends_as_if_it_had_not_been(
+    tiny: Tiny, name: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, place = RECIPES[name], f"{name}-{workers}"
+    undisturbed = train(tiny, f"{place}-whole", changes, workers=1 if workers else 0)
+    for saves in (2, STEPS + 1):
+        with monkeypatch.context() as patch, pytest.raises(CutOff):
+            cut_after(saves, patch)
+            train(tiny, place, changes, workers)
+    assert train(tiny, place, changes, workers) == undisturbed
+
+
+def test_recipes_differ_in_what_they_learn(tiny: Tiny) -> None:
+    digests = [train(tiny, f"differ-{name}", changes) for name, changes in RECIPES.items()]
+    assert len(set(digests)) == len(RECIPES)
+
+
+def test_compiled_training_goes_on_as_well(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"compile": True}
+    undisturbed = train(tiny, "compiled-whole", changes)
+    with monkeypatch.context() as patch, pytest.raises(CutOff):
+        cut_after(3, patch)
+        train(tiny, "compiled", changes)
+    assert train(tiny, "compiled", changes) == undisturbed
+
+
+def test_a_frozen_net_changes_its_head_alone(tiny: Tiny) -> None:
+    from safetensors.torch import load_file
+
+    train(tiny, "features", {"freeze_epochs": 2, "pretrained": "given"})
+    given, learnt = load_file(tiny.root / "given.safetensors"), load_file(tiny.files("features").last)
+    changed = {name for name in given if not torch.equal(given[name], learnt[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_patience_and_minutes_end_a_run_early_and_say_why(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
+    train(tiny, "patient", {"epochs": 30, "lr": 1e-9, "patience": 2, "warmup_epochs": 0.0})
+    assert len(read_table(tiny.files("patient").history, HISTORY)) < 30
+    assert "patience 2" in capfd.readouterr().err
+    train(tiny, "hurried", {"epochs": 30, "max_minutes": 1e-6})
+    assert len(read_table(tiny.files("hurried").history, HISTORY)) == 1
+    assert "max_minutes" in capfd.readouterr().err
+
+
+def test_a_soup_names_its_epochs_and_its_own_score(tiny: Tiny) -> None:
+    train(tiny, "soup-of-two", RECIPES["soup"])
+    sidecar = read_json(tiny.files("soup-of-two").sidecar)
+    history = read_table(tiny.files("soup-of-two").history, HISTORY).set_index("epoch")
+    assert len(sidecar["epochs"]) == 2
+    assert set(history["val_macro_f1"].nlargest(2)) == set(history.loc[sidecar["epochs"], "val_macro_f1"])
+    assert 0 <= sidecar["val_macro_f1"] <= 1
+
+
+@pytest.mark.parametrize("metric", ["macro_f1", "accuracy", "balanced_accuracy", "loss"])
+def test_the_best_epoch_is_best_by_the_metric_asked_for(tiny: Tiny, metric: str) -> None:
+    train(tiny, f"by-{metric}", {"best_by": metric, "epochs": 4})
+    history = read_table(tiny.files(f"by-{metric}").history, HISTORY)
+    scores = history[f"val_{metric}"]
+    assert scores[history["best"]].item() == (scores.min() if metric == "loss" else scores.max())
+
+
+def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """A device on which a part of more than `most` images does not fit."""
+    forward, seen = foldvote.models.factory.timm.models.ResNet.forward, []
+
+    def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            seen.append(len(images))
+            if len(images) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    monkeypatch.setattr(foldvote.models.factory.timm.models.ResNet, "forward", limited)
+    return seen
+
+
+def test_f43_a_first_step_that_does_not_fit_is_taken_in_parts(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    in_parts = train(tiny, "in-parts", {"accumulate": 4})
+    with monkeypatch.context() as patch:
+        seen = short_of_memory(patch, 2)
+        assert train(tiny, "short", {}) == in_parts
+    assert seen[:3] == [8, 4, 2]
+    assert set(seen[3:]) == {2}
+    assert "in 4 parts" in capfd.readouterr().err
+    assert read_json(tiny.files("short").sidecar)["parts"] == 4
+
+
+def test_f43_memory_that_ends_later_or_never_suffices_is_told_with_advice(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="not even parts of 2 images"):
+        short_of_memory(patch, 1)
+        train(tiny, "none", {})
+    step = foldvote.training.loop.make_step
+
+    def failing(*arguments: Any) -> Any:
+        take = step(*arguments)
+
+        def later(batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> torch.Tensor:
+            if number == 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return take(batch, targets, number, parts)
+
+        return later
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"step 4: out of memory.*accumulate: 2"):
+        patch.setattr(foldvote.training.loop, "make_step", failing)
+        train(tiny, "later", {})
+    assert train(tiny, "later", {}) == train(tiny, "later-whole", {})
+
+
+def test_f42_the_batches_of_losses_that_are_not_finite_are_kept(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match="no longer finite from epoch"):
+        train(tiny, "diverged", {"lr": 100.0, "clip_norm": None, "epochs": 30, "optimizer": "sgd"})
+    left: Path = tiny.resume / "diverged" / "not-finite.json"
+    first = read_json(left)[0]
+    assert set(first) == {"epoch", "step", "image_ids"}
+    assert len(first["image_ids"]) == 8
+
+
+def test_f44_a_loader_process_that_dies_is_told_and_the_run_goes_on_later(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import multiprocessing
+    import os
+    import signal
+
+    changes = {"epochs": 3, "batch_size": 2}
+    undisturbed = train(tiny, "alive", changes)
+
+    def advance(*arguments: Any, **more: Any) -> torch.Tensor:
+        loss = whole(*arguments, **more)
+        if arguments[3] == 2:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+        return loss
+
+    whole = foldvote.training.loop._advance
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="a process that loads images died"):
+        patch.setattr(foldvote.training.loop, "_advance", advance)
+        train(tiny, "orphaned", changes, workers=1)
+    assert train(tiny, "orphaned", changes) == undisturbed

@@ -1,0 +1,385 @@
+"""Training one member: repeatable, resumable at any step, and careful of what it resumes from."""
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from foldvote.config.runtime import Runtime, Tracking
+from foldvote.data.label_space import factor_label_space, write_label_space
+from foldvote.data.packed_images import PackedImages
+from foldvote.errors import INTERRUPTED, Interrupted, UserError
+from foldvote.inference.predict_member import predict_member
+from foldvote.io.files import read_json, sha256_file, write_bytes
+from foldvote.io.parquet import read_record, read_table
+from foldvote.runtime.job_log import job
+from foldvote.runtime.resources import JobResources
+from foldvote.runtime.seeding import MemberSeeds, generator
+from foldvote.splits.folds import fold_rows, read_folds
+from foldvote.training.checkpoint import load_checkpoint, save_checkpoint
+from foldvote.training.dataloader import AugmentedImages, EpochOrder
+from foldvote.training.history import HISTORY
+from foldvote.training.train_member import MemberInputs, train_member
+from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+
+MACHINE = JobResources(gpus=0, threads=2, runtime=Runtime(workers=0, checkpoint_minutes=0.0001))
+# Children are forked from a server that has imported torch once but never run it.
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["foldvote.training.train_member", "foldvote.runtime.job_log"])
+
+
+def train(
+    tiny: Tiny,
+    name: str,
+    workers: int = 0,
+    seed: int = 1,
+    fold: int = 0,
+    processes: int = 1,
+    checkpoint_minutes: float = 0.0001,
+    **changes: object,
+) -> None:
+    settings = {"workers": workers, "checkpoint_minutes": checkpoint_minutes, "cpu_processes": processes}
+    machine = JobResources(0, 2, Runtime(**settings, tracking=Tracking(tensorboard=False)))
+    draws = MemberSeeds(seed, "tiny", fold)
+    inputs = MemberInputs(tiny.pixels, tiny.split)
+    train_member(
+        draws, recipe(**changes), "code", inputs, tiny.resume / name, tiny.root / "course", tiny.files(name), machine
+    )
+
+
+def weights_of(tiny: Tiny, name: str) -> tuple[str, str]:
+    return sha256_file(tiny.files(name).weights), sha256_file(tiny.files(name).last)
+
+
+def run_as_job(root: Path, name: str, changes: dict[str, Any]) -> None:
+    with job(root / f"{name}.log"):
+        train(Tiny(root), name, **changes)
+
+
+def start_child(tiny: Tiny, name: str, **changes: object) -> BaseProcess:
+    child = CHILDREN.Process(target=run_as_job, args=(tiny.root, name, changes))
+    child.start()
+    return child
+
+
+def stop_child(child: BaseProcess, number: signal.Signals) -> int | None:
+    os.kill(child.pid, number)
+    child.join(60)
+    return child.exitcode
+
+
+def wait_for_checkpoint(child: BaseProcess, tiny: Tiny, name: str, step: int) -> None:
+    """Wait until the run is at least `step` optimizer steps old."""
+    while child.is_alive():
+        if any(int(path.stem.split("-")[1]) >= step for path in (tiny.resume / name).glob("step-*.ckpt")):
+            return
+        time.sleep(0.005)
+    raise AssertionError((tiny.root / f"{name}.log").read_text())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    made = make_tiny(tmp_path_factory.mktemp("tiny"))
+    train(made, "undisturbed")
+    return made
+
+
+def test_outputs_are_complete_and_the_resume_folder_is_emptied(tiny: Tiny) -> None:
+    files = tiny.files("undisturbed")
+    history = read_table(files.history, HISTORY)
+    assert history["epoch"].tolist() == [1, 2]
+    assert history["best"].sum() == 1
+    assert history.loc[history["best"], "val_macro_f1"].item() == history["val_macro_f1"].max()
+    sidecar = read_json(files.sidecar)
+    assert sidecar["sha256"] == sha256_file(files.weights)
+    assert sidecar["epochs"] == [history.loc[history["best"], "epoch"].item()]
+    assert not list((tiny.resume / "undisturbed").glob("*.ckpt"))
+
+
+def test_f34_labels_of_persons_that_were_permuted_are_learnt_by_heart_and_score_at_chance(tmp_path: Path) -> None:
+    by_heart = {"batch_size": 16, "epochs": 8, "lr": 5e-3, "drop_rate": 0, "label_smoothing": 0, "epoch": "last"}
+    persons, last = 24, {}
+    permuted = generator(4, "permuted").permutation([person % 3 for person in range(persons)]).tolist()
+    for name, told in (("true", None), ("permuted", permuted)):
+        made = make_tiny(tmp_path / name, persons, k=2, told=told)
+        train(made, name, checkpoint_minutes=10, augment="none", **by_heart)
+        last[name] = read_table(made.files(name).history, HISTORY).iloc[-1]
+    assert last["true"]["val_accuracy"] > 0.9
+    assert last["permuted"]["train_loss"] < 0.5
+    assert last["permuted"]["val_accuracy"] < 0.55
+
+
+def test_f48_same_seed_same_bytes_whatever_the_workers(tiny: Tiny) -> None:
+    train(tiny, "two_workers", workers=2)
+    assert weights_of(tiny, "two_workers") == weights_of(tiny, "undisturbed")
+
+
+def test_f48_another_seed_or_fold_gives_other_weights(tiny: Tiny) -> None:
+    train(tiny, "other_seed", seed=2)
+    train(tiny, "other_fold", fold=1)
+    assert len({weights_of(tiny, name)[1] for name in ("undisturbed", "other_seed", "other_fold")}) == 3
+
+
+def test_f48_two_epochs_draw_different_orders_and_augmentations(tiny: Tiny) -> None:
+    draws, pixels = MemberSeeds(1, "tiny", 0), PackedImages(tiny.pixels)
+    first, second = (np.concatenate(EpochOrder(draws, 32, 8).batches(epoch)) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert first.tolist() != second.tolist()
+    ids = list(pixels.row_of)
+    images = AugmentedImages(pixels, np.arange(len(ids)), ids, np.zeros(len(ids), int), recipe().augment, draws)
+    from foldvote.training.dataloader import Batch
+
+    shown = [images[Batch(epoch, 0, np.arange(8))][0] for epoch in (0, 0, 1)]
+    assert torch.equal(shown[0], shown[1])
+    assert not torch.equal(shown[0], shown[2])
+    assert len({image.numpy().tobytes() for image in shown[0]}) == 8
+
+
+@pytest.mark.parametrize(("step", "workers"), [(2, 0), (6, 1)])
+def test_f36_killed_at_a_step_and_run_again_gives_the_same_bytes(tiny: Tiny, step: int, workers: int) -> None:
+    name = f"killed_at_{step}"
+    child = start_child(tiny, name, workers=workers)
+    wait_for_checkpoint(child, tiny, name, step)
+    assert stop_child(child, signal.SIGKILL) == -signal.SIGKILL
+    assert not tiny.files(name).weights.exists()
+    train(tiny, name)
+    assert weights_of(tiny, name) == weights_of(tiny, "undisturbed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_f38_a_signal_saves_the_state_and_has_its_own_exit_code(tiny: Tiny, number: signal.Signals) -> None:
+    name = f"stopped_{number.name}"
+    child = start_child(tiny, name)
+    wait_for_checkpoint(child, tiny, name, 1)
+    assert stop_child(child, number) == INTERRUPTED
+    told = (tiny.root / f"{name}.log").read_text()
+    assert "state saved" in told
+    assert "Traceback" not in told
+    train(tiny, name)
+    assert weights_of(tiny, name) == weights_of(tiny, "undisturbed")
+
+
+def at_step(tiny: Tiny, name: str, step: int, act: Callable[[], object]) -> threading.Thread:
+    """Do something as soon as a run of this process is so many steps old."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 300
+        while not any(int(path.stem.split("-")[1]) >= step for path in (tiny.resume / name).glob("step-*.ckpt")):
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_f38_f44_two_processes_are_killed_and_stopped_as_one_and_one_goes_on(
+    tiny: Tiny, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changes = {"epochs": 12, "net": "test_efficientnet_gn"}
+    own = set(multiprocessing.active_children())
+
+    def kill_one() -> None:
+        os.kill(next(iter(set(multiprocessing.active_children()) - own)).pid, signal.SIGKILL)
+
+    killer = at_step(tiny, "team", 2, kill_one)
+    with pytest.raises(UserError, match=r"tiny fold 0: process [12] of 2 was ended by SIGKILL, and the others with it"):
+        train(tiny, "team", processes=2, **changes)
+    killer.join()
+    capfd.readouterr()
+    stopper = at_step(tiny, "team", 20, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Interrupted, match="tiny fold 0: stopped as asked, state saved; the same command goes on"):
+        train(tiny, "team", processes=2, **changes)
+    stopper.join()
+    told = capfd.readouterr().err
+    assert told.count("goes on at epoch") == 2  # each process says so to the log
+    assert "Traceback" not in told
+    assert set(multiprocessing.active_children()) <= own
+    train(tiny, "team", **changes)
+    assert read_table(tiny.files("team").history, HISTORY)["epoch"].tolist() == list(range(1, 13))
+    assert not list((tiny.resume / "team").glob("*.ckpt"))
+
+
+def interrupted(tiny: Tiny, name: str) -> list[Path]:
+    """The two checkpoints of a run that was stopped in its second epoch."""
+    child = start_child(tiny, name)
+    wait_for_checkpoint(child, tiny, name, 5)
+    assert stop_child(child, signal.SIGTERM) == INTERRUPTED
+    files = sorted((tiny.resume / name).glob("step-*.ckpt"))
+    assert len(files) == 2
+    return files
+
+
+def test_f37_f39_a_damaged_checkpoint_is_told_and_the_previous_one_used(
+    tiny: Tiny, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = interrupted(tiny, "flipped")
+    content = bytearray(files[1].read_bytes())
+    content[len(content) // 2] ^= 1
+    files[1].write_bytes(content)
+    (tiny.resume / "flipped" / ".step-000000099.ckpt.1.tmp").write_bytes(b"half a file")
+    train(tiny, "flipped")
+    told = capfd.readouterr().err
+    assert f"{files[1]}: its checksum does not match" in told
+    assert "goes on at" in told
+    assert weights_of(tiny, "flipped") == weights_of(tiny, "undisturbed")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"lr": 0.002}, "recipe.lr"),
+        ({"fold": 1}, "fold"),
+        ({"seed": 3}, "seed"),
+        ({"net": "test_resnet2"}, "recipe.net"),
+    ],
+)
+def test_f40_a_checkpoint_of_another_run_is_refused_by_name(
+    tmp_path: Path, changes: dict[str, object], field: str
+) -> None:
+    fingerprint = {"fold": 0, "seed": 1, "recipe.lr": "0.001", "recipe.net": '"test_resnet"', "split_sha256": "a"}
+    save_checkpoint(tmp_path, 3, {"fingerprint": fingerprint, "x": torch.ones(2)})
+    told: list[str] = []
+    assert load_checkpoint(tmp_path, fingerprint, told.append) is not None
+    assert not told
+    key = next(iter(changes))
+    other = fingerprint | {field: changes[key]}
+    assert load_checkpoint(tmp_path, other, told.append) is None
+    assert field in told[0]
+
+
+def test_f40_a_run_with_another_learning_rate_starts_anew(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
+    interrupted(tiny, "other_lr")
+    train(tiny, "other_lr", lr=0.002)
+    assert "other recipe.lr" in capfd.readouterr().err
+    train(tiny, "other_lr_undisturbed", lr=0.002)
+    assert weights_of(tiny, "other_lr") == weights_of(tiny, "other_lr_undisturbed")
+
+
+class Malicious:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.target),)
+
+
+def test_f41_a_malicious_checkpoint_is_not_executed(tmp_path: Path) -> None:
+    from foldvote.io.files import sha256_bytes
+
+    content = pickle.dumps({"fingerprint": {}, "x": Malicious(tmp_path / "executed")}, protocol=2)
+    sealed = b"foldvote-checkpoint-1 " + sha256_bytes(content).encode() + b"\n" + content
+    write_bytes(tmp_path / "step-000000001.ckpt", sealed)
+    told: list[str] = []
+    assert load_checkpoint(tmp_path, {}, told.append) is None
+    assert "not loaded" in told[0]
+    assert not (tmp_path / "executed").exists()
+
+
+def test_f41_malicious_weights_are_not_executed(tmp_path: Path) -> None:
+    from foldvote.models.factory import build_model
+
+    path = tmp_path / "weights.pth"
+    torch.save({"x": Malicious(tmp_path / "executed")}, path)
+    with pytest.raises(UserError, match="does not load"):
+        build_model(recipe(), SCHEME, 1, path)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_f32_training_refuses_an_edited_split(tiny: Tiny, tmp_path: Path) -> None:
+    from foldvote.io.parquet import write_table
+    from foldvote.splits.folds import FOLDS
+
+    folds = read_table(tiny.split.folds, FOLDS)
+    folds.loc[0, "fold"] = (folds.loc[0, "fold"] + 1) % 3
+    edited = Tiny(tmp_path)
+    write_table(folds, edited.split.folds, FOLDS)
+    for name in ("classes.json", "certificate.json", "train.arrow"):
+        (tmp_path / name).write_bytes((tiny.root / name).read_bytes())
+    with pytest.raises(UserError, match="group person00 stands in 2 folds"):
+        train(edited, "member")
+    whole = folds["group"] == "person00"
+    folds.loc[whole, "fold"] = (read_table(tiny.split.folds)["fold"][0] + 1) % 3
+    write_table(folds, edited.split.folds, FOLDS)
+    with pytest.raises(UserError, match="is not the split that"):
+        train(edited, "member")
+    assert not edited.files("member").weights.exists()
+
+
+def test_a_member_predicts_only_the_persons_it_never_saw(tiny: Tiny, tmp_path: Path) -> None:
+    files, out = tiny.files("undisturbed"), tmp_path / "oof.parquet"
+    views = ["identity", "hflip"]
+    predict_member(
+        files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", views, out, tmp_path / "t.json", MACHINE
+    )
+    rows = pd.read_parquet(out)
+    training, validation = fold_rows(read_folds(tiny.split.folds, tiny.split.certificate)[0], 0)
+    assert set(rows["image_id"]) == set(validation["image_id"])
+    assert not set(rows["profile"]) & set(training["profile"])
+    assert all(shown == views for shown in rows.groupby("image_id")["view"].apply(list))
+
+
+def test_a_member_of_one_factor_says_the_same_of_classes_that_differ_in_others(tmp_path: Path) -> None:
+    scheme = factor_label_space({"tint": ("blue", "green", "red"), "size": ("small", "large")})
+    tiny = make_tiny(tmp_path, persons=9)
+    write_label_space(scheme, tiny.split.classes)
+    train(tiny, "sizes", epochs=1, warmup_epochs=0, factors=["size"])
+    files, out = tiny.files("sizes"), tmp_path / "oof/model=tiny/fold=0/predictions.parquet"
+    predict_member(
+        files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", ["identity"], out, tmp_path / "t.json", MACHINE
+    )
+    rows = pd.read_parquet(out)
+    assert read_record(out)["factors"] == ["size"]
+    for level in ("small", "large"):
+        said = rows[[f"logit_{tint}-{level}" for tint in ("blue", "green", "red")]].to_numpy()
+        assert (said == said[:, :1]).all()
+    assert (rows["logit_blue-small"] != rows["logit_blue-large"]).all()
+    assert read_json(files.sidecar)["classes"] == list(scheme.classes)
+
+
+def test_altered_weights_are_refused_before_they_predict(tiny: Tiny, tmp_path: Path) -> None:
+    files = tiny.files("undisturbed")
+    altered = bytearray(files.weights.read_bytes())
+    altered[-1] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(altered)
+    with pytest.raises(UserError, match="is not the file that was trained"):
+        predict_member(
+            tmp_path / "model.safetensors",
+            files.sidecar,
+            tiny.pixels,
+            tiny.split,
+            "oof",
+            ["identity"],
+            tmp_path / "oof.parquet",
+            tmp_path / "t.json",
+            MACHINE,
+        )
+    assert not (tmp_path / "oof.parquet").exists()
+
+
+def test_the_last_epoch_can_be_asked_for(tiny: Tiny) -> None:
+    train(tiny, "last", epoch="last")
+    files = tiny.files("last")
+    assert sha256_file(files.weights) == sha256_file(files.last) == weights_of(tiny, "undisturbed")[1]
+    assert set(load_file(files.weights)) == set(load_file(files.last))
+
+
+def test_f42_a_loss_that_is_not_finite_stops_the_run(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match="no longer finite"):
+        train(tiny, "diverged", lr=10.0, clip_norm=None, weight_decay=10.0, epochs=30)

@@ -1,0 +1,134 @@
+"""What a member learns from: factors alone, and test images that a first round is sure of."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from foldvote.config.data import Images
+from foldvote.config.recipe import Recipe
+from foldvote.data.label_space import LabelSpace, factor_label_space, write_label_space
+from foldvote.data.packed_images import ConcatenatedImages, PackedImages, pack_images
+from foldvote.errors import UserError
+from foldvote.inference.prediction_files import LOGIT, predictions_schema
+from foldvote.io.parquet import read_record, read_table, write_table
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.splits.folds import read_folds
+from foldvote.training.dataloader import Batch
+from foldvote.training.state import MemberSpec
+from foldvote.training.training_set import PseudoInputs, TrainingSet, build_training_set
+from support.tiny_member import SCHEME, SIZE, Tiny, make_tiny, recipe, write_manifest
+
+SIX = factor_label_space({"colour": ("blue", "green", "red"), "size": ("small", "large")})
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    made = make_tiny(tmp_path_factory.mktemp("lessons"))
+    tests = read_table(made.manifest).head(8).assign(label=np.int16(-1), class_name=None)
+    tests["image_id"] = [f"test{number}" for number in range(len(tests))]
+    write_manifest(tests, made.root / "test.parquet")
+    rules = Images(min_side=8)
+    pack_images(made.root / "test.parquet", made.root, rules, SIZE, "none", made.root / "test.arrow", workers=1)
+    return made
+
+
+def said(tiny: Tiny, model: str, probabilities: np.ndarray, fold: int = 0, **record: object) -> Path:
+    """Test predictions of one member of a first round, one view."""
+    ids = read_table(tiny.root / "test.parquet")["image_id"]
+    about = {"model": model, "fold": fold, "split": "test", "classes": list(SCHEME.classes), "views": ["identity"]}
+    about |= {"split_sha256": read_folds(tiny.split.folds, tiny.split.certificate)[1], "weights_sha256": model}
+    about |= {"data_sha256": read_record(tiny.root / "test.parquet")["data_sha256"]} | record
+    rows = pd.DataFrame({"image_id": ids, "profile": None, "label": pd.array([None] * len(ids), "Int16")})
+    logits = np.log(probabilities).astype(np.float32)
+    frame = pd.concat([rows, pd.DataFrame(logits, columns=[LOGIT + name for name in SCHEME.classes])], axis=1)
+    path = tiny.root / f"test/model={model}/fold={fold}/predictions.parquet"
+    write_table(frame.assign(view="identity"), path, predictions_schema(SCHEME.classes), record=about)
+    return path
+
+
+def sure_of(count: int) -> np.ndarray:
+    """Probabilities of eight images, of which the first `count` are likelier than 0.8 to be green."""
+    rows = np.full((8, 3), 1 / 3)
+    rows[:count] = [0.05, 0.9, 0.05]
+    return rows
+
+
+def second_round(tiny: Tiny, paths: list[Path], fold: int = 0, **changes: object) -> TrainingSet:
+    asked = recipe(pseudo={"models": [path.parent.parent.name.removeprefix("model=") for path in paths]} | changes)
+    inputs = PseudoInputs(tiny.root / "test.arrow", tuple(paths))
+    return build_training_set(asked, fold, tiny.pixels, tiny.split, pseudo=inputs)
+
+
+def test_only_images_that_the_mean_of_the_first_round_is_sure_of_are_learnt_from(tiny: Tiny) -> None:
+    paths = [said(tiny, "one", sure_of(4)), said(tiny, "two", sure_of(2))]
+    plain = build_training_set(recipe(), 0, tiny.pixels, tiny.split)
+    lessons = second_round(tiny, paths, confidence=0.8)
+    added = lessons.training.iloc[len(plain.training) :]
+    assert added["image_id"].tolist() == ["test0", "test1"]
+    np.testing.assert_allclose(lessons.targets[len(plain.training) :], [[0.05, 0.9, 0.05]] * 2, rtol=1e-6)
+    np.testing.assert_array_equal(lessons.targets[: len(plain.training)].argmax(axis=1), plain.targets)
+    pd.testing.assert_frame_equal(lessons.validation, plain.validation)
+    assert len(second_round(tiny, paths, confidence=0.6).training) == len(plain.training) + 4
+
+
+def test_the_pixels_of_test_images_are_those_of_the_test_file(tiny: Tiny) -> None:
+    lessons = second_round(tiny, [said(tiny, "one", sure_of(3))], confidence=0.8)
+    member = MemberSpec(MemberSeeds(1, "second", 0), recipe(augment="none"), lessons, None, None, {})
+    places = np.arange(len(lessons.training))
+    images, targets = member.images[Batch(0, 0, places)]
+    train, tests = PackedImages(tiny.pixels), PackedImages(tiny.root / "test.arrow")
+    ids = lessons.training["image_id"].tolist()
+    own = [train[train.row_of[name]] if name in train.row_of else tests[tests.row_of[name]] for name in ids]
+    np.testing.assert_array_equal(images.numpy(), np.stack(own))
+    np.testing.assert_allclose(targets.numpy().sum(axis=1), 1, rtol=1e-6)
+
+
+def test_a_second_round_changes_the_digests_of_a_member(tiny: Tiny) -> None:
+    first = second_round(tiny, [said(tiny, "one", sure_of(3))], confidence=0.8).origin
+    other = second_round(tiny, [said(tiny, "one", sure_of(3), weights_sha256="others")], confidence=0.8).origin
+    assert first["pseudo"] != other["pseudo"]
+    assert first["pseudo"]["images"] == 3
+
+
+def test_a_fold_learns_from_no_other_fold(tiny: Tiny) -> None:
+    path = said(tiny, "one", sure_of(3), fold=1)
+    with pytest.raises(UserError, match="is of fold 1, and fold 0 may learn from its own alone"):
+        second_round(tiny, [path], fold=0)
+
+
+def test_predictions_of_other_test_images_than_the_packed_ones_are_refused(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match="packed from other data_sha256"):
+        second_round(tiny, [said(tiny, "one", sure_of(3), data_sha256="others")])
+
+
+def test_a_sampler_by_stratum_has_no_stratum_for_test_images() -> None:
+    with pytest.raises(ValueError, match="test images have no stratum"):
+        recipe(pseudo={"models": ["one"]}, sampler={"by": "stratum"})
+
+
+def of_factors(factors: list[str]) -> Recipe:
+    return recipe(factors=factors)
+
+
+def test_a_model_of_one_factor_learns_and_is_scored_on_its_levels(tiny: Tiny, tmp_path: Path) -> None:
+    split = replace(tiny.split, classes=tmp_path / "classes.json")
+    write_label_space(SIX, split.classes)
+    whole = build_training_set(recipe(), 0, tiny.pixels, split)
+    lessons = build_training_set(of_factors(["size"]), 0, tiny.pixels, split)
+    assert lessons.scheme == LabelSpace(("small", "large"), {"size": ("small", "large")})
+    levels = SIX.level_codes("size")
+    np.testing.assert_array_equal(lessons.targets, levels[whole.targets])
+    np.testing.assert_array_equal(lessons.validation["label"], levels[whole.validation["label"]])
+    assert lessons.origin["classes"] == list(SIX.classes)
+
+
+def test_packed_files_follow_one_another(tiny: Tiny) -> None:
+    train, tests = PackedImages(tiny.pixels), PackedImages(tiny.root / "test.arrow")
+    both = ConcatenatedImages(train, tests)
+    assert len(both) == len(train) + len(tests)
+    np.testing.assert_array_equal(both[len(train) - 1], train[len(train) - 1])
+    np.testing.assert_array_equal(both[len(train)], tests[0])
+    np.testing.assert_array_equal(both[len(both) - 1], tests[len(tests) - 1])

@@ -1,0 +1,221 @@
+"""Trials as trainings: their scores, interruptions and failures, and what a search leaves behind."""
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from foldvote.config.recipe import Recipe
+from foldvote.config.runtime import Runtime, Tracking
+from foldvote.config.tuning import Tune
+from foldvote.config.yaml_file import load_yaml
+from foldvote.errors import Interrupted, UserError
+from foldvote.evaluation.metrics import log_loss, macro_f1
+from foldvote.evaluation.probabilities import softmax
+from foldvote.inference.predict_member import predict_member
+from foldvote.inference.prediction_files import LOGIT
+from foldvote.io.files import read_json
+from foldvote.io.parquet import read_table
+from foldvote.report.tuning_figures import FIGURES, save_figures
+from foldvote.runtime.resources import JobResources
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.train_member import MemberInputs, train_member
+from foldvote.tuning import worker
+from foldvote.tuning.results import write_results
+from foldvote.tuning.study import SearchSpec, open_journal
+from foldvote.tuning.trials import read_trials, summary
+from foldvote.tuning.worker import SearchInputs, TrialPruner, origin_of, pooled, run_worker, score_of
+from support.tiny_member import Tiny, make_tiny, recipe
+
+MACHINE = JobResources(0, 1, Runtime(workers=0, tracking=Tracking(tensorboard=False)))
+SPACE = {"lr": {"float": [1e-4, 1e-2], "log": True}, "optimizer": {"choice": ["adamw", "sgd"]}}
+SPACE |= {"optimizer_args.momentum": {"float": [0.5, 0.9], "when": {"optimizer": "sgd"}}}
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    made = make_tiny(tmp_path_factory.mktemp("tiny"))
+    packed = made.root / "pixels/size=32x24/roi=none/train.arrow"
+    packed.parent.mkdir(parents=True)
+    shutil.copy(made.pixels, packed)
+    return made
+
+
+def search(tiny: Tiny, folder: Path, *, based: Recipe | None = None, **changes: object) -> dict:
+    """What `work` takes, for a search with its folder."""
+    tune = Tune.model_validate({"trials": 3, "pruner": "none", "space": SPACE, **changes})
+    based = based or recipe(optimizer="adamw")
+    return {
+        "search": SearchSpec("tiny", based, tune, (0, 2), 1, ["identity", "hflip"]),
+        "worker": 0,
+        "folder": folder,
+        "inputs": SearchInputs(tiny.split, [tiny.root / "pixels/size=32x24/roi=none/train.arrow"]),
+        "machine": MACHINE,
+        "code": "code",
+        "done": folder / "worker.json",
+    }
+
+
+def results(folder: Path) -> tuple[pd.DataFrame, dict]:
+    """What rule tune makes of it."""
+    write_results(
+        open_journal(folder / "journal.log"), [folder / "worker.json"], folder / "trials.parquet", folder / "best.yaml"
+    )
+    return read_trials(folder / "trials.parquet")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tune")
+    run_worker(**search(tiny, folder))
+    return folder
+
+
+def test_the_score_of_a_trial_is_that_of_the_run_which_its_recipe_makes(
+    tiny: Tiny, undisturbed: Path, tmp_path: Path
+) -> None:
+    trials, record = results(undisturbed)
+    best = load_yaml(undisturbed / "best.yaml")["recipes"]["tiny-tuned"]
+    assert best["epoch"] == "last"
+    parts = []
+    for fold in (0, 2):
+        files = tiny.files(f"best{fold}")
+        train_member(
+            MemberSeeds(1, "tiny", fold),
+            Recipe.model_validate(best),
+            "code",
+            MemberInputs(tiny.pixels, tiny.split),
+            tmp_path / "resume",
+            tmp_path,
+            files,
+            MACHINE,
+        )
+        table = tmp_path / f"{fold}.parquet"
+        views = ["identity", "hflip"]
+        predict_member(
+            files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", views, table, tmp_path / "t.json", MACHINE
+        )
+        parts.append(read_table(table))
+    rows = pd.concat(parts)
+    logits = [name for name in rows if name.startswith(LOGIT)]
+    mean = pd.DataFrame(softmax(rows[logits].to_numpy())).groupby(rows["image_id"].to_numpy()).mean()
+    labels = rows.groupby("image_id")["label"].first().to_numpy(np.int64)
+    score = trials.set_index("number")["score"][record["best"]]
+    assert score == macro_f1(labels, mean.to_numpy().argmax(axis=1), 3) == trials["score"].max()
+
+
+def test_the_table_the_recipe_and_the_figures_say_what_was_done(undisturbed: Path) -> None:
+    trials, record = results(undisturbed)
+    assert trials["state"].tolist() == ["complete"] * 3
+    assert trials["as_it_stands"].tolist() == [True, False, False]
+    assert trials["param_lr"][0] == 1e-3 and trials["epochs"].tolist() == [4, 4, 4]
+    assert (trials["param_optimizer_args.momentum"].notna() == (trials["param_optimizer"] == "sgd")).all()
+    assert trials[["fold_0", "fold_2"]].notna().all(axis=None) and (trials["seconds"] > 0).all()
+    assert read_json(undisturbed / "worker.json")["trials"] == [0, 1, 2]
+    assert not list((undisturbed / "resume").rglob("*.ckpt"))
+    head = (undisturbed / "best.yaml").read_text(encoding="utf-8")
+    assert "# Searched on folds 0, 2." in head and f"include: [{undisturbed / 'best.yaml'}]" in head
+    lines = summary(trials, record)
+    assert lines[0].endswith("3 complete") and len(lines) == 5 and sum("(as it stood)" in line for line in lines) == 1
+    save_figures(trials, record, undisturbed)
+    for name in FIGURES:
+        assert (undisturbed / f"{name}.svg").read_text(encoding="utf-8").startswith("<?xml")
+        assert (undisturbed / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_f38_a_trial_that_was_told_to_stop_goes_on_in_mid_training_and_comes_to_the_same(
+    tiny: Tiny, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    judged = TrialPruner.judged
+
+    def stop(course: TrialPruner, place: int, *rest: object) -> str:
+        if (course.asked.number, place) == (1, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return judged(course, place, *rest)
+
+    given = search(tiny, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(TrialPruner, "judged", stop)
+        with pytest.raises(Interrupted, match="trial 1 stopped as asked"):
+            run_worker(**given)
+    assert not given["done"].exists()
+    run_worker(**given)
+    told = capsys.readouterr().err
+    assert "trial 2 fold 2: goes on at epoch 2" in told.replace("epoch 3", "epoch 2")
+    trials, _ = results(tmp_path)
+    assert trials["state"].tolist() == ["complete", "interrupted", "complete", "complete"]
+    assert trials["repeats"].tolist()[2] == 1
+    same = ["score", "param_lr", "param_optimizer", "fold_0", "fold_2", "epochs"]
+    done = trials[trials["state"] == "complete"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(done[same], results(undisturbed)[0][same])
+
+
+def test_values_that_do_not_train_fail_their_trial_and_equal_ones_are_trained_once(tiny: Tiny, tmp_path: Path) -> None:
+    space = {"accumulate": {"choice": [1, 4]}, "batch_size": {"choice": [8, 6]}}
+    run_worker(**search(tiny, tmp_path, trials=9, sampler="random", space=space, folds=[0]))
+    trials, record = results(tmp_path)
+    bad = (trials["param_accumulate"] == "4") & (trials["param_batch_size"] == "6")
+    assert (trials["state"] == np.where(bad, "failed", "complete")).all() and 0 < bad.sum() < 9
+    assert trials["fault"][bad].str.contains("accumulate 4 does not cut batch_size 6").all()
+    assert record["best"] in trials["number"][~bad].tolist()
+    values = ["param_accumulate", "param_batch_size"]
+    good = trials[~bad]
+    assert (good["same_as"].isna() == ~good.duplicated(values)).all() and good["same_as"].notna().any()
+    assert good.groupby(values)["score"].nunique().eq(1).all()
+
+
+def test_what_is_wrong_with_the_data_ends_the_job_and_fails_no_trial(tiny: Tiny, tmp_path: Path) -> None:
+    given = search(tiny, tmp_path)
+    with pytest.raises(UserError, match="no images are packed at size=32x24"):
+        run_worker(**given | {"inputs": SearchInputs(tiny.split, [])})
+    run_worker(**given)
+    assert results(tmp_path)[0]["state"].value_counts().to_dict() == {"complete": 3, "interrupted": 1}
+
+
+def test_a_pruned_trial_has_no_score_and_fewer_epochs(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_out_of_fold", lambda trained, *_: np.full((16, 3), 1 / 3))
+    pruner = {"name": "median", "n_startup_trials": 1, "n_warmup_steps": 0}
+    based = recipe(optimizer="adamw", lr=1e-2)
+    space = {"lr": {"float": [1e-7, 1e-2], "log": True}}
+    run_worker(
+        **search(tiny, tmp_path, based=based, trials=5, pruner=pruner, score="log_loss", sampler="random", space=space)
+    )
+    trials, record = results(tmp_path)
+    pruned = trials[trials["state"] == "pruned"]
+    assert len(pruned) and pruned["score"].isna().all() and (pruned["epochs"] < 4).all()
+    assert not record["higher_is_better"]
+
+
+def test_other_bytes_of_the_same_weights_file_are_another_study(tiny: Tiny, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.safetensors"
+    inputs = SearchInputs(tiny.split, [tiny.pixels], {"weights.safetensors": weights})
+    weights.write_bytes(b"one")
+    before = origin_of(inputs, "code")
+    assert before == origin_of(inputs, "code") != origin_of(inputs, "other code")
+    weights.write_bytes(b"two")
+    assert origin_of(inputs, "code") != before
+
+
+def test_an_image_of_several_repeats_counts_once_with_its_mean() -> None:
+    one = pd.DataFrame({"image_id": ["b", "a"], "label": [1, 0], "p": [np.array([0.9, 0.1]), np.array([0.8, 0.2])]})
+    other = pd.DataFrame({"image_id": ["a", "b"], "label": [0, 1], "p": [np.array([0.6, 0.4]), np.array([0.3, 0.7])]})
+    labels, probabilities = pooled([one, other])
+    assert labels.tolist() == [0, 1]
+    assert probabilities == pytest.approx(np.array([[0.7, 0.3], [0.6, 0.4]]))
+    assert score_of("accuracy", labels, probabilities) == score_of("balanced_accuracy", labels, probabilities) == 0.5
+    assert score_of("log_loss", labels, probabilities) == log_loss(labels, probabilities)
+
+
+def test_nothing_complete_is_told_and_leaves_no_files(tiny: Tiny, tmp_path: Path) -> None:
+    run_worker(**search(tiny, tmp_path, trials=1, space={"accumulate": {"choice": [4]}, "batch_size": {"choice": [6]}}))
+    with pytest.raises(UserError, match="none of 1 trials is complete; the last one that failed: these values"):
+        results(tmp_path)
+    assert not (tmp_path / "trials.parquet").exists() and not (tmp_path / "best.yaml").exists()

@@ -1,0 +1,55 @@
+"""Predictions of every member: on the persons it never saw, and on the test images.
+
+Reads weights, packed images and the split; writes oof/ and test/, which hold parquet files and nothing else, and
+timings beside them. One script does both.
+"""
+
+
+rule oof:
+    """Predict a fold's validation persons with the one network that never saw them."""
+    input:
+        weights="<results>/train/model={model}/fold={fold}/model.safetensors",
+        sidecar="<results>/train/model={model}/fold={fold}/model.json",
+        pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+        folds="<results>/folds/folds.parquet",
+        certificate="<results>/folds/certificate.json",
+        classes="<results>/data/classes.json",
+    output:
+        predictions="<results>/oof/model={model}/fold={fold}/predictions.parquet",
+        timing="<results>/timings/oof/model={model}/fold={fold}.json",
+    log:
+        "<logs>/oof/model={model}/fold={fold}.log",
+    benchmark:
+        "<benchmarks>/oof/model={model}/fold={fold}.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    threads: half_the_cores
+    resources:
+        gpu=one_gpu,
+    params:
+        part="oof",
+        views=CONFIG.predict.views,
+        code=digest("predict_member.py"),
+    script:
+        "../scripts/predict_member.py"
+
+
+use rule oof as tta with:
+    input:
+        weights="<results>/train/model={model}/fold={fold}/model.safetensors",
+        sidecar="<results>/train/model={model}/fold={fold}/model.json",
+        pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/test.arrow",
+        folds="<results>/folds/folds.parquet",
+        certificate="<results>/folds/certificate.json",
+        classes="<results>/data/classes.json",
+    output:
+        predictions="<results>/test/model={model}/fold={fold}/predictions.parquet",
+        timing="<results>/timings/test/model={model}/fold={fold}.json",
+    log:
+        "<logs>/test/model={model}/fold={fold}.log",
+    benchmark:
+        "<benchmarks>/test/model={model}/fold={fold}.tsv"
+    params:
+        part="test",
+        views=CONFIG.predict.views,
+        code=digest("predict_member.py"),

@@ -1,0 +1,54 @@
+"""One network a model and fold.
+
+Reads the packed training images and the split; writes train/model=<m>/fold=<k>/ and a timing. The state that an
+interrupted training goes on from lies in resume/ (below runtime.state_dir), which is no output: Snakemake deletes
+outputs of failed jobs.
+"""
+
+
+rule train:
+    """Train the network of one fold."""
+    input:
+        pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+        folds="<results>/folds/folds.parquet",
+        certificate="<results>/folds/certificate.json",
+        classes="<results>/data/classes.json",
+        pretrained=lambda w: own_weights(recipe(w).pretrained),
+        manifest=lambda w: (
+            "<results>/data/manifest/split=train/manifest.parquet"
+            if recipe(w).labels.active
+            else []
+        ),
+        pseudo=lambda w: [
+            f"<results>/test/model={name}/fold={w.fold}/predictions.parquet"
+            for name in recipe(w).first_round
+        ],
+        pseudo_pixels=lambda w: (
+            f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/test.arrow"
+            if recipe(w).first_round
+            else []
+        ),
+    output:
+        weights="<results>/train/model={model}/fold={fold}/model.safetensors",
+        last="<results>/train/model={model}/fold={fold}/last.safetensors",
+        sidecar="<results>/train/model={model}/fold={fold}/model.json",
+        history="<results>/train/model={model}/fold={fold}/history.parquet",
+        timing="<results>/timings/train/model={model}/fold={fold}.json",
+    log:
+        "<logs>/train/model={model}/fold={fold}.log",
+    benchmark:
+        "<benchmarks>/train/model={model}/fold={fold}.tsv"
+    # A Snakemake that a cluster started for this one job leaves trying again to the one that sent it, which asks for more.
+    retries: 2 if workflow.is_main_process else 0
+    conda:
+        "../../envs/foldvote.yaml"
+    threads: training_cores
+    resources:
+        gpu=gpus_of_a_member,
+    params:
+        recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
+        seed=CONFIG.seed,
+        age_borders=list(getattr(CONFIG.data, "age_borders", [])),
+        code=digest("train_member.py"),
+    script:
+        "../scripts/train_member.py"

@@ -1,0 +1,31 @@
+"""Make the page of the data check."""
+
+from pathlib import Path
+
+from foldvote.config.data import Images
+from foldvote.report.data_check.inputs import DataCheckFiles
+from foldvote.report.data_check.page import write_data_check
+from foldvote.runtime.job_log import job
+
+if __name__ == "__main__":
+    given, params = snakemake.input, snakemake.params
+    with job(snakemake.log[0]):
+        write_data_check(
+            files=DataCheckFiles(
+                manifests=dict(zip(params.splits, map(Path, given.manifests), strict=True)),
+                quarantines=dict(zip(params.splits, map(Path, given.quarantines), strict=True)),
+                light=dict(zip(params.splits, map(Path, given.light), strict=True)),
+                folds=Path(given.folds),
+                certificate=Path(given.certificate),
+                classes=Path(given.classes),
+                overlap=Path(given.overlap) if given.overlap else None,
+            ),
+            root=Path(params.root),
+            rules=Images.model_validate_json(params.images),
+            previews={params.model: Path(given.preview)},
+            page_path=Path(snakemake.output.page),
+            counts_path=Path(snakemake.output.counts),
+            age_borders=params.age_borders,
+            seed=params.seed,
+            workers=snakemake.threads,
+        )

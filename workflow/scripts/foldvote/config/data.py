@@ -1,0 +1,206 @@
+"""Where the data lies and what it means: everything of the configuration that a data stage reads."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from foldvote.config.base import Classes, Name, Section, Size
+
+
+class MaskbaseLayout(Section):
+    """The home task's folders: a table of persons, a folder of seven shots for each, a table of test images."""
+
+    layout: Literal["maskbase"]
+    train_table: str = "train/train.csv"
+    """Table of persons with columns id, gender, age, path; relative to data_root."""
+    train_images: str = "train/images"
+    """Folder that holds one folder a person."""
+    test_table: str | None = "eval/info.csv"
+    """Table of test images with a column ImageID, in the order of the submission; null when there is none."""
+    test_images: str = "eval/images"
+    """Folder of the test images."""
+    group_pattern: str = r"^(\d{6})"
+    """Regular expression on `id`; its first group names the person that must not be on both sides of a split."""
+    age_borders: tuple[int, int] = (30, 60)
+    """First age of the middle band and first age of the oldest band, in years."""
+
+    @field_validator("age_borders")
+    @classmethod
+    def _rising(cls, borders: tuple[int, int]) -> tuple[int, int]:
+        if not 0 < borders[0] < borders[1]:
+            raise ValueError(f"must be two rising ages above 0 (it is {list(borders)})")
+        return borders
+
+
+class DemoLayout(MaskbaseLayout):
+    """Drawn faces in the home task's folders, made by the workflow itself under `results`."""
+
+    layout: Literal["demo"]  # type: ignore[assignment]
+    profiles: int = Field(default=60, ge=10, le=100_000)
+    """Persons to train on, seven pictures each."""
+    test_profiles: int = Field(default=20, ge=1, le=100_000)
+    """Persons to predict, seven pictures each."""
+    picture_size: Size = "256x192"
+    """Height x width of the drawn pictures."""
+
+
+class TableLayout(Section):
+    """Any images listed in a CSV or parquet table."""
+
+    layout: Literal["table"]
+    table: str
+    """The table, relative to data_root; paths inside it are relative to data_root as well."""
+    path: str = "path"
+    """Column with the image's path."""
+    id: str | None = None
+    """Column with a unique name of the image; null: its path."""
+    group: str = "group"
+    """Column with the group: what must not be on both sides of a split."""
+    label: str | None = "label"
+    """Column with the class name; null when the class is made up of `factors`."""
+    classes: Classes | None = None
+    """Class names in the order of their codes; null: the sorted names found in the training rows."""
+    factors: dict[Name, Classes] = Field(default={})
+    """Columns that make up the class and their levels in order; the class is their product in this order."""
+    split: str | None = None
+    """Column that says train or test; null: every row is for training."""
+
+    @model_validator(mode="after")
+    def _label_or_factors(self) -> "TableLayout":
+        if (self.label is None) == (not self.factors):
+            raise ValueError(
+                "give either label (a column) or factors (columns and levels), not both: set label: null with factors"
+            )
+        return self
+
+
+class FoldersLayout(Section):
+    """One folder a class."""
+
+    layout: Literal["folders"]
+    train: str = "train"
+    """Folder with one folder a class, relative to data_root."""
+    test: str | None = None
+    """Folder of images to predict; null when there is none."""
+    classes: Classes | None = None
+    """Class folders in the order of their codes; null: the sorted folder names."""
+    group_pattern: str
+    r"""Regular expression on the image's path below its class folder; its first group names the image's group.
+    `^(.*)$` makes every image its own group."""
+
+
+Layout = Annotated[DemoLayout | MaskbaseLayout | TableLayout | FoldersLayout, Field(discriminator="layout")]
+
+
+class Images(Section):
+    """What counts as a readable image."""
+
+    on_bad: Literal["error", "quarantine"] = "error"
+    """error: stop and list the bad images; quarantine: leave them out, listed in data/quarantine."""
+    formats: list[Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"]] = Field(default=["JPEG", "PNG", "WEBP"])
+    """Formats that are accepted, by content and not by file name."""
+    tolerate_tail: bool = False
+    """Accept a JPEG that lacks no more than its end marker (flagged in the manifest)."""
+    animated: Literal["refuse", "first_frame"] = "refuse"
+    """What to do with an image of several frames."""
+    background: tuple[
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+        Annotated[int, Field(ge=0, le=255)],
+    ] = (255, 255, 255)
+    """RGB colour put behind transparent pixels."""
+    min_side: int = Field(default=16, ge=1, le=10_000)
+    """Smallest accepted height and width in pixels."""
+    max_megapixels: float = Field(default=50, gt=0, le=1000)
+    """Largest accepted area, checked in the header before any pixel is decoded."""
+
+
+class DataSettings(Section):
+    """Where the data lies and what it means: all that the data stages depend on."""
+
+    results: str = "results"
+    """Folder of everything that is made; two experiments live side by side in two folders."""
+    data: Layout
+    data_root: Annotated[str | None, Field(validate_default=True)] = None
+    """Folder of the data; every path of `data` is relative to it. Not for the demo, which draws its own."""
+    corrections: str | None = None
+    """CSV of label corrections: id, field, from, to, source, certainty. Looked for here, then below data_root."""
+    corrections_certainty: list[str] = Field(default=["certain"])
+    """Which values of the column certainty are applied."""
+    images: Images = Images()
+
+    @property
+    def factor_names(self) -> frozenset[str]:
+        """Names of the factors that make up the class; none where the class is one column or folder."""
+        return factor_names_of(self.data)
+
+    @property
+    def root(self) -> Path:
+        """The data folder; the demo's lies under results."""
+        return Path(self.results) / "demo" if self.data.layout == "demo" else Path(str(self.data_root))
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are images to predict and so a submission to write."""
+        data = self.data
+        if isinstance(data, TableLayout):
+            return data.split is not None
+        if isinstance(data, FoldersLayout):
+            return data.test is not None
+        return data.test_table is not None
+
+    def tables(self, split: str) -> list[Path]:
+        """The user's tables that a split (train or test) is read from; a folder of classes has none."""
+        data = self.data
+        if isinstance(data, TableLayout):
+            return [self.root / data.table]
+        if isinstance(data, MaskbaseLayout):
+            table = data.train_table if split == "train" else data.test_table
+            return [self.root / table] if table else []
+        return []
+
+    def for_split(self, split: str) -> dict[str, Any]:
+        """All that a manifest depends on, as plain JSON values: a test manifest not on the corrections."""
+        values = self.model_dump(mode="json", include=set(DataSettings.model_fields))
+        return values if split == "train" else values | {"corrections": None, "corrections_certainty": []}
+
+    @property
+    def corrections_path(self) -> Path | None:
+        """The corrections file, or None."""
+        return self.found(self.corrections)
+
+    def found(self, path: str | None) -> Path | None:
+        """A file of the user's: relative to the working directory if it is there, else below the data folder."""
+        if path is None:
+            return None
+        here = Path(path)
+        return here if self.data.layout != "demo" and (here.is_absolute() or here.exists()) else self.root / here
+
+    @field_validator("results")
+    @classmethod
+    def _plain_folder(cls, results: str) -> str:
+        if re.search(r"[<>{}*?\[\]]|^\s*$", results):
+            raise ValueError(f"must be a plain folder name without <>{{}}*?[] (it is {results!r})")
+        return results
+
+    @field_validator("data_root")
+    @classmethod
+    def _rooted(cls, data_root: str | None, info: ValidationInfo) -> str | None:
+        layout = getattr(info.data.get("data"), "layout", None)
+        if layout == "demo" and data_root is not None:
+            raise ValueError("is not used by data.layout: demo, which draws its own; set data.layout: maskbase")
+        if layout not in (None, "demo") and not data_root:
+            raise ValueError("missing: the folder of the data; add --config data_root=FOLDER")
+        return data_root
+
+
+def factor_names_of(data: Layout | None) -> frozenset[str]:
+    """Names of the factors that make up the class; none where it is one column or folder, or no data is known."""
+    return frozenset({"mask", "gender", "age"} if isinstance(data, MaskbaseLayout) else getattr(data, "factors", {}))

@@ -1,0 +1,83 @@
+"""How the members' probabilities become one, and the file that is handed in."""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from foldvote.config.base import Section, different
+
+VOTE_KINDS = (  # in order of simplicity
+    "mean",
+    "geometric",
+    "best_model",
+    "majority",
+    "rank",
+    "tempered",
+    "greedy",
+    "weights",
+    "factor_weights",
+    "class_weights",
+    "stacking",
+    "lightgbm",
+)
+OFFSETS = "+offsets"
+
+
+def _known_kind(kind: str) -> str:
+    if kind.removesuffix(OFFSETS) not in VOTE_KINDS:
+        raise ValueError(f"no vote {kind!r}; choose of {', '.join(VOTE_KINDS)}, each also with {OFFSETS}")
+    return kind
+
+
+VoteKind = Annotated[str, AfterValidator(_known_kind)]
+
+
+class Vote(Section):
+    """How members' probabilities become one. All is scored nested: on persons that a vote was not fitted on."""
+
+    use: VoteKind | Literal["auto"] = "auto"
+    """The vote that is used; auto: the simplest one within one standard error of the best."""
+    kinds: Annotated[list[VoteKind], AfterValidator(different)] = Field(
+        default=[
+            "mean",
+            "geometric",
+            "best_model",
+            "majority",
+            "rank",
+            "tempered",
+            "greedy",
+            "weights",
+            "factor_weights",
+            "class_weights",
+            "stacking",
+            "mean+offsets",
+            "greedy+offsets",
+        ]
+    )
+    """The votes that are compared; the mean always is. `+offsets`: classes are chosen after an offset for each, which
+    raises macro-F1."""
+    score: Literal["macro_f1", "accuracy", "log_loss"] = "macro_f1"
+    """The nested score that chooses."""
+    fit_by: Literal["log_loss", "macro_f1"] = "log_loss"
+    """What greedy and best_model improve."""
+    calibration: Literal["none", "temperature", "vector"] = "temperature"
+    """How the vote's probabilities are brought to the share of right answers; predictions stay as they are."""
+    draws: int = Field(default=2000, ge=100, le=100_000)
+    """Draws of persons behind every interval."""
+
+
+SubmissionAnswer = Literal["code", "name", "probabilities"]
+
+
+class Submission(Section):
+    """The file that is handed in."""
+
+    sample: str | None = None
+    """Sample file whose ids, order and columns are kept, relative to data_root; null: the layout's own test table
+    (maskbase, demo) or every test image in the manifest's order."""
+    id_column: str = "ImageID"
+    """Column of the image ids."""
+    answer_column: str = "ans"
+    """Column of the answers."""
+    answer: SubmissionAnswer = "code"
+    """Write the class as its code, as its name, or a column of probabilities for each class."""

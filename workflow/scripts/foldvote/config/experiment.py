@@ -1,0 +1,244 @@
+"""The configuration: one YAML file, checked whole before anything runs. Its sections are in foldvote.config.base."""
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from foldvote.config.augmentation_names import transform_faults
+from foldvote.config.base import Name
+from foldvote.config.data import DataSettings, MaskbaseLayout, factor_names_of
+from foldvote.config.ensemble import Submission, Vote
+from foldvote.config.folds import Faces, Folds
+from foldvote.config.recipe import Recipe, division_faults, parts_of
+from foldvote.config.recipe_resolution import with_bases, with_included
+from foldvote.config.runtime import Runtime
+from foldvote.config.search_space import assignments, below, corners, label, with_values
+from foldvote.config.tta import Predict, view_faults
+from foldvote.config.tuning import Tune
+from foldvote.config.validation_errors import readable_errors
+from foldvote.config.yaml_file import load_yaml
+from foldvote.errors import did_you_mean, raise_all
+
+
+class Config(DataSettings):
+    """The whole configuration of one experiment."""
+
+    seed: int = Field(default=42, ge=0, lt=2**53)
+    """Every random draw is a function of this number and of what it is for."""
+    answers: str | None = None
+    """CSV with the true answers of the test images, if you have them: only scored, never learnt from."""
+    folds: Folds = Folds()
+    faces: Faces = Faces()
+    include: list[str] = Field(default=[])
+    """Files whose `recipes` stand beside those below, such as results/tune/best.yaml."""
+    recipes: dict[Name, dict[str, Any]] = Field(default={})
+    """Recipes that models build on (`base: NAME`) and that are not trained themselves."""
+    models: dict[Name, Recipe] = Field(min_length=1)
+    """The models of the ensemble, by a name of your choice. `base: NAME` takes over every key of another one."""
+    predict: Predict = Predict()
+    vote: Vote = Vote()
+    submission: Submission = Submission()
+    runtime: Runtime = Runtime()
+    tune: Tune | None = None
+    """A search of one model's recipe, for the target `tune`."""
+
+    @field_validator("folds")
+    @classmethod
+    def _known_strata(cls, folds: Folds, info: ValidationInfo) -> Folds:
+        data = info.data.get("data")
+        known = factor_names_of(data)
+        unknown = [name for name in folds.stratify if name not in known] if isinstance(folds.stratify, list) else []
+        if data is not None and unknown:
+            raise ValueError("\n".join(f"stratify: no factor {name!r}{did_you_mean(name, known)}" for name in unknown))
+        return folds
+
+    @model_validator(mode="after")
+    def _models_fit(self) -> "Config":
+        faults = [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
+        faults += [*self._pseudo_faults(), *self._product_faults(), *self._tune_faults()]
+        sizes = {name: recipe.size for name, recipe in self.models.items()}
+        faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
+        if faults:
+            raise ValueError("\n".join(faults))
+        return self
+
+    def _misfits(self, recipe: Recipe) -> Iterator[str]:
+        """What of a recipe does not go with the data."""
+        yield from self._factor_misfits(recipe)
+        heads = recipe.heads if isinstance(recipe.heads, dict) else {}
+        unknown = [name for name in heads if name not in self.factor_names]
+        yield from (f"heads: no factor {name!r}{did_you_mean(name, self.factor_names)}" for name in unknown)
+        if recipe.heads != "joint" and not self.factor_names:
+            yield "heads: the classes of this data are not made up of factors; use heads: joint"
+        at_home = isinstance(self.data, MaskbaseLayout)
+        for name in (name for name, kind in heads.items() if kind == "regression" and not (at_home and name == "age")):
+            yield f"heads.{name}: regression needs a number behind the bands, which only the home task's age has"
+        yield from (f"augment: {fault}" for fault in transform_faults(recipe.augment))
+        for processes in sorted({self.runtime.gpus_per_member, self.runtime.cpu_processes}):
+            parts = parts_of(recipe.accumulate, processes)
+            yield from (f"batch_size: {fault}" for fault in division_faults(recipe.batch_size, parts, processes))
+        if recipe.labels.active and not at_home:
+            yield "labels: age borders are the home task's; drop it"
+
+    def _factor_misfits(self, recipe: Recipe) -> Iterator[str]:
+        """What of a recipe does not go with the factors that it learns."""
+        learnt = recipe.factors or sorted(self.factor_names)
+        unknown = [name for name in learnt if name not in self.factor_names]
+        yield from (f"factors: no factor {name!r}{did_you_mean(name, self.factor_names)}" for name in unknown)
+        heads = recipe.heads if isinstance(recipe.heads, dict) else {}
+        others = [name for name in heads if name in self.factor_names and name not in learnt]
+        yield from (f"heads.{name}: this model does not learn {name}; drop it or add it to factors" for name in others)
+        if recipe.labels.active and self.factor_names and "age" not in learnt:
+            yield "labels: this model does not learn age; drop it or add age to factors"
+
+    def _pseudo_faults(self) -> Iterator[str]:
+        """Where a second round has no first one."""
+        for name, recipe in self.models.items():
+            if recipe.pseudo is None:
+                continue
+            if not self.has_test:
+                yield f"models.{name}.pseudo: there are no test images to learn from; drop it"
+            for first in recipe.pseudo.models:
+                place = f"models.{name}.pseudo.models: {first!r}"
+                if first not in self.models:
+                    yield f"{place} is no model{did_you_mean(first, self.models)}"
+                elif self.models[first].pseudo is not None:
+                    yield f"{place} is itself of the second round; name models without pseudo"
+                elif self.models[first].factors is not None:
+                    yield f"{place} learns some factors only; name models of whole classes"
+
+    def _product_faults(self) -> Iterator[str]:
+        """Models of some factors must multiply to whole classes."""
+        parts = {frozenset(recipe.factors): name for name, recipe in self.models.items() if recipe.factors}
+        if not parts or not frozenset().union(*parts) <= self.factor_names:
+            return
+        for one, other in combinations(parts, 2):
+            if one & other:
+                yield (
+                    f"models.{parts[one]}.factors and models.{parts[other]}.factors share "
+                    f"{', '.join(sorted(one & other))}; a factor belongs to one kind of models"
+                )
+        if absent := sorted(self.factor_names.difference(*parts)):
+            yield (
+                f"models: no model of {', '.join(absent)} stands beside those of some factors ("
+                f"{', '.join(sorted(parts.values()))}), so that they make no class; add one with factors: "
+                f"[{', '.join(absent)}]"
+            )
+
+    def _tune_faults(self) -> Iterator[str]:
+        """What a search asks for that is not there."""
+        if self.tune is None:
+            return
+        if self.tune.model is not None and self.tune.model not in self.models:
+            yield f"tune.model: no model {self.tune.model!r}{did_you_mean(self.tune.model, self.models)}"
+        if absent := [fold for fold in self.searched_folds if not 0 <= fold < self.folds.count]:
+            yield f"tune.folds: there is no fold {', '.join(map(str, absent))}; the last one is {self.folds.count - 1}"
+
+    @property
+    def searched_model(self) -> str:
+        """The model whose recipe is searched."""
+        return (self.tune.model if self.tune else None) or next(iter(self.models))
+
+    @property
+    def searched_folds(self) -> list[int]:
+        """The folds that a trial is scored on."""
+        chosen = self.tune.folds if self.tune else "all"
+        return list(range(self.folds.count)) if chosen == "all" else chosen
+
+    def searched_recipes(self, *roots: str) -> dict[str, Recipe]:
+        """Recipes that a search can come to by some keys, all others as they are, under what they are called.
+
+        Args:
+            roots: keys of a recipe, such as size and roi.
+        """
+        if self.tune is None:
+            return {}
+        base, space, recipes = self.models[self.searched_model], self.tune.space, {}
+        for values in assignments(below(roots, space), space):
+            called = ", ".join(f"{key} {label(value)}" for key, value in values.items())
+            with suppress(ValidationError):  # two values that do not go together: a trial of them will say so
+                recipes[called] = Recipe.model_validate(with_values(base, values))
+        return recipes
+
+    @property
+    def sample_path(self) -> Path | None:
+        """The file whose ids and order the submission keeps: the user's, or the home task's test table."""
+        at_home = self.tables("test") if isinstance(self.data, MaskbaseLayout) else []
+        return self.found(self.submission.sample) or next(iter(at_home), None)
+
+    @property
+    def answers_path(self) -> Path | None:
+        """The true answers of the test images, or None."""
+        return self.found(self.answers) if self.has_test else None
+
+
+def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:
+    """Read and check a configuration file.
+
+    Args:
+        path: the YAML file.
+        overrides: values that replace those of the file, such as Snakemake's `--config`; sections merge by key. The
+            text `null` is null, which Snakemake does not know.
+
+    Raises:
+        UserError: every fault of the file at once, a line each.
+    """
+    return check_config(_merged(load_yaml(path), overrides or {}), str(path))
+
+
+def check_config(values: dict[str, Any], source: str = "config") -> Config:
+    """Check values that were already read.
+
+    Raises:
+        UserError: every fault at once; an unknown key comes with the nearest known one.
+    """
+    values, faults = _with_resolved_models(with_included(values, source))
+    raise_all(f"{source}: {fault}" for fault in faults)
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise_all(readable_errors(source, error, Config))
+        raise
+    raise_all(f"{source}: {fault}" for fault in dict.fromkeys(_corner_faults(config, values)))
+    return config
+
+
+def _corner_faults(config: Config, values: dict[str, Any]) -> Iterator[str]:
+    """Values of a search that the model or the rest of the configuration does not take."""
+    if config.tune is None:
+        return
+    name = config.searched_model
+    own = re.compile(rf"^models\.{re.escape(name)}(\.|: )")
+    for key, given in corners(config.tune.space):
+        place = f"tune.space.{key}"
+        try:
+            model = with_values(config.models[name], given)
+        except ValueError as error:
+            yield f"{place}: {error}"
+            continue
+        try:
+            Config.model_validate(values | {"tune": None, "models": values["models"] | {name: model}})
+        except ValidationError as error:
+            for line in readable_errors("", error, Config):
+                yield f"{place} at {label(given[key])}: {own.sub('', line)}"
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = dict(base)
+    for key, text in over.items():
+        value = None if text == "null" else text
+        both[key] = _merged(base[key], value) if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+    return both
+
+
+def _with_resolved_models(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    models, recipes = values.get("models"), values.get("recipes") or {}
+    if not isinstance(models, dict) or not isinstance(recipes, dict):
+        return values, []
+    resolved, faults = with_bases(models, recipes)
+    return values | {"models": resolved}, faults

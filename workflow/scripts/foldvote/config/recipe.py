@@ -1,0 +1,417 @@
+"""The recipe of a model, key by key.
+
+Imports no torch: the Snakefile reads it at every start. What a name stands for is in training.losses,
+training.optimizer, training.mixup, models.heads and data.augmentation.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+
+from foldvote.config.base import Name, Roi, Section, Share, Size, different
+from foldvote.config.timm_names import known_name, net_names, optimizer_names
+
+
+def parts_of(parts: int, processes: int) -> int:
+    """In how many parts a batch goes through the net where several processes share it, equally many each.
+
+    Args:
+        parts: what `accumulate` or the memory asks for; it says how large one part may be.
+        processes: that train the member together.
+    """
+    return -(-parts // processes) * processes
+
+
+def division_faults(batch: int, parts: int, processes: int) -> Iterator[str]:
+    """Why several processes cannot share batches of so many images, if they cannot; one process can always."""
+    if processes > 1 and (batch % parts or batch // parts < 2):
+        yield (
+            f"batches of {batch} images do not divide into {parts} equal parts of 2 images or more, "
+            f"{parts // processes} for each of {processes} processes; change batch_size or accumulate, or the number "
+            "of processes (runtime.gpus_per_member, on a CPU runtime.cpu_processes)"
+        )
+
+
+def _each_named(value: Any) -> Any:
+    """`focal`, `{name: focal, gamma: 2}` or a list of such: always a list of mappings."""
+    values = value if isinstance(value, list) else [value]
+    return [{"name": one} if isinstance(one, str) else one for one in values]
+
+
+# --- losses
+
+
+class LossTerm(Section):
+    """One term of the training loss."""
+
+    weight: float = Field(default=1.0, gt=0)
+    """Factor of this term in the sum."""
+
+
+class CrossEntropy(LossTerm):
+    """Cross-entropy."""
+
+    name: Literal["cross_entropy"]
+
+
+class Focal(LossTerm):
+    """Focal loss: easy images count less (Lin et al., ICCV 2017)."""
+
+    name: Literal["focal"]
+    gamma: float = Field(default=2.0, ge=0, le=10)
+    """How much less; 0 is cross-entropy."""
+
+
+class SoftF1(LossTerm):
+    """One minus the macro-F1 of probabilities over a batch."""
+
+    name: Literal["soft_f1"]
+
+
+class Asymmetric(LossTerm):
+    """Asymmetric focusing of positives and negatives, single-label form (Ridnik et al., ICCV 2021)."""
+
+    name: Literal["asymmetric"]
+    gamma_positive: float = Field(default=0.0, ge=0, le=10)
+    """Focusing of the true class."""
+    gamma_negative: float = Field(default=4.0, ge=0, le=10)
+    """Focusing of the others."""
+
+
+class Ldam(LossTerm):
+    """Label-distribution-aware margin: rare classes get the wider margin (Cao et al., NeurIPS 2019)."""
+
+    name: Literal["ldam"]
+    margin: float = Field(default=0.5, gt=0, le=5)
+    """Margin of the rarest class, on the logits."""
+
+
+Loss = Annotated[CrossEntropy | Focal | SoftF1 | Asymmetric | Ldam, Field(discriminator="name")]
+Losses = Annotated[list[Loss], BeforeValidator(_each_named), Field(min_length=1)]
+
+
+# --- schedules
+
+
+class Cosine(Section):
+    """Half a cosine to `floor` of the peak (Loshchilov & Hutter, ICLR 2017)."""
+
+    name: Literal["cosine"]
+    floor: Share = 0.01
+    """Last learning rate as a share of the peak."""
+
+
+class Step(Section):
+    """Times `gamma` every `every` epochs."""
+
+    name: Literal["step"]
+    every: float = Field(default=20, gt=0)
+    """Epochs between two drops."""
+    gamma: float = Field(default=0.5, gt=0, lt=1)
+    """Factor of a drop."""
+
+
+class Plateau(Section):
+    """Times `gamma` when `best_by` has not improved for `patience` epochs."""
+
+    name: Literal["plateau"]
+    patience: int = Field(default=2, ge=1)
+    """Epochs without a better one before a drop."""
+    gamma: float = Field(default=0.3, gt=0, lt=1)
+    """Factor of a drop."""
+
+
+class OneCycle(Section):
+    """Up and down along cosines (Smith & Topin, 2018); of the learning rate alone. It has its own warm-up."""
+
+    name: Literal["one_cycle"]
+    rise: float = Field(default=0.3, gt=0, lt=1)
+    """Share of the steps that it rises."""
+    start: float = Field(default=0.04, gt=0, lt=1)
+    """First learning rate as a share of the peak."""
+    floor: Share = 1e-4
+    """Last learning rate as a share of the peak."""
+
+
+class Polynomial(Section):
+    """(1 - progress) to a power."""
+
+    name: Literal["polynomial"]
+    power: float = Field(default=1.0, gt=0, le=10)
+    """1 is a straight line."""
+
+
+class Constant(Section):
+    """Always the peak."""
+
+    name: Literal["constant"]
+
+
+Schedule = Annotated[Cosine | Step | Plateau | OneCycle | Polynomial | Constant, Field(discriminator="name")]
+
+
+# --- batch mixes
+
+
+class Mixed(Section):
+    """A mix of two images of a batch, and of their targets."""
+
+    p: Share = 1.0
+    """Share of the batches that are mixed so."""
+
+
+class Mixup(Mixed):
+    """Weighted mean of two images (Zhang et al., ICLR 2018)."""
+
+    name: Literal["mixup"]
+    alpha: float = Field(default=0.2, gt=0, le=10)
+    """The weight is drawn from Beta(alpha, alpha)."""
+
+
+class CutMix(Mixed):
+    """A rectangle of another image (Yun et al., ICCV 2019)."""
+
+    name: Literal["cutmix"]
+    alpha: float = Field(default=1.0, gt=0, le=10)
+    """The area is drawn from Beta(alpha, alpha)."""
+
+
+class HalfFace(Mixed):
+    """The right half of another image: half-face CutMix, which keeps both faces in place."""
+
+    name: Literal["half_face"]
+
+
+Mix = Annotated[Mixup | CutMix | HalfFace, Field(discriminator="name")]
+Mixes = Annotated[list[Mix], BeforeValidator(_each_named)]
+
+
+# --- augmentation
+
+POLICIES = ("none", "base", "custom", "light", "medium", "heavy")
+SHORT_STEPS = ("hflip", "crop", "colour", "erase", "clahe")
+
+
+class AugmentStep(Section):
+    """One step of the augmentation: a policy, a short step with its strength, or a transform with its arguments."""
+
+    name: str
+    """A policy, a short step, or a transform of albumentations."""
+    strength: float | None = Field(default=None, ge=0, le=1)
+    """For a short step: hflip, erase and clahe take a chance, crop the largest area removed, colour a strength."""
+    arguments: dict[str, Any] | None = None
+    """For a transform of albumentations; empty for its defaults."""
+
+
+def _steps(value: Any) -> Any:
+    """A policy's name, a mapping, or a list of both, as a list of steps: order matters, and a list keeps it."""
+    parts = value if isinstance(value, list) else [value]
+    return [step for part in parts for step in _steps_of(part)]
+
+
+def _steps_of(part: Any) -> list[Any]:
+    if isinstance(part, str):
+        return [{"name": part}]
+    if not isinstance(part, dict) or {"name", "strength"} <= set(part):
+        return [part]
+    return [
+        {"name": name, "arguments": given or {}}
+        if isinstance(given, dict | None)
+        else {"name": name, "strength": given}
+        for name, given in part.items()
+    ]
+
+
+Augment = Annotated[list[AugmentStep], BeforeValidator(_steps)]
+DEFAULT_AUGMENT = [{"crop": 0.15}, {"hflip": 0.5}, {"colour": 0.2}]
+
+
+# --- heads and targets
+
+HeadKind = Literal["classes", "ordinal", "regression"]
+
+
+class Treatment(Section):
+    """What is done to the labels for training only; scores are always on the true ones."""
+
+    age_borders: tuple[float, float] | None = None
+    """Borders of the age bands in training, such as [30, 58]: the home task only."""
+    soft_years: float = Field(default=0.0, ge=0, le=20)
+    """Within so many years of a border the target is shared between both bands: the home task only."""
+
+    @field_validator("age_borders")
+    @classmethod
+    def _rising(cls, borders: tuple[float, float] | None) -> tuple[float, float] | None:
+        if borders is not None and not 0 < borders[0] < borders[1]:
+            raise ValueError(f"must be two rising ages above 0 (it is {list(borders)})")
+        return borders
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is done."""
+        return self.age_borders is not None or self.soft_years > 0
+
+
+class Sampler(Section):
+    """Which images an epoch holds: drawn with replacement, rare ones more often."""
+
+    by: Literal["class", "stratum"] = "class"
+    """What is to be evened out."""
+    power: float = Field(default=1.0, gt=0, le=1)
+    """1 draws every class equally often, smaller values less so."""
+
+
+Several = Annotated[list[Name], Field(min_length=1), AfterValidator(different)]
+
+
+class Pseudo(Section):
+    """A second round: the model also learns from test images that models of a first round are sure of."""
+
+    models: Several
+    """Models of the first round, whose mean is learnt from; fold k learns from their members of fold k alone."""
+    confidence: float = Field(default=0.9, gt=0, le=1)
+    """A test image is learnt from when one class has at least so much probability."""
+
+
+class Recipe(Section):
+    """How one model is made and trained."""
+
+    net: str
+    """Any name known to timm."""
+    pretrained: str | None = None
+    """Local file of weights (.safetensors or .pth); null: from scratch."""
+    size: Size = "128x96"
+    roi: Roi = "none"
+    factors: Several | None = None
+    """The factors that this model learns; null: all. Models of some factors multiply to one voice in the vote."""
+    heads: Literal["joint", "factored"] | dict[Name, HeadKind] = "joint"
+    """joint: one logit a class. factored: one head a factor, whose log-probabilities add up. A mapping names the kind
+    of some factors' heads: classes, ordinal, or (the home task's age) regression to bands."""
+    drop_rate: float = Field(default=0.0, ge=0, lt=1)
+    """Dropout before the classifier."""
+    dropout_samples: int = Field(default=1, ge=1, le=32)
+    """Dropouts whose logits are averaged (multi-sample dropout, Inoue 2019); 1 is plain dropout."""
+    drop_path: float = Field(default=0.0, ge=0, lt=1)
+    """Stochastic depth, for nets that have it."""
+
+    epochs: int = Field(default=10, ge=1, le=10_000)
+    """Passes over the training images."""
+    batch_size: int = Field(default=64, ge=2, le=65_536)
+    """Images in one optimizer step."""
+    accumulate: int = Field(default=1, ge=1, le=4096)
+    """Parts that a batch goes through the net in: less memory, the same step but for batch normalisation. Where several
+    processes train a member, each takes its share of the parts."""
+    optimizer: str = "adamw"
+    """Any optimizer of timm, by name."""
+    optimizer_args: dict[str, Any] = Field(default={})
+    """Further arguments of the optimizer, such as {momentum: 0.9}."""
+    lr: float = Field(default=1e-3, gt=0, le=100)
+    """Peak learning rate."""
+    weight_decay: float = Field(default=0.05, ge=0, le=10)
+    """Weight decay; biases and normalisation weights have none."""
+    layer_decay: float | None = Field(default=None, gt=0, lt=1)
+    """Each layer further from the head learns with so much of the next one's rate; null: all alike."""
+    freeze_epochs: int = Field(default=0, ge=0)
+    """First epochs in which only the head learns; as many as `epochs`: feature extraction."""
+    clip_norm: float | None = Field(default=5.0, gt=0)
+    """Largest gradient norm; null: no clipping."""
+    schedule: Annotated[Schedule, BeforeValidator(lambda value: _each_named(value)[0])] = Cosine(name="cosine")
+    """The course of the learning rate after the warm-up."""
+    warmup_epochs: float = Field(default=1.0, ge=0)
+    """Linear warm-up, in epochs."""
+
+    loss: Losses = Field(default=[CrossEntropy(name="cross_entropy")])
+    """The terms of the training loss, which add up by their weights."""
+    label_smoothing: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the target spread over all classes, in training only (Szegedy et al., CVPR 2016)."""
+    class_weights: Literal["none", "inverse", "effective"] = "none"
+    """Weight of an image by its class's count: none, inverse, or by effective number (Cui et al., CVPR 2019)."""
+    sampler: Sampler | None = None
+    """Draws rare images more often; null: an epoch holds each image once."""
+    labels: Treatment = Treatment()
+    pseudo: Pseudo | None = None
+    """Learn from test images too (Lee, ICML workshops 2013), in a second round; null: no."""
+
+    augment: Augment = Field(default=DEFAULT_AUGMENT, validate_default=True)
+    """Random changes to training images: a policy (none, base, custom, light, medium, heavy), short steps (hflip,
+    crop, colour, erase, clahe) and transforms of albumentations by name, in order."""
+    mix: Mixes = Field(default=[])
+    """Mixes of the images of a batch: mixup, cutmix, half_face; of several, at most one a batch."""
+
+    epoch: Literal["last", "best"] = "last"
+    """Which epoch predicts: the last, or the best by `best_by`, whose out-of-fold score is flattered by the choice."""
+    best_by: Literal["macro_f1", "accuracy", "balanced_accuracy", "loss"] = "macro_f1"
+    """The validation score that chooses."""
+    soup: int = Field(default=1, ge=1, le=20)
+    """Average the weights of so many best epochs (model soup, Wortsman et al., ICML 2022); 1: the best alone."""
+    ema: float | None = Field(default=None, gt=0, lt=1)
+    """Decay of an exponential moving average of the weights, which then validates and predicts; null: none."""
+    swa: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the epochs after which weights are averaged (SWA, Izmailov et al., UAI 2018); null: never."""
+    patience: int | None = Field(default=None, ge=1)
+    """Stop after so many epochs without a better one; null: never."""
+    max_minutes: float | None = Field(default=None, gt=0)
+    """Begin no epoch that would probably end after so many minutes of training; null: no limit."""
+
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 or fp16 on a GPU, whichever it does well, and fp32 on a CPU."""
+    channels_last: bool | None = None
+    """Memory layout; null: on a GPU only."""
+    compile: bool = False
+    """Train through torch.compile: a minute more at the start, faster steps after it."""
+    sync_bn: bool = False
+    """Where several GPUs train a member: batch normalisation over the images of all of them, not of each alone."""
+    grad_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time.
+    Batch-normalisation statistics then follow a step's images twice as fast."""
+
+    @field_validator("net")
+    @classmethod
+    def _known_net(cls, net: str) -> str:
+        return known_name(net, net.split(".")[0], net_names(), "timm knows no net")
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known_optimizer(cls, name: str) -> str:
+        return known_name(name, name, optimizer_names(), "timm has no optimizer")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if faults := list(_recipe_faults(self)):
+            raise ValueError("\n".join(faults))
+        return self
+
+    @property
+    def first_round(self) -> list[str]:
+        """Models whose test predictions this one learns from."""
+        return self.pseudo.models if self.pseudo else []
+
+
+def _recipe_faults(recipe: Recipe) -> Iterator[str]:
+    if recipe.warmup_epochs >= recipe.epochs > 1:
+        yield f"warmup_epochs {recipe.warmup_epochs} leaves nothing of {recipe.epochs} epochs; lower it"
+    if recipe.roi.startswith("box-"):
+        left, top, right, bottom = (int(part) for part in re.findall(r"\d+", recipe.roi))
+        if right <= left or bottom <= top:
+            yield f"roi {recipe.roi} is empty: it must be box-LEFT-TOP-RIGHT-BOTTOM"
+    if recipe.freeze_epochs > recipe.epochs:
+        yield f"freeze_epochs {recipe.freeze_epochs} is more than the {recipe.epochs} epochs; lower it"
+    if recipe.freeze_epochs and recipe.pretrained is None:
+        yield "freeze_epochs would keep drawn weights as they are; set pretrained, or drop it"
+    if recipe.batch_size % recipe.accumulate or recipe.batch_size // recipe.accumulate < 2:
+        yield (
+            f"accumulate {recipe.accumulate} does not cut batch_size {recipe.batch_size} into equal parts of 2 images "
+            "or more; change one"
+        )
+    if recipe.ema is not None and recipe.swa is not None:
+        yield "ema and swa are two averages of the same weights; set one of them"
+    if recipe.soup > 1 and recipe.epoch == "last":
+        yield f"soup {recipe.soup} averages the best epochs; say epoch: best as well, or drop it"
+    if recipe.dropout_samples > 1 and recipe.drop_rate == 0:
+        yield "dropout_samples without dropout are all alike; set drop_rate"
+    if recipe.pseudo and recipe.sampler and recipe.sampler.by == "stratum":
+        yield "pseudo: test images have no stratum to be drawn by; use sampler: {by: class}, or drop one of them"
+    if sum(mix.p for mix in recipe.mix) > 1 + 1e-9:
+        yield f"mix: the shares p add up to {sum(mix.p for mix in recipe.mix):g}; a batch is mixed once, so at most 1"

@@ -1,0 +1,109 @@
+"""Faults that pydantic finds in a configuration, each as a line for the person who wrote the file."""
+
+from collections.abc import Iterator
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from foldvote.errors import did_you_mean
+
+
+def readable_errors(source: str, error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+    """Every fault in words: file, key, what is wrong and what to do.
+
+    Args:
+        source: the file's name.
+        error: as pydantic raised it.
+        root: the model that was validated, for the names of its keys. A field's description, where it has one, says
+            what is expected of a text that does not fit its pattern.
+    """
+    for fault in error.errors():
+        place, kind, field = _place(fault["loc"], root)
+        where = ".".join(str(part) for part in place if part != "[key]")
+        if not where and fault["type"] != "value_error":  # such an error of the whole names its keys itself
+            where = "the file"
+        for line in _message(fault, str(place[-1] if place else ""), kind, field).split("\n"):
+            yield ": ".join(filter(None, (source, where, line)))
+
+
+def _message(fault: Any, key: str, kind: Any, field: FieldInfo | None) -> str:
+    given, context = fault.get("input"), fault.get("ctx", {})
+    told = f" (it is {_short(given)})"
+    match fault["type"]:
+        case "extra_forbidden":
+            return f"unknown key{did_you_mean(key, kind.model_fields)}"
+        case "missing":
+            return "missing; add it"
+        case "union_tag_not_found":
+            return f"its key {context['discriminator']} is missing; add one of {', '.join(_tags(kind))}"
+        case "union_tag_invalid":
+            return f"no {context['tag']!r}{did_you_mean(context['tag'], _tags(kind))} (known: {', '.join(_tags(kind))})"
+        case "dict_type" | "model_type" | "model_attributes_type":
+            return f"must hold `key: value` lines{told}"
+        case "string_pattern_mismatch" if key == "[key]":
+            return f"{given!r} is no name; use up to 64 letters, digits, _ . and -, the first a letter or digit"
+        case "string_pattern_mismatch" if field and field.description:
+            return f"must be {field.description}{told}"
+        case "too_short":
+            return f"needs at least {context['min_length']} of them, has {context['actual_length']}"
+        case "value_error":
+            return str(context["error"])
+        case _:
+            text = fault["msg"].replace("Input should be", "must be")
+            return f"{text[0].lower()}{text[1:]}{told}"
+
+
+def _place(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list[str | int], Any, FieldInfo | None]:
+    """The keys of a fault as the file has them, the type that holds the last of them, and its field.
+
+    pydantic puts the chosen member of a union among the keys; it is left out here.
+    """
+    place: list[str | int] = []
+    holder: Any = None
+    field: FieldInfo | None = None
+    kind: Any = root
+    for part in loc:
+        if _is_union(kind) and isinstance(part, str):
+            kind = _tags(kind).get(part)
+            continue
+        place.append(part)
+        holder = kind
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(str(part))
+            kind = field.annotation if field else None
+        else:
+            kind = get_args(kind)[-1] if get_origin(kind) in (dict, list) else None
+        kind = _without_notes(kind)
+    return place, (kind if _is_union(kind) else holder), field
+
+
+def _without_notes(kind: Any) -> Any:
+    """The type of an `Annotated` one, or of one that may be None as well."""
+    if get_origin(kind) is Annotated:
+        return _without_notes(get_args(kind)[0])
+    others = [member for member in get_args(kind) if member is not type(None)] if _is_union(kind) else []
+    return _without_notes(others[0]) if len(others) == 1 else kind
+
+
+def _is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
+
+
+def _tags(union: Any) -> dict[str, type[BaseModel]]:
+    """The members of a tagged union by their tags."""
+    members = [member for member in get_args(union) if isinstance(member, type) and issubclass(member, BaseModel)]
+    return {
+        tag: member
+        for member in members
+        for field in member.model_fields.values()
+        if get_origin(field.annotation) is Literal and field.default is PydanticUndefined
+        for tag in get_args(field.annotation)
+    }
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,252 @@
+"""Random changes to training images. The only module that imports albumentations.
+
+albumentations keeps a generator of its own, so that two loader workers repeat each other's draws and every epoch
+repeats the first. Here the generator is set before each image from a counter-based seed, which makes the result a
+function of that seed alone.
+
+Validation and prediction see images without any of this. A step that changes every image alike, such as `clahe: 1` or a
+crop of the centre, would therefore show the net other images in training than in validation. What is to hold for both
+belongs before the augmentation: `roi: centre-HxW` cuts the centre of training, validation and test images.
+"""
+
+import os
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network at import
+
+import albumentations as A
+import cv2
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from foldvote.config.augmentation_names import transform_faults
+from foldvote.config.recipe import Augment, AugmentStep
+
+cv2.setNumThreads(0)  # OpenCV's threads after a fork can hang a loader
+
+Change = Callable[[np.ndarray, int], np.ndarray]
+
+_REFLECT = cv2.BORDER_REFLECT_101
+POLICY_STEPS: dict[str, list[Any]] = {
+    "none": [],
+    # Resized and normalised, as every image is.
+    "base": [],
+    # The mask competition's baseline: the centre 320x256 of 512x384 enlarged to the whole, jitter, and noise of one
+    # standard deviation of its normalised images. As there, validation has no crop: see above.
+    "custom": [
+        {"Affine": {"scale": {"x": [1.5, 1.5], "y": [1.6, 1.6]}, "p": 1}},
+        {"colour": 0.1},
+        {"GaussNoise": {"std_range": [0.24, 0.24], "p": 1}},
+    ],
+    "light": [
+        {"hflip": 0.5},
+        {"crop": 0.1},
+        {"colour": 0.1},
+    ],
+    "medium": [
+        {"hflip": 0.5},
+        {"crop": 0.2},
+        {"Affine": {"rotate": [-8, 8], "translate_percent": [-0.04, 0.04], "border_mode": _REFLECT, "p": 0.5}},
+        {"colour": 0.2},
+        {"GaussianBlur": {"sigma_limit": [0.3, 1.0], "p": 0.1}},
+        {"erase": 0.1},
+    ],
+    "heavy": [
+        {"hflip": 0.5},
+        {"crop": 0.3},
+        {
+            "Affine": {
+                "rotate": [-15, 15],
+                "translate_percent": [-0.06, 0.06],
+                "shear": [-5, 5],
+                "border_mode": _REFLECT,
+                "p": 0.7,
+            }
+        },
+        {"colour": 0.3},
+        {"ToGray": {"p": 0.05}},
+        {"clahe": 0.1},
+        {"GaussianBlur": {"sigma_limit": [0.3, 1.5], "p": 0.15}},
+        {"GaussNoise": {"std_range": [0.01, 0.05], "p": 0.2}},
+        {"erase": 0.25},
+    ],
+}
+"""What each policy stands for, as it would be written in a recipe."""
+
+_TRIES = 8  # images that a check draws; a step that spoils half of them is missed once in 256 times
+
+
+def augmenter(steps: Sequence[AugmentStep], height: int, width: int) -> Change:
+    """The function that changes one training image.
+
+    Args:
+        steps: the recipe's `augment` section.
+        height: output height in pixels.
+        width: output width in pixels.
+
+    Returns:
+        A function of an image (uint8, height x width x RGB, not written to) and a seed, giving an image of the same
+        kind. Equal seeds give equal images. Without any step it gives the very image.
+
+    Raises:
+        ValueError: if a step's arguments are wrong; `check_steps` says so beforehand.
+    """
+    return _composed([_transform(step, height, width) for step in expanded(steps)])
+
+
+def expanded(steps: Sequence[AugmentStep]) -> list[AugmentStep]:
+    """The steps with every policy replaced by what it stands for, and without short steps of strength 0."""
+    found: list[AugmentStep] = []
+    for step in steps:
+        if step.name in POLICY_STEPS:
+            found += expanded(TypeAdapter(Augment).validate_python(POLICY_STEPS[step.name]))
+        elif step.strength != 0:
+            found.append(step)
+    return found
+
+
+def check_steps(steps: Sequence[AugmentStep], height: int, width: int) -> list[str]:
+    """What is wrong with an augmentation: names, arguments, and what it makes of an image.
+
+    Args:
+        steps: the recipe's `augment` section.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Returns:
+        A line for each fault, such as "CLAHE: tile_grid_size: ..."; none where each step can be made and all of them
+        together turn uint8 images (height, width, 3) into such images, equal ones where seeds are equal.
+    """
+    if faults := transform_faults(steps):
+        return faults
+    whole = expanded(steps)
+    made = [_tried(step, partial(_transform, step, height, width)) for step in whole]
+    if faults := [made_one for made_one in made if isinstance(made_one, str)]:
+        return faults
+    if not whole or _spoilt(whole, height, width) is None:
+        return []
+    # The shortest beginning that already goes wrong ends in the step to blame.
+    for count in range(1, len(whole) + 1):
+        if (fault := _spoilt(whole[:count], height, width)) is not None:
+            return [fault]
+    return []
+
+
+def _composed(transforms: list[A.BasicTransform]) -> Change:
+    if not transforms:
+        return lambda image, _seed: image
+    pipeline = A.Compose(transforms)
+
+    def change(image: np.ndarray, seed: int) -> np.ndarray:
+        pipeline.set_random_seed(seed % 2**32)
+        return pipeline(image=image)["image"]
+
+    return change
+
+
+# --- short steps
+
+
+def _transform(step: AugmentStep, height: int, width: int) -> A.BasicTransform:
+    if step.strength is not None:
+        return _SHORT[step.name](step.strength, height, width)
+    return getattr(A, step.name)(**(step.arguments or {}))
+
+
+def _hflip(chance: float, _height: int, _width: int) -> A.BasicTransform:
+    return A.HorizontalFlip(p=chance)
+
+
+def _crop(most: float, height: int, width: int) -> A.BasicTransform:
+    """A part of nearly the whole's shape, with at most a share `most` of its area removed, and a hundredth left."""
+    ratio = width / height
+    return A.RandomResizedCrop(
+        (height, width), scale=(max(1 - most, 0.01), 1.0), ratio=(ratio * 0.9, ratio / 0.9), p=1.0
+    )
+
+
+def _colour(strength: float, _height: int, _width: int) -> A.BasicTransform:
+    return A.ColorJitter(strength, strength, strength, strength / 8, p=1.0)
+
+
+def _erase(chance: float, _height: int, _width: int) -> A.BasicTransform:
+    """Noise in place of a rectangle (random erasing, Zhong et al., AAAI 2020), smaller than there: faces stay faces."""
+    return A.Erasing(scale=(0.02, 0.2), ratio=(0.3, 3.3), fill="random", p=chance)
+
+
+def _clahe(chance: float, _height: int, _width: int) -> A.BasicTransform:
+    """Contrast evened out in tiles (CLAHE, Zuiderveld, Graphics Gems IV, 1994)."""
+    return A.CLAHE(clip_limit=(1.0, 4.0), tile_grid_size=(8, 8), p=chance)
+
+
+_SHORT: dict[str, Callable[[float, int, int], A.BasicTransform]] = {
+    "hflip": _hflip,
+    "crop": _crop,
+    "colour": _colour,
+    "erase": _erase,
+    "clahe": _clahe,
+}
+
+
+# --- checks
+
+
+def _tried(step: AugmentStep, make: Callable[[], Any]) -> Any:
+    """What `make` gives, or a fault line where it raises or albumentations warns."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            made = make()
+        except Exception as error:  # whatever a transform raises is about its arguments or this image
+            return f"{step.name}: {_one_line(error)}"
+    told = [warning.message for warning in warned if issubclass(warning.category, UserWarning)]
+    return f"{step.name}: {_one_line(told[0])}" if told else made
+
+
+def _spoilt(steps: Sequence[AugmentStep], height: int, width: int) -> str | None:
+    """What the steps together do wrong, told of the last of them; once as given, once with every chance at 1."""
+    for certain in (False, True):
+        fault = _tried(steps[-1], partial(_spoilt_image, steps, height, width, certain))
+        if fault is not None:
+            return fault
+    return None
+
+
+def _spoilt_image(steps: Sequence[AugmentStep], height: int, width: int, certain: bool) -> str | None:
+    changes = [_composed(_certain(steps, height, width, certain)) for _ in range(2)]
+    for seed in range(_TRIES):
+        image = np.random.Generator(np.random.Philox(seed)).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image.flags.writeable = False  # as packed images are
+        first, again = (change(image, seed) for change in changes)
+        if not isinstance(first, np.ndarray) or first.dtype != np.uint8:
+            kind = f"a {first.dtype} array" if isinstance(first, np.ndarray) else f"a {type(first).__name__}"
+            return f"{steps[-1].name}: gives {kind}, not a uint8 array; leave it out: normalising comes by itself"
+        if first.shape != image.shape:
+            size, needed = ("x".join(map(str, shape)) for shape in (first.shape, image.shape))
+            return f"{steps[-1].name}: gives images of {size}; all must stay {needed} (height x width x colours)"
+        if not np.array_equal(first, again):
+            return f"{steps[-1].name}: gives two images for one seed; leave it out"
+    return None
+
+
+def _certain(steps: Sequence[AugmentStep], height: int, width: int, certain: bool) -> list[A.BasicTransform]:
+    transforms = [_transform(step, height, width) for step in steps]
+    for transform in transforms if certain else ():
+        transform.p = 1.0
+    return transforms
+
+
+def _one_line(error: Any) -> str:
+    """The message of an exception or a warning in one short line; pydantic's without its web addresses."""
+    cause = getattr(error, "__cause__", None)
+    if isinstance(cause, ValidationError):
+        places = ([*map(str, fault["loc"][:1]), fault["msg"].removeprefix("Value error, ")] for fault in cause.errors())
+        text = "; ".join(": ".join(place) for place in places)
+    elif isinstance(error, KeyError):
+        text = f"needs {error}, which an image alone does not have"
+    else:
+        text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."

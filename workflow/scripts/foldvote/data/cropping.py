@@ -1,0 +1,83 @@
+"""Regions of interest cut out of an image, and resizing."""
+
+import cv2
+import numpy as np
+
+from foldvote.config.base import parse_size
+from foldvote.errors import UserError
+
+Region = tuple[float, float, float, float]
+
+
+def crop_region(image: np.ndarray, roi: str) -> np.ndarray:
+    """The region of interest of an image, as a view.
+
+    Args:
+        image: uint8 array of shape (height, width, 3).
+        roi: `none`, `centre-HxW` (no larger than the image) or `box-LEFT-TOP-RIGHT-BOTTOM` (cut to the image).
+
+    Raises:
+        UserError: if a box lies outside the image.
+    """
+    if roi == "none":
+        return image
+    kind, rest = roi.split("-", 1)
+    height, width = image.shape[:2]
+    if kind == "centre":
+        crop_height, crop_width = (min(a, b) for a, b in zip(parse_size(rest), (height, width), strict=True))
+        top, left = (height - crop_height) // 2, (width - crop_width) // 2
+        return image[top : top + crop_height, left : left + crop_width]
+    left, top, right, bottom = (int(part) for part in rest.split("-"))
+    region = image[top:bottom, left:right]
+    if region.size == 0:
+        raise UserError(
+            f"roi {roi} lies outside an image of {width}x{height} (width x height); correct the recipe's roi"
+        )
+    return region
+
+
+def crop_face(image: np.ndarray, box: Region | None, margin: float, shape: tuple[int, int]) -> np.ndarray:
+    """The face with a margin, in the aspect ratio of the output, as a view.
+
+    Args:
+        image: uint8 array of shape (height, width, 3).
+        box: left, top, right, bottom in pixels, within the image; None cuts out the centre, as large as the image has.
+        margin: what is added on each side, as a share of the box's sides.
+        shape: height and width of the output.
+    """
+    height, width = image.shape[:2]
+    left, top, right, bottom = face_region(box, margin, (height, width), shape)
+    return image[top:bottom, left:right]
+
+
+def face_region(
+    box: Region | None, margin: float, image: tuple[int, int], shape: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Where the face with its margin is to be cut out.
+
+    The box grows by the margin, then its shorter side grows to the output's aspect ratio. Where that is larger than
+    the image, it is made smaller in both directions, so that no face is ever stretched; where it goes over the edge,
+    it is moved inwards.
+
+    Args:
+        box: left, top, right, bottom in pixels, within the image; None is the whole image.
+        margin: what is added on each side, as a share of the box's sides.
+        image: height and width of the image.
+        shape: height and width of the output.
+
+    Returns:
+        left, top, right, bottom: whole pixels within the image, at least one wide and high.
+    """
+    left, top, right, bottom = box or (0.0, 0.0, float(image[1]), float(image[0]))
+    wanted = max((bottom - top) * (1 + 2 * margin) / shape[0], (right - left) * (1 + 2 * margin) / shape[1])
+    scale = min(wanted, image[0] / shape[0], image[1] / shape[1])  # pixels of the image for one of the output
+    height, width = (min(max(round(scale * wished), 1), most) for wished, most in zip(shape, image, strict=True))
+    first_row = min(max(round((top + bottom - height) / 2), 0), image[0] - height)
+    first_column = min(max(round((left + right - width) / 2), 0), image[1] - width)
+    return first_column, first_row, first_column + width, first_row + height
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize to uint8 (height, width, 3): area averaging to shrink, bicubic to enlarge."""
+    shrinks = image.shape[0] * image.shape[1] >= height * width
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -1,0 +1,135 @@
+"""Images that are the same, or nearly so, where they should be of different people."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldvote.io.files import write_json
+from foldvote.io.parquet import read_table
+from foldvote.runtime.job_log import log
+
+Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
+MOST_LISTED = 200
+
+
+def merge_groups(manifest: pd.DataFrame) -> tuple[pd.Series, list[list[str]]]:
+    """Join groups that hold an image with the same bytes: one person must not stand on both sides of a split.
+
+    Args:
+        manifest: rows with columns `group` and `sha256`.
+
+    Returns:
+        The group of each row after joining (named by the first of its names), and the sets of joined names.
+    """
+    parent = {name: name for name in manifest["group"].unique()}
+
+    def root(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    for _, names in manifest[manifest["sha256"].duplicated(keep=False)].groupby("sha256")["group"]:
+        roots = sorted({root(name) for name in names})
+        for other in roots[1:]:
+            parent[other] = roots[0]
+    merged = manifest["group"].map(root)
+    together = manifest["group"].groupby(merged).unique()
+    return merged, [sorted(names) for names in together if len(names) > 1]
+
+
+def same_bytes(left: pd.DataFrame, right: pd.DataFrame | None = None) -> list[list[str]]:
+    """Image ids that share their bytes: across the groups of one table, or across two tables.
+
+    Args:
+        left: manifest rows.
+        right: manifest rows of another split; None compares the groups of `left` with one another.
+
+    Returns:
+        One sorted list of image ids for each content that stands where it should not.
+    """
+    rows = (
+        left.assign(side=left["group"]) if right is None else pd.concat([left.assign(side="l"), right.assign(side="r")])
+    )
+    spread = rows.groupby("sha256")["side"].transform("nunique") > 1
+    return [sorted(ids) for _, ids in rows[spread].groupby("sha256")["image_id"]]
+
+
+def near_duplicates(
+    left: pd.DataFrame, bits: int, right: pd.DataFrame | None = None
+) -> tuple[int, list[dict[str, Any]]]:
+    """Pairs of images whose perceptual hashes differ in at most `bits` of 64, across groups or across two tables.
+
+    Equal bytes are left out: `same_bytes` has those.
+
+    Args:
+        left: manifest rows with columns image_id, group, phash (16 hex digits), sha256.
+        bits: largest Hamming distance.
+        right: manifest rows of another split; None compares the groups of `left` with one another.
+
+    Returns:
+        The number of such pairs, and the nearest of them, at most 200, as records {distance, a, b}.
+    """
+    rows = left if right is None else pd.concat([left, right], ignore_index=True)
+    hashes = np.array([int(text, 16) for text in rows["phash"]], dtype=np.uint64)
+    content, _ = pd.factorize(rows["sha256"])
+    side = pd.factorize(rows["group"])[0] if right is None else (np.arange(len(rows)) >= len(left)).astype(np.int64)
+    count, found = 0, []
+    for a, b, distance in _near_pairs(hashes, bits):
+        kept = (content[a] != content[b]) & (side[a] != side[b])
+        count += int(kept.sum())
+        pairs = np.stack([distance, np.minimum(a, b), np.maximum(a, b)], axis=1)[kept]
+        found = sorted([*found, *map(tuple, pairs[np.lexsort(pairs.T[::-1])][:MOST_LISTED].tolist())])[:MOST_LISTED]
+    ids = rows["image_id"].tolist()
+    return count, [{"distance": d, "a": ids[i], "b": ids[j]} for d, i, j in found]
+
+
+def _near_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[Places, Places, Places]]:
+    """Places of all pairs that differ in at most `bits`, each pair once, and their distances, some at a time.
+
+    Of `bits` + 1 pieces of the hash such a pair shares at least one, so that only hashes with an equal piece are
+    compared (Norouzi, Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012).
+    """
+    edges = np.linspace(0, 64, bits + 2).astype(int)
+    masks = [np.uint64((1 << int(high)) - (1 << int(low))) for low, high in pairwise(edges)]
+    for number, mask in enumerate(masks):
+        piece = hashes & mask
+        order = np.argsort(piece, kind="stable")
+        piece, ordered = piece[order], hashes[order]
+        first, step = np.arange(len(order)), 0
+        while len(first):  # whose piece is equal to that of the hash so many steps on
+            step += 1
+            first = first[first + step < len(order)]
+            first = first[piece[first] == piece[first + step]]
+            differing = ordered[first] ^ ordered[first + step]
+            distance = np.bitwise_count(differing)
+            near = distance <= bits
+            for earlier in masks[:number]:
+                near &= (differing & earlier) != 0
+            if near.any():
+                yield order[first[near]], order[first[near] + step], distance[near].astype(np.int64)
+
+
+def report_overlap(train_manifest: Path, test_manifest: Path, bits: int, path: Path) -> None:
+    """Write `data/overlap.json`: images that stand in train and in test, to the byte or nearly.
+
+    Nothing is dropped: whether such an image counts is not for the pipeline to decide.
+
+    Args:
+        train_manifest: manifest of the training images.
+        test_manifest: manifest of the test images.
+        bits: largest Hamming distance of two perceptual hashes that is listed.
+        path: the JSON file.
+    """
+    train, test = read_table(train_manifest), read_table(test_manifest)
+    same = same_bytes(train, test)
+    count, nearest = near_duplicates(train, bits, test)
+    write_json(path, {"same_bytes": same, "near_duplicates": {"bits": bits, "pairs": count, "nearest": nearest}})
+    if same:
+        log(f"warning: {len(same)} images stand in train and in test, such as {' = '.join(same[0])}; see {path}")

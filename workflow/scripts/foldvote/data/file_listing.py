@@ -1,0 +1,80 @@
+"""A digest of the image files of a split: cheap enough for every start of the workflow.
+
+It takes names and sizes, so that an added, removed or replaced photograph reruns the manifest, and a touched one
+does not. Imports neither pandas nor Pillow.
+"""
+
+import csv
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from foldvote.config.data import DataSettings, FoldersLayout, MaskbaseLayout, TableLayout
+from foldvote.io.paths import files_below, relative_fault
+
+Split = Literal["train", "test"]
+
+
+def listing_digest(config: DataSettings, split: Split) -> str:
+    """SHA-256 over the sorted paths and sizes of the image files that belong to a split.
+
+    What is wrong with the files is no matter here: the manifest stage tells it. The demo's files are the workflow's
+    own, known to it as outputs, and give a constant.
+
+    Args:
+        config: the configuration.
+        split: `train` or `test`.
+    """
+    digest = hashlib.sha256()
+    if config.data.layout != "demo":
+        for path, size in sorted(_files(config, split)):
+            digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _files(config: DataSettings, split: Split) -> Iterable[tuple[str, int]]:
+    layout, root = config.data, config.root
+    if isinstance(layout, TableLayout):
+        return _listed(config, layout, split)
+    if isinstance(layout, MaskbaseLayout):
+        return _below(root / (layout.train_images if split == "train" else layout.test_images))
+    assert isinstance(layout, FoldersLayout)
+    folder = layout.train if split == "train" else layout.test
+    return _below(root / folder) if folder is not None else ()
+
+
+def _listed(config: DataSettings, layout: TableLayout, split: Split) -> Iterator[tuple[str, int]]:
+    """The files that a CSV names for the split; for any other table every file below the data folder."""
+    table = config.root / layout.table
+    if table.suffix.lower() != ".csv":
+        yield from _below(config.root, Path(config.results))
+        return
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            for row in csv.DictReader(file):
+                path = row.get(layout.path) or ""
+                if (layout.split is None or row.get(layout.split) == split) and not relative_fault(path):
+                    yield path, _size(config.root / path)
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return
+
+
+def _below(folder: Path, without: Path | None = None) -> Iterator[tuple[str, int]]:
+    try:
+        left_out = without.resolve().relative_to(folder.resolve()).as_posix() + "/" if without else None
+    except ValueError:
+        left_out = None
+    try:
+        for path, size in files_below(folder):
+            if left_out is None or not path.startswith(left_out):
+                yield path, size
+    except OSError:
+        return
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

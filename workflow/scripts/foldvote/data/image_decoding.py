@@ -1,0 +1,337 @@
+"""One image file, decoded strictly: the same array at ingest and at every later use, or a reason why not.
+
+Pillow takes quite some damage silently: a JPEG cut in mid-scan and closed by an end marker has a grey tail, a PNG's
+pixel chunks are not checked against their CRCs, and pixels that are not there are black. So completeness is checked
+beside the decoding, here and in `containers`.
+"""
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from foldvote.config.data import Images
+from foldvote.data.image_integrity import END, JUNK, LOOK_AHEAD, container_fault, has_every_scan, jpeg_end, other_format
+from foldvote.errors import UserError
+from foldvote.io.paths import real_path_below
+
+_OPENED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+_SUFFIXES = {
+    "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"},
+    "PNG": {".png", ".apng"},
+    "WEBP": {".webp"},
+    "GIF": {".gif"},
+    "BMP": {".bmp", ".dib"},
+    "TIFF": {".tif", ".tiff"},
+}
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112
+_LOST_SHARE = 8  # a garbled JPEG that lost more than height / 8 rows counts as truncated
+
+
+class BadImage(Exception):
+    """An image that is not accepted.
+
+    Attributes:
+        reason: a code: empty, truncated, damaged, not_an_image, format, too_large, too_small, animated, missing,
+            outside, unreadable.
+        message: what is wrong and what to do, in words.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["BadImage"], tuple[str, str]]:
+        return BadImage, (self.reason, self.message)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An accepted image.
+
+    Attributes:
+        pixels: uint8 array of shape (height, width, 3), RGB, C-contiguous, upright (EXIF orientation applied).
+        width: in pixels, upright.
+        height: in pixels, upright.
+        format: the real format by content, such as `PNG`.
+        flags: what is unusual: extension (the name says another format), tail (a JPEG without its end marker),
+            garbled (a JPEG whose last rows the decoder made up), first_frame (one of several frames), warned (Pillow
+            gave a warning).
+    """
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    format: str
+    flags: tuple[str, ...] = ()
+
+
+def decode(data: bytes, rules: Images) -> Decoded:
+    """Decode the bytes of one image file.
+
+    Args:
+        data: the whole file.
+        rules: what counts as readable.
+
+    Raises:
+        BadImage: with a reason code and a message.
+    """
+    if not data:
+        raise BadImage("empty", "the file has no bytes; copy it again")
+    with _strict_pillow(rules), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try:
+            image = _open(data, rules)
+            several = _check_header(image, rules)
+            form = "JPEG" if image.format == "MPO" else str(image.format)
+            if form == "JPEG":
+                image, flags = _load_jpeg(image, data, rules)
+            else:
+                flags = ()
+                fault = container_fault(form, data)
+                if fault:
+                    raise BadImage(*fault)
+                image.load()
+            orientation, exif_fault = _orientation(image)
+            image = _rgb(image, data, rules)
+            image = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+        except BadImage:
+            raise
+        except Image.DecompressionBombError as error:
+            raise _too_large(str(error)) from error
+        except Exception as error:
+            raise _damaged(error) from error
+    unusual = {"first_frame": several, "warned": bool(warned) or exif_fault}
+    flags += tuple(name for name, holds in unusual.items() if holds)
+    pixels = np.array(image, dtype=np.uint8, order="C")
+    return Decoded(pixels, image.width, image.height, form, flags)
+
+
+def read_image(root: str | Path, relative: str, rules: Images) -> tuple[bytes, Decoded]:
+    """Read and decode one file below the data folder, without hanging on a pipe or leaving the folder.
+
+    Args:
+        root: the data folder.
+        relative: the image's path below it.
+        rules: what counts as readable.
+
+    Returns:
+        The file's bytes and the decoded image, flagged `extension` where its name says another format.
+
+    Raises:
+        BadImage: with a reason code and a message.
+    """
+    data = _read_plain_file(root, relative, rules)
+    decoded = decode(data, rules)
+    suffix = PurePosixPath(relative).suffix.lower()
+    if suffix and suffix not in _SUFFIXES[decoded.format]:
+        decoded = replace(decoded, flags=("extension", *decoded.flags))
+    return data, decoded
+
+
+def read_unchanged(root: str | Path, relative: str, sha256: str, rules: Images, image_id: str = "") -> np.ndarray:
+    """The pixels of an image that must still be the one of the manifest.
+
+    Args:
+        root: the data folder.
+        relative: the image's path below it.
+        sha256: its digest in the manifest.
+        rules: what counts as readable.
+        image_id: its name in messages; its path where empty.
+
+    Returns:
+        uint8 array of shape (height, width, 3), RGB.
+
+    Raises:
+        UserError: naming the image, if its file is gone, changed or unreadable.
+    """
+    name = image_id or relative
+    remedy = "put the file back, or run `snakemake` again so that the manifest is made anew"
+    try:
+        data = _read_plain_file(root, relative, rules)
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise UserError(f"image {name}: {relative} has changed since the manifest was made; {remedy}")
+        return decode(data, rules).pixels
+    except BadImage as bad:
+        raise UserError(f"image {name}: {relative}: {bad.message}; {remedy}") from None
+
+
+def _read_plain_file(root: str | Path, relative: str, rules: Images) -> bytes:
+    most = int(rules.max_megapixels * 8e6) + (16 << 20)  # 16-bit RGBA without compression, and some metadata
+    try:
+        real = real_path_below(root, relative)
+        if not stat.S_ISREG(real.lstat().st_mode):
+            raise BadImage("unreadable", "is not a plain file; replace it by one")
+        descriptor = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadImage("unreadable", "is not a plain file; replace it by one")
+            if status.st_size > most:
+                raise _too_large(f"the file has {status.st_size:,} bytes")
+            return file.read()
+    except ValueError as error:
+        raise BadImage("outside", str(error)) from error
+    except FileNotFoundError as error:
+        raise BadImage("missing", "no such file, or a symlink to nowhere; put it there") from error
+    except OSError as error:
+        raise BadImage("unreadable", f"cannot be read: {error.strerror or error}; mend or replace it") from error
+
+
+@contextmanager
+def _strict_pillow(rules: Images) -> Iterator[None]:
+    """Pillow's two global switches as strictness needs them, and afterwards as they were."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, int(rules.max_megapixels * 1e6) + 1
+    try:
+        yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
+
+
+def _open(data: bytes, rules: Images) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_OPENED)
+    except OSError:  # what Pillow says here tells nothing; the first bytes do
+        pass
+    form, known = other_format(data)
+    if form is None:
+        begin = data[:24].decode("ascii", errors="replace").encode("ascii", errors="replace").decode()
+        raise BadImage("not_an_image", f"is no image of a known format (it begins with {begin!r}); replace it")
+    if not known:
+        raise BadImage("format", f"is {form}, accepted are {', '.join(rules.formats)}; convert it")
+    fault = container_fault(form, data)
+    if fault:
+        raise BadImage(*fault)
+    if jpeg_end(data) is None if form == "JPEG" else len(data) < 64:
+        raise BadImage("truncated", f"the {form} file ends within its header; copy it again")
+    raise BadImage("damaged", f"begins like {form}, but its header cannot be read; copy it again")
+
+
+def _check_header(image: Image.Image, rules: Images) -> bool:
+    """Refuse what the header alone tells, before any pixel is decoded. Returns whether there are several frames."""
+    form = "JPEG" if image.format == "MPO" else image.format
+    if form not in rules.formats:
+        allowed = ", ".join(rules.formats)
+        raise BadImage(
+            "format", f"is {form} by its content, accepted are {allowed}; convert it or add to images.formats"
+        )
+    width, height = image.size
+    if width * height > rules.max_megapixels * 1e6:
+        raise _too_large(f"{width}x{height} pixels (width x height) are more than {rules.max_megapixels:g} megapixels")
+    if min(width, height) < rules.min_side:
+        raise BadImage(
+            "too_small",
+            f"is {width}x{height} pixels (width x height), and each side needs at least {rules.min_side}; "
+            "replace it or lower images.min_side",
+        )
+    # The further pictures of an MPO are previews or depth maps: a photograph, no animation.
+    several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    if several and rules.animated == "refuse":
+        raise BadImage("animated", "has several frames; replace it or set images.animated: first_frame")
+    if several:
+        image.seek(0)
+    return several
+
+
+def _load_jpeg(image: Image.Image, data: bytes, rules: Images) -> tuple[Image.Image, tuple[str, ...]]:
+    """Decode a JPEG and make sure that its scan is whole.
+
+    libjpeg fills what is missing before an end marker with grey and tells nobody. Without an end marker it runs dry
+    instead, which Pillow tells. Only a progressive file does not come out without one: it is decoded twice instead.
+    """
+    end = jpeg_end(data)
+    if end is None and not rules.tolerate_tail:
+        raise BadImage(
+            "truncated",
+            "the JPEG lacks its end, so it was cut; copy it again (images.tolerate_tail: true accepts a file that "
+            "lacks no more than its end marker)",
+        )
+    body = data[: len(data) if end is None else end].rstrip(b"\xff")
+    if end is not None and "progressive" not in image.info:
+        try:
+            return _loaded(body + LOOK_AHEAD), ()
+        except OSError:
+            pass
+    try:
+        image = _loaded(body + END)
+    except OSError as error:
+        raise _damaged(error, "truncated" if end is None else "damaged") from error
+    height = image.size[1]
+    lost = _lost_rows(image, body)
+    if (lost or end is None) and "progressive" in image.info and not has_every_scan(data):
+        raise BadImage("truncated", "the progressive JPEG lacks its last scans; copy it again")
+    if lost > (0 if end is None else height // _LOST_SHARE):
+        raise BadImage("truncated", f"{lost} of {height} rows of the JPEG are not in the file; copy it again")
+    return image, ("tail",) if end is None else ("garbled",) if lost else ()
+
+
+def _lost_rows(image: Image.Image, body: bytes) -> int:
+    """How many rows the decoder made up: from the first that depends on what follows the file's data."""
+    other = np.asarray(_loaded(body + JUNK + END))
+    differs = (np.asarray(image) != other).reshape(other.shape[0], -1).any(axis=1)
+    return int(other.shape[0] - np.argmax(differs)) if differs.any() else 0
+
+
+def _loaded(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=("JPEG",))
+    image.load()
+    return image
+
+
+def _orientation(image: Image.Image) -> tuple[int, bool]:
+    """EXIF orientation (1 is upright), and whether the EXIF data could not be read."""
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1)), False
+    except Exception:  # Pillow lets errors of many kinds out of a damaged EXIF block, which spoils no pixel
+        return 1, True
+
+
+def _rgb(image: Image.Image, data: bytes, rules: Images) -> Image.Image:
+    """Any mode as RGB; what is transparent shows the background. 16 bits a channel keep their upper 8."""
+    info = dict(image.info)
+    clear = info.get("transparency")
+    if image.format == "PNG" and data[24] == 16 and clear is not None:
+        info["transparency"] = clear >> 8 if isinstance(clear, int) else tuple(value >> 8 for value in clear)
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise BadImage("format", f"has pixels of 32 bits (mode {image.mode}) of unknown range; convert it to 8 bits")
+    image.info = info
+    if not (image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in info):
+        return image if image.mode == "RGB" else image.convert("RGB")
+    # La and RGBa, whose colours are multiplied by alpha already, have no direct way to RGBA and LA.
+    plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
+    over = (image.convert(plain) if plain else image).convert("RGBA")
+    under = Image.new("RGBA", over.size, (*rules.background, 255))
+    under.alpha_composite(over)
+    return under.convert("RGB")
+
+
+def _too_large(what: str) -> BadImage:
+    return BadImage("too_large", f"{what}; replace it or raise images.max_megapixels")
+
+
+def _damaged(error: Exception, reason: str = "damaged") -> BadImage:
+    text = " ".join(str(error).split())[:200] or type(error).__name__
+    if isinstance(error, EOFError) or "truncated" in text.lower():
+        reason = "truncated"
+    return BadImage(reason, f"cannot be decoded ({text}); copy it again or replace it")

@@ -1,0 +1,132 @@
+"""Classes, the factors that make them up, and the codes and names of both."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from foldvote.config.data import FoldersLayout, Layout, MaskbaseLayout, TableLayout
+from foldvote.config.recipe import Recipe
+from foldvote.errors import UserError
+from foldvote.io.files import read_json, write_json
+
+MASKS = ("wear", "incorrect", "not-wear")
+GENDERS = ("male", "female")
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """The classes of a task.
+
+    Attributes:
+        classes: class names in the order of their codes.
+        factors: for each factor its levels in order; empty when classes are not made up of factors. Otherwise the
+            classes are the product of the factors' levels, the last factor varying fastest.
+    """
+
+    classes: tuple[str, ...]
+    factors: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def code(self, levels: dict[str, str]) -> int:
+        """The class code of one level a factor: mixed-radix, as `mask*6 + gender*3 + age` at home."""
+        code = 0
+        for name, known in self.factors.items():
+            code = code * len(known) + known.index(levels[name])
+        return code
+
+    def level_codes(self, factor: str) -> np.ndarray:
+        """Level code of `factor` for every class: int64 array of shape (classes,)."""
+        names = list(self.factors)
+        shape = tuple(len(self.factors[name]) for name in names)
+        return np.unravel_index(np.arange(len(self.classes)), shape)[names.index(factor)]
+
+    def restricted(self, factors: Sequence[str]) -> "tuple[LabelSpace, np.ndarray]":
+        """The scheme of some of the factors, in this scheme's order.
+
+        Returns:
+            The smaller scheme, and for each class of this one its code there: int64 array of shape (classes,).
+
+        Raises:
+            UserError: if a factor is not known, or none is named.
+        """
+        unknown = [name for name in factors if name not in self.factors]
+        if unknown or not factors:
+            known = ", ".join(self.factors) or "none"
+            raise UserError(f"factors: no factor {', '.join(unknown) or 'is named'}; the classes' factors are: {known}")
+        kept = {name: levels for name, levels in self.factors.items() if name in factors}
+        if len(kept) == len(self.factors):
+            return self, np.arange(len(self.classes))
+        codes = np.zeros(len(self.classes), np.int64)
+        for name, levels in kept.items():
+            codes = codes * len(levels) + self.level_codes(name)
+        return factor_label_space(kept), codes
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `data/classes.json`."""
+        factors = {
+            name: {"levels": list(levels), "of_class": self.level_codes(name).tolist()}
+            for name, levels in self.factors.items()
+        }
+        return {"classes": list(self.classes), "factors": factors, "factor_order": list(self.factors)}
+
+
+def factor_label_space(factors: dict[str, tuple[str, ...]]) -> LabelSpace:
+    """The scheme whose classes are the product of all levels, named `level-level-level`."""
+    names = tuple("-".join(levels) for levels in itertools.product(*factors.values()))
+    return LabelSpace(names, dict(factors))
+
+
+def age_levels(borders: tuple[int, int]) -> tuple[str, str, str]:
+    """Names of the age bands: (30, 60) gives under30, 30to59, 60plus."""
+    first, second = borders
+    return f"under{first}", f"{first}to{second - 1}", f"{second}plus"
+
+
+def age_band(age: float, borders: tuple[int, int]) -> str:
+    """The name of the band that an age in years falls into; a border belongs to the older band."""
+    return age_levels(borders)[int(np.searchsorted(borders, age, side="right"))]
+
+
+def layout_label_space(layout: Layout, found: set[str]) -> LabelSpace:
+    """The scheme of a layout.
+
+    Args:
+        layout: the `data` section of the configuration.
+        found: class names seen in the training rows, for layouts that do not name their classes.
+
+    Raises:
+        UserError: if fewer than two classes are known.
+    """
+    if isinstance(layout, MaskbaseLayout):
+        return factor_label_space({"mask": MASKS, "gender": GENDERS, "age": age_levels(layout.age_borders)})
+    if isinstance(layout, TableLayout) and layout.factors:
+        return factor_label_space({name: tuple(levels) for name, levels in layout.factors.items()})
+    assert isinstance(layout, TableLayout | FoldersLayout)
+    classes = tuple(layout.classes or sorted(found))
+    if len(classes) < 2:
+        raise UserError(f"data: found {len(classes)} class(es) {sorted(found)}; a classifier needs at least two")
+    return LabelSpace(classes)
+
+
+def label_space_from_json(content: dict[str, Any]) -> LabelSpace:
+    """The scheme that `Scheme.as_json` wrote."""
+    factors = {name: tuple(content["factors"][name]["levels"]) for name in content["factor_order"]}
+    return LabelSpace(tuple(content["classes"]), factors)
+
+
+def write_label_space(scheme: LabelSpace, path: str | Path) -> None:
+    """Write `data/classes.json`."""
+    write_json(path, scheme.as_json())
+
+
+def read_label_space(path: str | Path) -> LabelSpace:
+    """Read `data/classes.json`."""
+    return label_space_from_json(read_json(path))
+
+
+def known_classes(recipe: Recipe, scheme: LabelSpace) -> tuple[LabelSpace, np.ndarray]:
+    """The classes that a recipe's model knows, and the code there of each class of the task: int64 (classes,)."""
+    return scheme.restricted(recipe.factors) if recipe.factors else (scheme, np.arange(len(scheme.classes)))

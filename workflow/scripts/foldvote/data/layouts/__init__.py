@@ -1,0 +1,1 @@
+"""The shapes of data folders that can be read, one module per layout."""

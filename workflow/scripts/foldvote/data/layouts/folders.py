@@ -1,0 +1,107 @@
+"""Entries of data that lie in one folder a class."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from foldvote.config.data import FoldersLayout
+from foldvote.data.file_listing import Split
+from foldvote.errors import UserError, did_you_mean, raise_all
+from foldvote.io.paths import files_below, is_ignored, relative_fault, tidy
+
+
+def folder_entries(root: Path, layout: FoldersLayout, split: Split) -> tuple[pd.DataFrame, set[str]]:
+    """A row a file, sorted by path, and the names of the class folders.
+
+    Args:
+        root: the data folder.
+        layout: where the classes lie.
+        split: `train` or `test`.
+
+    Returns:
+        Columns image_id (path below the train or test folder), path, profile, group, class_name (null for test); and
+        the class names: those configured, or the folders found.
+
+    Raises:
+        UserError: if a folder is missing or empty, a class folder is not known, or a path has no group.
+    """
+    names = _class_folders(root, layout)
+    top = _inside(layout.train if split == "train" else str(layout.test), f"data.{split}")
+    files = (
+        _files(root / top)
+        if split == "test"
+        else [f"{name}/{path}" for name in names for path in _files(root / top / name)]
+    )
+    if not files:
+        raise UserError(f"{root / top}: holds no images; set data.{split} to the folder that does")
+    raise_all(f"{root / top}: the file name {path!r} {fault}" for path in files if (fault := relative_fault(path)))
+    groups = _groups(files, layout.group_pattern, root / top) if split == "train" else [None] * len(files)
+    frame = pd.DataFrame(
+        {
+            "image_id": files,
+            "path": [tidy(f"{top}/{path}") for path in files],
+            "profile": groups,
+            "group": groups,
+            "class_name": [path.split("/", 1)[0] if split == "train" else None for path in files],
+        }
+    )
+    return frame, set(names)
+
+
+def group_pattern(pattern: str) -> re.Pattern[str]:
+    """The compiled `data.group_pattern`.
+
+    Raises:
+        UserError: if it is no regular expression, or has no group in parentheses.
+    """
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"data.group_pattern: {pattern!r} is no regular expression: {error}; correct it") from None
+    if not compiled.groups:
+        raise UserError(f"data.group_pattern: {pattern!r} has no (parentheses) around what names the group; add them")
+    return compiled
+
+
+def _class_folders(root: Path, layout: FoldersLayout) -> list[str]:
+    top = root / _inside(layout.train, "data.train")
+    if not top.is_dir():
+        raise UserError(f"{top}: no such folder; set data.train to the folder that holds one folder a class")
+    found = sorted(entry.name for entry in top.iterdir() if not is_ignored(entry.name) and entry.is_dir())
+    loose = sorted(entry.name for entry in top.iterdir() if not is_ignored(entry.name) and not entry.is_dir())
+    faults = [f"{top / name}: a file beside the class folders; move it into its class or away" for name in loose]
+    if layout.classes is not None:
+        faults += [
+            f"{top / name}: a folder that is not in data.classes"
+            f"{did_you_mean(name, layout.classes) or '; add it there'}"
+            for name in found
+            if name not in layout.classes
+        ]
+    raise_all(faults)
+    return found
+
+
+def _inside(folder: str, key: str) -> str:
+    fault = relative_fault(folder)
+    if fault:
+        raise UserError(f"{key}: {folder!r} {fault}")
+    return tidy(folder)
+
+
+def _files(folder: Path) -> list[str]:
+    try:
+        return sorted(path for path, _ in files_below(folder))
+    except OSError as error:
+        raise UserError(f"{error.filename or folder}: cannot be read ({error.strerror}); correct the path") from None
+
+
+def _groups(files: list[str], pattern: str, top: Path) -> list[str]:
+    compiled = group_pattern(pattern)
+    found = [compiled.search(path.split("/", 1)[1]) for path in files]
+    raise_all(
+        f"{top / path}: data.group_pattern {pattern!r} finds no group in it; correct the pattern or rename the file"
+        for path, match in zip(files, found, strict=True)
+        if not match or not match.group(1)
+    )
+    return [match.group(1) for match in found if match]

@@ -1,0 +1,150 @@
+"""Entries of the home task's folders: a table of persons, seven shots of each, a table of test images."""
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from foldvote.config.data import MaskbaseLayout
+from foldvote.data.label_space import GENDERS, MASKS, age_band
+from foldvote.data.layouts.folders import group_pattern
+from foldvote.errors import UserError, did_you_mean, raise_all
+from foldvote.io.csv_files import read_user_table
+from foldvote.io.paths import is_ignored, relative_fault, tidy
+from foldvote.runtime.job_log import log
+
+SHOTS = {
+    **{f"mask{number}": MASKS[0] for number in range(1, 6)},
+    "incorrect_mask": MASKS[1],
+    "normal": MASKS[2],
+}
+OLDEST = 120  # years
+_YEARS = re.compile(r"(\d{1,3})(\.0+)?")
+
+
+def maskbase_train(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
+    """Seven rows a person, in the table's order.
+
+    Returns:
+        Columns image_id (`<path>/<file name>`), path, profile (the person's `path`), group, mask, gender, age,
+        person_id (the text of `id`), age_years (Int16).
+
+    Raises:
+        UserError: every fault of the table and of the persons' folders, with row numbers.
+    """
+    table_path = root / layout.train_table
+    table = read_user_table(table_path, ["id", "gender", "age", "path"])
+    compiled = group_pattern(layout.group_pattern)
+    table["path"] = [tidy(text) if not relative_fault(text) else text for text in table["path"]]
+    matches = [compiled.search(text) for text in table["id"]]
+    table["group"] = [(match.group(1) or "") if match else "" for match in matches]
+    raise_all(_person_faults(table_path, table, layout.group_pattern))
+    rows, faults, surplus = [], [], []
+    for number, person in enumerate(table.to_dict("records"), start=2):
+        shots, wrong, others = _shots(root / layout.train_images / person["path"])
+        faults += [f"{table_path}, row {number}: {fault}" for fault in wrong]
+        surplus += others
+        rows += [_entry(layout, person, stem, name) for stem, name in shots.items()]
+    raise_all(faults)
+    if surplus:
+        log(f"{len(surplus)} files bear none of the names {', '.join(SHOTS)} and are left out, such as {surplus[0]!r}")
+    return pd.DataFrame(rows).astype({"age_years": "Int16"})
+
+
+def maskbase_test(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
+    """A row a test image, in the order of the table; image_id is its ImageID.
+
+    Raises:
+        UserError: every fault of the table, and every image that is not there, with row numbers.
+    """
+    table_path = root / str(layout.test_table)
+    ids = read_user_table(table_path, ["ImageID"])["ImageID"]
+    folder = root / layout.test_images
+    present = set(_names(folder))
+    faults, first = [], {}
+    for row, name in enumerate(ids, start=2):
+        fault = relative_fault(name)
+        if fault:
+            faults.append(f"{table_path}, row {row}: the ImageID {name!r} {fault}")
+        elif first.setdefault(name, row) != row:
+            faults.append(
+                f"{table_path}, row {row}: the ImageID {name!r} stands in row {first[name]} already; keep one"
+            )
+        elif name not in present and not (folder / name).exists():
+            faults.append(f"{table_path}, row {row}: there is no file {name!r} in {folder}; add it or remove the row")
+    raise_all(faults)
+    frame = pd.DataFrame({"image_id": ids, "path": [tidy(f"{layout.test_images}/{name}") for name in ids]})
+    empty = dict.fromkeys(["profile", "group", "mask", "gender", "age", "person_id"])
+    return frame.assign(**empty, age_years=pd.Series(pd.NA, index=frame.index, dtype="Int16"))
+
+
+def age_in_years(text: str) -> int | None:
+    """A text as an age in whole years from 0 to 120, or None."""
+    match = _YEARS.fullmatch(text.strip())
+    return int(match.group(1)) if match and int(match.group(1)) <= OLDEST else None
+
+
+def _person_faults(table_path: Path, table: pd.DataFrame, pattern: str) -> list[str]:
+    faults: list[str] = []
+    first: dict[str, int] = {}
+    for row, person in enumerate(table.to_dict("records"), start=2):
+        where, path = f"{table_path}, row {row}:", person["path"]
+        fault = relative_fault(path)
+        if fault:
+            faults.append(f"{where} the path {path!r} {fault}")
+        elif first.setdefault(path, row) != row:
+            faults.append(f"{where} the path {path!r} stands in row {first[path]} already; keep one")
+        if person["gender"] not in GENDERS:
+            guess = did_you_mean(person["gender"], GENDERS) or f"; use {' or '.join(GENDERS)}"
+            faults.append(f"{where} the gender {person['gender']!r} is not known{guess}")
+        if age_in_years(person["age"]) is None:
+            faults.append(f"{where} the age {person['age']!r} is not a whole number from 0 to {OLDEST}; correct it")
+        if not person["group"]:
+            faults.append(
+                f"{where} data.group_pattern {pattern!r} finds no group in the id {person['id']!r}; correct one of both"
+            )
+    return faults
+
+
+def _shots(folder: Path) -> tuple[dict[str, str], list[str], list[str]]:
+    """File name of each shot in order, faults, and files that are no shot."""
+    if not folder.is_dir():
+        return {}, [f"there is no folder {folder}; add it or remove the row"], []
+    of_stem: dict[str, list[str]] = {}
+    for name in sorted(_names(folder)):
+        of_stem.setdefault(Path(name).stem, []).append(name)
+    faults = []
+    for stem in SHOTS:
+        names = of_stem.get(stem, [])
+        if not names:
+            faults.append(f"{folder}: the shot {stem} is missing; add it or remove the row")
+        elif len(names) > 1:
+            faults.append(f"{folder}: the shot {stem} is there {len(names)} times ({', '.join(names)}); keep one")
+    others = [str(folder / name) for stem, names in of_stem.items() if stem not in SHOTS for name in names]
+    return ({} if faults else {stem: of_stem[stem][0] for stem in SHOTS}), faults, others
+
+
+def _entry(layout: MaskbaseLayout, person: dict[str, str], stem: str, name: str) -> dict[str, object]:
+    age = age_in_years(person["age"])
+    assert age is not None
+    return {
+        "image_id": f"{person['path']}/{name}",
+        "path": tidy(f"{layout.train_images}/{person['path']}/{name}"),
+        "profile": person["path"],
+        "group": person["group"],
+        "mask": SHOTS[stem],
+        "gender": person["gender"],
+        "age": age_band(age, layout.age_borders),
+        "person_id": person["id"],
+        "age_years": age,
+    }
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(folder) if not is_ignored(name)]  # noqa: PTH208 - names are all it needs
+    except OSError as error:
+        raise UserError(
+            f"{folder}: cannot be read ({error.strerror}); correct the configuration or the folder"
+        ) from None

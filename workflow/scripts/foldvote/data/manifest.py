@@ -1,0 +1,107 @@
+"""The manifest: every image of a split found, decoded once, hashed and labelled; bad ones told or set aside."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from foldvote.config.data import DataSettings
+from foldvote.data.file_listing import Split
+from foldvote.data.image_inspection import AcceptedImage, RejectedImage, inspector
+from foldvote.data.label_space import LabelSpace
+from foldvote.data.layouts.table import entries, factor_names, raw_columns
+from foldvote.data.manifest_table import QUARANTINE, manifest_schema
+from foldvote.errors import MOST_TOLD, UserError
+from foldvote.io.files import sha256_lines
+from foldvote.io.parquet import write_table
+from foldvote.runtime.job_log import log
+from foldvote.runtime.parallel_map import map_processes
+
+_LOST_TEST = "a test image left out is missing in the submission, which is then refused"
+
+
+def build_manifest(
+    config: DataSettings,
+    split: Split,
+    manifest_path: str | Path,
+    quarantine_path: str | Path,
+    workers: int = 1,
+) -> None:
+    """Write the manifest of one split and the list of what was left out.
+
+    The manifest's record holds data_sha256 (a digest of its ids, paths, labels, groups and file hashes in order),
+    corrections (what was applied), split and scheme (classes and factors).
+
+    Args:
+        config: the configuration.
+        split: `train` or `test`.
+        manifest_path: the parquet file, schema `manifest_table.manifest_schema`.
+        quarantine_path: the parquet file, schema `manifest_table.QUARANTINE`; without rows where nothing was left out.
+        workers: processes that decode.
+
+    Raises:
+        UserError: for faults of tables, folders or corrections; and for bad images under `images.on_bad: error`, or
+            where none is left. Nothing is written then.
+    """
+    frame, scheme, corrections = entries(config, split)
+    paths = frame["path"].tolist()
+    findings = list(map_processes(inspector(config.root, config.images), paths, workers, f"decoding {split} images"))
+    bad = [(path, found) for path, found in zip(paths, findings, strict=True) if isinstance(found, RejectedImage)]
+    _judge(bad, config, split, len(paths), Path(quarantine_path))
+    accepted = [isinstance(found, AcceptedImage) for found in findings]
+    columns = pd.DataFrame([asdict(found) for found in findings if isinstance(found, AcceptedImage)])
+    frame = pd.concat([frame[accepted].reset_index(drop=True), columns], axis=1)
+    _tell(frame, scheme, split)
+    schema = manifest_schema(factor_names(config.data), raw_columns(config.data))
+    quarantine = pd.DataFrame([(path, found.reason, found.message) for path, found in bad], columns=QUARANTINE.names)
+    write_table(quarantine, quarantine_path, QUARANTINE)
+    record = {"data_sha256": data_digest(frame), "corrections": corrections, "split": split, "scheme": scheme.as_json()}
+    write_table(frame[schema.names], manifest_path, schema, key=("image_id",), record=record)
+
+
+def data_digest(manifest: pd.DataFrame) -> str:
+    """SHA-256 over the rows' ids, paths, labels, groups (empty where unknown) and file hashes, in order."""
+    return sha256_lines(_lines(manifest))
+
+
+def _lines(manifest: pd.DataFrame) -> Iterator[str]:
+    columns = (manifest[name] for name in ("image_id", "path", "label", "group", "sha256"))
+    for image_id, path, label, group, sha256 in zip(*columns, strict=True):
+        yield f"{image_id}\t{path}\t{label}\t{'' if pd.isna(group) else group}\t{sha256}"
+
+
+def _judge(
+    bad: Sequence[tuple[str, RejectedImage]], config: DataSettings, split: Split, total: int, quarantine_path: Path
+) -> None:
+    """Refuse bad images, or say that they are left out, as configured."""
+    if not bad:
+        return
+    counts = ", ".join(f"{count} {reason}" for reason, count in Counter(found.reason for _, found in bad).most_common())
+    if config.images.on_bad == "quarantine" and len(bad) < total:
+        note = f"; {_LOST_TEST}" if split == "test" else ""
+        log(f"{len(bad)} of {total} {split} images are left out ({counts}), listed in {quarantine_path}{note}")
+        return
+    told = [f"{config.root / path}: {found.reason}: {found.message}" for path, found in bad[:MOST_TOLD]]
+    if len(bad) > MOST_TOLD:
+        told.append(f"... and {len(bad) - MOST_TOLD} more")
+    remedy = "mend them, or set images.on_bad: quarantine to go on without them"
+    if len(bad) == total:
+        remedy = "no image is left; correct data_root or the section data"
+    elif split == "test":
+        remedy += f" ({_LOST_TEST})"
+    raise UserError(*told, f"{len(bad)} of {total} {split} images are bad ({counts}): {remedy}")
+
+
+def _tell(frame: pd.DataFrame, scheme: LabelSpace, split: Split) -> None:
+    """A line on what is unusual but accepted: flags of images, classes without images."""
+    counts = Counter(flag for flags in frame["flags"] if flags for flag in flags.split("+"))
+    for flag, count in counts.most_common():
+        example = frame.loc[frame["flags"].str.split("+").map(lambda flags, flag=flag: flag in flags), "path"].iloc[0]
+        log(f"warning: {count} {split} images are flagged {flag}, such as {example}")
+    if split == "train":
+        present = set(frame["label"])
+        for code, name in enumerate(scheme.classes):
+            if code not in present:
+                log(f"warning: class {name} has no training image")

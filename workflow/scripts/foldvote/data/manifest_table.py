@@ -1,0 +1,39 @@
+"""The tables that ingest writes: their schemas."""
+
+from collections.abc import Iterable, Sequence
+
+import pyarrow as pa
+
+from foldvote.io.parquet import required
+
+
+def manifest_schema(factors: Iterable[str], raw: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
+    """Schema of `data/manifest/split=<split>/manifest.parquet`: a row an image.
+
+    Args:
+        factors: names of the factor columns (texts; null where the label is unknown).
+        raw: extra columns as the layout gives them, such as age_years.
+    """
+    return pa.schema(
+        [
+            required("image_id", pa.string()),
+            required("path", pa.string()),
+            ("profile", pa.string()),
+            ("group", pa.string()),
+            *((name, pa.string()) for name in factors),
+            *raw,
+            required("label", pa.int16()),
+            ("class_name", pa.string()),
+            required("width", pa.int32()),
+            required("height", pa.int32()),
+            required("format", pa.string()),
+            required("bytes", pa.int64()),
+            required("sha256", pa.string()),
+            required("phash", pa.string()),
+            required("corrected", pa.bool_()),
+            required("flags", pa.string()),
+        ]
+    )
+
+
+QUARANTINE = pa.schema([("path", pa.string()), ("reason", pa.string()), ("message", pa.string())])

@@ -1,0 +1,224 @@
+"""Images made ready once: region of interest cut, resized, and packed into one memory-mapped Arrow file.
+
+Loaders, several models of one size and all folds read the same file without copies: the operating system keeps one
+set of its pages in memory for all of them.
+"""
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from foldvote.config.base import parse_size
+from foldvote.config.data import Images
+from foldvote.config.recipe import Recipe
+from foldvote.data.cropping import Region, crop_face, crop_region, resize
+from foldvote.data.face_detection import BOXES
+from foldvote.data.image_decoding import read_unchanged
+from foldvote.errors import UserError
+from foldvote.io.files import canonical, sha256_file, whole_file
+from foldvote.io.parquet import read_record, read_table
+from foldvote.runtime.job_log import log
+from foldvote.runtime.parallel_map import map_processes
+
+_ROWS_A_BATCH = 256
+
+
+def pack_images(
+    manifest_path: Path,
+    root: Path,
+    rules: Images,
+    size: str,
+    roi: str,
+    path: Path,
+    workers: int,
+    boxes_path: Path | None = None,
+    min_confidence: float = 0.5,
+) -> None:
+    """Write the packed images of one manifest.
+
+    Args:
+        manifest_path: manifest of one split.
+        root: the data folder.
+        rules: how images are decoded.
+        size: height x width such as "128x96".
+        roi: region of interest, as in the configuration.
+        path: the Arrow IPC file: columns image_id (text) and pixels (fixed-size binary, uint8 height x width x RGB),
+            in the manifest's order.
+        workers: processes.
+        boxes_path: for `face-MARGIN`: where the faces are, the table of face_detection.BOXES.
+        min_confidence: for `face-MARGIN`: fainter boxes are not used, and the centre is cut out instead.
+
+    Raises:
+        UserError: if an image changed since the manifest was made (its id is named), the region lies outside it, or
+            the boxes are missing or those of another manifest.
+    """
+    manifest = read_table(manifest_path)
+    height, width = parse_size(size)
+    record = {"data_sha256": read_record(manifest_path)["data_sha256"], "size": size, "roi": roi}
+    boxes: list[Region | None] = [None] * len(manifest)
+    if roi.startswith("face-"):
+        boxes = _sure_boxes(manifest, record["data_sha256"], boxes_path, min_confidence)
+        fallbacks = boxes.count(None)
+        record |= {"boxes_sha256": sha256_file(str(boxes_path)), "fallbacks": fallbacks}
+        log(f"{path}: {fallbacks:,} of {len(boxes):,} images have no sure face; their centre is cut out")
+    schema = pa.schema(
+        [
+            pa.field("image_id", pa.string(), nullable=False),
+            pa.field("pixels", pa.binary(height * width * 3), nullable=False),
+        ],
+        metadata={"foldvote": canonical(record)},
+    )
+    work = list(zip(manifest["image_id"], manifest["path"], manifest["sha256"], boxes, strict=True))
+    ready = map_processes(partial(_prepare, root, rules, (height, width), roi), work, workers, f"packing {size} pixels")
+    with (
+        whole_file(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        for start in range(0, len(work), _ROWS_A_BATCH):
+            ids = [image_id for image_id, *_ in work[start : start + _ROWS_A_BATCH]]
+            pixels = [next(ready) for _ in ids]
+            writer.write_batch(
+                pa.record_batch([pa.array(ids), pa.array(pixels, schema.field("pixels").type)], schema=schema)
+            )
+
+
+class PackedImages:
+    """A packed file, read through the operating system's page cache.
+
+    It may be handed to other processes: each opens the file for itself.
+
+    Attributes:
+        path: the Arrow file.
+        record: {"data_sha256", "size", "roi"} as they were when it was packed; for faces also "boxes_sha256" and
+            "fallbacks", the number of images without a sure face.
+        shape: (height, width, 3).
+        row_of: the row of each image id.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open the file.
+
+        Raises:
+            UserError: if it is missing or damaged.
+        """
+        self.path = Path(path)
+        self._blocks: list[np.ndarray] = []
+        try:
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
+                self.record: dict[str, Any] = json.loads(file.schema.metadata[b"foldvote"])
+                self.shape = (*parse_size(self.record["size"]), 3)
+                ids: list[str] = []
+                for index in range(file.num_record_batches):
+                    batch = file.get_batch(index)
+                    batch.validate(full=True)
+                    ids += batch.column(0).to_pylist()
+                    flat = np.frombuffer(
+                        batch.column(1).buffers()[1], dtype=np.uint8, count=len(batch) * int(np.prod(self.shape))
+                    )
+                    self._blocks.append(flat.reshape(len(batch), *self.shape))
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: missing; run `snakemake` again to make it") from error
+        except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: damaged ({error}); delete it and run `snakemake` again") from error
+        self.row_of = {image_id: row for row, image_id in enumerate(ids)}
+
+    def __len__(self) -> int:
+        return len(self.row_of)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The image in a row: a read-only uint8 view of shape (height, width, 3)."""
+        return self._blocks[row // _ROWS_A_BATCH][row % _ROWS_A_BATCH]
+
+    def __reduce__(self) -> tuple[type["PackedImages"], tuple[Path]]:
+        return PackedImages, (self.path,)
+
+    def rows(self, image_ids: list[str]) -> np.ndarray:
+        """Rows of images by their ids: int64 array.
+
+        Raises:
+            UserError: naming images that were not packed.
+        """
+        missing = [image_id for image_id in image_ids if image_id not in self.row_of]
+        if missing:
+            raise UserError(
+                f"{self.path}: lacks {len(missing)} images, such as {missing[0]}; run `snakemake` again to pack them"
+            )
+        return np.array([self.row_of[image_id] for image_id in image_ids], dtype=np.int64)
+
+
+class ConcatenatedImages:
+    """Packed files of one shape as one: the rows of each follow those of the file before.
+
+    Attributes:
+        files: the packed files.
+        shape: (height, width, 3).
+    """
+
+    def __init__(self, *files: PackedImages) -> None:
+        self.files, self.shape = files, files[0].shape
+        self._starts = np.cumsum([0, *(len(file) for file in files)])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The image in a row: a read-only uint8 view of shape (height, width, 3)."""
+        which = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.files[which][row - int(self._starts[which])]
+
+
+def _prepare(
+    root: Path, rules: Images, shape: tuple[int, int], roi: str, work: tuple[str, str, str, Region | None]
+) -> bytes:
+    image_id, relative, digest, box = work
+    image = read_unchanged(root, relative, digest, rules, image_id)
+    if roi.startswith("face-"):
+        return resize(crop_face(image, box, float(roi.removeprefix("face-")), shape), *shape).tobytes()
+    try:
+        return resize(crop_region(image, roi), *shape).tobytes()
+    except UserError as refusal:
+        raise UserError(f"image {image_id}: {refusal}") from None
+
+
+def _sure_boxes(
+    manifest: pd.DataFrame, data_sha256: str, boxes_path: Path | None, min_confidence: float
+) -> list[Region | None]:
+    """A box an image in the manifest's order; None where there is no face, or none that is sure enough."""
+    if boxes_path is None:
+        raise UserError("roi face-MARGIN needs boxes, and none were given; run `snakemake` again to make them")
+    table = read_table(boxes_path, BOXES, key=("image_id",))
+    if (
+        read_record(boxes_path)["data_sha256"] != data_sha256
+        or table["image_id"].tolist() != manifest["image_id"].tolist()
+    ):
+        raise UserError(f"{boxes_path}: holds the boxes of other images than the manifest; run `snakemake -R boxes`")
+    sides = table[["left", "top", "right", "bottom"]].to_numpy(float)
+    sure = np.isfinite(sides).all(axis=1) & (table["confidence"] >= np.float32(min_confidence)).to_numpy()
+    return [tuple(box) if use else None for box, use in zip(sides.tolist(), sure, strict=True)]
+
+
+def open_packed_images(path: Path, recipe: Recipe, data_sha256: str | None) -> PackedImages:
+    """Open packed images and make sure that they are the recipe's.
+
+    Args:
+        path: the Arrow file.
+        recipe: for its size and region of interest.
+        data_sha256: digest of the manifest they must be packed from; None accepts any.
+
+    Raises:
+        UserError: if they were packed from something else.
+    """
+    pixels = PackedImages(path)
+    expected = {"size": recipe.size, "roi": recipe.roi} | ({"data_sha256": data_sha256} if data_sha256 else {})
+    differing = [name for name, value in expected.items() if pixels.record.get(name) != value]
+    if differing:
+        raise UserError(
+            f"{path}: was packed from other {', '.join(differing)} than this job expects; run `snakemake -R pixels`"
+        )
+    return pixels

@@ -1,0 +1,1 @@
+"""The vote of the members: methods, their fit, their comparison, the leaderboard."""

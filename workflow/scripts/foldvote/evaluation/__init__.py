@@ -1,0 +1,1 @@
+"""Scores, calibration and intervals of probabilities, without networks."""

@@ -1,0 +1,260 @@
+"""How far probabilities mean what they say, and how they are made to: temperature and vector scaling.
+
+Both scalings (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) work on the logarithms of
+probabilities, so that they fit a vote of many members as well as a single softmax. Knows nothing of files.
+"""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldvote.evaluation.metrics import SMALLEST, Codes, Floats
+from foldvote.evaluation.probabilities import softmax
+from foldvote.runtime.seeding import generator
+
+Method = Literal["temperature", "vector"]
+BINS = 15
+LOWEST, HIGHEST = 0.05, 20.0  # of a temperature, and of the weights of vector scaling
+MOST_IMAGES = 100_000  # a fit of at most 2 numbers a class gains nothing from more
+PULL = 10.0  # strength of vector scaling's pull to the identity; about so many images stand against those of a class
+_FLAT = 1e-9  # nats: a smaller slope of the loss teaches nothing
+
+
+def confidence_bins(confidence: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
+    """The bin of each confidence, 0..bins-1, in equal parts of (0, 1] that are open below; 0 is in the first."""
+    return np.clip(np.searchsorted(_edges(bins), np.asarray(confidence, np.float64)) - 1, 0, bins - 1)
+
+
+def reliability(labels: Codes, probabilities: Floats, bins: int = BINS) -> pd.DataFrame:
+    """The reliability table: how often the chosen class is right where it was given so much probability.
+
+    Args:
+        labels: true codes, shape (images,), each in 0..C-1.
+        probabilities: shape (images, C), rows sum to 1.
+        bins: number of equal parts of (0, 1] by the probability of the chosen class.
+
+    Returns:
+        A row a bin: `bin`, `low` (excluded), `high`, `images` and the means `confidence` and `accuracy`, NaN in an
+        empty bin.
+
+    Raises:
+        ValueError: if shapes do not go together, a label is out of range or a value is not a probability.
+    """
+    labels, probabilities = checked(labels, probabilities)
+    confidence = probabilities.max(axis=1)
+    of_bin = confidence_bins(confidence, bins)
+    images = np.bincount(of_bin, minlength=bins)
+    sums = {
+        "confidence": np.bincount(of_bin, confidence, bins),
+        "accuracy": np.bincount(of_bin, probabilities.argmax(axis=1) == labels, bins),
+    }
+    edges = _edges(bins)
+    means = {name: np.divide(of, images, out=np.full(bins, np.nan), where=images > 0) for name, of in sums.items()}
+    return pd.DataFrame({"bin": np.arange(bins), "low": edges[:-1], "high": edges[1:], "images": images, **means})
+
+
+def ece(labels: Codes, probabilities: Floats, bins: int = BINS) -> float:
+    """Expected calibration error: the mean over images of |accuracy - confidence| of their bin, from 0 to 1.
+
+    Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015. 0.0 without images.
+    It leans upwards where bins hold few images. Arguments and errors as in `reliability`.
+    """
+    table = reliability(labels, probabilities, bins)
+    gaps = (table["accuracy"] - table["confidence"]).abs().fillna(0.0)
+    return float((gaps * table["images"]).sum() / max(1, table["images"].sum()))
+
+
+def brier(labels: Codes, probabilities: Floats) -> float:
+    """Brier score of many classes (1950): mean squared distance to the true class, from 0 to 2; 0.0 without images.
+
+    Arguments and errors as in `reliability`.
+    """
+    labels, probabilities = checked(labels, probabilities)
+    return float(squared_distances(labels, probabilities).mean()) if len(labels) else 0.0
+
+
+def squared_distances(labels: Codes, probabilities: Floats) -> npt.NDArray[np.float64]:
+    """Each image's sum over classes of (probability - truth)^2, shape (images,)."""
+    apart = np.array(probabilities, dtype=np.float64)
+    apart[np.arange(len(apart)), labels] -= 1
+    return np.einsum("ij,ij->i", apart, apart)
+
+
+def fit_temperature(probabilities: Floats, labels: Codes, most_images: int = MOST_IMAGES) -> float:
+    """The temperature that minimises the log-loss of `apply_temperature`.
+
+    The loss is convex in 1/T, so that its slope has one root at most, which is bracketed.
+
+    Args:
+        probabilities: shape (images, C), rows sum to 1; values below 2.2e-16 count as it.
+        labels: true codes, shape (images,), each in 0..C-1.
+        most_images: of more images a subset of this size is used, drawn by their number alone.
+
+    Returns:
+        T from 0.05 to 20; a bound where the loss falls all the way (every image right), and 1.0 where there is nothing
+        to learn: no image, equal probabilities, or all right with certainty.
+
+    Raises:
+        ValueError: as in `reliability`.
+    """
+    from scipy.optimize import brentq  # slow to import, and scores alone do not need it
+
+    labels, probabilities = _sample(*checked(labels, probabilities), most_images)
+    if not len(labels):
+        return 1.0
+    logs = _logs(probabilities)
+    of_label = logs[np.arange(len(labels)), labels].mean()
+
+    def slope(inverse: float) -> float:
+        return float(np.einsum("ij,ij->", softmax(inverse * logs), logs) / len(logs) - of_label)
+
+    if abs(slope(1.0)) < _FLAT:
+        return 1.0
+    flat, steep = 1 / HIGHEST, 1 / LOWEST
+    if slope(flat) >= 0:
+        return HIGHEST
+    if slope(steep) <= 0:
+        return LOWEST
+    return float(1 / brentq(slope, flat, steep, xtol=1e-9, rtol=1e-9))
+
+
+def apply_temperature(probabilities: Floats, t: float) -> npt.NDArray[np.float64]:
+    """softmax(log(probabilities) / t), float64 of the same shape. The order of the classes stays; t > 1 softens.
+
+    Raises:
+        ValueError: if t is not a number above 0.
+    """
+    if not 0 < t < np.inf:
+        raise ValueError(f"temperature {t} must be above 0")
+    return softmax(_logs(probabilities) / t)
+
+
+def fit_vector(
+    probabilities: Floats, labels: Codes, most_images: int = MOST_IMAGES, pull: float = PULL
+) -> dict[str, list[float]]:
+    """A weight and a bias of each class that minimise the log-loss of `apply_vector`, with a pull to the identity.
+
+    What is minimised is the sum of the log-loss over the images + pull/2 * (|weights - 1|^2 + |biases|^2), in nats. It
+    is convex. The pull decides for a class without images, and fades as images come in.
+
+    Args:
+        probabilities, labels, most_images: as in `fit_temperature`.
+        pull: above 0.
+
+    Returns:
+        `weights` (each from 0.05 to 20) and `biases` (nats), lists of C floats; 1 and 0 without images.
+
+    Raises:
+        ValueError: as in `reliability`, or if the pull is not above 0.
+    """
+    from scipy.optimize import minimize  # as above
+
+    if not pull > 0:
+        raise ValueError(f"the pull {pull} must be above 0")
+    labels, probabilities = _sample(*checked(labels, probabilities), most_images)
+    images, classes = probabilities.shape
+    identity = np.concatenate([np.ones(classes), np.zeros(classes)])
+    if not images:
+        return _vector(identity)
+    logs, rows = _logs(probabilities), np.arange(images)
+
+    def loss(values: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        weights, biases = np.split(values, 2)
+        scaled = logs * weights + biases
+        scaled -= scaled.max(axis=1, keepdims=True)
+        own = scaled[rows, labels].sum()
+        powers = np.exp(scaled, out=scaled)
+        totals = powers.sum(axis=1)
+        excess = np.divide(powers, totals[:, None], out=powers)
+        excess[rows, labels] -= 1
+        gradient = np.concatenate([np.einsum("ij,ij->j", excess, logs), excess.sum(axis=0)])
+        away = values - identity
+        return (np.log(totals).sum() - own + pull / 2 * away @ away) / images, (gradient + pull * away) / images
+
+    bounds = [(LOWEST, HIGHEST)] * classes + [(None, None)] * classes
+    options = {"maxiter": 1000, "ftol": 1e-11, "gtol": 1e-7}
+    return _vector(minimize(loss, identity, jac=True, method="L-BFGS-B", bounds=bounds, options=options).x)
+
+
+def apply_vector(probabilities: Floats, scaling: dict[str, list[float]]) -> npt.NDArray[np.float64]:
+    """softmax(weights * log(probabilities) + biases), float64 of the same shape (images, C).
+
+    Args:
+        probabilities: shape (images, C), rows sum to 1.
+        scaling: as `fit_vector` gives it.
+    """
+    return softmax(_logs(probabilities) * np.asarray(scaling["weights"]) + np.asarray(scaling["biases"]))
+
+
+def calibrate_nested(
+    probabilities: Floats, labels: Codes, folds: Codes, method: Method = "temperature"
+) -> npt.NDArray[np.float64]:
+    """Calibrate every fold by a fit on the other folds only, so that no label helps to calibrate its own image.
+
+    This keeps the few numbers of the scaling honest. The networks behind the other folds' out-of-fold rows have seen
+    this fold in training, as in every cross-validation of one level.
+
+    Args:
+        probabilities: out-of-fold, shape (images, C), rows sum to 1.
+        labels: true codes, shape (images,), each in 0..C-1.
+        folds: the fold of each image, shape (images,).
+        method: `temperature` or `vector`.
+
+    Returns:
+        float64 of shape (images, C), rows sum to 1. A fold that has no other beside it stays as it is.
+
+    Raises:
+        ValueError: as in `reliability`, or of an unknown method or folds of another length.
+    """
+    if method not in ("temperature", "vector"):
+        raise ValueError(f"method {method!r} is none of temperature, vector")
+    labels, probabilities = checked(labels, probabilities)
+    folds = np.asarray(folds)
+    if folds.shape != labels.shape:
+        raise ValueError(f"folds {folds.shape} must be as many as labels {labels.shape}")
+    calibrated = probabilities.copy()
+    for fold in np.unique(folds):
+        own = folds == fold
+        if own.all():
+            break
+        others, values = probabilities[~own], probabilities[own]
+        if method == "temperature":
+            calibrated[own] = apply_temperature(values, fit_temperature(others, labels[~own]))
+        else:
+            calibrated[own] = apply_vector(values, fit_vector(others, labels[~own]))
+    return calibrated
+
+
+def checked(labels: Codes, probabilities: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Labels as int64 and probabilities as float64, if they go together; else ValueError as in `reliability`."""
+    labels, probabilities = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
+    if labels.ndim != 1 or probabilities.ndim != 2 or len(labels) != len(probabilities):
+        raise ValueError(f"labels {labels.shape} and probabilities {probabilities.shape} do not go together")
+    if labels.size and not (labels.min() >= 0 and labels.max() < probabilities.shape[1]):
+        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, of {probabilities.shape[1]} classes")
+    if labels.size and not (probabilities.min() >= 0 and probabilities.max() <= 1 + 1e-6):  # false of NaN
+        raise ValueError(f"probabilities run from {probabilities.min()} to {probabilities.max()}, outside 0 to 1")
+    return labels, probabilities
+
+
+def _edges(bins: int) -> npt.NDArray[np.float64]:
+    return np.linspace(0.0, 1.0, bins + 1)
+
+
+def _logs(probabilities: Floats) -> npt.NDArray[np.float64]:
+    return np.log(np.clip(np.asarray(probabilities, np.float64), SMALLEST, 1.0))
+
+
+def _sample(labels: Codes, probabilities: Floats, most: int) -> tuple[Codes, Floats]:
+    """At most so many images. Which ones depends on nothing but their number, so that no label has a say in it."""
+    if len(labels) <= most:
+        return labels, probabilities
+    chosen = np.sort(generator(0, "calibration", len(labels)).choice(len(labels), most, replace=False, shuffle=False))
+    return labels[chosen], probabilities[chosen]
+
+
+def _vector(values: npt.NDArray[np.float64]) -> dict[str, list[float]]:
+    weights, biases = np.split(values, 2)
+    return {"weights": weights.tolist(), "biases": biases.tolist()}

@@ -1,0 +1,1 @@
+"""Predictions of one member, with test-time augmentation."""

@@ -1,0 +1,152 @@
+"""Grad-CAM: which parts of an image speak for a class (Selvaraju et al., "Grad-CAM", ICCV 2017)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from foldvote.data.label_space import known_classes, read_label_space
+from foldvote.data.packed_images import PackedImages, open_packed_images
+from foldvote.evaluation.vote_table import votes_schema
+from foldvote.inference.heatmaps import ATTENTION, ClassHeatmap, choose_images, heatmap_rows
+from foldvote.inference.predict_member import load_member
+from foldvote.io.parquet import read_record, read_table, write_table
+from foldvote.io.paths import member_of
+from foldvote.models.factory import normalisation
+from foldvote.runtime.device import Device, choose_device
+from foldvote.runtime.job_log import log
+from foldvote.runtime.resources import JobResources
+from foldvote.splits.folds import SplitFiles
+
+FEWEST_CELLS = 4  # along the shorter side: a coarser map says nothing of where
+
+
+def write_attention(
+    weights: Sequence[Path], pixels_path: Path, split: SplitFiles, votes_path: Path, machine: JobResources, path: Path
+) -> None:
+    """Ask the members of one model about some images that they never saw, and write what speaks for which class.
+
+    Of a mistake two classes are asked about, the one that the vote says and the true one.
+
+    Args:
+        weights: `…/model=<m>/fold=<k>/model.safetensors` of each fold of the model, with model.json beside it.
+        pixels_path: packed training images of the model's size and region.
+        split: classes and folds.
+        votes_path: ensemble/oof.parquet.
+        machine: what may be used.
+        path: the table, rows of heatmaps.ATTENTION; empty where the net has no maps.
+
+    Raises:
+        UserError: if the inputs are missing, damaged or do not belong together.
+    """
+    scheme = read_label_space(split.classes)
+    asked = choose_images(read_table(votes_path, votes_schema(scheme.classes, labelled=True), key=("image_id",)))
+    glances: list[ClassHeatmap] = []
+    for file in weights:
+        model_name, fold = member_of(file)
+        own = asked[asked["fold"] == fold]
+        if own.empty:
+            continue
+        about, recipe, model = load_member(file, file.with_name("model.json"), split)
+        compute = choose_device(recipe, machine.gpus, machine.threads)
+        pixels = open_packed_images(pixels_path, recipe, about["data_sha256"])
+        known, code_of = known_classes(recipe, scheme)
+        pairs = [
+            (row["image_id"], code)
+            for row in own.to_dict("records")
+            for code in dict.fromkeys((row["prediction"], row["label"]))
+        ]
+        codes = code_of[[code for _, code in pairs]]
+        heats = _heats(compute.place(model), pixels, [image_id for image_id, _ in pairs], codes, compute)
+        if heats is None:
+            log(f"{model_name}: this net has no maps of what it sees, so that nothing is shown of where it looks")
+            break
+        glances += [
+            ClassHeatmap(image_id, model_name, fold, code, known.classes[own_code], heat)
+            for (image_id, code), own_code, heat in zip(pairs, codes, heats, strict=True)
+        ]
+    place = {image_id: number for number, image_id in enumerate(asked["image_id"])}
+    glances.sort(key=lambda one: place[one.image_id])
+    record = {"split_sha256": read_record(votes_path)["split_sha256"]}
+    write_table(heatmap_rows(glances), path, ATTENTION, ("image_id", "code"), record)
+
+
+def class_heat(model: nn.Module, images: torch.Tensor, codes: torch.Tensor) -> npt.NDArray[np.float64] | None:
+    """What speaks for a class of each image, on the deepest map of the net that is fine enough.
+
+    Args:
+        model: a timm net, in evaluation mode; where it computes activations again (grad_checkpointing), this is
+            switched off, as it hides its stages.
+        images: normalised, (images, 3, height, width).
+        codes: a class an image, int64 (images,).
+
+    Returns:
+        float64 (images, rows, columns) in 0..1, the largest of each image 1, or 0 throughout where nothing speaks for
+        the class; None where the net has no map of at least FEWEST_CELLS rows and columns that its answer depends on.
+    """
+    if hasattr(model, "set_grad_checkpointing"):
+        model.set_grad_checkpointing(enable=False)
+    stages = list(getattr(model, "feature_info", None) or [])
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> torch.utils.hooks.RemovableHandle:
+        return model.get_submodule(name).register_forward_hook(lambda _m, _i, out: seen.__setitem__(name, out))
+
+    named = dict(model.named_modules())
+    hooks = [keep(stage["module"]) for stage in stages if stage.get("module") in named]
+    try:
+        with torch.enable_grad():
+            logits = model(images.requires_grad_())
+            said = logits.float().gather(1, codes[:, None]).sum()
+            tensors = [out for out in seen.values() if isinstance(out, torch.Tensor)]
+            slopes = torch.autograd.grad(said, tensors, allow_unused=True) if tensors else ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    shapes = {name: stage["num_chs"] for stage in stages if (name := stage.get("module")) in seen}
+    names = [name for name, out in seen.items() if isinstance(out, torch.Tensor)]
+    for name, features, slope in reversed(list(zip(names, tensors, slopes, strict=True))):
+        maps = None if slope is None else _as_maps(features.detach(), slope, shapes[name], model)
+        if maps is None:
+            continue
+        features, slope = maps
+        if min(features.shape[-2:]) < FEWEST_CELLS or not slope.abs().sum() > 0:
+            continue
+        heat = (slope.mean(dim=(2, 3), keepdim=True) * features).sum(dim=1).clamp(min=0).double()
+        most = heat.amax(dim=(1, 2), keepdim=True)
+        return (heat / most.clamp(min=torch.finfo(torch.float64).tiny)).cpu().numpy()
+    return None
+
+
+def _heats(
+    model: nn.Module, pixels: PackedImages, ids: Sequence[str], codes: npt.NDArray[np.int64], compute: Device
+) -> npt.NDArray[np.uint8] | None:
+    """uint8 (images, rows, columns) for packed images and codes of the model's own classes."""
+    model.eval().requires_grad_(requires_grad=False)
+    mean, std = normalisation(model, compute.device)
+    raw = torch.from_numpy(np.stack([pixels[row] for row in pixels.rows(list(ids))]))
+    asked = torch.from_numpy(np.asarray(codes, np.int64)).to(compute.device)
+    heat = class_heat(model, compute.images(raw, mean, std), asked)
+    return None if heat is None else (255 * heat).round().astype(np.uint8)
+
+
+def _as_maps(
+    features: torch.Tensor, slope: torch.Tensor, channels: int, model: nn.Module
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Features and their gradient as (images, channels, rows, columns): as they are, channels last, or tokens."""
+    if features.ndim == 4 and features.shape[1] == channels:
+        return features.float(), slope.float()
+    if features.ndim == 4 and features.shape[3] == channels:
+        return features.permute(0, 3, 1, 2).float(), slope.permute(0, 3, 1, 2).float()
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    if features.ndim != 3 or grid is None or features.shape[1] < grid[0] * grid[1]:
+        return None
+    own = features.shape[1] - grid[0] * grid[1]  # before the patches stand the class token and its like
+
+    def folded(tokens: torch.Tensor) -> torch.Tensor:
+        return tokens[:, own:].transpose(1, 2).reshape(len(tokens), channels, *grid).float()
+
+    return folded(features), folded(slope)

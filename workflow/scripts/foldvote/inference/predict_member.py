@@ -1,0 +1,153 @@
+"""A member's predictions as a job: weights and images in, logits of every view out."""
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from foldvote.config.recipe import Recipe
+from foldvote.config.tta import view_name
+from foldvote.data.label_space import known_classes, read_label_space
+from foldvote.data.packed_images import PackedImages, open_packed_images
+from foldvote.errors import UserError, raise_all
+from foldvote.inference.forward import predict_logits
+from foldvote.inference.prediction_files import LOGIT, predictions_schema
+from foldvote.inference.tta import ready_views
+from foldvote.io.files import read_json, sha256_bytes, write_json
+from foldvote.io.parquet import write_table
+from foldvote.models.factory import build_model
+from foldvote.runtime.device import choose_device
+from foldvote.runtime.job_log import log, track
+from foldvote.runtime.resources import JobResources
+from foldvote.splits.folds import SplitFiles, fold_rows, read_folds
+
+
+def predict_member(
+    weights: Path,
+    sidecar: Path,
+    pixels_path: Path,
+    split: SplitFiles,
+    part: str,
+    views: list[str | dict[str, Any]],
+    predictions: Path,
+    timing: Path,
+    machine: JobResources,
+) -> None:
+    """Predict the images that a member never saw, under every view, and write the logits.
+
+    A member of some factors gives each class the logit of its levels of these factors: classes that differ in other
+    factors alone share one.
+
+    Args:
+        weights: the member's model.safetensors.
+        sidecar: its model.json.
+        pixels_path: packed images of the training split (part "oof") or of the test split (part "test").
+        split: classes and folds.
+        part: "oof" predicts the validation images of the member's fold, "test" every image.
+        views: test-time transforms, as the configuration gives them after its check.
+        predictions: the parquet table, a row an image and view.
+        timing: JSON of seconds, images and device.
+        machine: what may be used.
+
+    Raises:
+        UserError: if the weights were altered, or belong to other classes, another split or other pixels.
+    """
+    about, recipe, model = load_member(weights, sidecar, split)
+    compute = choose_device(recipe, machine.gpus, machine.threads)
+    whole = read_label_space(split.classes)
+    code_of = known_classes(recipe, whole)[1]
+    folds, _ = read_folds(split.folds, split.certificate)
+    pixels = open_packed_images(pixels_path, recipe, about["data_sha256"] if part == "oof" else None)
+    rows = _images_to_predict(pixels, fold_rows(folds, about["fold"])[1] if part == "oof" else None)
+
+    name = f"{about['model']} fold {about['fold']}"
+    started = time.monotonic()
+    logits = predict_logits(
+        compute.place(model),
+        pixels,
+        pixels.rows(rows["image_id"].tolist()),
+        ready_views(views, *pixels.shape[:2]),
+        compute,
+        machine.runtime.predict_batch,
+        partial(_tracked, f"{name}: {part} predictions, batches"),
+    )
+    seconds = time.monotonic() - started
+    record = {key: about[key] for key in ("model", "fold", "split_sha256", "classes")} | {
+        "split": part,
+        "data_sha256": pixels.record["data_sha256"],
+        "weights_sha256": about["sha256"],
+        "views": [view_name(view) for view in views],
+        "factors": recipe.factors,
+    }
+    frame = _long_table(rows, {view: own[:, code_of] for view, own in logits.items()}, whole.classes)
+    write_table(frame, predictions, predictions_schema(whole.classes), key=("image_id", "view"), record=record)
+    write_json(timing, {"seconds": seconds, "images": len(rows), "device": compute.name})
+    log(f"{name}: {part} predictions of {len(rows):,} images x {len(views)} views in {seconds:.1f} s on {compute.name}")
+
+
+def load_member(weights: Path, sidecar: Path, split: SplitFiles) -> tuple[dict[str, Any], Recipe, nn.Module]:
+    """A trained network as it predicts: its sidecar, its recipe, and the network on the CPU.
+
+    Raises:
+        UserError: if the weights were altered, or belong to other classes or another split.
+    """
+    about = read_json(sidecar)
+    recipe = Recipe.model_validate(about["recipe"])
+    whole = read_label_space(split.classes)
+    _, digest = read_folds(split.folds, split.certificate)
+    raise_all(_member_faults(about, sidecar, list(whole.classes), digest))
+    model = build_model(recipe, known_classes(recipe, whole)[0], seed=0, age_borders=about["age_borders"])
+    model.load_state_dict(_read_weights(weights, about["sha256"]))
+    return about, recipe, model
+
+
+def _member_faults(about: dict[str, Any], sidecar: Path, classes: list[str], digest: str) -> list[str]:
+    again = f"retrain it with `snakemake -R {sidecar.with_name('model.safetensors')}`"
+    faults = []
+    if about["split_sha256"] != digest:
+        faults.append(f"{sidecar}: the member was trained on another split; {again}")
+    if about["classes"] != classes:
+        faults.append(f"{sidecar}: the member knows other classes, or another order of them; {again}")
+    return faults
+
+
+def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); retrain it with `snakemake -R {path}`") from error
+    if sha256_bytes(content) != sha256:
+        raise UserError(
+            f"{path}: is not the file that was trained (its SHA-256 differs); retrain it with `snakemake -R {path}`"
+        )
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise UserError(f"{path}: holds no weights ({error}); retrain it with `snakemake -R {path}`") from error
+
+
+def _images_to_predict(pixels: PackedImages, validation: pd.DataFrame | None) -> pd.DataFrame:
+    if validation is not None:
+        return validation[["image_id", "profile", "label"]].reset_index(drop=True)
+    return pd.DataFrame({"image_id": list(pixels.row_of), "profile": None, "label": None})
+
+
+def _long_table(rows: pd.DataFrame, logits: dict[str, np.ndarray], classes: tuple[str, ...]) -> pd.DataFrame:
+    """A row an image and view, the views of an image together."""
+    views = list(logits)
+    long = rows.loc[rows.index.repeat(len(views))].reset_index(drop=True)
+    long["label"] = long["label"].astype("Int16")
+    long["view"] = views * len(rows)
+    stacked = np.stack([logits[view] for view in views], axis=1).reshape(len(long), len(classes))
+    return pd.concat([long, pd.DataFrame(stacked, columns=[LOGIT + name for name in classes])], axis=1)
+
+
+def _tracked(what: str, batches: Any, total: int) -> Any:
+    return track(batches, what, total)

@@ -1,0 +1,272 @@
+"""The members' prediction files: read, checked against each other and against the split, views averaged."""
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from foldvote.errors import UserError, raise_all
+from foldvote.evaluation.probabilities import softmax, weighted_mean
+from foldvote.io.ids import first_few, id_faults, positions_in
+from foldvote.io.parquet import read_columns, read_record, required
+from foldvote.io.paths import MemberKey, member_of
+
+_PIECE = 16_384  # rows whose softmax is taken at once, in float64
+_NEEDED = ("model", "fold", "split", "split_sha256", "data_sha256", "classes", "weights_sha256", "views")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What one member, a trained (model, fold), said of its images.
+
+    Attributes:
+        model: name of the model.
+        fold: its fold.
+        path: the predictions file.
+        record: the file's provenance.
+        ids: image ids, each once, in the file's order.
+        labels: label of each image as float64, NaN where unknown, shape (images,).
+        views: names of the views, sorted.
+        probabilities: float32 of shape (views, images, classes).
+    """
+
+    model: str
+    fold: int
+    path: Path
+    record: dict[str, Any]
+    ids: pa.Array
+    labels: npt.NDArray[np.float64]
+    views: tuple[str, ...]
+    probabilities: npt.NDArray[np.float32]
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:
+        """The mean over the views: float64 (images, classes)."""
+        return weighted_mean(self.probabilities)
+
+
+def sound_records(
+    paths: Sequence[str | Path],
+    split: str,
+    expected: Mapping[str, int],
+    classes: Sequence[str],
+    split_sha256: str,
+) -> tuple[dict[Path, dict[str, Any]], list[str]]:
+    """The provenance of all predictions of one split, before any is read; faults come back as lines.
+
+    Args:
+        paths: predictions files; one that does not exist counts as a missing member.
+        split: `oof` or `test`.
+        expected: number of folds of each model.
+        classes: class names in the order of their codes.
+        split_sha256: digest of the certified folds.
+
+    Returns:
+        The records without a fault by path, sorted by model and fold; and the faults.
+    """
+    records: dict[Path, dict[str, Any]] = {}
+    faults = _presence_faults(paths, split, expected)
+    for path in sorted(Path(path) for path in paths if Path(path).exists()):
+        try:
+            record = read_record(path)
+            wrong = _record_faults(path, record, split, classes, split_sha256)
+        except UserError as refusal:
+            wrong = list(refusal.faults)
+        if not wrong:
+            records[path] = record
+        faults += wrong
+    faults += _differing(records, "data_sha256")
+    for model in expected:
+        faults += _differing({path: own for path, own in records.items() if own["model"] == model}, "views")
+    ordered = sorted(records.items(), key=lambda item: (item[1]["model"], item[1]["fold"]))
+    return dict(ordered), faults
+
+
+def read_member(path: Path, split: str, classes: Sequence[str], split_sha256: str) -> Predictions:
+    """Read the predictions of one member alone.
+
+    Args:
+        path: its predictions file; the others as in `read_predictions`.
+
+    Raises:
+        UserError: for every fault of the file.
+    """
+    record = read_record(path)
+    raise_all(_record_faults(path, record, split, classes, split_sha256))
+    return read_predictions(path, record, classes)
+
+
+def fold_count_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:
+    """Lines for models that have another number of folds than the split (rows of folds.FOLDS), and for train images
+    that no fold validates: a hold-out, which has one fold, leaves most of them out and is fine."""
+    validated = folds[folds["fold"] >= 0]
+    number = validated["fold"].nunique()
+    faults = [
+        f"model {model} has {count} folds, but the split has {number}; run `snakemake` again with one configuration"
+        for model, count in expected.items()
+        if count != number
+    ]
+    left_out = sorted(set(folds["image_id"]) - set(validated["image_id"])) if number > 1 else []
+    if left_out:
+        faults.append(
+            f"folds: {len(left_out)} train images are in no fold and get no prediction: {first_few(left_out)}; "
+            "run `snakemake -R folds` to split anew"
+        )
+    return faults
+
+
+def oof_faults(member: Predictions, own: pd.DataFrame) -> list[str]:
+    """Lines where a member lacks images of its fold (`own`, rows of folds.FOLDS), has others, or labels them
+    differently."""
+    again = f"run `snakemake -R {member.path}`"
+    expected = pa.array(own["image_id"], pa.string())
+    place = positions_in(member.ids, expected)
+    if len(place) == len(expected) and (place >= 0).all():
+        faults = []
+    else:
+        wanted = expected.to_pylist()
+        faults = id_faults(member.path, member.ids.to_pylist(), wanted, f"fold {member.fold}", again)
+    known = place >= 0
+    label = own["label"].to_numpy(np.float64)
+    differing = np.flatnonzero(known)[label[place[known]] != member.labels[known]]
+    if len(differing):
+        faults.append(
+            f"{member.path}: {len(differing)} images have another label than in folds.parquet: "
+            f"{first_few(member.ids.take(pa.array(differing)).to_pylist())}; {again}"
+        )
+    return faults
+
+
+def test_set_faults(
+    member: Predictions, first: Predictions, oof_records: Mapping[MemberKey, dict[str, Any]]
+) -> list[str]:
+    """Lines where a member saw other test images than the first one, or used other weights than out of its fold."""
+    again, faults = f"run `snakemake -R {member.path}`", []
+    if len(member.ids) != len(first.ids) or (positions_in(member.ids, first.ids) < 0).any():
+        faults = id_faults(member.path, member.ids.to_pylist(), first.ids.to_pylist(), first.path, again)
+    oof = oof_records.get((member.model, member.fold))
+    if oof is not None and oof["weights_sha256"] != member.record["weights_sha256"]:
+        faults.append(f"{member.path}: predicted with other weights than its out-of-fold predictions; {again}")
+    return faults
+
+
+def _presence_faults(paths: Sequence[str | Path], split: str, expected: Mapping[str, int]) -> list[str]:
+    what = "out-of-fold" if split == "oof" else "test"
+    needed = {(model, fold) for model, count in expected.items() for fold in range(count)}
+    found = Counter(member_of(path) for path in paths if Path(path).exists())
+    absent = {member_of(path) for path in paths if not Path(path).exists()}
+    faults = [
+        f"model {model} fold {fold}: its {what} predictions are missing; see why in its log, then run `snakemake` again"
+        for model, fold in sorted((needed | absent) - set(found))
+    ]
+    faults += [
+        f"model {model} fold {fold}: its {what} predictions are not part of this run; delete them"
+        for model, fold in sorted(set(found) - needed)
+    ]
+    return faults + [
+        f"model {model} fold {fold}: {count} files of {what} predictions; keep one"
+        for (model, fold), count in sorted(found.items())
+        if count > 1
+    ]
+
+
+def _record_faults(
+    path: Path, record: dict[str, Any], split: str, classes: Sequence[str], split_sha256: str
+) -> list[str]:
+    absent = [name for name in _NEEDED if name not in record]
+    if absent:
+        return [f"{path}: its provenance record lacks {', '.join(absent)}; run `snakemake -R {path}`"]
+    faults = []
+    claimed, place = (record["model"], record["fold"], record["split"]), (*member_of(path), split)
+    if claimed != place:
+        texts = [f"{kind} predictions of model {model} fold {fold}" for model, fold, kind in (claimed, place)]
+        faults.append(f"{path}: holds the {texts[0]}, not the {texts[1]}; run `snakemake -R {path}`")
+    if record["split_sha256"] != split_sha256:
+        faults.append(
+            f"{path}: was made with another split ({record['split_sha256'][:12]}) than the certified one "
+            f"({split_sha256[:12]}); run `snakemake -R {path}`"
+        )
+    columns = [name.removeprefix(LOGIT) for name in pq.read_schema(path).names if name.startswith(LOGIT)]
+    for where, found in (("record", record["classes"]), ("columns", columns)):
+        if list(found) != list(classes):
+            faults.append(f"{path}: in its {where} {_class_difference(found, classes)}; run `snakemake -R {path}`")
+    return faults
+
+
+def _class_difference(found: Sequence[str], classes: Sequence[str]) -> str:
+    if len(found) != len(classes):
+        return f"are {len(found)} classes instead of the {len(classes)} of classes.json"
+    place = next(code for code, name in enumerate(classes) if found[code] != name)
+    kind = "the class order differs" if sorted(found) == sorted(classes) else "the classes differ"
+    return f"{kind}: class {place} is {found[place]!r}, but {classes[place]!r} in classes.json"
+
+
+def _differing(records: Mapping[Path, dict[str, Any]], name: str) -> list[str]:
+    """Lines for the files whose record says something else under `name` than most of them do."""
+
+    def value(record: dict[str, Any]) -> Hashable:
+        return tuple(sorted(record[name])) if isinstance(record[name], list) else record[name]
+
+    def text(said: Hashable) -> str:
+        return ", ".join(said) if isinstance(said, tuple) else str(said)[:12]
+
+    common = Counter(value(record) for record in records.values()).most_common(1)
+    return [
+        f"{path}: {name} is {text(value(record))}, but {text(common[0][0])} for most members; run `snakemake -R {path}`"
+        for path, record in records.items()
+        if value(record) != common[0][0]
+    ]
+
+
+def read_predictions(path: Path, record: dict[str, Any], classes: Sequence[str]) -> Predictions:
+    """Read one predictions file whose record is sound.
+
+    Raises:
+        UserError: if rows or views are missing, doubled or not finite.
+    """
+    table = read_columns(path, predictions_schema(classes))
+    views, again = sorted(record["views"]), f"run `snakemake -R {path}`"
+    image_ids, of_view = (table.column(name).combine_chunks() for name in ("image_id", "view"))
+    found = sorted(pc.unique(of_view).to_pylist())
+    if found != views:
+        raise UserError(f"{path}: holds the views {first_few(found)}, but its record says {first_few(views)}; {again}")
+    ids = pc.unique(image_ids)
+    image, view = positions_in(image_ids, ids), positions_in(of_view, pa.array(views, pa.string()))
+    rows = np.bincount(view * len(ids) + image, minlength=len(views) * len(ids)).reshape(len(views), len(ids))
+    for wrong, what in ((rows > 1, "stand twice in a view"), (rows < 1, f"lack one of their {len(views)} views")):
+        if wrong.any():
+            names = ids.take(pa.array(np.flatnonzero(wrong.any(axis=0)))).to_pylist()
+            raise UserError(f"{path}: {len(names)} images {what}: {first_few(names)}; {again}")
+    columns = [table.column(LOGIT + name) for name in classes]
+    probabilities = np.empty((len(views), len(ids), len(classes)), np.float32)
+    for start in range(0, len(table), _PIECE):
+        logits = np.stack([column.slice(start, _PIECE).to_numpy() for column in columns], axis=1)
+        part = slice(start, start + _PIECE)
+        probabilities[view[part], image[part]] = softmax(logits)
+    labels = np.empty(len(ids))
+    labels[image] = table.column("label").to_numpy().astype(np.float64)
+    return Predictions(record["model"], record["fold"], path, record, ids, labels, tuple(views), probabilities)
+
+
+LOGIT = "logit_"
+
+
+def predictions_schema(classes: Sequence[str]) -> pa.Schema:
+    """Schema of a member's predictions: a row an image and view, one float32 logit a class."""
+    return pa.schema(
+        [
+            required("image_id", pa.string()),
+            ("profile", pa.string()),
+            ("label", pa.int16()),
+            required("view", pa.string()),
+            *(required(LOGIT + name, pa.float32()) for name in classes),
+        ]
+    )

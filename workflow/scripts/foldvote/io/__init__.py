@@ -1,0 +1,1 @@
+"""Files, tables, paths and ids."""

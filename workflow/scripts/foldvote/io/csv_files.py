@@ -1,0 +1,223 @@
+"""CSV files and users' tables as text: what stands in the file, or a refusal that names the line.
+
+Ids such as `000123`, `1e5`, `null` and `NA` stay texts. Row numbers in messages count the header as row 1, so that
+row `i` of a returned table is row `i + 2`.
+"""
+
+import csv
+import io
+import math
+import os
+import re
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from foldvote.errors import UserError, did_you_mean, raise_all
+from foldvote.io.files import whole_file
+from foldvote.io.parquet import read_table
+
+MOST_BYTES = 2 << 30
+_MOST_FIELD = 1 << 20  # characters in one cell
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+_QUOTED = re.compile(r'[,"\r\n]')
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def read_csv(
+    path: str | Path, required: Sequence[str] = (), *, extra: bool = True, empty: bool = False
+) -> pd.DataFrame:
+    """Read a CSV file with a header, every cell as the text it is.
+
+    A byte order mark and Windows line ends are read right; a blank line at the end does not count.
+
+    Args:
+        path: a UTF-8 file, comma-separated.
+        required: columns that must be there.
+        extra: accept further columns.
+        empty: accept a table without rows.
+
+    Returns:
+        The table: text columns in the file's order, index 0, 1, ...
+
+    Raises:
+        UserError: naming file and line, for another encoding, a NUL byte, doubled or missing columns, a row of another
+            length, a broken quote or no rows.
+    """
+    lines = _records(_text(Path(path)), path)
+    header, rows = (lines[0][1], lines[1:]) if lines else ([], [])
+    raise_all(_column_faults(path, header, required, extra))
+    faults = []
+    for line, cells in rows:
+        if not cells:
+            faults.append(f"{path}, line {line}: is blank; delete it")
+        elif len(cells) != len(header):
+            faults.append(
+                f"{path}, line {line}: has {len(cells)} cells, the header {len(header)}; "
+                "correct it, with quotes around a cell that holds a comma"
+            )
+    raise_all(faults)
+    if not rows and not empty:
+        raise UserError(f"{path}: holds a header and no rows; add rows or give another file")
+    return pd.DataFrame([cells for _, cells in rows], columns=header, dtype="str")
+
+
+def read_user_table(
+    path: str | Path, required: Sequence[str] = (), *, extra: bool = True, empty: bool = False
+) -> pd.DataFrame:
+    """Read a user's CSV or parquet table, by its extension, every cell as text; an empty cell is the empty text.
+
+    Args:
+        path: a file named .csv, .parquet or .pq.
+        required: columns that must be there.
+        extra: accept further columns.
+        empty: accept a table without rows.
+
+    Raises:
+        UserError: as `read_csv`, and for another extension or a damaged parquet file.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind == ".csv":
+        return read_csv(path, required, extra=extra, empty=empty)
+    if kind not in (".parquet", ".pq"):
+        raise UserError(f"{path}: is neither .csv nor .parquet; give a table of one of these kinds")
+    _plain_size(path)
+    try:
+        table = read_table(path)
+    except UserError as refusal:
+        remedy = "; delete it and run `snakemake` again"
+        raise UserError(*(fault.replace(remedy, "; make it anew") for fault in refusal.faults)) from None
+    header = [str(name) for name in table.columns]
+    raise_all(_column_faults(path, header, required, extra))
+    if table.empty and not empty:
+        raise UserError(f"{path}: holds no rows; add rows or give another file")
+    return pd.DataFrame({name: [_cell(value) for value in table[name]] for name in header}, dtype="str")
+
+
+def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
+    """Write a table as CSV, whole or not at all: UTF-8, `\\n`, the index left out, None and NaN as empty cells.
+
+    A text that a spreadsheet would run as a formula (it begins with = + - @, tab or return and is no plain number)
+    gets an apostrophe in front, in the header as well.
+
+    Raises:
+        UserError: if the file cannot be written, or a text is not UTF-8 or holds a NUL character.
+    """
+    columns = [frame[name].astype(object).tolist() for name in frame.columns]
+    rows = [
+        [str(name) for name in frame.columns],
+        *(
+            [value if isinstance(value, str) else _Plain(_cell(value)) for value in row]
+            for row in zip(*columns, strict=True)
+        ),
+    ]
+    text = "".join(",".join(map(_written, row)) + "\n" for row in rows)
+    if "\0" in text:
+        raise UserError(f"{path}: a text holds a NUL character, which no CSV can; rename it in the data")
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        shown = ascii(text[max(0, error.start - 20) : error.end + 20])
+        raise UserError(f"{path}: the text {shown} is not UTF-8; rename it in the data") from None
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _text(path: Path) -> str:
+    """The file's text without a byte order mark."""
+    if _plain_size(path) == 0:
+        raise UserError(f"{path}: is empty; give a CSV file with a header and rows")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); mend or replace it") from error
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise UserError(f"{path}: is UTF-16; save it as UTF-8")
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise UserError(f"{path}, line {line}: holds a NUL byte, so it is damaged or no CSV; save it anew as UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        korean = _decodes(data, "cp949")
+        guess = "it reads as cp949, the Korean Windows encoding" if korean else f"byte {data[error.start]:#04x}"
+        raise UserError(f"{path}, line {line}: is not UTF-8 ({guess}); save it as UTF-8") from None
+
+
+def _plain_size(path: Path) -> int:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - one call says both kind and size
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give an existing one") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}); mend or replace it") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path}: is not a plain file; give a CSV or parquet file")
+    if status.st_size > MOST_BYTES:
+        raise UserError(f"{path}: has {status.st_size:,} bytes, more than a table of images needs; give the right file")
+    return status.st_size
+
+
+def _decodes(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _records(text: str, path: str | Path) -> list[tuple[int, list[str]]]:
+    """Every record with the line that it begins on; blank lines at the end left out."""
+    records = []
+    before = csv.field_size_limit(_MOST_FIELD)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        line = 1
+        for cells in reader:
+            records.append((line, cells))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise UserError(f"{path}, line {line}: not valid CSV ({error}); correct its quotes and line ends") from None
+    finally:
+        csv.field_size_limit(before)
+    while records and not records[-1][1]:
+        records.pop()
+    return records
+
+
+def _column_faults(path: str | Path, header: Sequence[str], required: Sequence[str], extra: bool) -> list[str]:
+    doubled = sorted({name for name in header if header.count(name) > 1})
+    faults = [f"{path}: the column {name!r} stands {header.count(name)} times; keep one" for name in doubled]
+    missing = [name for name in required if name not in header]
+    separator = next((mark for mark in (";", "\t", "|") if len(header) == 1 and mark in header[0]), None)
+    if missing and separator:
+        return [f"{path}: its columns are separated by {separator!r}; save it with commas"]
+    for name in missing:
+        guess = did_you_mean(name, header) or f"; it has {', '.join(map(repr, header[:20])) or 'none'}"
+        faults.append(f"{path}: the column {name!r} is missing{guess}")
+    if not extra:
+        known = set(required)
+        faults += [f"{path}: the column {name!r} is not known here; remove it" for name in header if name not in known]
+    return faults
+
+
+def _cell(value: object) -> str:
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return str(value)
+
+
+class _Plain(str):
+    """Text of a value that was no text, such as the number -1: it is no formula."""
+
+
+def _written(text: str) -> str:
+    """One cell: escaped where it looks like a formula, quoted where it must be."""
+    if not isinstance(text, _Plain) and text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
+        text = f"'{text}"
+    # An empty cell is quoted too, as it may be the only one of its row, which would then be a blank line.
+    return '"{}"'.format(text.replace('"', '""')) if not text or _QUOTED.search(text) else text

@@ -1,0 +1,107 @@
+"""Paths that come out of tables, and the files below a folder. Knows nothing of images or tables."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from foldvote.errors import UserError
+
+_IGNORED = {"Thumbs.db", "desktop.ini"}
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def relative_fault(text: str) -> str | None:
+    """What is wrong with a path that must lie below the data folder, or None.
+
+    Only the text is judged; `real_path_below` follows symlinks as well.
+    """
+    if not text.strip():
+        return "is empty; give a path below the data folder"
+    if any(ord(letter) < 32 for letter in text):
+        return "holds a control character; remove it"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8; rename the file"
+    if text.startswith("/") or _DRIVE.match(text) or text.startswith("\\\\"):
+        return "is absolute; give it relative to the data folder"
+    if ".." in re.split(r"[/\\]", text):
+        return "holds `..`, which leads out of the data folder; give it without"
+    return None
+
+
+def tidy(text: str) -> str:
+    """The same relative path in its one form: `a//./b.jpg` gives `a/b.jpg`."""
+    return PurePosixPath(text).as_posix()
+
+
+def real_path_below(root: str | Path, relative: str) -> Path:
+    """The file's path with every symlink followed.
+
+    Args:
+        root: the data folder.
+        relative: a path below it.
+
+    Raises:
+        ValueError: if it leads out of the folder; the text says how.
+        OSError: if it does not exist or its symlinks form a loop.
+    """
+    fault = relative_fault(relative)
+    if fault:
+        raise ValueError(fault)
+    top = os.path.realpath(root, strict=True)
+    real = os.path.realpath(os.path.join(top, relative), strict=True)  # noqa: PTH118 - Path.resolve hides loops
+    if os.path.commonpath([top, real]) != top:
+        raise ValueError("is a symlink out of the data folder; copy the file into it")
+    return Path(real)
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file is none of the user's: hidden (macOS `._*` included) or put there by Windows."""
+    return name.startswith(".") or name in _IGNORED
+
+
+def files_below(folder: str | Path) -> Iterator[tuple[str, int]]:
+    """Every file below a folder at any depth, as (path relative to it, size in bytes), in no particular order.
+
+    Ignored files are left out. Symlinks to folders are not entered, as they may form a loop: they are given as
+    files. Whatever is no plain file has size -1.
+
+    Raises:
+        OSError: if a folder cannot be read.
+    """
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(Path(folder, below)) as found:
+            for entry in found:
+                if is_ignored(entry.name):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(f"{below}{entry.name}/")
+                else:
+                    yield f"{below}{entry.name}", _size(entry)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size if entry.is_file() else -1
+    except OSError:
+        return -1
+
+
+MemberKey = tuple[str, int]
+_MEMBER_FOLDER = re.compile(r"model=([^/]+)/fold=(\d+)(?:/|\.json$)")
+
+
+def member_of(path: str | Path) -> MemberKey:
+    """Model and fold that a path names: `.../model=lite0/fold=3/...` gives ("lite0", 3).
+
+    Raises:
+        UserError: if the path names none.
+    """
+    found = _MEMBER_FOLDER.search(Path(path).as_posix())
+    if found is None:
+        raise UserError(f"{path}: does not lie in a folder model=<name>/fold=<number>; move it there")
+    return found[1], int(found[2])

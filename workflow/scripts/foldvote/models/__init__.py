@@ -1,0 +1,1 @@
+"""Networks: made by name, with heads for the classes and pretrained weights."""

@@ -1,0 +1,182 @@
+"""Networks: any of timm's, from scratch or from a local file of weights. Nothing here asks a network for anything."""
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # without it timm retries for the better part of a minute
+
+import timm
+import torch
+from torch import nn
+
+from foldvote.config.base import parse_size
+from foldvote.config.recipe import Recipe
+from foldvote.data.label_space import LabelSpace
+from foldvote.errors import UserError
+from foldvote.models.heads import keeps_classifier, make_head
+from foldvote.runtime.seeding import derive
+
+
+def build_model(
+    recipe: Recipe,
+    scheme: LabelSpace,
+    seed: int,
+    weights: Path | None = None,
+    age_borders: Sequence[float] | None = None,
+) -> nn.Module:
+    """Make a network with freshly drawn or pretrained weights.
+
+    Args:
+        recipe: for net, size, the dropouts, heads and grad_checkpointing.
+        scheme: the classes that the net learns: one logit each.
+        seed: of the drawn weights.
+        weights: local file (.safetensors, or .pth of plain tensors) that holds the net's pretrained weights; its
+            classifier is not used. None: from scratch.
+        age_borders: borders of the age bands in years, for a head that regresses the age.
+
+    Raises:
+        UserError: if the net cannot be made for the size, the head or the options, or the file is missing, is not a
+            plain weights file, or does not fit the net.
+    """
+    if weights is not None and not weights.is_file():
+        raise UserError(f"{weights}: no such weights file; correct the recipe's `pretrained`, or set it to null")
+    options: dict[str, object] = {
+        "num_classes": len(scheme.classes),
+        "drop_rate": recipe.drop_rate if keeps_classifier(recipe) else 0.0,  # other heads drop out themselves
+    }
+    if recipe.drop_path > 0:
+        options["drop_path_rate"] = recipe.drop_path
+    finish = partial(_replace_head, recipe=recipe, scheme=scheme, seed=seed, age_borders=age_borders)
+    try:
+        model = _drawn_model(recipe, seed, options, finish)
+    except UserError:
+        raise
+    except Exception as error:
+        if "drop_path_rate" in str(error):
+            raise UserError(f"{recipe.net}: has no stochastic depth; drop the recipe's drop_path") from error
+        raise UserError(
+            f"{recipe.net}: cannot be made for images of {recipe.size} ({_reason(error)}); correct the recipe's net or "
+            "size"
+        ) from error
+    if weights is not None:
+        model = finish(_pretrained_model(recipe, seed, options, weights, model.state_dict()))
+    if recipe.grad_checkpointing:
+        _checkpoint_gradients(model, recipe.net)
+    return model
+
+
+def head_parameters(model: nn.Module) -> set[str]:
+    """Names of the parameters of a timm net's classifier, whichever head it is: what learns while the rest is frozen.
+
+    Raises:
+        UserError: if the net has none.
+    """
+    heads = model.get_classifier()
+    parts = [heads] if isinstance(heads, nn.Module) else list(heads)
+    held = {id(parameter) for part in parts for parameter in part.parameters()}
+    names = {name for name, parameter in model.named_parameters() if id(parameter) in held}
+    if not names:
+        raise UserError(f"{type(model).__name__}: this net has no classifier of its own; set freeze_epochs: 0")
+    return names
+
+
+def to_sync_batchnorm(model: nn.Module) -> nn.Module:
+    """The same net, but its batch normalisation is over the images of all processes of torch's default group."""
+    return timm.layers.convert_sync_batchnorm(model)
+
+
+def normalisation(model: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the net's inputs, as float32 tensors of shape (1, 3, 1, 1)."""
+    data = timm.data.resolve_model_data_config(model)
+    mean, std = (torch.tensor(data[name], dtype=torch.float32, device=device) for name in ("mean", "std"))
+    return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
+
+
+def _drawn_model(
+    recipe: Recipe, seed: int, options: dict[str, object], finish: Callable[[nn.Module], nn.Module]
+) -> nn.Module:
+    """The net from scratch, tried on one black image: a size that does not suit it is told before any data is read."""
+    default = timm.get_pretrained_cfg(recipe.net)
+    if default is not None and default.fixed_input_size:
+        options["img_size"] = parse_size(recipe.size)
+    torch.manual_seed(seed)
+    model = finish(timm.create_model(recipe.net, pretrained=False, **options))
+    with torch.no_grad():
+        model.eval()(torch.zeros(1, 3, *parse_size(recipe.size)))
+    return model.train()
+
+
+def _pretrained_model(
+    recipe: Recipe, seed: int, options: dict[str, object], weights: Path, drawn: dict[str, torch.Tensor]
+) -> nn.Module:
+    """The net with the weights of a file, told from those that were drawn; its classifier is drawn."""
+    try:
+        # Read before timm reads it, and never as a pickle, whatever timm's own default is.
+        given = set(timm.models.load_state_dict(str(weights), device="cpu", weights_only=True))
+        overlay = {"file": str(weights)}
+        torch.manual_seed(seed)
+        model = timm.create_model(recipe.net, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    except Exception as error:
+        raise UserError(
+            f"{weights}: does not load into {recipe.net} ({_reason(error)}); give this net's own weights"
+        ) from error
+    _check_loaded(model, drawn, given, weights, recipe.net)
+    return model
+
+
+def _replace_head(
+    model: nn.Module, recipe: Recipe, scheme: LabelSpace, seed: int, age_borders: Sequence[float] | None
+) -> nn.Module:
+    """Put the recipe's head in the place, and under the name, of timm's linear classifier; joint heads are left."""
+    if keeps_classifier(recipe):
+        return model
+    classifier = model.get_classifier()
+    name = next((name for name, module in model.named_modules() if module is classifier), "")
+    if not isinstance(classifier, nn.Linear) or not name:
+        raise UserError(
+            f"{recipe.net}: this net's classifier is no linear layer; use heads: joint and dropout_samples: 1"
+        )
+    torch.manual_seed(derive(seed, "head"))
+    head = make_head(recipe, scheme, classifier.in_features, age_borders)
+    assert head is not None
+    model.set_submodule(name, head, strict=True)
+    return model
+
+
+def _checkpoint_gradients(model: nn.Module, net: str) -> None:
+    try:
+        model.set_grad_checkpointing(True)
+    except Exception as error:
+        raise UserError(
+            f"{net}: cannot compute activations again ({_reason(error)}); drop the recipe's grad_checkpointing"
+        ) from error
+
+
+def _check_loaded(model: nn.Module, drawn: dict[str, torch.Tensor], given: set[str], weights: Path, net: str) -> None:
+    """timm loads what fits and says nothing of the rest: what is not in the file is still as it was drawn.
+
+    Names alone would not do, as timm knows older ones: `given` holds those of the file.
+    """
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+    state = model.state_dict()
+    kept = [
+        name
+        for name, tensor in state.items()
+        if not name.startswith(heads or ("\0",))
+        and name not in given
+        and name in drawn
+        and tensor.is_floating_point()
+        and tensor.numel() > 1
+        and torch.equal(tensor, drawn[name])
+    ]
+    if kept:
+        raise UserError(
+            f"{weights}: lacks {len(kept)} of the {len(state)} tensors of {net} ({kept[0]}, ...); give this net's own"
+        )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

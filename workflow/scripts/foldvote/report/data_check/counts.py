@@ -1,0 +1,189 @@
+"""Data in numbers: what there is of each class, factor, stratum and age, of sizes and formats, and in each fold."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from foldvote.data.label_space import LabelSpace
+
+MOST_SIZES = 20  # rows of a table of sizes; the rest is summed up
+OTHERS = "others"
+
+
+def class_counts(manifest: pd.DataFrame, scheme: LabelSpace) -> pd.DataFrame:
+    """Images, persons and groups of each class, in the order of the codes; absent classes count 0.
+
+    Args:
+        manifest: training rows.
+        scheme: the classes.
+
+    Returns:
+        Columns name, images, persons, groups, share (of the images).
+    """
+    return _by(manifest, "class_name", scheme.classes)
+
+
+def factor_counts(manifest: pd.DataFrame, scheme: LabelSpace) -> dict[str, pd.DataFrame]:
+    """For each factor the counts of its levels, as `class_counts`."""
+    return {name: _by(manifest, name, levels) for name, levels in scheme.factors.items()}
+
+
+def stratum_counts(folds: pd.DataFrame) -> pd.DataFrame:
+    """Counts of each stratum of the split, as `class_counts`.
+
+    Args:
+        folds: rows of folds.FOLDS; only the first repeat is counted.
+    """
+    rows = folds[folds["repeat"] == 0]
+    return _by(rows, "stratum", sorted(rows["stratum"].unique()))
+
+
+def age_counts(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Persons and images of each age in years and band; no rows where the data has no ages in years.
+
+    Returns:
+        Columns years, band, persons, images; by years.
+    """
+    columns = ["years", "band", "persons", "images"]
+    if "age_years" not in manifest or manifest["age_years"].isna().all():
+        return pd.DataFrame(columns=columns)
+    rows = manifest[manifest["age_years"].notna()].assign(years=lambda rows: rows["age_years"].astype(int))
+    rows["band"] = rows.get("age", "")
+    counted = rows.groupby(["years", "band"]).agg(persons=("profile", "nunique"), images=("image_id", "size"))
+    return counted.reset_index()[columns]
+
+
+def all_counts(manifest: pd.DataFrame, folds: pd.DataFrame, scheme: LabelSpace) -> pd.DataFrame:
+    """Every count of the training images in one long table.
+
+    Returns:
+        Columns kind (class, a factor's name, stratum, age_years), name, images, persons, groups, share.
+    """
+    parts = {"class": class_counts(manifest, scheme), **factor_counts(manifest, scheme)}
+    parts["stratum"] = stratum_counts(folds)
+    ages = age_counts(manifest)
+    if len(ages):
+        rows = manifest[manifest["age_years"].notna()].assign(age_years=lambda rows: rows["age_years"].astype(int))
+        parts["age_years"] = _by(rows, "age_years", sorted(rows["age_years"].unique()))
+    return pd.concat([table.assign(kind=kind) for kind, table in parts.items()])[
+        ["kind", "name", "images", "persons", "groups", "share"]
+    ].reset_index(drop=True)
+
+
+def split_summary(manifests: Mapping[str, pd.DataFrame], quarantines: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """A row a split.
+
+    Args:
+        manifests: by split.
+        quarantines: by split.
+
+    Returns:
+        Columns split, images, persons, groups (the last two null where nobody knows them), megabytes, left_out,
+        flagged.
+    """
+    rows = []
+    for split, manifest in manifests.items():
+        known = split == "train"
+        rows.append(
+            {
+                "split": split,
+                "images": len(manifest),
+                "persons": manifest["profile"].nunique() if known else None,
+                "groups": manifest["group"].nunique() if known else None,
+                "megabytes": float(manifest["bytes"].sum()) / 1e6,
+                "left_out": len(quarantines[split]),
+                "flagged": int((manifest["flags"] != "").sum()),
+            }
+        )
+    return pd.DataFrame(rows).astype({"persons": "Int64", "groups": "Int64"})
+
+
+def size_counts(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Images of each size, the commonest first, at most MOST_SIZES rows and one for the others.
+
+    Returns:
+        Columns size (width x height in pixels), aspect (width over height; null for the others), and one a split.
+    """
+    every = pd.concat([rows[["width", "height"]].assign(split=split) for split, rows in manifests.items()])
+    counted = every.groupby(["width", "height", "split"]).size().unstack("split", fill_value=0)
+    counted = counted.reindex(columns=list(manifests), fill_value=0)
+    counted = counted.loc[counted.sum(axis=1).sort_values(ascending=False, kind="stable").index].reset_index()
+    sizes = counted["width"].astype(str) + " x " + counted["height"].astype(str)
+    table = counted[list(manifests)].copy()
+    table.insert(0, "aspect", counted["width"] / counted["height"])
+    table.insert(0, "size", sizes)
+    table.columns.name = None
+    if len(table) <= MOST_SIZES:
+        return table
+    rest = table.iloc[MOST_SIZES:]
+    last = {"size": f"{len(rest):,} {OTHERS}", "aspect": np.nan} | {name: rest[name].sum() for name in manifests}
+    return pd.concat([table.iloc[:MOST_SIZES], pd.DataFrame([last])], ignore_index=True)
+
+
+def format_counts(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Images of each file format: columns format and one a split."""
+    counted = {split: rows["format"].value_counts() for split, rows in manifests.items()}
+    table = pd.DataFrame(counted).fillna(0).astype("int64").sort_index()
+    return table.rename_axis("format").reset_index()
+
+
+def flag_counts(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Flagged images: columns split, flag, images, example (a path); no rows where nothing is unusual."""
+    rows = []
+    for split, manifest in manifests.items():
+        flagged = manifest[manifest["flags"] != ""]
+        each = flagged.assign(flag=flagged["flags"].str.split("+")).explode("flag")
+        for flag, images in each.groupby("flag", sort=True):
+            rows.append({"split": split, "flag": flag, "images": len(images), "example": images["path"].iloc[0]})
+    return pd.DataFrame(rows, columns=["split", "flag", "images", "example"])
+
+
+def stratum_balance(certificate: Mapping[str, Any]) -> pd.DataFrame:
+    """Groups of each stratum in each fold beside the equal share.
+
+    Args:
+        certificate: `folds/certificate.json`.
+
+    Returns:
+        Columns stratum, groups, target (the equal share; null for a hold-out), fold 0, fold 1, ... of the first
+        repeat, and departure: the largest difference from the target, in groups.
+    """
+    rows = []
+    for stratum in certificate["strata"]:
+        target, by_fold = stratum["target_per_fold"], stratum["by_fold"]
+        departure = max(abs(number - stratum["groups"] / len(by_fold)) for number in by_fold) if target else None
+        row = {"stratum": stratum["stratum"], "groups": stratum["groups"], "target": target}
+        rows.append(row | {f"fold {fold}": number for fold, number in enumerate(by_fold)} | {"departure": departure})
+    return pd.DataFrame(rows).astype({"target": "float64", "departure": "float64"})
+
+
+def class_balance(certificate: Mapping[str, Any]) -> pd.DataFrame:
+    """Validation images of each class in each fold: columns class, fold 0, ... through all repeats, images."""
+    numbers = [fold["fold"] for fold in certificate["folds"]]
+    rows = [
+        {"class": row["class"]} | {f"fold {n}": count for n, count in zip(numbers, row["by_fold"], strict=True)}
+        for row in certificate["classes"]
+    ]
+    return pd.DataFrame(rows)
+
+
+def fold_sizes(certificate: Mapping[str, Any]) -> pd.DataFrame:
+    """A row a fold: images and groups that it is trained on and validated on, and what stands on both sides."""
+    rows = []
+    for fold in certificate["folds"]:
+        row = {"fold": fold["fold"]}
+        for part in ("train", "validation"):
+            row |= {f"{part}_{what}": fold[part][what] for what in ("images", "groups")}
+        rows.append(row | {f"shared_{what}": number for what, number in fold["shared"].items()})
+    return pd.DataFrame(rows)
+
+
+def _by(rows: pd.DataFrame, column: str, order: Sequence[Any]) -> pd.DataFrame:
+    counted = rows.groupby(column).agg(
+        images=("image_id", "size"), persons=("profile", "nunique"), groups=("group", "nunique")
+    )
+    counted = counted.reindex(list(order), fill_value=0)
+    counted["share"] = counted["images"] / max(len(rows), 1)
+    return counted.rename_axis("name").reset_index().astype({"name": "str"})

@@ -1,0 +1,154 @@
+"""All that the page of the data check is made from, read from the data stages' files."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from foldvote.data.image_statistics import IMAGE_STATISTICS
+from foldvote.data.label_space import LabelSpace, read_label_space
+from foldvote.data.manifest_table import QUARANTINE
+from foldvote.errors import UserError
+from foldvote.io.files import read_json
+from foldvote.io.parquet import read_record, read_table
+from foldvote.splits.folds import read_folds
+
+
+@dataclass(frozen=True)
+class DataCheckFiles:
+    """Where the facts lie; dictionaries are by split. Without test images there is `train` only, and no overlap."""
+
+    manifests: Mapping[str, Path]
+    quarantines: Mapping[str, Path]
+    light: Mapping[str, Path]
+    folds: Path
+    certificate: Path
+    classes: Path
+    overlap: Path | None
+
+
+@dataclass(frozen=True)
+class DataCheckInputs:
+    """The facts as tables.
+
+    Attributes:
+        scheme: classes and factors.
+        manifests: rows of the manifest, by split.
+        quarantines: rows of manifest_table.QUARANTINE, by split.
+        light: rows of image_statistics.IMAGE_STATISTICS, by split; each in the order of its own manifest.
+        measured: size and region of the pixels that `light` was measured on.
+        folds: rows of folds.FOLDS.
+        certificate: `folds/certificate.json`.
+        alike: the pairs of inputs.lookalikes.
+        corrections: the training manifest's record of corrections; empty where there are none.
+        age_borders: years at which an age band begins; empty where the data has no ages in years.
+    """
+
+    scheme: LabelSpace
+    manifests: dict[str, pd.DataFrame]
+    quarantines: dict[str, pd.DataFrame]
+    light: dict[str, pd.DataFrame]
+    measured: dict[str, str]
+    folds: pd.DataFrame
+    certificate: dict[str, Any]
+    alike: pd.DataFrame
+    overlap: dict[str, Any] | None
+    corrections: dict[str, Any]
+    age_borders: tuple[int, ...]
+
+    @property
+    def train(self) -> pd.DataFrame:
+        """The training manifest."""
+        return self.manifests["train"]
+
+
+def read_data_check_inputs(files: DataCheckFiles, age_borders: tuple[int, ...] = ()) -> DataCheckInputs:
+    """Read and check everything.
+
+    Args:
+        files: where it lies.
+        age_borders: of the configuration.
+
+    Raises:
+        UserError: if a file is missing or damaged, or was made from another manifest.
+    """
+    manifests = {split: read_table(path) for split, path in files.manifests.items()}
+    data = {split: read_record(path)["data_sha256"] for split, path in files.manifests.items()}
+    light = {}
+    for split, path in files.light.items():
+        light[split] = read_table(path, IMAGE_STATISTICS, key=("image_id",))
+        if read_record(path)["data_sha256"] != data[split]:
+            raise UserError(f"{path}: was measured on other images than the manifest holds; run `snakemake -R light`")
+    folds, _ = read_folds(files.folds, files.certificate)
+    certificate = read_json(files.certificate)
+    if certificate["data_sha256"] != data["train"]:
+        raise UserError(f"{files.certificate}: is of other images than the manifest holds; run `snakemake -R folds`")
+    overlap = read_json(files.overlap) if files.overlap else None
+    alike = lookalikes(manifests["train"], certificate, overlap)
+    known = {(split, image_id) for split, rows in manifests.items() for image_id in rows["image_id"]}
+    if not {key for side in "ab" for key in zip(alike[f"{side}_split"], alike[side], strict=True)} <= known:
+        raise UserError(f"{files.overlap}: names images that the manifests lack; run `snakemake -R overlap`")
+    return DataCheckInputs(
+        scheme=read_label_space(files.classes),
+        manifests=manifests,
+        quarantines={split: read_table(path, QUARANTINE) for split, path in files.quarantines.items()},
+        light=light,
+        measured={name: str(read_record(files.light["train"])[name]) for name in ("size", "roi")},
+        folds=folds,
+        certificate=certificate,
+        alike=alike,
+        overlap=overlap,
+        corrections=read_record(files.manifests["train"]).get("corrections", {}),
+        age_borders=age_borders,
+    )
+
+
+COLUMNS = ("kind", "distance", "a", "a_split", "b", "b_split")
+CONFLICT = "the same file, two classes"
+JOINED = "the same file in two groups, which were joined"
+LEAKED = "the same file in train and test"
+NEAR = "alike, in two groups"
+NEAR_TEST = "alike, in train and test"
+
+
+def lookalikes(
+    manifest: pd.DataFrame, certificate: Mapping[str, Any], overlap: Mapping[str, Any] | None
+) -> pd.DataFrame:
+    """Pairs of images, the gravest kinds first, near-duplicates by their distance.
+
+    Args:
+        manifest: training rows, with groups as the data has them.
+        certificate: `folds/certificate.json`; at most 200 near-duplicates are in it.
+        overlap: `data/overlap.json`, or None without test images; at most 200 near-duplicates, too.
+
+    Returns:
+        Columns kind, distance (bits of 64; 0 for the same file), a, a_split, b, b_split (image ids). A file that
+        stands n times gives n - 1 pairs, each with the first.
+    """
+    rows = [*_same_files(manifest)]
+    if overlap is not None:
+        training = set(manifest["image_id"])
+        for ids in overlap["same_bytes"]:
+            first = next((name for name in ids if name in training), ids[0])
+            rows += [(LEAKED, 0, first, "train", name, "test") for name in ids if name not in training]
+    near = certificate["near_duplicates"]["nearest"]
+    rows += [(NEAR, pair["distance"], pair["a"], "train", pair["b"], "train") for pair in near]
+    if overlap is not None:
+        near = overlap["near_duplicates"]["nearest"]
+        rows += [(NEAR_TEST, pair["distance"], pair["a"], "train", pair["b"], "test") for pair in near]
+    order = {kind: place for place, kind in enumerate((CONFLICT, LEAKED, JOINED, NEAR, NEAR_TEST))}
+    return pd.DataFrame(sorted(rows, key=lambda row: (order[row[0]], row[1])), columns=list(COLUMNS))
+
+
+def _same_files(manifest: pd.DataFrame) -> list[tuple[str, int, str, str, str, str]]:
+    pairs = []
+    for _, rows in manifest[manifest["sha256"].duplicated(keep=False)].groupby("sha256", sort=False):
+        first, *others = rows.to_dict("records")
+        for other in others:
+            if other["label"] != first["label"]:
+                pairs.append((CONFLICT, 0, first["image_id"], "train", other["image_id"], "train"))
+            elif other["group"] != first["group"]:
+                pairs.append((JOINED, 0, first["image_id"], "train", other["image_id"], "train"))
+    return pairs

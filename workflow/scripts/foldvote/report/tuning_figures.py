@@ -1,0 +1,223 @@
+"""The figures of a search: scores by trial, what mattered, each key by itself, and all keys together."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from foldvote.config.search_space import Dimension, label
+from foldvote.report.svg import FAINT, INK, LINE, PAPER, SERIES, figure_style, new_figure, save_drawing, save_picture
+from foldvote.tuning.trials import COMPLETE, FAILED, INTERRUPTED, PARAM, PRUNED, space_of
+
+FIGURES = ("history", "importance", "slices", "parallel")
+_COLUMNS = 3  # of the figure of slices
+_LONGEST_NAME = 18  # letters of a listed value
+_LETTERS = 30  # below a slice, beside each other
+_NOT_SEARCHED = -0.12  # height in the parallel coordinates of a key that a trial did not have
+_ENDED = ((PRUNED, "x", FAINT), (FAILED, "X", SERIES[5]), (INTERRUPTED, "|", FAINT))
+
+
+def plot_history(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
+    """The score of each trial, the best so far, and which trials ended without one.
+
+    Args:
+        trials: rows of tune/trials.parquet.
+        record: of that file.
+    """
+    done, name = _done(trials), record["score"]
+    with figure_style():
+        figure = new_figure(8.0, 3.9)
+        axes = figure.add_subplot()
+        best = done["score"].cummax() if record["higher_is_better"] else done["score"].cummin()
+        axes.step(done["number"], best, where="post", color=SERIES[0], linewidth=1.2, label="best so far")
+        axes.plot(done["number"], done["score"], "o", color=SERIES[0], markersize=5, label=COMPLETE)
+        stands = done[done["as_it_stands"]]
+        if len(stands):
+            axes.plot(
+                stands["number"], stands["score"], "D", color=SERIES[1], markersize=7, label="the recipe as it stood"
+            )
+        low, high = axes.get_ylim()
+        floor = low - 0.08 * (high - low)  # below every score, whichever is the better end
+        for state, marker, colour in _ENDED:
+            some = trials.loc[trials["state"] == state, "number"]
+            if len(some):
+                axes.plot(some, np.full(len(some), floor), marker, color=colour, markersize=6, label=state)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("trial")
+        axes.set_ylabel(score_name(name))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure
+
+
+def plot_importance(record: Mapping[str, Any]) -> Figure:
+    """How much of the difference between scores each key accounts for.
+
+    Args:
+        record: of tune/trials.parquet.
+    """
+    shares = dict(sorted(record["importance"].items(), key=lambda item: -item[1]))
+    with figure_style():
+        figure = new_figure(8.0, 1.0 + 0.32 * max(len(shares), 2))
+        axes = figure.add_subplot()
+        if not shares:
+            axes.axis("off")
+            axes.text(0, 0.5, "Too few completed trials to tell which key matters.", color=FAINT)
+            return figure
+        places = np.arange(len(shares))
+        axes.barh(places, list(shares.values()), height=0.7, color=SERIES[0])
+        for place, share in zip(places, shares.values(), strict=True):
+            axes.annotate(f"{share:.2f}", (share, place), (4, 0), textcoords="offset points", va="center")
+        axes.set_yticks(places, list(shares))
+        axes.set_ylim(len(shares) - 0.4, -0.6)
+        axes.set_xlim(0, 1.08 * max(shares.values()))
+        axes.grid(visible=False, axis="y")
+        axes.set_title(f"Share of each key in how {score_name(record['score'])} differs")
+    return figure
+
+
+def plot_slices(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
+    """The score against each key by itself; later trials are darker, the best has a ring. Arguments as above."""
+    done, space = _done(trials), space_of(record)
+    columns = min(_COLUMNS, len(space))
+    rows = -(-len(space) // columns)
+    shades = np.linspace(0.35, 1.0, len(done))
+    with figure_style():
+        figure = new_figure(1.2 + 3.0 * columns, 0.4 + 2.7 * rows)
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        for axes, (key, dimension) in zip(grid.flat, space.items(), strict=False):
+            places = _places(done[PARAM + key], dimension)
+            axes.scatter(places, done["score"], s=26, color=SERIES[0], alpha=shades, linewidths=0)
+            best = (done["number"] == record["best"]).to_numpy()
+            axes.scatter(
+                places[best], done["score"][best], s=110, facecolors="none", edgecolors=SERIES[1], linewidths=2
+            )
+            _scale(axes, dimension)
+            axes.set_title(key)
+        for axes in grid.flat[len(space) :]:
+            axes.set_visible(False)
+        for axes in grid[:, 0]:
+            axes.set_ylabel(score_name(record["score"]))
+    return figure
+
+
+def plot_parallel(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
+    """Each completed trial as a line over all keys to its score; the better half in colour, the best one strong."""
+    done, space = (
+        _done(trials).sort_values("score", ascending=record["higher_is_better"], kind="stable"),
+        space_of(record),
+    )
+    names = [*space, record["score"]]
+    with figure_style():
+        figure = new_figure(max(8.0, 1.7 * len(names)), 4.2)
+        axes = figure.add_subplot()
+        heights = [_heights(done[PARAM + key], dimension) for key, dimension in space.items()]
+        scores = done["score"].to_numpy(float)
+        span = max(np.ptp(scores), 1e-12)
+        lines = np.stack([*heights, (scores - scores.min()) / span], axis=1)
+        for place, line in enumerate(lines):
+            last, better = place == len(lines) - 1, place >= len(lines) / 2
+            colour, width = (SERIES[1], 2.4) if last else (SERIES[0], 1.2) if better else (LINE, 1.0)
+            axes.plot(range(len(names)), line, color=colour, linewidth=width, zorder=2 + place / len(lines))
+        for place, dimension in enumerate([*space.values(), None]):
+            axes.axvline(place, color=FAINT, linewidth=1, zorder=1)
+            ticks = _ticks(dimension) if dimension else [(0.0, f"{scores.min():.3f}"), (1.0, f"{scores.max():.3f}")]
+            missing = [(_NOT_SEARCHED, "not searched")] if dimension and dimension.when else []
+            for height, text in [*ticks, *missing]:
+                axes.annotate(
+                    _cut(text),
+                    (place, height),
+                    (5, 0),
+                    textcoords="offset points",
+                    va="center",
+                    fontsize=8,
+                    color=INK,
+                    bbox={"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 1},
+                    zorder=4,
+                )
+        axes.set_xticks(
+            range(len(names)), [score_name(name) if name == names[-1] else name for name in names], fontsize=9
+        )
+        axes.set_xlim(-0.1, len(names) - 1 + 0.45)
+        axes.yaxis.set_major_locator(NullLocator())
+        axes.grid(visible=False)
+        axes.spines[["left", "bottom"]].set_visible(False)
+        axes.tick_params(axis="x", length=0)
+    return figure
+
+
+def figures(trials: pd.DataFrame, record: Mapping[str, Any]) -> dict[str, Figure]:
+    """All of FIGURES by name."""
+    return {
+        "history": plot_history(trials, record),
+        "importance": plot_importance(record),
+        "slices": plot_slices(trials, record),
+        "parallel": plot_parallel(trials, record),
+    }
+
+
+def save_figures(trials: pd.DataFrame, record: Mapping[str, Any], folder: Path) -> None:
+    """Write all of them as SVG and PNG.
+
+    Raises:
+        UserError: if a file cannot be written.
+    """
+    for name, figure in figures(trials, record).items():
+        save_drawing(figure, folder / f"{name}.svg")
+        save_picture(figure, folder / f"{name}.png")
+
+
+def score_name(name: str) -> str:
+    """`macro_f1` -> `macro-F1`."""
+    return {"macro_f1": "macro-F1", "log_loss": "log-loss"}.get(name, name.replace("_", " "))
+
+
+def _done(trials: pd.DataFrame) -> pd.DataFrame:
+    return trials[trials["state"] == COMPLETE].reset_index(drop=True)
+
+
+def _places(values: pd.Series, dimension: Dimension) -> npt.NDArray[np.float64]:
+    """Values as numbers: of a list, their places in it; NaN where a trial had none."""
+    if dimension.choice is None:
+        return pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
+    place_of = {label(value): place for place, value in enumerate(dimension.choice)}
+    return values.map(place_of).to_numpy(np.float64, na_value=np.nan)
+
+
+def _heights(values: pd.Series, dimension: Dimension) -> npt.NDArray[np.float64]:
+    """Values from 0, the lowest that the space allows, to 1."""
+    low, high = (0.0, max(len(dimension.choice) - 1, 1)) if dimension.choice else dimension.range or (0.0, 1.0)
+    places = _places(values, dimension)
+    if dimension.log:
+        low, high, places = np.log(low), np.log(high), np.log(places)
+    return np.nan_to_num((places - low) / (high - low), nan=_NOT_SEARCHED)
+
+
+def _ticks(dimension: Dimension) -> Sequence[tuple[float, str]]:
+    if dimension.choice is None:
+        return [(place, f"{end:.4g}") for place, end in enumerate(dimension.ends())]
+    return [(place / max(len(dimension.choice) - 1, 1), label(value)) for place, value in enumerate(dimension.choice)]
+
+
+def _scale(axes: Axes, dimension: Dimension) -> None:
+    if dimension.log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=5))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    elif dimension.choice is not None:
+        axes.set_xticks(range(len(dimension.choice)), [_cut(label(value)) for value in dimension.choice])
+        crowded = sum(len(_cut(label(value))) for value in dimension.choice) > _LETTERS
+        axes.tick_params(axis="x", rotation=20 if crowded else 0, labelsize=8 if crowded else None)
+        axes.set_xlim(-0.5, len(dimension.choice) - 0.5)
+    elif dimension.int is not None:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else name[: _LONGEST_NAME - 1] + "…"

@@ -1,0 +1,1 @@
+"""What any job needs: logs, locks, devices, processes, seeds, code digests."""

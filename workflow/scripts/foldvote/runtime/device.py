@@ -1,0 +1,111 @@
+"""All that depends on the device: which one, which precision, which memory layout. CPU and CUDA take one path."""
+
+import os
+from dataclasses import dataclass
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by deterministic cuBLAS, read when CUDA starts
+
+import torch
+from torch import nn
+
+from foldvote.config.recipe import Recipe
+from foldvote.errors import UserError
+from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from foldvote.runtime.job_log import log
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where and how a network runs.
+
+    Attributes:
+        device: cpu or cuda.
+        dtype: of matrix products and convolutions; float32 switches autocast off.
+        layout: memory layout of images and weights.
+        team: the processes that it runs in, each on a device of its own.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    layout: torch.memory_format
+    team: ProcessGroup = SINGLE_PROCESS
+
+    @property
+    def name(self) -> str:
+        """What a person calls the device, or the devices of a team."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        return name if self.team.size == 1 else f"{self.team.size} x {name}"
+
+    def autocast(self) -> torch.autocast:
+        """Context in which the forward pass runs."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Gradient scaler: does nothing unless the dtype is float16."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device and layout."""
+        return model.to(self.device, memory_format=self.layout)
+
+    def images(self, batch: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+        """uint8 (batch, height, width, 3) to normalised float32 (batch, 3, height, width) on the device."""
+        moved = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+        return ((moved.float().div_(255) - mean) / std).contiguous(memory_format=self.layout)
+
+
+def choose_device(recipe: Recipe, gpus: int, threads: int, rank: int = 0) -> Device:
+    """Set this process up for a device and say how networks run on it.
+
+    Args:
+        recipe: for its precision and channels_last.
+        gpus: how many GPUs the job was granted; none, or none to be found, means CPU.
+        threads: CPU threads for one operation.
+        rank: which of the GPUs that the job sees is this process's.
+
+    Raises:
+        UserError: if the GPU is too old for this build of torch, is not there, or cannot do the precision asked for.
+    """
+    torch.set_num_threads(max(threads, 1))
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    cuda = gpus > 0 and torch.cuda.is_available()
+    if cuda:
+        _check_device(rank)
+        torch.cuda.set_device(rank)
+    elif gpus > 0:
+        log(
+            "warning: a GPU was granted, but torch can use none (an old driver, or a torch built for CPUs): "
+            "running on the CPU"
+        )
+    device = torch.device("cuda", rank) if cuda else torch.device("cpu")
+    last = recipe.channels_last if recipe.channels_last is not None else cuda
+    return Device(device, _dtype(recipe.precision, device), torch.channels_last if last else torch.contiguous_format)
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype:
+    cuda = device.type == "cuda"
+    if precision == "auto":
+        if not cuda:
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    if precision == "fp16" and not cuda:
+        raise UserError("precision: fp16 needs a GPU; use precision: auto, bf16 or fp32 on a CPU")
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _check_device(index: int) -> None:
+    if index >= torch.cuda.device_count():
+        raise UserError(
+            f"GPU {index + 1} of those that were granted is not there: torch sees {torch.cuda.device_count()}; "
+            "ask for as many with --resources gpu=N"
+        )
+    major, minor = torch.cuda.get_device_capability(index)
+    built = [
+        int(name.removeprefix("sm_").rstrip("af")) for name in torch.cuda.get_arch_list() if name.startswith("sm_")
+    ]
+    if built and major * 10 + minor < min(built):
+        raise UserError(
+            f"{torch.cuda.get_device_name(index)} (compute {major}.{minor}) is too old for torch {torch.__version__} "
+            f"(built for {min(built) / 10:.1f} and up); install one built for CUDA 12.6, or use --resources gpu=0"
+        )

@@ -1,0 +1,1 @@
+"""Folds over groups, and the proof that they are sound."""

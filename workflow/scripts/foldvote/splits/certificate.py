@@ -1,0 +1,101 @@
+"""The proof that goes with a split: counts, overlaps, balance against target, and look-alikes across groups."""
+
+from typing import Any
+
+import pandas as pd
+
+from foldvote.config.folds import Folds
+from foldvote.data.duplicates import near_duplicates, same_bytes
+from foldvote.data.label_space import LabelSpace
+
+
+def certify(
+    folds: pd.DataFrame, manifest: pd.DataFrame, scheme: LabelSpace, settings: Folds, merged: list[list[str]]
+) -> dict[str, Any]:
+    """Count everything that a reader needs to believe a split.
+
+    Args:
+        folds: rows of folds.FOLDS.
+        manifest: the training manifest, with groups as they were split.
+        scheme: the classes.
+        settings: the `folds` section of the configuration.
+        merged: sets of group names that were joined because they share a photograph.
+
+    Returns:
+        The content of `folds/certificate.json`, without the split's digest.
+    """
+    numbers = sorted(set(folds["fold"]) - {-1})
+    pairs, nearest = near_duplicates(manifest, settings.near_duplicate_bits)
+    once = folds[folds["repeat"] == 0]
+    return {
+        "images": len(once),
+        "profiles": once["profile"].nunique(),
+        "groups": once["group"].nunique(),
+        "folds": [_fold_counts(folds, manifest, number) for number in numbers],
+        "strata": _strata_table(folds, numbers),
+        "classes": _class_table(folds, scheme, numbers),
+        "merged_groups": merged,
+        "same_bytes_across_groups": same_bytes(manifest),
+        "near_duplicates": {"bits": settings.near_duplicate_bits, "pairs": pairs, "nearest": nearest},
+        "warnings": _rare(once, scheme, settings),
+    }
+
+
+def _fold_counts(folds: pd.DataFrame, manifest: pd.DataFrame, number: int) -> dict[str, Any]:
+    validation = folds[folds["fold"] == number]
+    repeat = validation["repeat"].iloc[0]
+    training = folds[(folds["repeat"] == repeat) & (folds["fold"] != number)]
+    content = manifest.set_index("image_id")["sha256"]
+    shared = {
+        "images": set(training["image_id"]) & set(validation["image_id"]),
+        "profiles": set(training["profile"]) & set(validation["profile"]),
+        "groups": set(training["group"]) & set(validation["group"]),
+        "bytes": set(content[training["image_id"]]) & set(content[validation["image_id"]]),
+    }
+    return {
+        "fold": int(number),
+        "repeat": int(repeat),
+        "train": {"images": len(training), "groups": training["group"].nunique()},
+        "validation": {"images": len(validation), "groups": validation["group"].nunique()},
+        "shared": {name: len(values) for name, values in shared.items()},
+    }
+
+
+def _strata_table(folds: pd.DataFrame, numbers: list[int]) -> list[dict[str, Any]]:
+    """Groups of each stratum in each fold, against the equal share of all its groups."""
+    rows = folds[folds["repeat"] == 0].drop_duplicates(["group", "stratum"])
+    first = [number for number in numbers if number in set(rows["fold"])]
+    table = []
+    for stratum, members in rows.groupby("stratum"):
+        by_fold = [int((members["fold"] == number).sum()) for number in first]
+        table.append(
+            {
+                "stratum": stratum,
+                "groups": len(members),
+                "target_per_fold": round(len(members) / max(len(first), 1), 2) if len(first) > 1 else None,
+                "by_fold": by_fold,
+            }
+        )
+    return table
+
+
+def _class_table(folds: pd.DataFrame, scheme: LabelSpace, numbers: list[int]) -> list[dict[str, Any]]:
+    counts = folds.groupby(["label", "fold"]).size()
+    return [
+        {"class": name, "by_fold": [int(counts.get((code, number), 0)) for number in numbers]}
+        for code, name in enumerate(scheme.classes)
+    ]
+
+
+def _rare(rows: pd.DataFrame, scheme: LabelSpace, settings: Folds) -> list[str]:
+    """Classes and strata with fewer groups than folds: some fold then has none of them."""
+    k = settings.k if settings.method != "holdout" else 2
+    lines = []
+    of_class = rows.groupby("label")["group"].nunique()
+    for code, name in enumerate(scheme.classes):
+        if of_class.get(code, 0) < k:
+            lines.append(f"class {name} has {of_class.get(code, 0)} groups, fewer than {k}: some fold lacks it")
+    for stratum, number in rows.groupby("stratum")["group"].nunique().items():
+        if number < k and stratum not in scheme.classes:
+            lines.append(f"stratum {stratum} has {number} groups, fewer than {k}: some fold lacks it")
+    return lines

@@ -1,0 +1,234 @@
+"""The split: whole groups into folds, balanced over strata, and checked again by every later stage."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from foldvote.config.folds import Folds
+from foldvote.data.duplicates import merge_groups
+from foldvote.data.label_space import label_space_from_json, write_label_space
+from foldvote.errors import UserError, raise_all
+from foldvote.io.csv_files import read_user_table
+from foldvote.io.files import read_json, sha256_lines, write_json
+from foldvote.io.parquet import read_record, read_table, write_table
+from foldvote.runtime.job_log import log
+from foldvote.runtime.seeding import derive
+from foldvote.splits.certificate import certify
+
+UNVALIDATED = -1  # fold of the rows that a hold-out only trains on
+
+
+def make_folds(
+    manifest_path: Path, settings: Folds, seed: int, folds_path: Path, certificate_path: Path, classes_path: Path
+) -> None:
+    """Split the training images and prove the split.
+
+    Args:
+        manifest_path: manifest of the training images.
+        settings: the `folds` section of the configuration.
+        seed: the run's seed.
+        folds_path: the parquet table of folds.FOLDS, a row an image and repeat.
+        certificate_path: the JSON proof.
+        classes_path: the JSON list of classes and factors, as the manifest has them.
+
+    Raises:
+        UserError: if the data cannot be split as asked; nothing is written then.
+    """
+    manifest = read_table(manifest_path).sort_values("image_id", kind="stable").reset_index(drop=True)
+    record = read_record(manifest_path)
+    scheme = label_space_from_json(record["scheme"])
+    if manifest.empty:
+        raise UserError(f"{manifest_path}: no training images; check data_root")
+    group, merged = merge_groups(manifest)
+    if merged and settings.duplicates == "error":
+        raise_all(
+            f"folds: groups {', '.join(names)} hold the same photograph; correct it or set folds.duplicates: merge"
+            for names in merged
+        )
+    rows = pd.DataFrame(
+        {
+            "image_id": manifest["image_id"],
+            "profile": manifest["profile"],
+            "group": group,
+            "stratum": _strata(manifest, settings),
+            "label": manifest["label"],
+        }
+    )
+    method, repeats = _split(rows, manifest["group"], settings, seed)
+    folds = pd.concat([rows.assign(repeat=number, fold=fold) for number, fold in enumerate(repeats)], ignore_index=True)
+    folds = folds.astype({"repeat": "int8", "fold": "int8"})
+    raise_all(_faults_with_reasons(folds, settings, merged))
+    digest = split_sha256(folds)
+    proof = certify(folds, manifest.assign(group=group), scheme, settings, merged)
+    proof |= {"method": method, "seed": seed, "split_sha256": digest}
+    proof["data_sha256"] = record["data_sha256"]
+    if settings.on_rare == "error":
+        raise_all(f"folds: {line}; lower folds.k, or set folds.on_rare: warn" for line in proof["warnings"])
+    for line in proof["warnings"]:
+        log(f"warning: folds: {line}")
+    write_table(folds, folds_path, FOLDS, key=("image_id", "repeat"), record={"split_sha256": digest})
+    write_json(certificate_path, proof)
+    write_label_space(scheme, classes_path)
+
+
+def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, str]:
+    """Read the split and make sure that it is the certified one.
+
+    Returns:
+        The rows of folds.FOLDS and the split's digest.
+
+    Raises:
+        UserError: if a group stands in two folds, or the table is not the one that was certified.
+    """
+    folds = read_table(folds_path, FOLDS, key=("image_id", "repeat"))
+    if folds.empty:
+        raise UserError(f"{folds_path}: holds no rows; run `snakemake -R folds` to make it anew")
+    raise_all(f"{folds_path}: {fault}" for fault in split_faults(folds))
+    digest, certificate = split_sha256(folds), read_json(certificate_path)
+    if not isinstance(certificate, dict) or certificate.get("split_sha256") != digest:
+        raise UserError(
+            f"{folds_path}: is not the split that {certificate_path} certifies; to use folds of your own give them as "
+            "folds.file, or run `snakemake -R folds` to make them anew"
+        )
+    return folds, digest
+
+
+def split_sha256(folds: pd.DataFrame) -> str:
+    """Digest of a split: over image, profile, group, label, repeat and fold of every row, whatever the rows' order."""
+    rows = folds.sort_values(["repeat", "image_id"])
+    columns = (rows[name].astype(str).tolist() for name in ("image_id", "profile", "group", "label", "repeat", "fold"))
+    return sha256_lines("\t".join(values) for values in zip(*columns, strict=True))
+
+
+def split_faults(folds: pd.DataFrame, count: int = 0) -> list[str]:
+    """What is wrong with a split: groups or profiles in two folds of one repeat, folds without images.
+
+    Args:
+        folds: rows of folds.FOLDS, at least one.
+        count: how many folds there should be; 0 takes the highest fold for the last.
+    """
+    faults = []
+    for unit in ("group", "profile"):
+        spread = folds.groupby(["repeat", unit])["fold"].nunique()
+        for (_, name), number in spread[spread > 1].items():
+            faults.append(f"{unit} {name} stands in {number} folds of one repeat; put all its images into one fold")
+    validated = folds.loc[folds["fold"] != UNVALIDATED, "fold"]
+    empty = sorted(set(range(max(int(folds["fold"].max()) + 1, count))) - set(validated))
+    return faults + [f"fold {fold} has no images; lower folds.k" for fold in empty]
+
+
+def fold_rows(folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The rows that the member of `fold` trains on, and those it is validated on, both sorted by image_id."""
+    validation = folds[folds["fold"] == fold]
+    if validation.empty:
+        raise UserError(f"folds: there is no fold {fold}; the split has folds 0 to {folds['fold'].max()}")
+    repeat = validation["repeat"].iloc[0]
+    training = folds[(folds["repeat"] == repeat) & (folds["fold"] != fold)]
+    return training.sort_values("image_id"), validation.sort_values("image_id")
+
+
+def _faults_with_reasons(folds: pd.DataFrame, settings: Folds, merged: list[list[str]]) -> list[str]:
+    """The faults of a split just made, and what its maker may not know of the groups."""
+    faults = [f"{settings.file or 'folds'}: {fault}" for fault in split_faults(folds, settings.count)]
+    if faults and settings.method == "file":
+        faults += [f"{settings.file}: {', '.join(names)} share a photograph and count as one group" for names in merged]
+    return faults
+
+
+def _strata(manifest: pd.DataFrame, settings: Folds) -> pd.Series:
+    if settings.stratify == "label":
+        return manifest["class_name"]
+    return manifest[list(settings.stratify)].agg("-".join, axis=1)
+
+
+def _split(rows: pd.DataFrame, own_group: pd.Series, settings: Folds, seed: int) -> tuple[str, list[np.ndarray]]:
+    """The method's name, and for each repeat the fold of every row. `own_group` is the group before any joining."""
+    if settings.method == "file":
+        own = _own_folds(rows.assign(group=own_group), Path(str(settings.file)), settings.k)
+        return f"the user's file {settings.file}", [own]
+    if settings.method == "holdout":
+        name, fold = _balanced(rows, round(1 / settings.fraction), derive(seed, "folds", 0), "raise folds.fraction")
+        return f"{name}, one part held out", [np.where(fold == 0, 0, UNVALIDATED)]
+    repeats = []
+    for repeat in range(settings.repeats):
+        name, fold = _balanced(rows, settings.k, derive(seed, "folds", repeat))
+        repeats.append(fold + repeat * settings.k)
+    return name, repeats
+
+
+def _balanced(rows: pd.DataFrame, k: int, seed: int, remedy: str = "lower folds.k") -> tuple[str, np.ndarray]:
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    groups = rows.groupby("group", sort=True)["stratum"]
+    if k > groups.ngroups:
+        raise UserError(f"folds: {k} parts of {groups.ngroups} groups leave some part empty; {remedy}")
+    fold = np.zeros(len(rows), dtype=np.int64)
+    if (groups.nunique() == 1).all():
+        strata = groups.first()
+        if strata.value_counts().max() < k:
+            raise UserError(f"folds: every stratum has fewer than {k} groups; {remedy} or stratify by less")
+        splitter = StratifiedKFold(k, shuffle=True, random_state=seed % 2**32)
+        of_group = dict.fromkeys(strata.index, 0)
+        for number, chosen in enumerate(_parts(splitter, strata.index, strata)):
+            of_group.update(dict.fromkeys(strata.index[chosen], number))
+        return "StratifiedKFold over groups", rows["group"].map(of_group).to_numpy()
+    if rows["stratum"].value_counts().max() < k:
+        raise UserError(f"folds: every stratum has fewer than {k} images; {remedy} or stratify by less")
+    splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed % 2**32)
+    for number, chosen in enumerate(_parts(splitter, rows["image_id"], rows["stratum"], rows["group"])):
+        fold[chosen] = number
+    return "StratifiedGroupKFold over images", fold
+
+
+def _parts(splitter: Any, *columns: Any) -> list[np.ndarray]:
+    """Positions in each validation part. sklearn's warning of rare strata is left out: the certificate names them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return [chosen for _, chosen in splitter.split(*columns)]
+
+
+def _own_folds(rows: pd.DataFrame, path: Path, k: int) -> np.ndarray:
+    table = read_user_table(path)
+    unit = next((name for name in ("image_id", "profile", "group") if name in table.columns), None)
+    if unit is None or "fold" not in table.columns:
+        raise UserError(
+            f"{path}: needs the columns group (or profile, or image_id) and fold; it has {', '.join(table.columns)}"
+        )
+    wrong = table[~table["fold"].isin([str(number) for number in range(k)])]
+    raise_all(
+        f"{path}, {unit} {name}: fold {fold!r} is not 0 to {k - 1}; correct it, or set folds.k to the number of folds"
+        for name, fold in zip(wrong[unit], wrong["fold"], strict=True)
+    )
+    table = table[[unit, "fold"]].drop_duplicates()
+    doubled = table.loc[table[unit].duplicated(), unit]
+    raise_all(f"{path}: {unit} {name} stands in several folds; keep one row" for name in doubled.unique())
+    missing = sorted(set(rows[unit]) - set(table[unit]))
+    raise_all(f"{path}: {unit} {name} of the manifest has no fold; add a row" for name in missing)
+    return rows[unit].map(dict(zip(table[unit], table["fold"].astype(int), strict=True))).to_numpy()
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """What tells the classes and the split: data/classes.json, folds/folds.parquet, folds/certificate.json."""
+
+    classes: Path
+    folds: Path
+    certificate: Path
+
+
+FOLDS = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("profile", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("stratum", pa.string(), nullable=False),
+        pa.field("label", pa.int16(), nullable=False),
+        pa.field("repeat", pa.int8(), nullable=False),
+        pa.field("fold", pa.int8(), nullable=False),
+    ]
+)

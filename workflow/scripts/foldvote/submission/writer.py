@@ -1,0 +1,254 @@
+"""The submission: written from the vote, checked against the sample file."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from foldvote.config.ensemble import SubmissionAnswer
+from foldvote.data.label_space import read_label_space
+from foldvote.errors import UserError, raise_all
+from foldvote.evaluation.vote_table import PROBABILITY, votes_schema
+from foldvote.io.csv_files import read_csv, write_csv
+from foldvote.io.files import whole_file
+from foldvote.io.ids import first_few, id_faults
+from foldvote.io.parquet import read_table
+from foldvote.submission.answers import answer_faults, answer_texts
+
+
+def write_submission(
+    votes_path: str | Path,
+    classes_path: str | Path,
+    sample_path: str | Path | None,
+    out_path: str | Path,
+    *,
+    id_column: str = "ImageID",
+    answer_column: str = "ans",
+    answer: SubmissionAnswer = "code",
+) -> None:
+    """Write the predictions of the test images in the form of a sample file.
+
+    Args:
+        votes_path: ensemble/test.parquet.
+        classes_path: `data/classes.json`.
+        sample_path: CSV whose rows, order and columns are kept (a formula in another column is escaped); only the
+            answers are filled, and appended where the ids are the sample's only column. None: every image in the order
+            of the votes, ids and answers alone.
+        out_path: submission.csv.
+        id_column: column of the image ids.
+        answer_column: column of the answers, unless these are probabilities.
+        answer: write class codes (`7`), class names, or a column of probabilities a class (writer.wide_columns).
+
+    Raises:
+        UserError: if ids are missing, doubled or surplus against the sample, a row of probabilities does not sum to 1,
+            or an id or class name would not survive in a CSV; nothing is written then.
+    """
+    classes = read_label_space(classes_path).classes
+    votes = read_table(votes_path, votes_schema(classes, labelled=False), key=("image_id",))
+    faults = _vote_faults(votes, votes_path, classes)
+    if sample_path is None:
+        frame, source = pd.DataFrame({id_column: votes["image_id"]}, dtype="str"), Path(votes_path)
+    else:
+        frame, source = read_csv(sample_path, required=[id_column]), Path(sample_path)
+    columns = _answer_columns(frame, source, id_column, answer_column, answer, classes)
+    ids = frame[id_column].tolist()
+    remedy = f"give the sample file of these test images, or run `snakemake -R {votes_path}`"
+    faults += id_faults(source, ids, ids, source)
+    faults += id_faults(votes_path, votes["image_id"].tolist(), ids, source, remedy)
+    raise_all(faults)
+
+    chosen = votes.set_index("image_id").loc[ids]
+    if answer == "probabilities":
+        texts = wide_texts(chosen[[PROBABILITY + name for name in classes]].to_numpy(), columns)
+    else:
+        texts = {answer_column: answer_texts(chosen["prediction"], classes, answer)}
+    frame = frame.assign(**texts)
+    with whole_file(out_path) as temporary:
+        write_csv(frame, temporary)
+        written = read_csv(temporary)
+        raise_all(_altered(frame, written, out_path, (id_column, *columns)))
+        faults = _row_faults(written, out_path, list(frame.columns), ids, source, id_column)
+        raise_all(faults + _answer_faults(written, out_path, columns, classes, answer))
+
+
+def check_submission(
+    path: str | Path,
+    sample_path: str | Path,
+    classes_path: str | Path,
+    *,
+    id_column: str = "ImageID",
+    answer_column: str = "ans",
+    answer: SubmissionAnswer = "code",
+) -> None:
+    """Check any submission file against its sample, whoever wrote it.
+
+    Args:
+        path: the submission.
+        sample_path: CSV with the rows and columns that it must have, in order.
+        classes_path: `data/classes.json`.
+        id_column: column of the image ids.
+        answer_column: column of the answers, unless these are probabilities.
+        answer: whether the answers are class codes, class names, or probabilities.
+
+    Raises:
+        UserError: every fault at once: other columns; missing, doubled or surplus ids; another order; answers that are
+            no class, such as `13.0` or ` 13`, or no probabilities.
+    """
+    classes = read_label_space(classes_path).classes
+    sample = read_csv(sample_path, required=[id_column])
+    columns = _answer_columns(sample, sample_path, id_column, answer_column, answer, classes)
+    expected = list(dict.fromkeys([*sample.columns, *columns]))
+    frame = read_csv(path, required=[id_column, *columns])
+    faults = _row_faults(frame, path, expected, sample[id_column].tolist(), sample_path, id_column)
+    raise_all(faults + _answer_faults(frame, path, columns, classes, answer))
+
+
+def _answer_columns(
+    sample: pd.DataFrame,
+    source: str | Path,
+    id_column: str,
+    answer_column: str,
+    answer: SubmissionAnswer,
+    classes: Sequence[str],
+) -> dict[str, int]:
+    """The columns that hold answers; of probabilities, with the class that each is for."""
+    others = [name for name in sample.columns if name != id_column]
+    if answer == "probabilities":
+        return wide_columns(others or classes, classes, source)
+    if others and answer_column not in others:
+        raise UserError(
+            f"{source}: has no column {answer_column!r} for the answers; it has {', '.join(sample.columns)}: "
+            "set submission.answer_column to one of them"
+        )
+    return {answer_column: -1}
+
+
+def _vote_faults(votes: pd.DataFrame, path: str | Path, classes: Sequence[str]) -> list[str]:
+    faults, again = [], f"run `snakemake -R {path}`"
+    probabilities = votes[[PROBABILITY + name for name in classes]].to_numpy()
+    off = (np.abs(probabilities.sum(axis=1) - 1) > SUM_TOLERANCE) | (probabilities < 0).any(axis=1)
+    if off.any():
+        shown = first_few(votes.loc[off, "image_id"])
+        faults.append(f"{path}: {off.sum()} images have probabilities that do not sum to 1: {shown}; {again}")
+    codes = votes["prediction"].to_numpy()
+    outside = (codes < 0) | (codes >= len(classes))
+    if outside.any():
+        shown = first_few(votes.loc[outside, "image_id"])
+        faults.append(f"{path}: {outside.sum()} predictions are not from 0 to {len(classes) - 1}: {shown}; {again}")
+    names = np.array(classes, dtype=object)[np.where(outside, 0, codes)]
+    differing = ~outside & (names != votes["prediction_name"].to_numpy(dtype=object))
+    if differing.any():
+        shown = first_few(votes.loc[differing, "image_id"])
+        faults.append(f"{path}: prediction and prediction_name of {differing.sum()} images differ: {shown}; {again}")
+    return faults
+
+
+def _altered(frame: pd.DataFrame, written: pd.DataFrame, path: str | Path, columns: Sequence[str]) -> list[str]:
+    """Lines for texts that came back changed: a spreadsheet would run them as formulas, so they were escaped."""
+    pairs = [("the column names", list(frame.columns), list(written.columns))]
+    if not (lines := _escaped(pairs, path)):
+        pairs = [(f"column {name}", frame[name].tolist(), written[name].tolist()) for name in columns]
+        lines = _escaped(pairs, path)
+    return lines
+
+
+def _escaped(pairs: Sequence[tuple[str, list[str], list[str]]], path: str | Path) -> list[str]:
+    faults = []
+    for what, before, after in pairs:
+        changed = [text for text, back in zip(before, after, strict=True) if text != back]
+        if changed:
+            faults.append(
+                f"{path}: {what}: {len(changed)} texts would be altered, as a spreadsheet takes them for formulas: "
+                f"{first_few(map(repr, changed))}; rename them in the data"
+            )
+    return faults
+
+
+def _row_faults(
+    frame: pd.DataFrame,
+    path: str | Path,
+    columns: Sequence[str],
+    expected: Sequence[str],
+    source: str | Path,
+    id_column: str,
+) -> list[str]:
+    faults = []
+    if list(frame.columns) != list(columns):
+        faults.append(
+            f"{path}: has the columns {', '.join(frame.columns)}, expected {', '.join(columns)}; correct them"
+        )
+    ids = frame[id_column].tolist()
+    wrong = id_faults(path, ids, expected, source)
+    if not wrong and ids != list(expected):
+        row = next(row for row, (own, other) in enumerate(zip(ids, expected, strict=True)) if own != other)
+        wrong = [f"{path}: row {row + 2} is {ids[row]}, but {expected[row]} in {source}; keep the order of the sample"]
+    return faults + wrong
+
+
+def _answer_faults(
+    frame: pd.DataFrame,
+    path: str | Path,
+    columns: Mapping[str, int],
+    classes: Sequence[str],
+    answer: SubmissionAnswer,
+) -> list[str]:
+    if answer == "probabilities":
+        return wide_faults(path, frame, columns)
+    return [line for column in columns for line in answer_faults(path, frame, column, classes, answer)]
+
+
+DECIMALS = 9
+SUM_TOLERANCE = 1e-6  # how far a row may be from the sum 1; DECIMALS must be enough for it
+
+
+def wide_columns(columns: Sequence[str], classes: Sequence[str], path: str | Path) -> dict[str, int]:
+    """Which class each column of a sample file asks for.
+
+    Args:
+        columns: the sample's columns without its ids: the class names, or all codes, in any order; of two classes one
+            column of any name asks for the second.
+        classes: class names in the order of their codes.
+        path: the sample, for messages.
+
+    Returns:
+        The code of each column.
+
+    Raises:
+        UserError: if a column is no class, or a class has no column.
+    """
+    for names in (list(classes), [str(code) for code in range(len(classes))]):
+        if sorted(columns) == sorted(names):
+            return {column: names.index(column) for column in columns}
+    if len(columns) == 1 and len(classes) == 2:
+        return {columns[0]: 1}
+    surplus = [name for name in columns if name not in classes]
+    missing = [name for name in classes if name not in columns]
+    faults = [f"{len(surplus)} columns are no class: {first_few(surplus)}"] if surplus else []
+    faults += [f"{len(missing)} classes have no column: {first_few(missing)}"] if missing else []
+    raise UserError(
+        f"{path}: {'; '.join(faults)}; submission.answer: probabilities needs a column for each class (its name or its "
+        "code), or one column where there are two classes"
+    )
+
+
+def wide_texts(probabilities: npt.NDArray[np.float64], columns: Mapping[str, int]) -> dict[str, list[str]]:
+    """The texts of each column: probabilities of shape (images, classes) with nine decimals."""
+    return {name: [f"{value:.{DECIMALS}f}" for value in probabilities[:, code]] for name, code in columns.items()}
+
+
+def wide_faults(path: str | Path, frame: pd.DataFrame, columns: Mapping[str, int]) -> list[str]:
+    """Lines for rows whose answers are no probabilities, or do not sum to 1 where every class has a column."""
+    values = frame[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
+    wrong = ~((values >= 0) & (values <= 1)).all(axis=1)
+    faults = []
+    if wrong.any():
+        shown = first_few(f"row {row + 2}" for row in np.flatnonzero(wrong))
+        faults.append(f"{path}: {wrong.sum()} rows hold answers that are no numbers from 0 to 1: {shown}; correct them")
+    if len(columns) > 1:
+        off = ~wrong & (np.abs(values.sum(axis=1) - 1) > SUM_TOLERANCE)
+        if off.any():
+            shown = first_few(f"row {row + 2}" for row in np.flatnonzero(off))
+            faults.append(f"{path}: the probabilities of {off.sum()} rows do not sum to 1: {shown}; correct them")
+    return faults

@@ -1,0 +1,95 @@
+"""The state a training run goes on from: written whole, sealed with a checksum, the last two kept.
+
+A file is a header line with the SHA-256 of what follows, then the bytes of `torch.save` of plain types and tensors,
+which are read back with `weights_only=True`: whatever else a file may hold is never executed.
+"""
+
+import io
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from foldvote.errors import UserError
+from foldvote.io.files import sha256_bytes, write_bytes
+
+_MAGIC = b"foldvote-checkpoint-1 "
+_KEPT = 2
+
+
+def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
+    """Write one checkpoint and drop all but the last two.
+
+    Args:
+        folder: the member's resume folder.
+        step: number of optimizer steps done, which orders the files.
+        state: plain types and tensors.
+
+    Raises:
+        UserError: if the disk is full; the earlier files stay whole, and the needed bytes are named.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getbuffer()
+    needed = len(content) + 1024
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            f"{folder}: a checkpoint needs {needed:,} bytes, {free:,} are free; free space and run the same command"
+        )
+    write_bytes(folder / f"step-{step:09d}.ckpt", _MAGIC + sha256_bytes(content).encode() + b"\n" + content)
+    for old in _files(folder)[:-_KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def load_checkpoint(folder: Path, fingerprint: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
+    """The newest checkpoint that is whole and of this very run.
+
+    Args:
+        folder: the member's resume folder.
+        fingerprint: what the run is made of; a checkpoint with another one is refused.
+        say: told of every file that is refused, and why.
+
+    Returns:
+        The saved state, or None when training starts from the beginning.
+    """
+    for path in reversed(_files(folder)):
+        try:
+            state = _read(path)
+        except UserError as refusal:
+            say(f"warning: {refusal}")
+            continue
+        differing = [name for name in fingerprint if state.get("fingerprint", {}).get(name) != fingerprint[name]]
+        if differing:
+            say(f"warning: {path}: is of another run (other {', '.join(differing)}): not used, training starts anew")
+            return None
+        return state
+    return None
+
+
+def drop_checkpoints(folder: Path) -> None:
+    """Delete every checkpoint of a member that is done, so that a forced rerun starts from the beginning."""
+    for path in _files(folder):
+        path.unlink(missing_ok=True)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.ckpt"))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    header, _, content = path.read_bytes().partition(b"\n")
+    if header != _MAGIC + sha256_bytes(content).encode():
+        raise UserError(f"{path}: its checksum does not match: damaged, the one before it is used")
+    try:
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(
+            f"{path}: holds more than tensors and plain values: not loaded, the one before it is used"
+        ) from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path}: is no training state: not used")
+    return state

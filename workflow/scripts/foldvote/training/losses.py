@@ -1,0 +1,123 @@
+"""Training losses: weighted sums of terms, all of them functions of logits and soft targets.
+
+Every term takes targets that are shares of the classes, so that smoothing, mixes and treated labels work with all.
+Heads of single factors give joint log-probabilities, which are logits as good as any.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from foldvote.config.recipe import Asymmetric, CrossEntropy, Focal, Ldam, Loss, Recipe, SoftF1
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_EFFECTIVE_BETA = 0.999
+
+
+def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
+    """The training loss of a recipe.
+
+    Args:
+        recipe: for loss, label_smoothing and class_weights.
+        counts: training images of each class, shape (classes,).
+
+    Returns:
+        A function of logits (batch, classes), float32, and targets (batch, classes), float32 rows that sum to 1,
+        giving a scalar: the sum of the recipe's terms. Targets are smoothed once, before every term (Szegedy et al.,
+        CVPR 2016). Class weights count in every term but the soft macro-F1, which weighs all classes alike by itself.
+    """
+    smoothing, classes = recipe.label_smoothing, len(counts)
+    weights = torch.from_numpy(class_weights(recipe.class_weights, counts)).float()
+    terms = [(term.weight, _term(term, counts)) for term in recipe.loss]
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        smooth = targets * (1 - smoothing) + smoothing / classes
+        own = weights.to(logits.device, non_blocking=True)
+        return torch.stack([share * term(logits, smooth, own) for share, term in terms]).sum()
+
+    return loss
+
+
+def class_weights(kind: str, counts: np.ndarray) -> np.ndarray:
+    """Weight of each class, 1 on average over the training images.
+
+    Args:
+        kind: none; inverse: one over the count; effective: one over the effective number of images,
+            (1 - beta^n) / (1 - beta) with beta = 0.999 (Cui et al., CVPR 2019).
+        counts: training images of each class, shape (classes,).
+
+    Returns:
+        float64 (classes,); 0 for a class without images.
+    """
+    number = np.asarray(counts, dtype=np.float64)
+    if kind == "effective":
+        number = (1 - _EFFECTIVE_BETA**number) / (1 - _EFFECTIVE_BETA)
+    if kind == "none" or not number.any():
+        return np.ones(len(number))
+    weights = np.divide(1.0, number, out=np.zeros(len(number)), where=number > 0)
+    return weights * np.sum(counts) / np.sum(weights * counts)
+
+
+def _term(term: Loss, counts: np.ndarray) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    match term:
+        case CrossEntropy():
+            return _cross_entropy
+        case Focal():
+            return lambda logits, targets, weights: _focal(logits, targets, weights, term.gamma)
+        case SoftF1():
+            return _soft_f1
+        case Asymmetric():
+            return lambda logits, targets, weights: _asymmetric(logits, targets, weights, term)
+        case Ldam():
+            margins = torch.from_numpy(_margins(term.margin, counts)).float()
+            return lambda logits, targets, weights: _cross_entropy(
+                logits - targets * margins.to(logits.device, non_blocking=True), targets, weights
+            )
+
+
+def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return -(targets * weights * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def _focal(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, gamma: float) -> torch.Tensor:
+    logs = F.log_softmax(logits, dim=1)
+    return -(targets * weights * _power(1 - logs.exp(), gamma) * logs).sum(dim=1).mean()
+
+
+def _asymmetric(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, term: Asymmetric) -> torch.Tensor:
+    """The single-label form: cross-entropy whose classes are focused by how wrong each one's probability is."""
+    logs = F.log_softmax(logits, dim=1)
+    probabilities = logs.exp()
+    with torch.no_grad():
+        wrong_positive = _power(1 - probabilities, term.gamma_positive)
+        wrong_negative = _power(probabilities, term.gamma_negative)
+        focus = targets * wrong_positive + (1 - targets) * wrong_negative
+    return -(targets * weights * focus * logs).sum(dim=1).mean()
+
+
+def _soft_f1(logits: torch.Tensor, targets: torch.Tensor, _weights: torch.Tensor) -> torch.Tensor:
+    """One minus macro-F1 with probabilities for counts, over the classes that the batch's targets hold.
+
+    A class that is not there would score 0 whatever the net says, and only add its own probability to the loss.
+    """
+    probabilities = F.softmax(logits, dim=1)
+    hits, predicted, true = (probabilities * targets).sum(0), probabilities.sum(0), targets.sum(0)
+    present = (targets > targets.mean()).any(dim=0)
+    f1 = 2 * hits / (predicted + true).clamp_min(1e-6)
+    return 1 - (f1 * present).sum() / present.sum().clamp_min(1)
+
+
+def _margins(widest: float, counts: np.ndarray) -> np.ndarray:
+    """A margin for each class that falls with the fourth root of its count (Cao et al., NeurIPS 2019).
+
+    The paper scales normalised logits by 30; ours are not normalised and are not scaled.
+    """
+    number = np.maximum(np.asarray(counts, dtype=np.float64), 1)
+    return widest * (number.min() / number) ** 0.25
+
+
+def _power(base: torch.Tensor, exponent: float) -> torch.Tensor:
+    """base ** exponent with a finite gradient at 0."""
+    return base.clamp_min(1e-8) ** exponent

@@ -1,0 +1,334 @@
+"""A worker of a search: a job that trains one trial after another until as many as wanted are done."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+import torch
+from optuna.trial import TrialState
+
+from foldvote.config.recipe import Recipe
+from foldvote.config.search_space import label
+from foldvote.errors import Interrupted, UserError
+from foldvote.evaluation.metrics import accuracy, balanced_accuracy, log_loss, macro_f1
+from foldvote.evaluation.probabilities import softmax
+from foldvote.inference.forward import predict_logits
+from foldvote.inference.tta import ready_views
+from foldvote.io.files import read_json, sha256_file, write_json
+from foldvote.io.paths import member_of
+from foldvote.models.factory import build_model
+from foldvote.runtime.device import Device, choose_device
+from foldvote.runtime.job_log import log
+from foldvote.runtime.locks import folder_lock
+from foldvote.runtime.resources import JobResources
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.runtime.signals import stop_on_signal
+from foldvote.splits.folds import SplitFiles, read_folds
+from foldvote.training.loop import TrainResult, fit
+from foldvote.training.train_member import MemberInputs, assemble
+from foldvote.training.training_set import PseudoInputs, TrainingSet, build_training_set
+from foldvote.tuning.study import (
+    RESULT,
+    SearchSpec,
+    Trial,
+    begin_study,
+    begin_trial,
+    finished_duplicate,
+    open_journal,
+    requeue,
+    result_of,
+    worker_lock,
+)
+
+_COLUMN = {"log_loss": "val_loss"}  # of the history, where it is not `val_` and the score's name
+# Of the score of one fold and that of the next: more than any score, so that the best score so far, which pruners look
+# at, is always one of the fold that is trained and not of an easier one before it.
+_APART = 100.0
+
+
+class TrialPruner:
+    """The course of one trial, in the eyes of the study's pruner.
+
+    After each 1/n of its epochs in a fold, n the fewest epochs that a trial may have, a trial is compared with others
+    by the mean of the folds before, after their last epoch, and of this one now. So trials of many epochs and of few
+    meet at equal shares of their own schedules.
+    """
+
+    def __init__(self, asked: optuna.Trial, search: SearchSpec) -> None:
+        self.asked, self.search, self.pruned = asked, search, False
+        self.result: dict[str, Any] = {"folds": {}, "epochs": 0, "seconds": 0.0, "device": ""}
+        self._column = _COLUMN.get(search.tune.score, f"val_{search.tune.score}")
+        self._before: list[float] = []
+        self._reported = 0
+
+    def judged(self, place: int, recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> str:
+        """Report what is new in the history of the fold at a place; says why the trial ends, or nothing."""
+        steps, known = self.search.epochs, self._reported
+        for epoch, row in enumerate(history, start=1):
+            step = place * steps + epoch * steps // recipe.epochs
+            if step > self._reported:
+                running = float(np.mean([*self._before, row[self._column]]))
+                self.asked.report(running + self.search.sign * place * _APART, step)
+                self._reported = step
+        last = self._reported == len(self.search.folds) * steps
+        self.pruned = known < self._reported and not last and self.asked.should_prune()
+        return "pruned, as others did better by then" if self.pruned else ""
+
+    def close(self, place: int, recipe: Recipe, history: pd.DataFrame, device: str) -> None:
+        """A fold is trained, or the trial is pruned in it."""
+        if not self.pruned:
+            self.judged(place, recipe, history.to_dict("records"))  # of a state that was saved after its last epoch
+            self._before.append(float(history[self._column].iloc[-1]))
+        self.result["epochs"] += len(history)
+        self.result["seconds"] += float(history["seconds"].sum())
+        self.result["device"] = device
+
+    def note(self, fold: int, score: float) -> None:
+        """The score of a fold by itself."""
+        self.result["folds"][str(fold)] = score
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """What trials are trained from: more than one trial needs, as recipes differ.
+
+    Attributes:
+        split: classes and folds.
+        pixels: packed training images, below folders `size=<HxW>/roi=<roi>`.
+        pretrained: local weights files by what a recipe calls them.
+        manifest: of the training images, where a recipe may treat labels by age.
+        age_borders: borders of the age bands in years, where there are any.
+        pseudo_pixels: packed test images, where a recipe may learn from them.
+        pseudo: what models of a first round say of them, below folders `model=<m>/fold=<k>`.
+    """
+
+    split: SplitFiles
+    pixels: Sequence[Path]
+    pretrained: Mapping[str, Path] = field(default_factory=dict)
+    manifest: Path | None = None
+    age_borders: tuple[int, int] | None = None
+    pseudo_pixels: Sequence[Path] = ()
+    pseudo: Sequence[Path] = ()
+
+    def of(self, recipe: Recipe, fold: int) -> MemberInputs:
+        """What the member of a fold is trained from by a recipe."""
+        keys = [(name, fold) for name in recipe.first_round]
+        return MemberInputs(
+            _packed(self.pixels, recipe),
+            self.split,
+            self.pretrained[recipe.pretrained] if recipe.pretrained else None,
+            self.manifest,
+            self.age_borders,
+            PseudoInputs(
+                _packed(self.pseudo_pixels, recipe), tuple(path for path in self.pseudo if member_of(path) in keys)
+            )
+            if keys
+            else None,
+        )
+
+
+def run_worker(
+    search: SearchSpec,
+    worker: int,
+    folder: Path,
+    inputs: SearchInputs,
+    machine: JobResources,
+    code: str,
+    done: Path,
+) -> None:
+    """Train trials until as many as wanted are done or under way, and say in a file which were this job's.
+
+    Args:
+        search: what is searched; its `origin` is set here.
+        worker: number of this worker.
+        folder: of the search.
+        inputs: what trials are trained from.
+        machine: what may be used.
+        code: digest of the code.
+        done: the JSON file.
+
+    Raises:
+        UserError: if inputs do not belong together, another process works under this number, or the first trials all
+            fail.
+        Interrupted: when a signal asked to stop; what was begun is in the queue again, with its training state.
+    """
+    search = replace(search, origin=origin_of(inputs, code))
+    numbers: list[int] = []
+    with folder_lock(worker_lock(folder, worker), log), stop_on_signal() as stopping:
+        study = begin_study(open_journal(folder / "journal.log"), folder, search)
+        started, hours = time.monotonic(), search.tune.timeout_hours
+        while not stopping.is_set() and (trial := begin_trial(study, folder, search, worker)):
+            numbers.append(trial.number)
+            _try(trial, study, search, folder, partial(_score, inputs=inputs, machine=machine, stopping=stopping))
+            if hours is not None and time.monotonic() - started > hours * 3600:
+                log(f"tune: worker {worker} begins no more trials after {hours:g} hours")
+                break
+        if stopping.is_set():
+            raise Interrupted(f"tune: worker {worker} stopped as asked; the same command goes on from here")
+    write_json(done, {"study": search.name, "worker": worker, "trials": numbers})
+
+
+def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
+    """Digests of all that trials are trained from: scores are compared only where these are equal."""
+    _, digest = read_folds(inputs.split.folds, inputs.split.certificate)
+    return {
+        "code": code,
+        "split_sha256": digest,
+        "data_sha256": read_json(inputs.split.certificate)["data_sha256"],
+        "age_borders": list(inputs.age_borders or ()),
+        "pretrained_sha256": {name: sha256_file(path) for name, path in sorted(inputs.pretrained.items())},
+        "pseudo_sha256": [sha256_file(path) for path in sorted(inputs.pseudo)],
+    }
+
+
+def _try(
+    trial: Trial, study: optuna.Study, search: SearchSpec, folder: Path, train: Callable[..., float | None]
+) -> None:
+    """Train one trial and tell what came of it."""
+    values = ", ".join(f"{key} {_short(value)}" for key, value in trial.values.items())
+    if twin := finished_duplicate(study, trial):
+        log(f"tune: trial {trial.number}: has the values of trial {twin.number}, and so its score")
+        trial.asked.set_user_attr(RESULT, result_of(twin) | {"epochs": 0, "seconds": 0.0, "same_as": twin.number})
+        study.tell(trial.asked, twin.value)
+        return
+    log(f"tune: trial {trial.number}: {values}")
+    resume = folder / "resume" / search.name / f"trial={trial.first}"
+    course, score, fault = TrialPruner(trial.asked, search), None, ""
+    try:
+        score = train(trial, search, course, resume)
+    except _Failed as failure:
+        fault = str(failure)
+    except (Interrupted, UserError) as stop:
+        requeue(study, study.get_trials(deepcopy=False)[trial.number], its_fault=False)
+        if isinstance(stop, UserError):
+            raise
+        raise Interrupted(f"tune: trial {trial.number} stopped as asked; the same command goes on from there") from stop
+    trial.asked.set_user_attr(RESULT, course.result | ({"fault": fault} if fault else {}))
+    # A trial that failed of its values is told as pruned, from which TPE learns to keep away; a failed one it ignores.
+    study.tell(trial.asked, score, state=TrialState.COMPLETE if score is not None else TrialState.PRUNED)
+    shutil.rmtree(resume, ignore_errors=True)
+    outcome = f"failed: {fault}" if fault else f"{search.tune.score} {score:.4f}" if score is not None else "pruned"
+    log(f"tune: trial {trial.number}: {outcome}")
+
+
+class _Failed(Exception):
+    """The values of a trial cannot be trained; the text says why."""
+
+
+@contextmanager
+def _values_at_fault() -> Iterator[None]:
+    """A refusal in this block is the trial's, not the job's."""
+    try:
+        yield
+    except UserError as refusal:
+        raise _Failed("; ".join(refusal.faults)) from refusal
+
+
+def _score(
+    trial: Trial,
+    search: SearchSpec,
+    course: TrialPruner,
+    resume: Path,
+    inputs: SearchInputs,
+    machine: JobResources,
+    stopping: Event,
+) -> float | None:
+    """Train a trial's folds one after another: the score of all their out-of-fold predictions; None when pruned."""
+    with _values_at_fault():
+        recipe = search.recipe_of(trial.values)
+        compute = choose_device(recipe, machine.gpus, machine.threads)
+    parts = []
+    for place, fold in enumerate(search.folds):
+        if stopping.is_set():
+            raise Interrupted
+        own = inputs.of(recipe, fold)
+        lessons = build_training_set(recipe, fold, own.pixels, own.split, own.manifest, own.age_borders, own.pseudo)
+        member, _ = assemble(MemberSeeds(search.seed, search.model, fold), recipe, search.origin["code"], own, lessons)
+        with _values_at_fault():
+            trained = fit(
+                replace(member, title=f"trial {trial.number} fold {fold}"),
+                compute,
+                resume / f"fold={fold}",
+                machine.workers(compute),
+                machine.runtime,
+                also_enough=partial(course.judged, place, recipe),
+            )
+        if recipe.compile:
+            torch.compiler.reset()  # what is compiled for one trial only counts against the next
+        course.close(place, recipe, trained.history, compute.name)
+        if course.pruned:
+            return None
+        probabilities = _out_of_fold(trained, recipe, lessons, own, search.views, compute, machine)
+        parts.append(lessons.validation[["image_id", "label"]].assign(p=list(probabilities)))
+        course.note(fold, score_of(search.tune.score, *pooled(parts[-1:])))
+    return score_of(search.tune.score, *pooled(parts))
+
+
+def _out_of_fold(
+    trained: TrainResult,
+    recipe: Recipe,
+    lessons: TrainingSet,
+    inputs: MemberInputs,
+    views: Sequence[str | dict[str, Any]],
+    compute: Device,
+    machine: JobResources,
+) -> np.ndarray:
+    """Probabilities of a fold's validation images, the mean over the views: float64 (images, classes)."""
+    model = build_model(recipe, lessons.scheme, seed=0, age_borders=inputs.age_borders)
+    model.load_state_dict(trained.chosen)
+    rows = lessons.pixels.rows(lessons.validation["image_id"].tolist())
+    ready = ready_views(views, *lessons.pixels.shape[:2])
+    logits = predict_logits(compute.place(model), lessons.pixels, rows, ready, compute, machine.runtime.predict_batch)
+    return np.mean([softmax(own) for own in logits.values()], axis=0)
+
+
+def _packed(paths: Sequence[Path], recipe: Recipe) -> Path:
+    """The packed images of a recipe's size and region."""
+    wanted = (f"size={recipe.size}", f"roi={recipe.roi}")
+    found = [path for path in paths if path.parts[-3:-1] == wanted]
+    if not found:
+        raise UserError(f"no images are packed at {' and '.join(wanted)}; run the same command again")
+    return found[0]
+
+
+def pooled(parts: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold predictions of several folds as one: an image of several repeats has the mean of its predictions.
+
+    Args:
+        parts: columns image_id, label and p, an array (classes,) an image.
+
+    Returns:
+        Labels, int64 (images,), and probabilities, float64 (images, classes).
+    """
+    rows = pd.concat(parts, ignore_index=True)
+    ids, first, places = np.unique(rows["image_id"].to_numpy(str), return_index=True, return_inverse=True)
+    summed = np.zeros((len(ids), len(rows["p"].iloc[0])))
+    np.add.at(summed, places, np.stack(rows["p"].tolist()))
+    return rows["label"].to_numpy(np.int64)[first], summed / np.bincount(places)[:, None]
+
+
+def score_of(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
+    """A score by its name."""
+    predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
+    match name:
+        case "log_loss":
+            return log_loss(labels, probabilities)
+        case "accuracy":
+            return accuracy(labels, predicted)
+        case "balanced_accuracy":
+            return balanced_accuracy(labels, predicted, classes)
+        case _:
+            return macro_f1(labels, predicted, classes)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else label(value)

@@ -1,0 +1,27 @@
+"""Predict the images that one member never saw: its fold's validation persons, or the test images."""
+
+from pathlib import Path
+
+from foldvote.config.runtime import Runtime
+from foldvote.inference.predict_member import predict_member
+from foldvote.runtime.gpus import gpu_lease
+from foldvote.runtime.job_log import job, log
+from foldvote.runtime.resources import JobResources
+from foldvote.splits.folds import SplitFiles
+
+if __name__ == "__main__":
+    given, made, params = snakemake.input, snakemake.output, snakemake.params
+    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+        predict_member(
+            weights=Path(given.weights),
+            sidecar=Path(given.sidecar),
+            pixels_path=Path(given.pixels),
+            split=SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
+            part=params.part,
+            views=list(params.views),
+            predictions=Path(made.predictions),
+            timing=Path(made.timing),
+            machine=JobResources(
+                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
+            ),
+        )

@@ -1,0 +1,20 @@
+"""Draw a training batch of one model as its net sees it."""
+
+from pathlib import Path
+
+from foldvote.config.recipe import Recipe
+from foldvote.report.augmentation_preview import write_preview
+from foldvote.runtime.job_log import job
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.splits.folds import SplitFiles
+
+if __name__ == "__main__":
+    given, params = snakemake.input, snakemake.params
+    with job(snakemake.log[0]):
+        write_preview(
+            recipe=Recipe.model_validate_json(params.recipe),
+            pixels_path=Path(given.pixels),
+            split=SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
+            draws=MemberSeeds(params.seed, snakemake.wildcards.model, params.fold),
+            path=Path(snakemake.output.preview),
+        )

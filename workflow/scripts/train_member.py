@@ -1,0 +1,41 @@
+"""Train one member."""
+
+from pathlib import Path
+
+from foldvote.config.recipe import Recipe
+from foldvote.config.runtime import Runtime
+from foldvote.runtime.gpus import gpu_lease
+from foldvote.runtime.job_log import job, log
+from foldvote.runtime.resources import JobResources
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.splits.folds import SplitFiles
+from foldvote.training.train_member import MemberFiles, MemberInputs, train_member
+from foldvote.training.training_set import PseudoInputs
+
+if __name__ == "__main__":
+    given, made, params = snakemake.input, snakemake.output, snakemake.params
+    runtime, of = Runtime.model_validate(snakemake.config["runtime"]), snakemake.wildcards
+    # What is no output of the rule: it must outlive a job that fails.
+    state = Path(runtime.state_dir or snakemake.config["results"])
+    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
+        train_member(
+            draws=MemberSeeds(params.seed, of.model, int(of.fold)),
+            recipe=Recipe.model_validate_json(params.recipe),
+            code=params.code,
+            inputs=MemberInputs(
+                Path(given.pixels),
+                SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
+                Path(given.pretrained) if given.pretrained else None,
+                Path(given.manifest) if given.manifest else None,
+                tuple(params.age_borders) or None,
+                PseudoInputs(Path(given.pseudo_pixels), tuple(Path(path) for path in given.pseudo))
+                if given.pseudo
+                else None,
+            ),
+            resume=state / f"resume/model={of.model}/fold={of.fold}",
+            tracking=state,
+            files=MemberFiles(
+                Path(made.weights), Path(made.last), Path(made.sidecar), Path(made.history), Path(made.timing)
+            ),
+            machine=JobResources(len(gpus) or snakemake.resources.gpu, snakemake.threads, runtime),
+        )

