@@ -43,12 +43,14 @@ lock:
 	(sed '/- pip:$$/q' envs/foldvote.yaml; sed -n 's/^[A-Za-z0-9].*/      - "&"/p' requirements.lock) > envs/foldvote.new
 	mv envs/foldvote.new envs/foldvote.yaml
 
-# The lock holds every package with its version, so nothing is left to resolve: pip installs just these.
+# The lock holds every package with its version, so nothing is left to resolve: pip installs just these, and the command
+# `foldvote` of this folder.
 $(VENV)/.installed: requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "foldvote needs Python 3.11 to 3.13; say which one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Beside the environment and not in it: a plugin makes every start of Snakemake slower.

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foldvote.commands.compare_runs import Finished, asked_folders, compare_runs, comparison
+from foldvote.commands.compare_runs import Finished, compare_runs, comparison
 from foldvote.errors import UserError
 from support.member_predictions import MEAN, Run
 
@@ -78,9 +78,3 @@ def test_folders_are_read_and_one_without_a_run_is_told(tmp_path: Path) -> None:
     told, code = compare_runs([str(tmp_path), str(tmp_path / "none")], lambda: "")
     assert code == 1
     assert "none: holds no finished run" in told
-
-
-def test_folders_are_what_stands_before_options() -> None:
-    assert asked_folders(["leaderboard", "a", "b", "--cores", "2"], "leaderboard") == ["a", "b"]
-    assert asked_folders(["--cores", "2", "leaderboard"], "leaderboard") == []
-    assert asked_folders(["--cores", "2", "--", "leaderboard", "a"], "leaderboard") == ["a"]

@@ -1,11 +1,11 @@
-"""`snakemake next`: what a dry run prints, in plain words."""
+"""`foldvote next`: a dry run in plain words."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from foldvote.commands.dry_run import _options, in_words, next_commands, read_jobs
+from foldvote.commands.dry_run import Job, _options, in_words, next_commands
 from foldvote.config.experiment import Config
 from support.data_folders import config_for, maskbase_folder, put
 
@@ -13,20 +13,10 @@ SOFTWARE = "Software environment definition has changed since last execution"
 RECIPE = {"lr": 0.001, "mix": [], "schedule": {"name": "cosine", "floor": 0.01}, "net": "resnet18"}
 
 
-def printed(*jobs: tuple[str, str, str, str]) -> str:
-    """What Snakemake prints of jobs: rule, wildcards, output, reason."""
-    lines = ["Building DAG of jobs...", "Job stats:", "job    count", "total      2", ""]
-    for rule, wildcards, output, reason in jobs:
-        lines += [
-            "[Tue Nov 24 09:02:27 2026]",
-            f"{rule}:",
-            "    input: a, b",
-            *([f"    output: {output}"] * bool(output)),
-        ]
-        lines += ["    jobid: 9", f"    reason: {reason}", *([f"    wildcards: {wildcards}"] * bool(wildcards))]
-    return "\n".join(
-        [*lines, "Job stats:", "Reasons:", "    params have changed since last execution:", "        train"]
-    )
+def job(rule: str, wildcards: str, output: str, reason: str) -> Job:
+    """A job of a dry run, from texts."""
+    known = dict(part.split("=") for part in wildcards.split(", ") if part)
+    return Job(rule, known, tuple(output.split(", ")), reason)
 
 
 def params(before: str, now: str) -> str:
@@ -40,14 +30,11 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_jobs_stand_by_rule_with_their_wildcards_and_reasons() -> None:
-    jobs = read_jobs(
-        printed(
-            ("rule train", "model=small, fold=1", "t1, t1.json", "Missing output files: t1, t1.json"),
-            ("rule train", "model=small, fold=0", "t0", "Updated input files: x.arrow; Forced execution"),
-            ("localrule oof", "model=small, fold=0", "o0", "Input files updated by another job: t0, t1"),
-            ("rule all", "", "", "Input files updated by another job: o0"),
-        )
-    )
+    jobs = [
+        job("train", "model=small, fold=1", "t1, t1.json", "Missing output files: t1, t1.json"),
+        job("train", "model=small, fold=0", "t0", "Updated input files: x.arrow; Forced execution"),
+        job("oof", "model=small, fold=0", "o0", "Input files updated by another job: t0, t1"),
+    ]
     assert in_words(jobs).splitlines() == [
         "3 jobs would run:",
         "  train     2  model=small  fold=0, 1",
@@ -75,30 +62,26 @@ def test_f51_a_changed_setting_is_named_with_its_value_before_and_now(before: ob
     texts = [
         repr(json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value) for value in (before, now)
     ]
-    job = read_jobs(printed(("rule train", "", "t", params(*texts))))
-    assert words in in_words(job)
+    assert words in in_words([job("train", "", "t", params(*texts))])
 
 
 def test_changes_that_cannot_be_told_apart_are_still_changes() -> None:
     for before, now in (("1,2", "3,4"), ("<nothing exclusive>", "5"), ("<Object at 0x1>", "5")):
-        assert "changed: settings of this rule" in in_words(
-            read_jobs(printed(("rule x", "", "t", params(before, now))))
-        )
-    both = read_jobs(
-        printed(("rule x", "", "t", params("'0123456789abcdef',3", "'fedcba9876543210',4") + f"; {SOFTWARE}"))
-    )
+        assert "changed: settings of this rule" in in_words([job("x", "", "t", params(before, now))])
+    reason = params("'0123456789abcdef',3", "'fedcba9876543210',4")
+    both = [job("x", "", "t", f"{reason}; {SOFTWARE}")]
     assert "changed: its code" in in_words(both)
     assert "changed: 3 -> 4" in in_words(both)
     assert "its environment has changed" in in_words(both)
 
 
 def test_nothing_to_do_is_said() -> None:
-    assert in_words(read_jobs("Building DAG of jobs...\nNothing to be done.")).startswith("Nothing would run")
+    assert in_words([]).startswith("Nothing would run")
 
 
 def test_the_next_commands_are_three_keep_the_options_and_fit_what_is_there(config: Config) -> None:
     options = ["--cores", "2", "--configfile", "my file.yaml"]
-    train = read_jobs(printed(("rule train", "model=small, fold=0", "t", "Missing output files: t")))
+    train = [job("train", "model=small, fold=0", "t", "Missing output files: t")]
     commands = [command for command, _ in next_commands(train, config, options)]
     kept = "--cores 2 --configfile 'my file.yaml'"
     assert commands == [f"snakemake data_check {kept}", f"snakemake augment_preview {kept}", f"snakemake {kept}"]

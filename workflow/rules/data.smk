@@ -3,6 +3,8 @@
 Reads the data folder and the corrections; writes data/manifest, data/quarantine, data/boxes, data/pixels and data/overlap.json. Train and test are separate jobs, so that a changed test set retrains nothing.
 """
 
+from foldvote.data.file_listing import listing_digest
+
 if CONFIG.data.layout == "demo":
 
     rule demo:

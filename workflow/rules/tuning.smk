@@ -5,7 +5,7 @@ that were interrupted are no outputs: Snakemake deletes outputs of failed jobs. 
 `tune`.
 """
 
-if CONFIG.tune is None and "tune" in ASKED:
+if IS_MAIN and CONFIG.tune is None and "tune" in sys.argv[1:]:
     sys.exit(
         f"{CONFIG_FILE}: has no section `tune`, which says what is searched; "
         "take config/tune.yaml as an example, or see docs/tuning.md"

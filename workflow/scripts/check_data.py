@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from foldvote.config.data import Images
+from foldvote.io.paths import named_files
 from foldvote.report.data_check.inputs import DataCheckFiles
 from foldvote.report.data_check.page import write_data_check
 from foldvote.runtime.job_log import job
@@ -11,14 +12,12 @@ if __name__ == "__main__":
     given, params = snakemake.input, snakemake.params
     with job(snakemake.log[0]):
         write_data_check(
-            files=DataCheckFiles(
+            files=named_files(
+                DataCheckFiles,
+                given,
                 manifests=dict(zip(params.splits, map(Path, given.manifests), strict=True)),
                 quarantines=dict(zip(params.splits, map(Path, given.quarantines), strict=True)),
                 light=dict(zip(params.splits, map(Path, given.light), strict=True)),
-                folds=Path(given.folds),
-                certificate=Path(given.certificate),
-                classes=Path(given.classes),
-                overlap=Path(given.overlap) if given.overlap else None,
             ),
             root=Path(params.root),
             rules=Images.model_validate_json(params.images),

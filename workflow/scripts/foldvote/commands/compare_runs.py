@@ -1,6 +1,5 @@
 """Result folders against each other: which run is better, and how sure that is, person by person."""
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +36,6 @@ class Finished:
     vote: str
     classes: tuple[str, ...]
     votes: pd.DataFrame
-
-
-def asked_folders(arguments: Sequence[str], word: str) -> list[str]:
-    """The folders that stand after a word on the command line, up to the next option."""
-    after = arguments[arguments.index(word) + 1 :]
-    return list(itertools.takewhile(lambda text: not text.startswith("-"), after))
 
 
 def compare_runs(folders: Sequence[str], own: Callable[[], str]) -> tuple[str, int]:

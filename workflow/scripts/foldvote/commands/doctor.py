@@ -35,7 +35,7 @@ def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[st
     """
     verdicts = list(examine(project, file, load))
     broken = any(verdict.level == "broken" for verdict in verdicts)
-    end = "Mend what is broken first." if broken else "Ready. What would run, and why: snakemake next"
+    end = "Mend what is broken first." if broken else "Ready. What would run, and why: foldvote next"
     return f"{as_text(verdicts)}\n{end}", int(broken)
 
 

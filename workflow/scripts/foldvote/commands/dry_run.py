@@ -1,10 +1,10 @@
-"""What would run and why, in plain words, read from a dry run. Imports nothing heavy: the Snakefile does."""
+"""What would run and why, in plain words, from a dry run of Snakemake."""
 
 import ast
 import json
+import logging
 import re
 import shlex
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +18,6 @@ MOST_REASONS = 3  # told for a rule
 MOST_CHANGES = 6  # told of one setting
 MOST_VALUES = 6  # of a wildcard
 _WIDEST = 60  # letters of a value or a file
-_HEAD = re.compile(r"(?:local)?(?:rule|checkpoint) (\w+):$")
-_LINE = re.compile(r"    (output|reason|wildcards): (.*)$")
 _PARAMS = re.compile(r"Params have changed.*? before: (?P<before>.*) now: (?P<now>.*?) *(?P<rest>; Software .*)?$")
 _PLAIN = {
     "Forced execution": "asked for by -R, -f or -F",
@@ -39,25 +37,22 @@ class Job:
     reason: str
 
 
-def tell_plan(arguments: Sequence[str], config: Config, cores: int | None) -> tuple[str, int]:
-    """Make a dry run and tell it.
+def tell_plan(arguments: Sequence[str], config: Config, cores: str | None, snakefile: Path) -> tuple[str, int]:
+    """Make a dry run and put it in words.
 
     Args:
-        arguments: of the snakemake command, without `next`: targets first, then options.
+        arguments: of the snakemake command: targets first, then options.
         config: the experiment.
-        cores: as given on the command line.
+        cores: as given on the command line; None where it was not.
+        snakefile: the workflow, unless the arguments name one.
 
     Returns:
-        Lines for a terminal, and the exit code of the dry run.
+        Lines for a terminal, and the exit code: 1 where nothing can run like this.
     """
-    command = [sys.executable, "-m", "snakemake", "--quiet", "host", "-n", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        return (
-            f"{done.stdout.rstrip()}\nNothing can run like this. To see what is wrong: snakemake doctor",
-            done.returncode,
-        )
-    jobs = read_jobs(done.stdout)
+    named = any(text in ("-s", "--snakefile") for text in arguments)
+    jobs = planned_jobs([*arguments, *([] if named else ["--snakefile", str(snakefile)])])
+    if jobs is None:
+        return "Nothing can run like this. To see what is wrong: foldvote doctor", 1
     options = _options(arguments)
     if cores is None:
         options = ["--cores", "all", *options]
@@ -65,24 +60,41 @@ def tell_plan(arguments: Sequence[str], config: Config, cores: int | None) -> tu
     return "\n".join([in_words(jobs), "", "Next:", *commands]), 0
 
 
-def read_jobs(printed: str) -> list[Job]:
-    """The jobs of a dry run that make files, in the order in which they were printed."""
-    jobs: list[dict[str, str]] = []
-    for line in printed.splitlines():
-        if head := _HEAD.match(line):
-            jobs.append({"rule": head[1]})
-        elif jobs and (found := _LINE.match(line)):
-            jobs[-1].setdefault(found[1], found[2])
-    return [
-        Job(
-            job["rule"],
-            dict(part.partition("=")[::2] for part in job.get("wildcards", "").split(", ") if part),
-            tuple(job["output"].split(", ")),
-            job.get("reason", "").strip(),
-        )
-        for job in jobs
-        if "output" in job
-    ]
+def planned_jobs(arguments: Sequence[str]) -> list[Job] | None:
+    """The jobs that make files, in the order in which Snakemake would start them; None if it refuses.
+
+    Snakemake is called in this process. Its log records are structured: those of the event JOB_INFO, which logger
+    plugins are made for as well, hold a job's rule, wildcards, files and reason.
+
+    Args:
+        arguments: of the snakemake command. What is wrong with them is printed by Snakemake itself.
+    """
+    from snakemake.cli import args_to_api, parse_args
+    from snakemake.logging import logger
+    from snakemake_interface_logger_plugins.common import LogEvent
+
+    jobs: list[Job] = []
+
+    def note(record: logging.LogRecord) -> bool:
+        """Keep a job's record; only errors are printed."""
+        if getattr(record, "event", None) == LogEvent.JOB_INFO and record.output:  # type: ignore[attr-defined]
+            own: dict[str, Any] = vars(record)
+            jobs.append(
+                Job(own["rule_name"], dict(own["wildcards"] or {}), tuple(own["output"]), own["reason"].strip())
+            )
+        return record.levelno >= logging.ERROR
+
+    command = [*arguments, "--dry-run"]
+    logger.addFilter(note)
+    before, sys.argv = sys.argv, ["snakemake", *command]  # which the Snakefile looks at
+    try:
+        parser, parsed = parse_args(command)
+        return jobs if args_to_api(parsed, parser) else None
+    except SystemExit:
+        return None
+    finally:
+        logger.removeFilter(note)
+        sys.argv = before
 
 
 def in_words(jobs: Sequence[Job]) -> str:

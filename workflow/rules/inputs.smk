@@ -1,0 +1,99 @@
+"""Which files rules take: functions of the configuration that name them."""
+
+from foldvote.config.entry_names import entry_members
+
+
+def packed_images(split, recipes):
+    """The packed images of a split, of every size and region of some recipes."""
+    packed = sorted({f"size={one.size}/roi={one.roi}" for one in recipes})
+    return [f"<results>/data/pixels/{name}/{split}.arrow" for name in packed]
+
+
+def stage_files(split):
+    """What is ready before any network: the manifest, the packed images, and for training images the folds."""
+    proof = ["<results>/folds/certificate.json"] if split == "train" else []
+    manifest = f"<results>/data/manifest/split={split}/manifest.parquet"
+    return [manifest, *proof, *packed_images(split, CONFIG.models.values())]
+
+
+def member_files(part, name):
+    """One file of every member, such as member_files("train", "model.safetensors")."""
+    return expand(
+        f"<results>/{part}/model={{model}}/fold={{fold}}/{name}",
+        model=list(CONFIG.models),
+        fold=FOLDS,
+    )
+
+
+def member_timings():
+    """The timings of every member: of training, OOF and test predictions."""
+    parts = ["train", "oof", "test"] if CONFIG.has_test else ["train", "oof"]
+    pattern = "<results>/timings/{part}/model={model}/fold={fold}.json"
+    return expand(pattern, part=parts, model=list(CONFIG.models), fold=FOLDS)
+
+
+def row_tests(row):
+    """The test predictions that a row of the leaderboard is made of."""
+    try:
+        members = entry_members(row, CONFIG.models, len(FOLDS))
+    except UserError as error:
+        sys.exit(str(error))
+    return [
+        f"<results>/test/model={model}/fold={fold}/predictions.parquet"
+        for model, fold in members
+    ]
+
+
+def measured_pixels():
+    """The packed images that light is measured on: of whole images where some model has them, else of any region."""
+    packed = {
+        f"size={m.size}/roi={m.roi}": m.roi != "none" for m in CONFIG.models.values()
+    }
+    return min(packed, key=packed.get)
+
+
+def shown_model():
+    """The model whose networks are asked what they look at: the first that learns whole classes, else the first."""
+    whole = [name for name, model in CONFIG.models.items() if not model.factors]
+    return [*whole, *CONFIG.models][0]
+
+
+def shown_pixels():
+    """The packed training images of that model."""
+    model = CONFIG.models[shown_model()]
+    return f"<results>/data/pixels/size={model.size}/roi={model.roi}/train.arrow"
+
+
+def beside_report(name, caption):
+    """A figure or table beside the page, marked for Snakemake's own report."""
+    return report(
+        f"<results>/report/{name}",
+        caption=f"../report/{caption}.rst",
+        category="Results",
+        labels={"what": caption.replace("_", " "), "as": name.rpartition(".")[2]},
+    )
+
+
+def digest_if_there(path):
+    """Digest of a file that a rule only looks at where it is there; nothing where it is not."""
+    return sha256_file(path)[:16] if os.path.isfile(path) else ""
+
+
+def searched(*roots):
+    """Recipes that the search can come to by some keys."""
+    return CONFIG.searched_recipes(*roots).values()
+
+
+def searched_pixels(split):
+    """The packed images of every size and region that the search can come to."""
+    return packed_images(split, searched("size", "roi"))
+
+
+def searched_weights():
+    """The pretrained weights that the search can come to."""
+    return sorted({r.pretrained for r in searched("pretrained") if r.pretrained})
+
+
+def first_round():
+    """Models whose test predictions a trial may learn from."""
+    return sorted({name for r in searched("pseudo") for name in r.first_round})

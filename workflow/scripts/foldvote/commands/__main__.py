@@ -1,0 +1,144 @@
+"""The console command `foldvote`: questions about a run. What makes files is a Snakemake target."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from foldvote import __version__
+from foldvote.config.experiment import Config, load_config
+from foldvote.errors import UserError
+
+PROJECT = Path(__file__).resolve().parents[4]  # the folder with pyproject.toml and config/
+COMMANDS = ("doctor", "next", "leaderboard")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments: those after `foldvote`; None takes them from the command line.
+
+    Returns:
+        The exit code: 0 if all is well, 1 if something is wrong, 2 for a wrong command line.
+    """
+    parser = _parser()
+    asked, rest = parser.parse_known_args(arguments)
+    if rest and asked.command != "next":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        text, code = asked.run(asked, rest)
+    except UserError as error:
+        text, code = str(error), 1
+    print(text, file=sys.stderr if code == 2 else sys.stdout)
+    return int(code)
+
+
+def old_spelling(arguments: Sequence[str]) -> list[str] | None:
+    """The arguments of `foldvote` for a question that was put as a Snakemake target, as in `snakemake doctor`.
+
+    Args:
+        arguments: those of the snakemake command.
+
+    Returns:
+        None where no question was put.
+    """
+    command = next((word for word in arguments if word in COMMANDS), None)
+    if command is None:
+        return None
+    others = [text for text in arguments if text != command]
+    if command == "next":
+        return [command, *others]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    _add_configuration(parser)
+    known = parser.parse_known_args(others)[0]
+    after = arguments[arguments.index(command) + 1 :]
+    first_option = next((place for place, text in enumerate(after) if text.startswith("-")), len(after))
+    folders = list(after[:first_option]) if command == "leaderboard" else []
+    files = ["--configfile", *known.configfile] if known.configfile else []
+    values = ["--config", *known.config] if known.config else []
+    return [command, *folders, *files, *values]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("foldvote", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", dest="command", required=True)
+
+    doctor = commands.add_parser("doctor", help="is everything ready for a run? machine, configuration and data")
+    _add_configuration(doctor)
+    doctor.set_defaults(run=_doctor)
+
+    plan = commands.add_parser(
+        "next", help="what would run and why, and three commands that make sense now", allow_abbrev=False
+    )
+    plan.add_argument("--cores", "-c", help="as for snakemake; every other argument goes to it as well")
+    _add_configuration(plan)
+    plan.set_defaults(run=_next)
+
+    leaderboard = commands.add_parser("leaderboard", help="compare finished runs, with intervals over groups")
+    leaderboard.add_argument("folders", nargs="*", help="results folders; none: that of the configuration")
+    _add_configuration(leaderboard)
+    leaderboard.set_defaults(run=_leaderboard)
+    return parser
+
+
+def _add_configuration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--configfile", nargs="+", default=[], help="the configuration; default: that of the demo")
+    parser.add_argument("--config", "-C", nargs="+", default=[], metavar="KEY=VALUE", help="values over the file's")
+
+
+def _configuration(asked: argparse.Namespace) -> tuple[str, Callable[[], Config]]:
+    """The name of the configuration file, and a function that reads it."""
+    file = asked.configfile[-1] if asked.configfile else str(PROJECT / "config/config.yaml")
+    return file, partial(_load, file, asked.config)
+
+
+def _load(file: str, assignments: Sequence[str]) -> Config:
+    wrong = [text for text in assignments if "=" not in text]
+    if wrong:
+        raise UserError(f"--config {wrong[0]}: is no KEY=VALUE; write for example --config data_root=FOLDER")
+    values: dict[str, Any] = {}
+    for key, _, value in (text.partition("=") for text in assignments):
+        try:
+            values[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            values[key] = value
+    return load_config(file, values)
+
+
+def _doctor(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
+    from foldvote.commands.doctor import run_doctor
+
+    return run_doctor(PROJECT, *_configuration(asked))
+
+
+def _next(asked: argparse.Namespace, rest: list[str]) -> tuple[str, int]:
+    from foldvote.commands.dry_run import tell_plan
+
+    _, load = _configuration(asked)
+    if "--" in rest:  # targets go first, so that no option takes them for its values
+        place = rest.index("--")
+        rest = [*rest[place + 1 :], *rest[:place]]
+    given = [
+        *rest,
+        *(["--cores", asked.cores] if asked.cores else []),
+        *(["--configfile", *asked.configfile] if asked.configfile else []),
+        *(["--config", *asked.config] if asked.config else []),
+    ]
+    return tell_plan(given, load(), asked.cores, PROJECT / "Snakefile")
+
+
+def _leaderboard(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
+    from foldvote.commands.compare_runs import compare_runs
+
+    _, load = _configuration(asked)
+    return compare_runs(asked.folders, lambda: load().results)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
