@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from foldvote.commands.__main__ import main, old_spelling
+from foldvote.commands.__main__ import main
+from foldvote.commands.session import old_spelling
 from support.snakemake_run import CONFIG, write_config
 
 

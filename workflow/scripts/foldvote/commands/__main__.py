@@ -10,11 +10,11 @@ from typing import Any
 import yaml
 
 from foldvote import __version__
+from foldvote.commands.session import add_configuration
 from foldvote.config.experiment import Config, load_config
 from foldvote.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[4]  # the folder with pyproject.toml and config/
-COMMANDS = ("doctor", "next", "leaderboard")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,58 +38,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(code)
 
 
-def old_spelling(arguments: Sequence[str]) -> list[str] | None:
-    """The arguments of `foldvote` for a question that was put as a Snakemake target, as in `snakemake doctor`.
-
-    Args:
-        arguments: those of the snakemake command.
-
-    Returns:
-        None where no question was put.
-    """
-    command = next((word for word in arguments if word in COMMANDS), None)
-    if command is None:
-        return None
-    others = [text for text in arguments if text != command]
-    if command == "next":
-        return [command, *others]
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    _add_configuration(parser)
-    known = parser.parse_known_args(others)[0]
-    after = arguments[arguments.index(command) + 1 :]
-    first_option = next((place for place, text in enumerate(after) if text.startswith("-")), len(after))
-    folders = list(after[:first_option]) if command == "leaderboard" else []
-    files = ["--configfile", *known.configfile] if known.configfile else []
-    values = ["--config", *known.config] if known.config else []
-    return [command, *folders, *files, *values]
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("foldvote", description=__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
 
     doctor = commands.add_parser("doctor", help="is everything ready for a run? machine, configuration and data")
-    _add_configuration(doctor)
+    add_configuration(doctor)
     doctor.set_defaults(run=_doctor)
 
     plan = commands.add_parser(
         "next", help="what would run and why, and three commands that make sense now", allow_abbrev=False
     )
     plan.add_argument("--cores", "-c", help="as for snakemake; every other argument goes to it as well")
-    _add_configuration(plan)
+    add_configuration(plan)
     plan.set_defaults(run=_next)
 
     leaderboard = commands.add_parser("leaderboard", help="compare finished runs, with intervals over groups")
     leaderboard.add_argument("folders", nargs="*", help="results folders; none: that of the configuration")
-    _add_configuration(leaderboard)
+    add_configuration(leaderboard)
     leaderboard.set_defaults(run=_leaderboard)
     return parser
-
-
-def _add_configuration(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--configfile", nargs="+", default=[], help="the configuration; default: that of the demo")
-    parser.add_argument("--config", "-C", nargs="+", default=[], metavar="KEY=VALUE", help="values over the file's")
 
 
 def _configuration(asked: argparse.Namespace) -> tuple[str, Callable[[], Config]]:

