@@ -18,10 +18,6 @@ from pathlib import Path
 
 import yaml
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scripts"))
-
-from foldvote.commands.dry_run import read_jobs
-
 ROOT = Path(__file__).resolve().parents[1]
 FOLDS = 10
 BARE = """
@@ -96,9 +92,11 @@ def bare_workflow(place: Path, models: int) -> list[str]:
 def measured(place: Path, options: list[str]) -> tuple[int, float, float, float]:
     """Jobs, seconds of a dry run of all of them and of a run with nothing to do, and the larger one's megabytes."""
     told, dry = timed(place, [*options, "-n", "--quiet", "host"])
-    jobs = read_jobs(told)
-    for number, job in enumerate(jobs):
-        for output in job.outputs:
+    jobs = [
+        line.removeprefix("    output: ").split(", ") for line in told.splitlines() if line.startswith("    output: ")
+    ]
+    for number, outputs in enumerate(jobs):
+        for output in outputs:
             path = place / output
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
