@@ -12,7 +12,7 @@ relative imports, and no definition may act on another module when it is importe
 import ast
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +30,6 @@ NEUTRAL = (
 )
 _TOLD = ("Interrupted", "UserError", "ValueError", "log")  # calls whose arguments are words for a person
 _ALWAYS = ""  # the statements of a module that define no name: they run whenever it is imported
-_WHOLE = "*"
 
 Place = tuple[str, str]  # module, definition
 
@@ -46,15 +45,8 @@ def code_digest(script: str | Path) -> str:
     """
     script = Path(script)
     digest = hashlib.sha256()
-    for place in sorted(reached(script)):
-        module = _module(script.parent, place[0])
-        outside = [
-            f"{name}={source}.{imported}"
-            for name in sorted({reference.partition(".")[0] for reference in module.references(place[1])})
-            for source, imported in [module.imports.get(name, ("", ""))]
-            if source and not _path(script.parent, source)
-        ]
-        digest.update("\0".join([*place, module.text(place[1]), *outside]).encode() + b"\0")
+    for module, name in sorted(reached(script)):
+        digest.update(f"{module}\0{name}\0".encode() + _definition(script.parent, module, name).digest)
     for path in templates(script):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
@@ -66,94 +58,47 @@ def reached(script: str | Path) -> frozenset[Place]:
     An empty name stands for the statements of a module that define nothing, such as a setting of `os.environ`.
     """
     script = Path(script)
-    root, start = script.parent, script.stem
+    root = script.parent
     found: set[Place] = set()
-    waiting = [(start, name) for name in _module(root, start).definitions]
+    waiting = [(script.stem, name) for name in _module(root, script.stem).definitions]
     while waiting:
         place = waiting.pop()
-        if place in found or place[0].startswith(NEUTRAL):
-            continue
-        found.add(place)
-        module = _module(root, place[0])
-        waiting.append((place[0], _ALWAYS))
-        waiting += [target for name in module.references(place[1]) for target in _targets(root, module, name)]
+        if place not in found and not place[0].startswith(NEUTRAL):
+            found.add(place)
+            waiting += [(place[0], _ALWAYS), *_definition(root, *place).uses]
     return frozenset(found)
 
 
 def templates(script: str | Path) -> list[Path]:
     """The templates that a script fills, sorted."""
     script = Path(script)
-    modules = {module for module, _ in reached(script)}
-    filling = [_module(script.parent, name) for name in modules]
-    folders = {module.path.with_name("templates") for module in filling if module.fills_templates}
+    modules = [_module(script.parent, name) for name in {module for module, _ in reached(script)}]
+    filling = [module for module in modules if any(name == "jinja2" for name, _ in module.imports.values())]
+    folders = [module.path.with_name("templates") for module in filling]
     return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Module:
     """One parsed file.
 
     Attributes:
         path: the file.
-        name: its dotted name.
         definitions: statements by the name that they define; those that define none by an empty name.
-        imports: (module, name) by local name, an empty name for a module itself; wherever in the file they stand.
+        imports: (module, name) by local name, an empty name for a module itself.
     """
 
     path: Path
-    name: str
-    definitions: dict[str, list[ast.stmt]] = field(default_factory=dict)
-    imports: dict[str, Place] = field(default_factory=dict)
-    _texts: dict[str, str] = field(default_factory=dict)
-    _references: dict[str, frozenset[str]] = field(default_factory=dict)
-
-    @property
-    def fills_templates(self) -> bool:
-        """Whether it imports the template engine."""
-        return any(module.partition(".")[0] == "jinja2" for module, _ in self.imports.values())
-
-    def text(self, name: str) -> str:
-        """The syntax trees of a definition, as text."""
-        if name not in self._texts:
-            self._texts[name] = "\n".join(ast.dump(statement) for statement in self.definitions.get(name, ()))
-        return self._texts[name]
-
-    def references(self, name: str) -> frozenset[str]:
-        """The names that a definition uses; `module.name` where it is looked up in a module."""
-        if name not in self._references:
-            statements = self.definitions.get(name, ())
-            self._references[name] = frozenset(used for one in statements for used in self._used(one))
-        return self._references[name]
-
-    def _used(self, node: ast.AST) -> Iterator[str]:
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            yield f"{node.value.id}.{node.attr}"
-            return
-        if isinstance(node, ast.Name):
-            yield node.id
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
-            yield node.value  # an annotation in quotes, such as "Config"
-        for child in ast.iter_child_nodes(node):
-            yield from self._used(child)
+    definitions: dict[str, list[ast.stmt]]
+    imports: dict[str, Place]
 
 
-def _targets(root: Path, module: _Module, reference: str) -> Iterator[Place]:
-    """What a name of a module stands for in the library; nothing for locals, builtins and installed packages."""
-    name, _, attribute = reference.partition(".")
-    if name in module.definitions:
-        yield module.name, name
-    if name not in module.imports:
-        return
-    target, imported = module.imports[name]
-    if imported and _path(root, f"{target}.{imported}"):
-        target, imported = f"{target}.{imported}", ""
-    if not _path(root, target):
-        return
-    if imported:
-        yield target, imported
-    else:
-        known = _module(root, target).definitions
-        yield from ((target, one) for one in ([attribute] if attribute in known else known))
+@dataclass(frozen=True)
+class _Definition:
+    """One definition: the digest of its meaning, and the library definitions that it uses."""
+
+    digest: bytes
+    uses: tuple[Place, ...]
 
 
 @cache
@@ -168,23 +113,100 @@ def _module(root: Path, name: str) -> _Module:
     path = _path(root, name)
     if path is None:
         raise FileNotFoundError(f"{root}: no module {name}")
-    tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
-    module = _Module(path, name)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            module.imports |= {alias.asname or alias.name.partition(".")[0]: (alias.name, "") for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            module.imports |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
-        _strip(node)
-    for statement in tree.body:
+    module = _Module(path, {}, {})
+    for statement in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        if isinstance(statement, ast.Import | ast.ImportFrom):
+            module.imports.update(_imported(statement))
         for defined in _defines(statement):
             module.definitions.setdefault(defined, []).append(statement)
     return module
 
 
+@cache
+def _definition(root: Path, module_name: str, name: str) -> _Definition:
+    module = _module(root, module_name)
+    parts: list[str] = []
+    used: set[str] = set()
+    imports = dict(module.imports)
+    for statement in module.definitions.get(name, ()):
+        _read(statement, parts, used, imports)
+    uses = {place for one in used for place in _targets(root, module_name, one, imports)}
+    names = {one.partition(".")[0] for one in used}
+    outside = {one: imports[one] for one in names & imports.keys() if not _path(root, imports[one][0])}
+    meaning = "\0".join([*parts, repr(sorted(outside.items()))])
+    return _Definition(hashlib.sha256(meaning.encode()).digest(), tuple(sorted(uses)))
+
+
+def _read(node: ast.AST, parts: list[str], used: set[str], imports: dict[str, Place]) -> None:
+    """Note what a syntax tree means, the names that it uses and the imports in it; what changes no result is left out.
+
+    Args:
+        node: the tree.
+        parts: its kinds of nodes and plain values are appended.
+        used: names are added, `module.name` where one is looked up in another.
+        imports: imports inside of functions are added.
+    """
+    left_out: tuple[str, ...] = ("ctx", "type_comment", "kind")
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        left_out = ("returns", "type_comment")
+    elif isinstance(node, ast.arg):
+        left_out = ("annotation", "type_comment")
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _TOLD:
+        left_out = ("args", "keywords")
+    elif isinstance(node, ast.Name):
+        used.add(node.id)
+    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        used.add(f"{node.value.id}.{node.attr}")
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.isidentifier():
+        used.add(node.value)  # an annotation in quotes, such as "Config"
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        imports.update(_imported(node))
+    parts.append(type(node).__name__)
+    for name in node._fields:
+        value = None if name in left_out else getattr(node, name, None)
+        if isinstance(value, ast.AST):
+            _read(value, parts, used, imports)
+        elif isinstance(value, list):
+            parts.append(f"{name}[")
+            for item in value:
+                if isinstance(item, ast.AST) and not _is_text(item):
+                    _read(item, parts, used, imports)
+                elif not isinstance(item, ast.AST):
+                    parts.append(repr(item))
+            parts.append("]")
+        elif value is not None:
+            parts.append(f"{name}={value!r}")
+
+
+def _targets(root: Path, module: str, reference: str, imports: dict[str, Place]) -> Iterator[Place]:
+    """What a name of a module stands for in the library; nothing for locals, builtins and installed packages."""
+    name, _, attribute = reference.partition(".")
+    if name in _module(root, module).definitions:
+        yield module, name
+    if name not in imports:
+        return
+    target, imported = imports[name]
+    if imported and _path(root, f"{target}.{imported}"):
+        target, imported = f"{target}.{imported}", ""
+    if not _path(root, target):
+        return
+    if imported:
+        yield target, imported
+    else:
+        known = _module(root, target).definitions
+        yield from ((target, one) for one in ([attribute] if attribute in known else known))
+
+
+def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, Place]:
+    """(module, name) by local name."""
+    if isinstance(statement, ast.Import):
+        return {alias.asname or alias.name.partition(".")[0]: (alias.name, "") for alias in statement.names}
+    return {alias.asname or alias.name: (statement.module or "", alias.name) for alias in statement.names}
+
+
 def _defines(statement: ast.stmt) -> list[str]:
-    """The names that a statement of a module defines or changes, or the empty name; nothing for imports."""
-    if isinstance(statement, ast.Import | ast.ImportFrom):
+    """The names that a statement of a module defines or changes, or the empty name; nothing for imports and texts."""
+    if isinstance(statement, ast.Import | ast.ImportFrom) or _is_text(statement):
         return []
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
@@ -203,20 +225,7 @@ def _defines(statement: ast.stmt) -> list[str]:
     return names or [_ALWAYS]
 
 
-def _strip(node: ast.AST) -> None:
-    """Take out of a syntax tree what cannot change a result."""
-    body = getattr(node, "body", None)
-    if isinstance(body, list):
-        node.body = [statement for statement in body if not _is_text(statement)] or [ast.Pass()]  # type: ignore[attr-defined]
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-        node.returns = None
-    elif isinstance(node, ast.arg):
-        node.annotation = None
-    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _TOLD:
-        node.args, node.keywords = [], []
-
-
-def _is_text(statement: ast.stmt) -> bool:
+def _is_text(statement: ast.AST) -> bool:
     """Whether a statement is a text and nothing else: a docstring, or the explanation below a field."""
     return (
         isinstance(statement, ast.Expr)
