@@ -1,7 +1,7 @@
 """The one exception whose text is meant for the user."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 INTERRUPTED = 75  # exit code of a job that was told to stop and can go on later (EX_TEMPFAIL of sysexits.h)
 MOST_TOLD = 20
@@ -41,7 +41,7 @@ def raise_all(faults: Iterable[str], most: int = MOST_TOLD) -> None:
     raise UserError(*told)
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"`, or nothing where no known name is near. Upper and lower case count as equal."""
     lowered: dict[str, str] = {word.strip().lower(): word for word in known}
     near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)

@@ -15,7 +15,7 @@ from foldvote.config.data import FoldersLayout, MaskbaseLayout
 from foldvote.config.experiment import Config
 from foldvote.errors import UserError
 from foldvote.io.paths import files_below
-from foldvote.runtime.checks import Finding, as_text
+from foldvote.runtime.checks import Finding, Level, as_text
 from foldvote.runtime.locks import busy
 
 _PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -95,7 +95,7 @@ def _tables(config: Config, split: str) -> Iterator[Finding]:
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             yield Finding("broken", f"{path}: cannot be read ({error})", "Save it as UTF-8 CSV.", f"{split} table")
             continue
-        level = "ok" if rows > 0 else "broken"
+        level: Level = "ok" if rows > 0 else "broken"
         yield Finding(
             level, f"{path}: {_n(rows, 'row')}", "" if rows > 0 else "Give a table with rows.", f"{split} table"
         )

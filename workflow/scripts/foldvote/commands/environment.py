@@ -19,7 +19,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from foldvote.runtime.checks import Finding
+from foldvote.runtime.checks import Finding, Level
 from foldvote.runtime.gpus import visible_gpus
 
 PYTHONS = ((3, 11), (3, 14))  # from the first on, below the second
@@ -66,7 +66,7 @@ def examine_compute() -> Iterator[Finding]:
     yield Finding("ok", f"{cores} for this process", "", "cores")
     memory = _memory()
     if memory is not None:
-        level = "look" if memory < LITTLE_MEMORY else "ok"
+        level: Level = "look" if memory < LITTLE_MEMORY else "ok"
         remedy = "Training may be killed: take fewer --cores, a smaller batch_size." if level == "look" else ""
         yield Finding(level, f"{_size(memory)} free", remedy, "memory")
     yield from judge_torch(_probe_torch(), visible_gpus(), _driver())

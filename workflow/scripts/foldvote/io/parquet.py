@@ -188,7 +188,8 @@ def _read_within(file: pq.ParquetFile, path: str | Path) -> pa.Table:
     careful = min(max(_PIECE_BYTES // max([1, *(group.total_byte_size for group in groups)]), 1), _GROUP_ROWS)
     numbers = [field.name for field in schema if pa.types.is_primitive(field.type)]
     others = [field.name for field in schema if field.name not in set(numbers)]
-    columns, size = {}, 0
+    columns: dict[str, pa.ChunkedArray] = {}
+    size = 0
     for names, rows in ((numbers, _GROUP_ROWS), (others, careful)):
         pieces = []
         for piece in file.iter_batches(batch_size=rows, columns=names):
