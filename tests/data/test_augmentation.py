@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from foldvote.config import augmentation_names
+from foldvote.config.augment import POLICIES, SHORT_STEPS, Augment, AugmentStep
 from foldvote.config.augmentation_names import transform_arguments, transform_faults
-from foldvote.config.recipe import POLICIES, SHORT_STEPS, Augment, AugmentStep
 from foldvote.data.augmentation import POLICY_STEPS, augmenter, check_steps, expanded
 
 HEIGHT, WIDTH = 32, 24

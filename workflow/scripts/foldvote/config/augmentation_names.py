@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 
-from foldvote.config.recipe import POLICIES, SHORT_STEPS, AugmentStep
+from foldvote.config.augment import POLICIES, SHORT_STEPS, AugmentStep
 from foldvote.errors import did_you_mean
 
 _BASES = frozenset({"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"})

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from foldvote.config.augment import DEFAULT_AUGMENT, Augment
 from foldvote.config.base import Name, Roi, Section, Share, Size, different
 from foldvote.config.timm_names import known_name, net_names, optimizer_names
 
@@ -186,46 +187,6 @@ class HalfFace(Mixed):
 
 Mix = Annotated[Mixup | CutMix | HalfFace, Field(discriminator="name")]
 Mixes = Annotated[list[Mix], BeforeValidator(_each_named)]
-
-
-# --- augmentation
-
-POLICIES = ("none", "base", "custom", "light", "medium", "heavy")
-SHORT_STEPS = ("hflip", "crop", "colour", "erase", "clahe")
-
-
-class AugmentStep(Section):
-    """One step of the augmentation: a policy, a short step with its strength, or a transform with its arguments."""
-
-    name: str
-    """A policy, a short step, or a transform of albumentations."""
-    strength: float | None = Field(default=None, ge=0, le=1)
-    """For a short step: hflip, erase and clahe take a chance, crop the largest area removed, colour a strength."""
-    arguments: dict[str, Any] | None = None
-    """For a transform of albumentations; empty for its defaults."""
-
-
-def _steps(value: Any) -> Any:
-    """A policy's name, a mapping, or a list of both, as a list of steps: order matters, and a list keeps it."""
-    parts = value if isinstance(value, list) else [value]
-    return [step for part in parts for step in _steps_of(part)]
-
-
-def _steps_of(part: Any) -> list[Any]:
-    if isinstance(part, str):
-        return [{"name": part}]
-    if not isinstance(part, dict) or {"name", "strength"} <= set(part):
-        return [part]
-    return [
-        {"name": name, "arguments": given or {}}
-        if isinstance(given, dict | None)
-        else {"name": name, "strength": given}
-        for name, given in part.items()
-    ]
-
-
-Augment = Annotated[list[AugmentStep], BeforeValidator(_steps)]
-DEFAULT_AUGMENT = [{"crop": 0.15}, {"hflip": 0.5}, {"colour": 0.2}]
 
 
 # --- heads and targets
