@@ -20,9 +20,9 @@ class AugmentStep(Section):
     name: str
     """A policy, a short step, or a transform of albumentations."""
     strength: float | None = Field(default=None, ge=0, le=1)
-    """For a short step: hflip, erase and clahe take a chance, crop the largest area removed, colour a strength."""
+    """Of a short step: a probability (hflip, erase, clahe), the largest area removed (crop), a strength (colour)."""
     arguments: dict[str, Any] | None = None
-    """For a transform of albumentations; empty for its defaults."""
+    """Arguments of a transform of albumentations; empty: its defaults."""
 
 
 def _steps(value: Any) -> Any:
@@ -32,6 +32,7 @@ def _steps(value: Any) -> Any:
 
 
 def _steps_of(part: Any) -> list[Any]:
+    """One part as steps: a name alone, a step in its full form, or a mapping of names to strengths or arguments."""
     if isinstance(part, str):
         return [{"name": part}]
     if not isinstance(part, dict) or {"name", "strength"} <= set(part):
