@@ -33,8 +33,9 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt Snakefile workflow
 
-# After a change of the configuration's models.
+# After a change of the configuration's models, or of the locked versions of timm and albumentations.
 schema: $(VENV)/.installed
+	PYTHONPATH=workflow/scripts $(BIN)/python docs/list_names.py
 	PYTHONPATH=workflow/scripts $(BIN)/python -c "from foldvote.config.reference import write_all; write_all('.')"
 
 # After a change of pyproject.toml: the lock, and the same in conda's form. One file for Linux x86-64 and aarch64 and macOS arm64, Python 3.11 to 3.13.

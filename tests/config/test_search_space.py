@@ -1,11 +1,8 @@
-"""The space of a search: what it may name, what a recipe becomes of it, and recipes that a configuration includes."""
-
-from pathlib import Path
+"""The space of a search: what it may name, and what becomes of a recipe with its values."""
 
 import pytest
-import yaml
 
-from foldvote.config.experiment import Config, check_config, load_config
+from foldvote.config.experiment import Config, check_config
 from foldvote.config.recipe import Recipe
 from foldvote.config.search_space import Dimension, assignments, is_active, ordered, own_values, with_values
 from foldvote.errors import UserError
@@ -153,42 +150,3 @@ def test_every_size_that_the_space_can_come_to_is_known_beforehand() -> None:
         ("32x24", "centre-20x20"),
         ("64x48", "centre-20x20"),
     }
-
-
-# --- recipes of other files
-
-
-def write(path: Path, content: object) -> Path:
-    path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
-
-
-def test_a_model_builds_on_a_recipe_of_an_included_file(tmp_path: Path) -> None:
-    best = write(tmp_path / "best.yaml", {"recipes": {"tuned": MODEL | {"lr": 0.5}}})
-    models = {"small": {"base": "tuned", "epochs": 7}}
-    given = write(tmp_path / "c.yaml", CONFIG | {"include": [str(best)], "models": models})
-    small = load_config(given).models["small"]
-    assert (small.lr, small.epochs, small.net) == (0.5, 7, "test_resnet")
-
-
-def test_f28_f29_an_included_file_is_read_strictly_and_named(tmp_path: Path) -> None:
-    wrong = write(tmp_path / "wrong.yaml", {"recipes": {"tuned": {"lrr": 1}, "tiny": {}}, "seed": 3})
-    (tmp_path / "trap.yaml").write_text("recipes: {a: {epochs: 010}}\n", encoding="utf-8")
-    include = [str(wrong), str(tmp_path / "trap.yaml"), str(tmp_path / "best.yaml")]
-    with pytest.raises(UserError) as refusal:
-        check_config(CONFIG | {"include": include}, "c.yaml")
-    assert [fault.replace(f"{tmp_path}/", "") for fault in refusal.value.faults] == [
-        "wrong.yaml: seed: an included file holds recipes alone; drop it",
-        "wrong.yaml: recipes.tuned.lrr: unknown key; did you mean 'lr'?",
-        "wrong.yaml: recipes.tiny: c.yaml has a recipe or model of this name; rename one",
-        "trap.yaml, line 1: recipes.a.epochs: YAML reads 010 as an octal number; write 10, or '010' in quotes for a "
-        "text",
-        "c.yaml: include: best.yaml is not there; `snakemake tune` makes it, with this line left out until then",
-    ]
-    assert "include: must be a valid list" in "\n".join(_refused({"include": "best.yaml"}))
-
-
-def _refused(changes: dict) -> tuple[str, ...]:
-    with pytest.raises(UserError) as refusal:
-        check_config(CONFIG | changes, "c.yaml")
-    return refusal.value.faults

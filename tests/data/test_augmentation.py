@@ -1,9 +1,5 @@
 """Random changes to training images: what they do, what is refused, and what albumentations has."""
 
-import inspect
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import albumentations as A
@@ -13,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from foldvote.config import augmentation_names
-from foldvote.config.augmentation_names import transform_arguments, transform_faults
-from foldvote.config.recipe import POLICIES, SHORT_STEPS, Augment, AugmentStep
+from foldvote.config.augment import POLICIES, SHORT_STEPS, Augment, AugmentStep
+from foldvote.config.augmentation_names import transform_faults
 from foldvote.data.augmentation import POLICY_STEPS, augmenter, check_steps, expanded
 
 HEIGHT, WIDTH = 32, 24
@@ -157,30 +152,6 @@ def test_the_baselines_policy_shows_the_centre() -> None:
 # --- names
 
 
-def test_the_names_read_from_the_source_are_those_of_the_package() -> None:
-    bases = {A.BasicTransform, A.DualTransform, A.ImageOnlyTransform, A.Transform3D}
-    real = {
-        name: (set(inspect.signature(kind.__init__).parameters) | {"p"}) - {"self", "args", "kwargs"}
-        for name, kind in vars(A).items()
-        if inspect.isclass(kind) and issubclass(kind, A.BasicTransform) and kind not in bases
-    }
-    assert len(real) > 100 and {name: set(names) for name, names in transform_arguments().items()} == real
-
-
-def test_names_are_known_quickly_and_without_importing_the_package() -> None:
-    code = """
-import sys, time
-from foldvote.config.augmentation_names import transform_arguments
-begun = time.perf_counter()
-assert "CLAHE" in transform_arguments()
-print(time.perf_counter() - begun, *sys.modules.keys() & {"albumentations", "cv2", "torch"})
-"""
-    folder = Path(augmentation_names.__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
-    seconds, *heavy = done.stdout.split()
-    assert heavy == [] and float(seconds) < 1
-
-
 WRONG_NAMES = [
     ({"HorizontalFlop": {}}, "HorizontalFlop: no such policy, step or transform; did you mean 'HorizontalFlip'?"),
     (["medum"], "medum: no such policy, step or transform; did you mean 'medium'?"),
@@ -209,17 +180,6 @@ def test_a_wrong_name_is_told_with_the_nearest_right_one(written: Any, told: str
 def test_all_wrong_names_are_told_at_once_and_right_ones_are_not() -> None:
     written = steps(["light", {"Affin": {}}, {"Blur": {"limit": 3, "p": 1, "size": 2}}, {"hflip": 0.5}, "CLAHE"])
     assert [fault.split(":")[0] for fault in transform_faults(written)] == ["Affin", "Blur", "Blur"]
-
-
-def test_names_are_taken_as_they_are_where_the_package_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    transform_arguments.cache_clear()
-    try:
-        assert transform_faults(steps([{"Anything": {"at": "all"}}, "hflip"])) == [
-            "hflip: its strength from 0 to 1 is missing; write `hflip: 0.5` or the like"
-        ]
-    finally:
-        transform_arguments.cache_clear()
 
 
 # --- values and results

@@ -104,7 +104,7 @@ TABLE: dict[str, tuple[Edit, set[str]]] = {
         {"build_ensemble.py", "write_submission.py"},
     ),
     "the bound of a view": (
-        rewritten("foldvote/config/tta.py", "100", "101"),
+        rewritten("foldvote/config/tta.py", "[1-9]", "[2-9]"),
         {"predict_member.py", "tune_worker.py"},
     ),
     "the words of an error": (
@@ -211,9 +211,10 @@ def test_all_code_that_runs_in_data_stages_and_training_is_covered(tmp_path: Pat
     assert len(found) > 60
     assert missed(found, "train_member.py") == set()
 
+    gamma = {"name": "gamma", "steps": [{"RandomGamma": {"p": 1}}]}
     with executed() as found:
         predict_member(
-            files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", ["identity", "clahe", "rotate+8"],
+            files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", ["identity", "crop-centre-90", gamma],
             tmp_path / "model=tiny/fold=0/oof.parquet", tmp_path / "oof.json", resources,
         )  # fmt: skip
     assert len(found) > 40

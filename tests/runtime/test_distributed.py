@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 from timm.layers import BatchNormAct2d
 
 import foldvote.training
-from foldvote.config.recipe import division_faults, parts_of
 from foldvote.config.runtime import Runtime
 from foldvote.errors import UserError
 from foldvote.io.files import read_json, write_json
@@ -209,21 +208,6 @@ def test_f43_what_does_not_fit_in_one_process_is_halved_in_all(tiny: Tiny) -> No
 
 def test_f42_a_loss_that_is_not_finite_stops_all_and_the_whole_batch_is_named(tiny: Tiny) -> None:
     assert len(read_json(tiny.resume / "diverges/not-finite.json")[0]["image_ids"]) == 8
-
-
-@pytest.mark.parametrize(
-    ("accumulate", "processes", "parts"), [(1, 1, 1), (4, 1, 4), (1, 2, 2), (4, 2, 4), (3, 2, 4), (1, 3, 3), (4, 3, 6)]
-)
-def test_a_part_is_never_larger_than_one_process_would_take(accumulate: int, processes: int, parts: int) -> None:
-    assert parts_of(accumulate, processes) == parts
-
-
-def test_batches_that_cannot_be_shared_are_refused_with_the_keys_to_change() -> None:
-    assert not list(division_faults(7, 3, 1))
-    assert not list(division_faults(8, 4, 2))
-    for batch, parts in ((7, 2), (4, 4), (12, 8)):
-        (fault,) = division_faults(batch, parts, 2)
-        assert f"batches of {batch} images" in fault and "runtime.gpus_per_member" in fault
 
 
 def test_shared_statistics_keep_a_net_and_its_weights() -> None:

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 
 def different(values: list[str]) -> list[str]:
-    """The values, or a ValueError that names those that stand twice."""
+    """The values, or a ValueError that names those that occur more than once."""
     doubled = sorted({value for value in values if values.count(value) > 1})
     if doubled:
         raise ValueError(f"{', '.join(doubled)} stands twice; name each once")
@@ -30,7 +30,7 @@ Roi = Annotated[
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys, NaN and infinity are faults."""
+    """A section of the configuration: unknown keys, NaN and infinity are errors."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, strict=False, use_attribute_docstrings=True

@@ -1,4 +1,4 @@
-"""The configuration: one YAML file, checked whole before anything runs. Its sections are in foldvote.config.base."""
+"""The configuration of an experiment: one YAML file, of which everything is checked before anything runs."""
 
 import re
 from collections.abc import Iterator
@@ -29,23 +29,23 @@ class Config(DataSettings):
     """The whole configuration of one experiment."""
 
     seed: int = Field(default=42, ge=0, lt=2**53)
-    """Every random draw is a function of this number and of what it is for."""
+    """Every random draw is a function of this number and of the purpose of the draw."""
     answers: str | None = None
-    """CSV with the true answers of the test images, if you have them: only scored, never learnt from."""
+    """CSV with the true classes of the test images, if you have them: used for scores only, never for training."""
     folds: Folds = Folds()
     faces: Faces = Faces()
     include: list[str] = Field(default=[])
-    """Files whose `recipes` stand beside those below, such as results/tune/best.yaml."""
+    """Files whose `recipes` are added to those below, such as results/tune/best.yaml."""
     recipes: dict[Name, dict[str, Any]] = Field(default={})
-    """Recipes that models build on (`base: NAME`) and that are not trained themselves."""
+    """Recipes that models can inherit from (`base: NAME`); they are not trained themselves."""
     models: dict[Name, Recipe] = Field(min_length=1)
-    """The models of the ensemble, by a name of your choice. `base: NAME` takes over every key of another one."""
+    """The models of the ensemble, under names of your choice. `base: NAME` inherits every key of another one."""
     predict: Predict = Predict()
     vote: Vote = Vote()
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
     tune: Tune | None = None
-    """A search of one model's recipe, for the target `tune`."""
+    """A hyperparameter search of one model's recipe, for the target `tune`."""
 
     @field_validator("folds")
     @classmethod
@@ -68,7 +68,7 @@ class Config(DataSettings):
         return self
 
     def _misfits(self, recipe: Recipe) -> Iterator[str]:
-        """What of a recipe does not go with the data."""
+        """What in a recipe does not fit the data and the runtime settings."""
         yield from self._factor_misfits(recipe)
         heads = recipe.heads if isinstance(recipe.heads, dict) else {}
         unknown = [name for name in heads if name not in self.factor_names]
@@ -86,7 +86,7 @@ class Config(DataSettings):
             yield "labels: age borders are the home task's; drop it"
 
     def _factor_misfits(self, recipe: Recipe) -> Iterator[str]:
-        """What of a recipe does not go with the factors that it learns."""
+        """What in a recipe does not fit the factors that it learns."""
         learnt = recipe.factors or sorted(self.factor_names)
         unknown = [name for name in learnt if name not in self.factor_names]
         yield from (f"factors: no factor {name!r}{did_you_mean(name, self.factor_names)}" for name in unknown)
@@ -97,7 +97,7 @@ class Config(DataSettings):
             yield "labels: this model does not learn age; drop it or add age to factors"
 
     def _pseudo_faults(self) -> Iterator[str]:
-        """Where a second round has no first one."""
+        """Models with pseudo-labels whose first round is missing."""
         for name, recipe in self.models.items():
             if recipe.pseudo is None:
                 continue
@@ -113,7 +113,7 @@ class Config(DataSettings):
                     yield f"{place} learns some factors only; name models of whole classes"
 
     def _product_faults(self) -> Iterator[str]:
-        """Models of some factors must multiply to whole classes."""
+        """Models of single factors that together do not cover every factor exactly once."""
         parts = {frozenset(recipe.factors): name for name, recipe in self.models.items() if recipe.factors}
         if not parts or not frozenset().union(*parts) <= self.factor_names:
             return
@@ -131,7 +131,7 @@ class Config(DataSettings):
             )
 
     def _tune_faults(self) -> Iterator[str]:
-        """What a search asks for that is not there."""
+        """A model or folds that a search names and that do not exist."""
         if self.tune is None:
             return
         if self.tune.model is not None and self.tune.model not in self.models:
@@ -146,34 +146,37 @@ class Config(DataSettings):
 
     @property
     def searched_folds(self) -> list[int]:
-        """The folds that a trial is scored on."""
+        """The folds on which each trial is scored."""
         chosen = self.tune.folds if self.tune else "all"
         return list(range(self.folds.count)) if chosen == "all" else chosen
 
     def searched_recipes(self, *roots: str) -> dict[str, Recipe]:
-        """Recipes that a search can come to by some keys, all others as they are, under what they are called.
+        """The recipes that a search can reach by varying some keys, with all other keys unchanged.
 
         Args:
             roots: keys of a recipe, such as size and roi.
+
+        Returns:
+            Each recipe under a text that names the varied values, such as "size 64x48".
         """
         if self.tune is None:
             return {}
         base, space, recipes = self.models[self.searched_model], self.tune.space, {}
         for values in assignments(below(roots, space), space):
             called = ", ".join(f"{key} {label(value)}" for key, value in values.items())
-            with suppress(ValidationError):  # two values that do not go together: a trial of them will say so
+            with suppress(ValidationError):  # values that exclude each other: a trial with them reports it
                 recipes[called] = Recipe.model_validate(with_values(base, values))
         return recipes
 
     @property
     def sample_path(self) -> Path | None:
-        """The file whose ids and order the submission keeps: the user's, or the home task's test table."""
+        """The file that gives the ids and the order of the submission: the user's, or the home task's test table."""
         at_home = self.tables("test") if isinstance(self.data, MaskbaseLayout) else []
         return self.found(self.submission.sample) or next(iter(at_home), None)
 
     @property
     def answers_path(self) -> Path | None:
-        """The true answers of the test images, or None."""
+        """The file with the true classes of the test images, or None."""
         return self.found(self.answers) if self.has_test else None
 
 
@@ -182,11 +185,11 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
 
     Args:
         path: the YAML file.
-        overrides: values that replace those of the file, such as Snakemake's `--config`; sections merge by key. The
-            text `null` is null, which Snakemake does not know.
+        overrides: values that replace those of the file, such as Snakemake's `--config`; sections are merged key by
+            key. The text `null` stands for null, which cannot be given on Snakemake's command line.
 
     Raises:
-        UserError: every fault of the file at once, a line each.
+        UserError: with one line for each fault of the file.
     """
     return check_config(_merged(load_yaml(path), overrides or {}), str(path))
 
@@ -194,8 +197,12 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Co
 def check_config(values: dict[str, Any], source: str = "config") -> Config:
     """Check values that were already read.
 
+    Args:
+        values: the configuration as plain Python values.
+        source: its name in errors.
+
     Raises:
-        UserError: every fault at once; an unknown key comes with the nearest known one.
+        UserError: with one line for each fault; an unknown key is told with the nearest known one.
     """
     values, faults = _with_resolved_models(with_included(values, source))
     raise_all(f"{source}: {fault}" for fault in faults)
@@ -209,7 +216,7 @@ def check_config(values: dict[str, Any], source: str = "config") -> Config:
 
 
 def _corner_faults(config: Config, values: dict[str, Any]) -> Iterator[str]:
-    """Values of a search that the model or the rest of the configuration does not take."""
+    """Values of a search space that the model or the rest of the configuration does not accept."""
     if config.tune is None:
         return
     name = config.searched_model
@@ -229,6 +236,7 @@ def _corner_faults(config: Config, values: dict[str, Any]) -> Iterator[str]:
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """The values of `base` with those of `over` in their place; mappings are merged key by key."""
     both = dict(base)
     for key, text in over.items():
         value = None if text == "null" else text
@@ -237,6 +245,7 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_resolved_models(values: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The configuration with `base` of every model resolved, and what is wrong with it."""
     models, recipes = values.get("models"), values.get("recipes") or {}
     if not isinstance(models, dict) or not isinstance(recipes, dict):
         return values, []

@@ -1,4 +1,4 @@
-"""How groups are split into folds, and where the faces are."""
+"""How groups are split into folds, and where face boxes come from."""
 
 from typing import Annotated, Any, Literal
 
@@ -8,14 +8,14 @@ from foldvote.config.base import Name, Section, Share
 
 
 class Folds(Section):
-    """How groups are split."""
+    """How groups are split into folds."""
 
     method: Literal["kfold", "holdout", "file"] = "kfold"
-    """kfold; holdout: one validation part only; file: your own folds."""
+    """kfold: K-fold cross-validation; holdout: one validation part only; file: your own folds."""
     k: int = Field(default=5, ge=1, le=100)
     """Number of folds."""
     repeats: int = Field(default=1, ge=1, le=20)
-    """Independent K-fold splits; folds are numbered through, so two repeats of five give folds 0 to 9."""
+    """Independent K-fold splits; folds are numbered consecutively: two repeats of five folds are folds 0 to 9."""
     fraction: float = Field(default=0.2, gt=0, le=0.5)
     """Validation share of the groups, for holdout; rounded to one in n (0.2 is one in five)."""
     file: str | None = None
@@ -25,9 +25,9 @@ class Folds(Section):
     on_rare: Literal["warn", "error"] = "warn"
     """What to do when a stratum or class has fewer groups than folds."""
     duplicates: Literal["merge", "error"] = "merge"
-    """Same bytes under two groups: merge makes them one group, error stops."""
+    """What to do when two groups contain an identical file: merge them into one group, or stop with an error."""
     near_duplicate_bits: int = Field(default=4, ge=0, le=16)
-    """Largest Hamming distance of two 64-bit perceptual hashes that is listed as a near-duplicate."""
+    """Largest Hamming distance between two 64-bit perceptual hashes for which images are listed as near-duplicates."""
 
     @model_validator(mode="before")
     @classmethod
@@ -54,15 +54,15 @@ class Folds(Section):
 
     @property
     def count(self) -> int:
-        """Number of members a model has: one a fold and repeat."""
+        """Number of members of each model: one per fold and repeat."""
         return 1 if self.method == "holdout" else self.k * self.repeats
 
 
 class Faces(Section):
-    """Where the faces are, for models with `roi: face-MARGIN`."""
+    """Where face boxes come from, for models with `roi: face-MARGIN`."""
 
     file: str | None = None
     """Your own boxes (CSV or parquet): image_id, left, top, right, bottom in pixels, and confidence if you have it;
-    null: the detector finds them."""
+    null: the face detector finds them."""
     min_confidence: Share = 0.5
-    """Boxes below it are not used: the centre is cut out instead, and counted."""
+    """Boxes of lower confidence are not used: the centre is cut out instead; the number of such images is reported."""

@@ -1,7 +1,7 @@
-"""The recipe of a model, key by key.
+"""The recipe of a model: every key with its default, its bounds and its meaning.
 
-Imports no torch: the Snakefile reads it at every start. What a name stands for is in training.losses,
-training.optimizer, training.mixup, models.heads and data.augmentation.
+What the names of losses, schedules, mixes and heads stand for is in foldvote.training.losses,
+foldvote.training.optimizer, foldvote.training.mixup and foldvote.models.heads.
 """
 
 import re
@@ -10,22 +10,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
+from foldvote.config.augment import DEFAULT_AUGMENT, Augment
 from foldvote.config.base import Name, Roi, Section, Share, Size, different
 from foldvote.config.timm_names import known_name, net_names, optimizer_names
 
 
 def parts_of(parts: int, processes: int) -> int:
-    """In how many parts a batch goes through the net where several processes share it, equally many each.
+    """The number of parts that a batch is divided into where several processes share it: a multiple of `processes`.
 
     Args:
-        parts: what `accumulate` or the memory asks for; it says how large one part may be.
-        processes: that train the member together.
+        parts: as `accumulate` or the memory demands; no part becomes larger than with this number.
+        processes: number of processes that train the member together.
     """
     return -(-parts // processes) * processes
 
 
 def division_faults(batch: int, parts: int, processes: int) -> Iterator[str]:
-    """Why several processes cannot share batches of so many images, if they cannot; one process can always."""
+    """Why several processes cannot share a batch, if they cannot; one process can always take it whole.
+
+    Args:
+        batch: number of images in a batch.
+        parts: number of parts that it is divided into, as `parts_of` gives it.
+        processes: number of processes that train the member together.
+    """
     if processes > 1 and (batch % parts or batch // parts < 2):
         yield (
             f"batches of {batch} images do not divide into {parts} equal parts of 2 images or more, "
@@ -35,7 +42,7 @@ def division_faults(batch: int, parts: int, processes: int) -> Iterator[str]:
 
 
 def _each_named(value: Any) -> Any:
-    """`focal`, `{name: focal, gamma: 2}` or a list of such: always a list of mappings."""
+    """`focal`, `{name: focal, gamma: 2}` or a list of these, as a list of mappings."""
     values = value if isinstance(value, list) else [value]
     return [{"name": one} if isinstance(one, str) else one for one in values]
 
@@ -61,11 +68,11 @@ class Focal(LossTerm):
 
     name: Literal["focal"]
     gamma: float = Field(default=2.0, ge=0, le=10)
-    """How much less; 0 is cross-entropy."""
+    """How much less easy images count; 0 is cross-entropy."""
 
 
 class SoftF1(LossTerm):
-    """One minus the macro-F1 of probabilities over a batch."""
+    """One minus the macro-F1 that is computed from the probabilities of a batch."""
 
     name: Literal["soft_f1"]
 
@@ -75,13 +82,13 @@ class Asymmetric(LossTerm):
 
     name: Literal["asymmetric"]
     gamma_positive: float = Field(default=0.0, ge=0, le=10)
-    """Focusing of the true class."""
+    """Focusing parameter of the true class."""
     gamma_negative: float = Field(default=4.0, ge=0, le=10)
-    """Focusing of the others."""
+    """Focusing parameter of the other classes."""
 
 
 class Ldam(LossTerm):
-    """Label-distribution-aware margin: rare classes get the wider margin (Cao et al., NeurIPS 2019)."""
+    """Label-distribution-aware margin: the rarer a class, the wider its margin (Cao et al., NeurIPS 2019)."""
 
     name: Literal["ldam"]
     margin: float = Field(default=0.5, gt=0, le=5)
@@ -96,7 +103,7 @@ Losses = Annotated[list[Loss], BeforeValidator(_each_named), Field(min_length=1)
 
 
 class Cosine(Section):
-    """Half a cosine to `floor` of the peak (Loshchilov & Hutter, ICLR 2017)."""
+    """Half a cosine, from the peak down to `floor` times the peak (Loshchilov & Hutter, ICLR 2017)."""
 
     name: Literal["cosine"]
     floor: Share = 0.01
@@ -104,31 +111,31 @@ class Cosine(Section):
 
 
 class Step(Section):
-    """Times `gamma` every `every` epochs."""
+    """Multiplied by `gamma` after every `every` epochs."""
 
     name: Literal["step"]
     every: float = Field(default=20, gt=0)
     """Epochs between two drops."""
     gamma: float = Field(default=0.5, gt=0, lt=1)
-    """Factor of a drop."""
+    """Factor of each drop."""
 
 
 class Plateau(Section):
-    """Times `gamma` when `best_by` has not improved for `patience` epochs."""
+    """Multiplied by `gamma` when `best_by` has not improved for `patience` epochs."""
 
     name: Literal["plateau"]
     patience: int = Field(default=2, ge=1)
-    """Epochs without a better one before a drop."""
+    """Epochs without improvement before a drop."""
     gamma: float = Field(default=0.3, gt=0, lt=1)
-    """Factor of a drop."""
+    """Factor of each drop."""
 
 
 class OneCycle(Section):
-    """Up and down along cosines (Smith & Topin, 2018); of the learning rate alone. It has its own warm-up."""
+    """One rise and one fall along cosines (Smith & Topin, 2018), of the learning rate only. The rise is the warm-up."""
 
     name: Literal["one_cycle"]
     rise: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the steps that it rises."""
+    """Share of the steps in which it rises."""
     start: float = Field(default=0.04, gt=0, lt=1)
     """First learning rate as a share of the peak."""
     floor: Share = 1e-4
@@ -136,7 +143,7 @@ class OneCycle(Section):
 
 
 class Polynomial(Section):
-    """(1 - progress) to a power."""
+    """The peak times (1 - progress) to the power of `power`."""
 
     name: Literal["polynomial"]
     power: float = Field(default=1.0, gt=0, le=10)
@@ -144,7 +151,7 @@ class Polynomial(Section):
 
 
 class Constant(Section):
-    """Always the peak."""
+    """The peak throughout."""
 
     name: Literal["constant"]
 
@@ -159,7 +166,7 @@ class Mixed(Section):
     """A mix of two images of a batch, and of their targets."""
 
     p: Share = 1.0
-    """Share of the batches that are mixed so."""
+    """Share of the batches that are mixed in this way."""
 
 
 class Mixup(Mixed):
@@ -188,58 +195,18 @@ Mix = Annotated[Mixup | CutMix | HalfFace, Field(discriminator="name")]
 Mixes = Annotated[list[Mix], BeforeValidator(_each_named)]
 
 
-# --- augmentation
-
-POLICIES = ("none", "base", "custom", "light", "medium", "heavy")
-SHORT_STEPS = ("hflip", "crop", "colour", "erase", "clahe")
-
-
-class AugmentStep(Section):
-    """One step of the augmentation: a policy, a short step with its strength, or a transform with its arguments."""
-
-    name: str
-    """A policy, a short step, or a transform of albumentations."""
-    strength: float | None = Field(default=None, ge=0, le=1)
-    """For a short step: hflip, erase and clahe take a chance, crop the largest area removed, colour a strength."""
-    arguments: dict[str, Any] | None = None
-    """For a transform of albumentations; empty for its defaults."""
-
-
-def _steps(value: Any) -> Any:
-    """A policy's name, a mapping, or a list of both, as a list of steps: order matters, and a list keeps it."""
-    parts = value if isinstance(value, list) else [value]
-    return [step for part in parts for step in _steps_of(part)]
-
-
-def _steps_of(part: Any) -> list[Any]:
-    if isinstance(part, str):
-        return [{"name": part}]
-    if not isinstance(part, dict) or {"name", "strength"} <= set(part):
-        return [part]
-    return [
-        {"name": name, "arguments": given or {}}
-        if isinstance(given, dict | None)
-        else {"name": name, "strength": given}
-        for name, given in part.items()
-    ]
-
-
-Augment = Annotated[list[AugmentStep], BeforeValidator(_steps)]
-DEFAULT_AUGMENT = [{"crop": 0.15}, {"hflip": 0.5}, {"colour": 0.2}]
-
-
 # --- heads and targets
 
 HeadKind = Literal["classes", "ordinal", "regression"]
 
 
 class Treatment(Section):
-    """What is done to the labels for training only; scores are always on the true ones."""
+    """Changes to the labels in training only; scores always use the true labels."""
 
     age_borders: tuple[float, float] | None = None
-    """Borders of the age bands in training, such as [30, 58]: the home task only."""
+    """Borders of the age bands in training, such as [30, 58]; home task only."""
     soft_years: float = Field(default=0.0, ge=0, le=20)
-    """Within so many years of a border the target is shared between both bands: the home task only."""
+    """Within this many years of a border, the target is divided between the two bands; home task only."""
 
     @field_validator("age_borders")
     @classmethod
@@ -250,29 +217,29 @@ class Treatment(Section):
 
     @property
     def active(self) -> bool:
-        """Whether anything is done."""
+        """Whether labels are changed at all."""
         return self.age_borders is not None or self.soft_years > 0
 
 
 class Sampler(Section):
-    """Which images an epoch holds: drawn with replacement, rare ones more often."""
+    """Which images an epoch consists of: drawn with replacement, images of rare classes more often."""
 
     by: Literal["class", "stratum"] = "class"
-    """What is to be evened out."""
+    """What is balanced."""
     power: float = Field(default=1.0, gt=0, le=1)
-    """1 draws every class equally often, smaller values less so."""
+    """1 draws every class (or stratum) equally often; smaller values balance less."""
 
 
 Several = Annotated[list[Name], Field(min_length=1), AfterValidator(different)]
 
 
 class Pseudo(Section):
-    """A second round: the model also learns from test images that models of a first round are sure of."""
+    """Pseudo-labels: in a second round, a model also learns from test images that a first round is confident about."""
 
     models: Several
-    """Models of the first round, whose mean is learnt from; fold k learns from their members of fold k alone."""
+    """Models of the first round, whose mean prediction gives the labels; fold k uses their members of fold k only."""
     confidence: float = Field(default=0.9, gt=0, le=1)
-    """A test image is learnt from when one class has at least so much probability."""
+    """Smallest probability of the most likely class for which a test image is used."""
 
 
 class Recipe(Section):
@@ -285,24 +252,25 @@ class Recipe(Section):
     size: Size = "128x96"
     roi: Roi = "none"
     factors: Several | None = None
-    """The factors that this model learns; null: all. Models of some factors multiply to one voice in the vote."""
+    """The factors that this model learns; null: all. In the ensemble, the probabilities of models of
+    different factors are multiplied."""
     heads: Literal["joint", "factored"] | dict[Name, HeadKind] = "joint"
-    """joint: one logit a class. factored: one head a factor, whose log-probabilities add up. A mapping names the kind
-    of some factors' heads: classes, ordinal, or (the home task's age) regression to bands."""
+    """joint: one logit per class. factored: one head per factor, whose log-probabilities are added. A mapping gives the
+    kind of some factors' heads: classes, ordinal, or (only for the home task's age) regression to bands."""
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the classifier."""
     dropout_samples: int = Field(default=1, ge=1, le=32)
-    """Dropouts whose logits are averaged (multi-sample dropout, Inoue 2019); 1 is plain dropout."""
+    """Number of dropout masks whose logits are averaged (multi-sample dropout, Inoue 2019); 1 is plain dropout."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
-    """Stochastic depth, for nets that have it."""
+    """Rate of stochastic depth, for nets that support it."""
 
     epochs: int = Field(default=10, ge=1, le=10_000)
     """Passes over the training images."""
     batch_size: int = Field(default=64, ge=2, le=65_536)
     """Images in one optimizer step."""
     accumulate: int = Field(default=1, ge=1, le=4096)
-    """Parts that a batch goes through the net in: less memory, the same step but for batch normalisation. Where several
-    processes train a member, each takes its share of the parts."""
+    """Number of parts that a batch is divided into (gradient accumulation): less memory, the same optimizer step except
+    for batch normalisation. Where several processes train a member, each takes its share of the parts."""
     optimizer: str = "adamw"
     """Any optimizer of timm, by name."""
     optimizer_args: dict[str, Any] = Field(default={})
@@ -312,60 +280,60 @@ class Recipe(Section):
     weight_decay: float = Field(default=0.05, ge=0, le=10)
     """Weight decay; biases and normalisation weights have none."""
     layer_decay: float | None = Field(default=None, gt=0, lt=1)
-    """Each layer further from the head learns with so much of the next one's rate; null: all alike."""
+    """Factor of the learning rate from each layer to the one before it; null: all layers learn at the same rate."""
     freeze_epochs: int = Field(default=0, ge=0)
-    """First epochs in which only the head learns; as many as `epochs`: feature extraction."""
+    """Number of first epochs in which only the head is trained; equal to `epochs`: feature extraction."""
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest gradient norm; null: no clipping."""
     schedule: Annotated[Schedule, BeforeValidator(lambda value: _each_named(value)[0])] = Cosine(name="cosine")
-    """The course of the learning rate after the warm-up."""
+    """The learning-rate schedule after the warm-up."""
     warmup_epochs: float = Field(default=1.0, ge=0)
     """Linear warm-up, in epochs."""
 
     loss: Losses = Field(default=[CrossEntropy(name="cross_entropy")])
-    """The terms of the training loss, which add up by their weights."""
+    """The terms of the training loss, which is their weighted sum."""
     label_smoothing: float = Field(default=0.1, ge=0, lt=1)
     """Share of the target spread over all classes, in training only (Szegedy et al., CVPR 2016)."""
     class_weights: Literal["none", "inverse", "effective"] = "none"
     """Weight of an image by its class's count: none, inverse, or by effective number (Cui et al., CVPR 2019)."""
     sampler: Sampler | None = None
-    """Draws rare images more often; null: an epoch holds each image once."""
+    """Draws images of rare classes more often; null: an epoch uses each image once."""
     labels: Treatment = Treatment()
     pseudo: Pseudo | None = None
-    """Learn from test images too (Lee, ICML workshops 2013), in a second round; null: no."""
+    """Learn from pseudo-labelled test images too (Lee, ICML workshops 2013), in a second round; null: no."""
 
     augment: Augment = Field(default=DEFAULT_AUGMENT, validate_default=True)
     """Random changes to training images: a policy (none, base, custom, light, medium, heavy), short steps (hflip,
     crop, colour, erase, clahe) and transforms of albumentations by name, in order."""
     mix: Mixes = Field(default=[])
-    """Mixes of the images of a batch: mixup, cutmix, half_face; of several, at most one a batch."""
+    """Mixes of the images of a batch: mixup, cutmix, half_face; each batch gets at most one of those that are given."""
 
     epoch: Literal["last", "best"] = "last"
-    """Which epoch predicts: the last, or the best by `best_by`, whose out-of-fold score is flattered by the choice."""
+    """Which epoch predicts: the last, or the best by `best_by`, whose out-of-fold score is then optimistic."""
     best_by: Literal["macro_f1", "accuracy", "balanced_accuracy", "loss"] = "macro_f1"
-    """The validation score that chooses."""
+    """The validation score that chooses the best epoch."""
     soup: int = Field(default=1, ge=1, le=20)
-    """Average the weights of so many best epochs (model soup, Wortsman et al., ICML 2022); 1: the best alone."""
+    """Number of best epochs whose weights are averaged (model soup, Wortsman et al., ICML 2022); 1: only the best."""
     ema: float | None = Field(default=None, gt=0, lt=1)
-    """Decay of an exponential moving average of the weights, which then validates and predicts; null: none."""
+    """Decay of an exponential moving average of the weights, used for validation and prediction; null: none."""
     swa: float | None = Field(default=None, ge=0, lt=1)
-    """Share of the epochs after which weights are averaged (SWA, Izmailov et al., UAI 2018); null: never."""
+    """Share of the epochs after which averaging of the weights begins (SWA, Izmailov et al., UAI 2018); null: never."""
     patience: int | None = Field(default=None, ge=1)
-    """Stop after so many epochs without a better one; null: never."""
+    """Early stopping: stop after this many epochs without improvement; null: never."""
     max_minutes: float | None = Field(default=None, gt=0)
-    """Begin no epoch that would probably end after so many minutes of training; null: no limit."""
+    """Start no epoch that would probably end after this many minutes of training; null: no limit."""
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 or fp16 on a GPU, whichever it does well, and fp32 on a CPU."""
+    """auto: bf16 or fp16 on a GPU, whichever it supports well, and fp32 on a CPU."""
     channels_last: bool | None = None
     """Memory layout; null: on a GPU only."""
     compile: bool = False
-    """Train through torch.compile: a minute more at the start, faster steps after it."""
+    """Train with torch.compile: about a minute more at the start, faster steps afterwards."""
     sync_bn: bool = False
-    """Where several GPUs train a member: batch normalisation over the images of all of them, not of each alone."""
+    """Where several GPUs train a member: batch normalisation over the images of all GPUs, not of each separately."""
     grad_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time.
-    Batch-normalisation statistics then follow a step's images twice as fast."""
+    """Recompute activations in the backward pass: less memory, about a third more time. Batch-normalisation statistics
+    are then updated twice in each step."""
 
     @field_validator("net")
     @classmethod

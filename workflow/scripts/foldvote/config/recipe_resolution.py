@@ -1,4 +1,4 @@
-"""Recipes that build on others: `base: NAME` takes over another one's keys, `include` those of a file."""
+"""Recipes that inherit from others (`base: NAME`), and recipes that are included from other files (`include`)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +10,14 @@ from foldvote.errors import UserError, did_you_mean, raise_all
 
 
 def with_bases(models: Mapping[str, Any], recipes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Resolve the key `base` of every model: what it does not say itself is as its base says.
+    """Resolve the key `base` of every model: keys that it does not set are taken from its base.
 
     Args:
         models: the `models` section as read.
-        recipes: the `recipes` section as read: bases that are not trained themselves.
+        recipes: the `recipes` section as read, which models can inherit from.
 
     Returns:
-        The models without `base`, and faults as texts `models.NAME...: ...`.
+        The models without `base`, and the faults, each a text such as "models.NAME.base: ...".
     """
     known = {**recipes, **models}
     faults = [f"models.{name}: recipes has an entry of this name too; rename one" for name in models if name in recipes]
@@ -42,20 +42,20 @@ def with_bases(models: Mapping[str, Any], recipes: Mapping[str, Any]) -> tuple[d
 
 
 def with_included(values: dict[str, Any], source: str) -> dict[str, Any]:
-    """Put the recipes of included files beside those of the configuration.
+    """Add the recipes of included files to those of the configuration.
 
     Args:
-        values: the configuration as read. `include` lists YAML files, each with the key `recipes` and no other; paths
-            are relative to the working directory.
-        source: the configuration's name.
+        values: the configuration as read. `include` lists YAML files that have the key `recipes` and no other; their
+            paths are relative to the working directory.
+        source: the name of the configuration in errors.
 
     Raises:
-        UserError: naming the file where one is missing, holds anything but recipes, or has a recipe of a name that is
-            taken.
+        UserError: naming the file, if one is missing, contains anything but recipes, or has a recipe whose name is
+            already in use.
     """
     given, recipes = values.get("include"), values.get("recipes") or {}
     if not isinstance(given, list) or not isinstance(recipes, dict) or not all(isinstance(one, str) for one in given):
-        return values  # what is wrong with it is told with all other keys
+        return values  # these errors are reported later, together with those of all other keys
     taken_by = {name: source for kind in (recipes, values.get("models")) if isinstance(kind, dict) for name in kind}
     found, faults = dict(recipes), []
     for path in given:
@@ -72,7 +72,7 @@ def with_included(values: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _recipes_of(path: str, source: str) -> tuple[dict[str, Any], list[str]]:
-    """The recipes of one file, and what is wrong with it."""
+    """The recipes of one included file, and what is wrong with it."""
     if not Path(path).exists():
         hint = "`snakemake tune` makes it, with this line left out until then" if path.endswith("best.yaml") else ""
         return {}, [f"{source}: include: {path} is not there; {hint or 'correct the path'}"]

@@ -1,4 +1,4 @@
-"""docs/config.md and config/schema.json, written from the models that check the configuration."""
+"""docs/config.md and config/schema.json, generated from the models that check the configuration."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,16 +19,21 @@ _PLAIN = {"string": "text", "boolean": "`true` or `false`", "null": "`null`", "o
 
 
 def write_reference(schema: Mapping[str, Any], path: str | Path) -> None:
-    """Write `reference` of the schema as a Markdown file."""
+    """Write the page of all keys.
+
+    Args:
+        schema: JSON schema of the configuration, as `schema()` gives it.
+        path: of the Markdown file.
+    """
     with whole_file(path) as temporary:
         temporary.write_text(reference(schema), encoding="utf-8")
 
 
 def reference(schema: Mapping[str, Any]) -> str:
-    """Markdown: a table of the keys of the whole file, then one of every kind of mapping, in the order of the schema.
+    """The page of all keys as Markdown: a table of the file itself, then one of each kind of mapping, in order of use.
 
     Args:
-        schema: JSON schema of the configuration, as `reference.schema` gives it.
+        schema: JSON schema of the configuration, as `schema()` gives it.
     """
     parts = [_HEAD, "## The file\n", _table(schema)]
     for name in _in_order_of_use(schema):
@@ -38,7 +43,7 @@ def reference(schema: Mapping[str, Any]) -> str:
 
 
 def _in_order_of_use(schema: Mapping[str, Any]) -> list[str]:
-    """Names of the mappings, each after the first that holds it."""
+    """Names of the mappings, each after the first one that contains it."""
     known: dict[str, None] = {}
     waiting = list(_named(schema["properties"]))
     while waiting:
@@ -50,7 +55,7 @@ def _in_order_of_use(schema: Mapping[str, Any]) -> list[str]:
 
 
 def _named(value: Any) -> Iterator[str]:
-    """Names of the mappings that a part of the schema refers to."""
+    """Names of the mappings that a part of the schema refers to, in order."""
     if isinstance(value, Mapping):
         if isinstance(value.get("$ref"), str):
             yield value["$ref"].rpartition("/")[2]
@@ -81,7 +86,7 @@ def _default(about: Mapping[str, Any], required: bool) -> str:
 
 
 def _kind(about: Mapping[str, Any]) -> str:
-    """What a value may be, in words."""
+    """The type of a value, in words."""
     if "$ref" in about:
         name = about["$ref"].rpartition("/")[2]
         return f"[{name}](#{name.lower()})"
@@ -115,7 +120,7 @@ def _cell(text: str) -> str:
 
 
 def schema() -> dict[str, Any]:
-    """The schema of `config/*.yaml` (JSON Schema 2020-12), with every key's default and explanation."""
+    """The JSON schema (2020-12) of `config/*.yaml`, with the default and the meaning of every key."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Config.model_json_schema()
 
 

@@ -1,7 +1,7 @@
-"""The space of a search: which keys of a recipe are searched, over which values, and a recipe with values put in.
+"""The space of a hyperparameter search: which keys of a recipe are searched over which values.
 
-A key is dotted as in `optimizer_args.momentum`. Where a recipe holds a list of named things (`loss`, `mix`, `augment`),
-the name stands for the entry: `loss.focal.gamma`, `augment.hflip`. Knows nothing of Optuna.
+Keys are dotted, as in `optimizer_args.momentum`. Where a recipe has a list of named entries (`loss`, `mix`, `augment`),
+the name selects the entry: `loss.focal.gamma`, `augment.hflip`.
 """
 
 import math
@@ -16,30 +16,30 @@ from foldvote.config.recipe import Recipe
 from foldvote.errors import did_you_mean
 from foldvote.io.files import canonical
 
-Real, Whole = float, int  # the fields below are called float and int, as they are in the file
+Real, Whole = float, int  # the fields below are called float and int, as in the file
 
 Values = Mapping[str, Any]
 """Values of keys, such as {"lr": 0.01, "augment.hflip": 0.5}."""
 
-# Trials are scored on the last epoch, which was not chosen on the images that are scored, so these keys do nothing.
+# Trials are scored on their last epoch, which was not chosen on the scored images, so these keys have no effect.
 AS_SCORED = {"epoch": "last", "soup": 1, "patience": None}
 _OF_THE_SCORE = {"factors": "it changes the classes that are scored"}
 _OF_THE_SCORE |= dict.fromkeys(AS_SCORED, "trials are scored on their last epoch, which nothing has chosen")
-_OWN_NUMBER = {"augment": "strength", "loss": "weight", "mix": "p"}  # what the bare name of an entry stands for
+_OWN_NUMBER = {"augment": "strength", "loss": "weight", "mix": "p"}  # the number that an entry's name alone stands for
 
 
 class Dimension(Section):
-    """The values that one key may take: `{float: [low, high]}`, `{int: [low, high]}` or `{choice: [...]}`."""
+    """The values of one key: `{float: [low, high]}`, `{int: [low, high]}` or `{choice: [...]}`."""
 
     log: bool = False
     """Search a range on a logarithmic scale."""
     step: Annotated[Real, Field(gt=0)] | None = None
-    """Distance between the values of a range; null: any (whole numbers: 1)."""
+    """Distance between neighbouring values of a range; null: any value (whole numbers: 1)."""
     choice: Annotated[list[Any], Field(min_length=1)] | None = None
-    """Values of any kind: texts, numbers, null, lists, mappings."""
+    """The possible values, of any kind: texts, numbers, null, lists, mappings."""
     when: dict[str, Any] = Field(default={})
-    """Searched only while other searched keys have one of these values, such as {optimizer: [sgd, momentum]}; else the
-    key is as the recipe says."""
+    """Search this key only when other searched keys have one of these values, such as {optimizer: [sgd, momentum]};
+    otherwise it keeps the recipe's value."""
     int: tuple[Whole, Whole] | None = None
     """Lowest and highest whole number."""
     float: tuple[Real, Real] | None = None
@@ -58,11 +58,11 @@ class Dimension(Section):
 
     @property
     def range(self) -> tuple[Real, Real] | None:
-        """Lowest and highest value, or None where values are listed."""
+        """Lowest and highest value; None where the values are listed."""
         return self.float or self.int
 
     def ends(self) -> list[Any]:
-        """Every listed value, or the ends of the range."""
+        """Every listed value, or the two ends of the range."""
         return list(self.choice or self.range or ())
 
 
@@ -70,12 +70,12 @@ Space = Mapping[str, Dimension]
 
 
 def label(value: Any) -> str:
-    """The text by which a listed value is known: a text itself, anything else as JSON."""
+    """The text that identifies a listed value: a text itself, anything else as JSON."""
     return value if isinstance(value, str) else canonical(value)
 
 
 def space_faults(space: Space) -> list[str]:
-    """What is wrong with a space by itself, a line each; the values are checked in the recipe."""
+    """One line for each fault of a space by itself; whether the recipe accepts the values is checked elsewhere."""
     faults = [*_key_faults(space)]
     try:
         ordered(space)
@@ -88,27 +88,31 @@ def space_faults(space: Space) -> list[str]:
 
 
 def ordered(space: Space) -> list[str]:
-    """The keys, each after those that its conditions name.
+    """The keys, each after the keys that its conditions name.
 
     Raises:
-        CycleError: if conditions go in a circle.
+        CycleError: if conditions depend on each other in a circle.
     """
     return list(TopologicalSorter({key: [*dimension.when] for key, dimension in space.items()}).static_order())
 
 
 def is_active(dimension: Dimension, values: Values) -> bool:
-    """Whether a key is searched beside the values that others have."""
+    """Whether a key is searched, given the values of the other keys."""
     return all(key in values and label(values[key]) in map(label, allowed) for key, allowed in dimension.when.items())
 
 
 def with_values(recipe: Recipe, values: Values) -> dict[str, Any]:
-    """A recipe with values put in, not yet checked: what `Recipe.model_validate` takes.
+    """A recipe with some values replaced, not yet checked: the input of `Recipe.model_validate`.
+
+    Args:
+        recipe: the recipe to start from; it is not changed.
+        values: the new values, by dotted key.
 
     Raises:
-        ValueError: if a key leads nowhere in this recipe; the text says where.
+        ValueError: if a key does not exist in this recipe; the text says which part of it.
     """
     raw = recipe.model_dump(mode="json")
-    for key in sorted(values, key=lambda key: key.count(".")):  # a part comes after the whole that it is put into
+    for key in sorted(values, key=lambda key: key.count(".")):  # a part comes after the whole that contains it
         root, *rest = key.split(".")
         if rest:
             _put(raw[root], root, rest, values[key])
@@ -118,7 +122,7 @@ def with_values(recipe: Recipe, values: Values) -> dict[str, Any]:
 
 
 def own_values(recipe: Recipe, space: Space) -> dict[str, Any] | None:
-    """The values that the recipe itself has in the space; None where it lies outside."""
+    """The recipe's own values of the searched keys; None where the recipe is not a point of the space."""
     values: dict[str, Any] = {}
     for key in ordered(space):
         dimension = space[key]
@@ -132,9 +136,9 @@ def own_values(recipe: Recipe, space: Space) -> dict[str, Any] | None:
 
 
 def assignments(names: Iterable[str], space: Space) -> list[dict[str, Any]]:
-    """Listed values and ends of ranges of some keys, and of those that they hang on, each with each."""
+    """All combinations of the listed values and ends of ranges of some keys and of the keys that they depend on."""
     needed = set(names)
-    while more := {other for key in needed for other in _hangs_on(key, space)} - needed:
+    while more := {other for key in needed for other in _dependencies(key, space)} - needed:
         needed |= more
     found: list[dict[str, Any]] = [{}]
     for key in (key for key in ordered(space) if key in needed):
@@ -148,12 +152,12 @@ def assignments(names: Iterable[str], space: Space) -> list[dict[str, Any]]:
 
 
 def corners(space: Space) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each key at each listed value or end of its range: the key, and the values of it and of what it hangs on."""
+    """Each key with each of its listed values or ends: the key, and its value with those of the keys it depends on."""
     return ((key, values) for key in space for values in assignments([key], space) if key in values)
 
 
 def below(roots: Iterable[str], space: Space) -> list[str]:
-    """The searched keys that belong to some keys of a recipe."""
+    """The searched keys that are, or lie below, some keys of a recipe."""
     return [key for key in space if key.split(".")[0] in set(roots)]
 
 
@@ -205,15 +209,15 @@ def _dimension_faults(dimension: Dimension) -> Iterator[str]:
             yield f"step: must be a whole number for int (it is {dimension.step:g})"
 
 
-def _hangs_on(key: str, space: Space) -> list[str]:
-    """Searched keys that say whether this one is searched, or that set the whole of which it is a part."""
+def _dependencies(key: str, space: Space) -> list[str]:
+    """The searched keys that decide whether this one is searched, or that set the value of which it is a part."""
     parts = key.split(".")
     wholes = [".".join(parts[:length]) for length in range(1, len(parts))]
     return [*space[key].when, *(whole for whole in wholes if whole in space)]
 
 
 def _written_out(root: str, value: Any) -> Any:
-    """A key's value in its full form, so that parts of it can be found; as it is where it does not fit the key."""
+    """A key's value in its full form, in which its parts can be found; unchanged where the key does not accept it."""
     field = Recipe.model_fields[root]
     adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata, Field()])
     try:
@@ -223,6 +227,7 @@ def _written_out(root: str, value: Any) -> Any:
 
 
 def _put(node: Any, root: str, rest: list[str], value: Any) -> None:
+    """Set the value at the key `root.rest` below `node`, which is the value of `root`."""
     where = root
     for part in rest[:-1]:
         node = _inside(node, part, where)
@@ -238,6 +243,7 @@ def _put(node: Any, root: str, rest: list[str], value: Any) -> None:
 
 
 def _inside(node: Any, part: str, where: str) -> Any:
+    """What a mapping has at a key, or the entry of a list with that name; a ValueError if there is none."""
     if isinstance(node, list):
         return _entry(node, part, where)
     if not isinstance(node, dict) or part not in node:
@@ -246,6 +252,7 @@ def _inside(node: Any, part: str, where: str) -> Any:
 
 
 def _entry(entries: list[Any], name: str, where: str) -> dict[str, Any]:
+    """The entry of a list with a name; a ValueError if there is none."""
     named = {entry["name"]: entry for entry in entries if isinstance(entry, dict) and "name" in entry}
     if name not in named:
         raise ValueError(f"{where} has no {name!r}{did_you_mean(name, named)} (it has {', '.join(named) or 'nothing'})")
@@ -253,7 +260,7 @@ def _entry(entries: list[Any], name: str, where: str) -> dict[str, Any]:
 
 
 def _candidates(recipe: Recipe, key: str, dimension: Dimension) -> list[Any]:
-    """Values of a dimension that may be the recipe's own: all that are listed, or its own number if in the range."""
+    """Values of a dimension that may be the recipe's own: all listed ones, or its number if in the range."""
     if dimension.range is None:
         return dimension.ends()
     own, (low, high) = _number_at(recipe, key), dimension.range
@@ -265,7 +272,7 @@ def _candidates(recipe: Recipe, key: str, dimension: Dimension) -> list[Any]:
 
 
 def _number_at(recipe: Recipe, key: str) -> float | None:
-    """The number that a recipe has at a key, or None."""
+    """The number of a recipe at a key, or None."""
     root, *rest = key.split(".")
     node: Any = recipe.model_dump(mode="json")[root]
     for place, part in enumerate(rest):
@@ -281,6 +288,7 @@ def _number_at(recipe: Recipe, key: str) -> float | None:
 
 
 def _changes_nothing(recipe: Recipe, key: str, value: Any) -> bool:
+    """Whether the recipe with this value is the recipe itself."""
     try:
         return Recipe.model_validate(with_values(recipe, {key: value})) == recipe
     except ValueError:

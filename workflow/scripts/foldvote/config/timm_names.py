@@ -1,17 +1,21 @@
-"""Names known to timm, from its source text: importing timm would cost six seconds at every start."""
+"""Names known to timm: its nets and its optimizers."""
 
-import importlib.util
-import re
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
+from foldvote.config.package_names import listed, may_know
 from foldvote.errors import did_you_mean
 
 
 def known_name(given: str, name: str, known: frozenset[str], complaint: str) -> str:
-    """`given`, or a ValueError where `name` is not known (nothing is known where timm is not installed)."""
-    if known and name not in known:
+    """`given`, or a ValueError where timm does not know `name`.
+
+    Args:
+        given: as it is written in the configuration.
+        name: the part of it that must be known.
+        known: the listed names.
+        complaint: the beginning of the error, such as "timm knows no net".
+    """
+    if name not in known and not may_know("timm", name):
         raise ValueError(f"{complaint} {given!r}{did_you_mean(given, known)}")
     return given
 
@@ -19,21 +23,10 @@ def known_name(given: str, name: str, known: frozenset[str], complaint: str) -> 
 @cache
 def net_names() -> frozenset[str]:
     """Names of timm's nets."""
-    pattern = re.compile(r"^@register_model\s*\ndef (\w+)", re.MULTILINE)
-    return _timm_names("models", "*.py", pattern.findall)
+    return frozenset(listed()["timm"]["nets"])
 
 
 @cache
 def optimizer_names() -> frozenset[str]:
     """Names of timm's optimizers that need no further package and no second derivative."""
-    pattern = re.compile(r"""\bname=['\"](\w+)['\"]""")
-    names = _timm_names("optim", "_optim_factory.py", pattern.findall)
-    return frozenset(name for name in names if not name.startswith(("fused", "bnb")) and name != "adahessian")
-
-
-def _timm_names(folder: str, files: str, find: Callable[[str], list[str]]) -> frozenset[str]:
-    spec = importlib.util.find_spec("timm")
-    if spec is None or spec.origin is None:
-        return frozenset()
-    sources = (Path(spec.origin).parent / folder).glob(files)
-    return frozenset(name for source in sources for name in find(source.read_text(encoding="utf-8")))
+    return frozenset(listed()["timm"]["optimizers"])

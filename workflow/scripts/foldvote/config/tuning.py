@@ -1,4 +1,4 @@
-"""The section `tune` of the configuration: what is searched, how, and how long. Knows nothing of Optuna."""
+"""The section `tune` of the configuration: what is searched, how, and how long."""
 
 import importlib.util
 from typing import Annotated, Any, Literal
@@ -10,7 +10,7 @@ from foldvote.config.search_space import Dimension, space_faults
 
 
 def _named(value: Any) -> Any:
-    """`tpe` or `{name: tpe, n_startup_trials: 20}`."""
+    """`tpe` or `{name: tpe, n_startup_trials: 20}`, as a mapping."""
     return {"name": value} if isinstance(value, str) else value
 
 
@@ -22,33 +22,33 @@ class Tpe(Section):
 
     name: Literal["tpe"]
     n_startup_trials: int = Field(default=10, ge=1)
-    """Trials that are drawn at random first."""
+    """Number of first trials with random values."""
     n_ei_candidates: int = Field(default=24, ge=1)
-    """Values that are compared for one proposal."""
+    """Number of candidates that are compared for each proposal."""
     multivariate: bool = True
-    """Look at keys together and not one by one (Falkner et al., ICML 2018)."""
+    """Model the keys jointly instead of independently (Falkner et al., ICML 2018)."""
 
 
 class Random(Section):
-    """Each value by itself, at random: the yardstick of every other sampler."""
+    """Random search: the baseline for every other sampler."""
 
     name: Literal["random"]
 
 
 class Gp(Section):
-    """Bayesian optimization by a Gaussian process; for few trials of numeric keys."""
+    """Bayesian optimization with a Gaussian process, for few trials and numeric keys."""
 
     name: Literal["gp"]
     n_startup_trials: int = Field(default=10, ge=1)
-    """Trials that are drawn at random first."""
+    """Number of first trials with random values."""
 
 
 class CmaEs(Section):
-    """Covariance matrix adaptation (Hansen, 2016), for numeric keys; the others are drawn at random."""
+    """Covariance matrix adaptation (Hansen, 2016), for numeric keys; other keys get random values."""
 
     name: Literal["cmaes"]
     n_startup_trials: int = Field(default=1, ge=1)
-    """Trials that are drawn at random first."""
+    """Number of first trials with random values."""
 
     @field_validator("name")
     @classmethod
@@ -59,7 +59,7 @@ class CmaEs(Section):
 
 
 class Qmc(Section):
-    """Quasi-random points, which cover the space more evenly than random ones (Bergstra & Bengio, JMLR 2012)."""
+    """Quasi-random points, which cover the space more evenly than random points (Bergstra & Bengio, JMLR 2012)."""
 
     name: Literal["qmc"]
 
@@ -71,27 +71,27 @@ Sampler = Annotated[Tpe | Random | Gp | CmaEs | Qmc, Field(discriminator="name")
 
 
 class NoPruner(Section):
-    """Every trial runs to its end."""
+    """No pruning: every trial runs to its end."""
 
     name: Literal["none"]
 
 
 class Median(Section):
-    """A trial ends where its best score so far is worse than the median of the others at that epoch."""
+    """A trial is stopped when its best score so far is worse than the median of the other trials at that epoch."""
 
     name: Literal["median"]
     n_startup_trials: int = Field(default=5, ge=0)
-    """Completed trials before the first one is pruned."""
+    """Number of completed trials before any trial is pruned."""
     n_warmup_steps: int = Field(default=3, ge=0)
-    """Epochs of every trial in which it is not pruned."""
+    """Number of first epochs in which a trial is not pruned."""
 
 
 class Percentile(Median):
-    """As median, with another share of the others."""
+    """Like median, but with a percentile of your choice."""
 
     name: Literal["percentile"]  # type: ignore[assignment]
     percentile: float = Field(default=25.0, ge=0, le=100)
-    """Percent of the others that must be worse: 25 keeps a trial that is in the best quarter."""
+    """A trial is stopped unless its best score so far is among the best so many percent: 25 keeps the best quarter."""
 
 
 class SuccessiveHalving(Section):
@@ -99,21 +99,21 @@ class SuccessiveHalving(Section):
 
     name: Literal["successive_halving"]
     min_resource: int = Field(default=1, ge=1)
-    """Epochs before the first cut."""
+    """Number of epochs before trials are compared for the first time."""
     reduction_factor: int = Field(default=4, ge=2)
-    """One in so many goes on at a cut."""
+    """At each comparison, one of this many trials goes on."""
     min_early_stopping_rate: int = Field(default=0, ge=0)
-    """Cuts that are left out at the beginning."""
+    """Number of first comparisons that are skipped."""
 
 
 class Hyperband(Section):
-    """Several successive halvings with different first cuts (Li et al., JMLR 2018)."""
+    """Several successive halvings that begin at different epochs (Li et al., JMLR 2018)."""
 
     name: Literal["hyperband"]
     min_resource: int = Field(default=1, ge=1)
-    """Epochs before the first cut of the most eager one."""
+    """Number of epochs before the first comparison of the earliest halving."""
     reduction_factor: int = Field(default=3, ge=2)
-    """One in so many goes on at a cut."""
+    """At each comparison, one of this many trials goes on."""
 
 
 Pruner = Annotated[NoPruner | Median | Percentile | SuccessiveHalving | Hyperband, Field(discriminator="name")]
@@ -129,26 +129,26 @@ def _each_fold_once(folds: list[int]) -> list[int]:
 
 
 class Tune(Section):
-    """A search of one model's recipe."""
+    """A hyperparameter search of one model's recipe."""
 
     model: Name | None = None
     """The model of `models` whose recipe is searched; null: the first."""
     trials: int = Field(default=30, ge=1, le=100_000)
-    """Trials in all, those of earlier runs included."""
+    """Total number of trials, including those of earlier runs."""
     workers: int = Field(default=1, ge=1, le=1000)
-    """Jobs that search side by side."""
+    """Number of jobs that search in parallel."""
     folds: Annotated[list[int], Field(min_length=1), AfterValidator(_each_fold_once)] | Literal["all"] = "all"
-    """Folds that a trial is trained and scored on."""
+    """The folds on which each trial is trained and scored."""
     score: Literal["macro_f1", "accuracy", "balanced_accuracy", "log_loss"] = "macro_f1"
-    """What is searched for: of the out-of-fold predictions of those folds, taken together, after the last epoch."""
+    """The score that is optimized: of the out-of-fold predictions of those folds together, after the last epoch."""
     sampler: Annotated[Sampler, BeforeValidator(_named)] = Tpe(name="tpe")
-    """How values are proposed: tpe, random, gp, cmaes or qmc."""
+    """How values are chosen: tpe, random, gp, cmaes or qmc."""
     pruner: Annotated[Pruner, BeforeValidator(_named)] = Median(name="median")
-    """When a trial ends early: median, percentile, successive_halving, hyperband or none."""
+    """When a trial is stopped early: median, percentile, successive_halving, hyperband or none."""
     timeout_hours: float | None = Field(default=None, gt=0)
-    """A worker begins no trial after so many hours; null: no limit."""
+    """A worker starts no trial after this many hours; null: no limit."""
     space: dict[str, Dimension] = Field(min_length=1)
-    """What is searched: keys of the recipe with their values."""
+    """The search space: keys of the recipe and their values."""
 
     @field_validator("space")
     @classmethod

@@ -1,4 +1,4 @@
-"""Faults that pydantic finds in a configuration, each as a line for the person who wrote the file."""
+"""Errors that pydantic finds in a configuration, each as one line for the person who wrote the file."""
 
 from collections.abc import Iterator
 from types import UnionType
@@ -12,18 +12,18 @@ from foldvote.errors import did_you_mean
 
 
 def readable_errors(source: str, error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
-    """Every fault in words: file, key, what is wrong and what to do.
+    """One line for each fault: file, key, what is wrong and what to do.
 
     Args:
-        source: the file's name.
+        source: the name of the file.
         error: as pydantic raised it.
-        root: the model that was validated, for the names of its keys. A field's description, where it has one, says
-            what is expected of a text that does not fit its pattern.
+        root: the model that was validated. Its fields give the names of known keys, and a field's description says
+            what is expected where a text does not match the field's pattern.
     """
     for fault in error.errors():
         place, kind, field = _place(fault["loc"], root)
         where = ".".join(str(part) for part in place if part != "[key]")
-        if not where and fault["type"] != "value_error":  # such an error of the whole names its keys itself
+        if not where and fault["type"] != "value_error":  # an error of the whole file names its keys itself
             where = "the file"
         for line in _message(fault, str(place[-1] if place else ""), kind, field).split("\n"):
             yield ": ".join(filter(None, (source, where, line)))
@@ -57,9 +57,9 @@ def _message(fault: Any, key: str, kind: Any, field: FieldInfo | None) -> str:
 
 
 def _place(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list[str | int], Any, FieldInfo | None]:
-    """The keys of a fault as the file has them, the type that holds the last of them, and its field.
+    """Where a fault is: its keys as in the file, the type that contains the last key, and that key's field.
 
-    pydantic puts the chosen member of a union among the keys; it is left out here.
+    pydantic inserts the chosen member of a union among the keys; it is left out here.
     """
     place: list[str | int] = []
     holder: Any = None
@@ -81,7 +81,7 @@ def _place(loc: tuple[str | int, ...], root: type[BaseModel]) -> tuple[list[str 
 
 
 def _without_notes(kind: Any) -> Any:
-    """The type of an `Annotated` one, or of one that may be None as well."""
+    """The type without `Annotated` and without `| None`."""
     if get_origin(kind) is Annotated:
         return _without_notes(get_args(kind)[0])
     others = [member for member in get_args(kind) if member is not type(None)] if _is_union(kind) else []
@@ -93,7 +93,7 @@ def _is_union(kind: Any) -> bool:
 
 
 def _tags(union: Any) -> dict[str, type[BaseModel]]:
-    """The members of a tagged union by their tags."""
+    """The members of a tagged union, by tag."""
     members = [member for member in get_args(union) if isinstance(member, type) and issubclass(member, BaseModel)]
     return {
         tag: member

@@ -1,7 +1,8 @@
-"""YAML as its writer meant it: the known traps of the format are errors that name themselves.
+"""Reads a YAML file strictly: values that YAML 1.1 would silently change are errors.
 
-YAML 1.1, which PyYAML reads, takes `010` for 8, `no` for False, `1e-4` for a text, and the last of two equal keys.
-Here `1e-4` is a number, as in YAML 1.2, and the others are refused.
+YAML 1.1, which PyYAML and Snakemake read, takes `010` as 8, `no` as False, `1e-4` as a text, and keeps the last of two
+equal keys. Here `1e-4` is a number, as in YAML 1.2. What YAML 1.1 and 1.2 read differently otherwise is refused, since
+Snakemake reads the same file as YAML 1.1. Tags other than those of plain values are refused, and nothing is executed.
 """
 
 import re
@@ -29,10 +30,10 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
         path: a UTF-8 file, at most 1 MB.
 
     Returns:
-        The mapping: keys are texts, values are plain Python values; anchors and merge keys (`<<`) are resolved.
+        The mapping, with texts as keys and plain Python values; aliases and merge keys (`<<`) are resolved.
 
     Raises:
-        UserError: naming file, line and trap, for every fault at once.
+        UserError: with one line for each fault, which names file, line and key.
     """
     path = Path(path)
     try:
@@ -59,7 +60,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 
 class _Reader:
-    """Walks composed nodes and gathers faults; a class only because every step adds to the same list."""
+    """Turns nodes of YAML into values and collects the faults of the whole file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,6 +68,12 @@ class _Reader:
         self.nodes = 0
 
     def value(self, node: yaml.Node, where: str) -> Any:
+        """The value of any node; None for a faulty one.
+
+        Args:
+            node: as PyYAML composed it.
+            where: the dotted key at which it stands, for the error.
+        """
         self.nodes += 1
         if self.nodes > MOST_NODES:
             raise UserError(f"{self.path}: aliases expand to more than {MOST_NODES} values; write them out")
@@ -79,6 +86,7 @@ class _Reader:
         return self.scalar(node, where)
 
     def mapping(self, node: yaml.MappingNode, where: str) -> dict[str, Any]:
+        """The value of a mapping; its own keys come before those that it merges."""
         merged: dict[str, Any] = {}
         own: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -103,6 +111,7 @@ class _Reader:
         return merged | own
 
     def scalar(self, node: yaml.ScalarNode, where: str) -> Any:
+        """The value of a scalar: a quoted text, a number, a boolean, null, or a text without quotes."""
         text = node.value
         if node.style is not None:
             return text
@@ -131,11 +140,13 @@ class _Reader:
         return None
 
     def plain(self, node: yaml.Node, where: str) -> bool:
-        # Only a scalar's value is looked at: the text of a collection would spell out all its aliases.
+        """Whether a node has the tag of a plain value; it is a fault if not."""
+        # Only the value of a scalar is used: the text of a collection would write out all its aliases.
         allowed = node.tag in _PLAIN_TAGS or (isinstance(node, yaml.ScalarNode) and _DATE.fullmatch(node.value))
         if not allowed:
             self.fault(node, where, f"the tag {node.tag!r} is not allowed; write plain values")
         return bool(allowed)
 
     def fault(self, node: yaml.Node, where: str, text: str) -> None:
+        """Add a fault, with the file, the line of the node and its key."""
         self.faults.append(f"{self.path}, line {node.start_mark.line + 1}: {where or 'the top level'}: {text}")

@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from foldvote.config.augment import Augment, AugmentStep
 from foldvote.config.augmentation_names import transform_faults
-from foldvote.config.recipe import Augment, AugmentStep
 
 cv2.setNumThreads(0)  # OpenCV's threads after a fork can hang a loader
 

@@ -13,7 +13,7 @@ from foldvote.inference.tta import View
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
 
-Sources = dict[tuple[Any, ...], torch.Tensor]
+Sources = dict[str | None, torch.Tensor]
 
 
 def predict_logits(

@@ -18,6 +18,8 @@ from pathlib import Path
 
 # What is told, locked, drawn or merely checked, but never part of a result.
 NEUTRAL = (
+    "foldvote.config.old_views",
+    "foldvote.config.package_names",
     "foldvote.config.timm_names",
     "foldvote.errors",
     "foldvote.io.text_table",

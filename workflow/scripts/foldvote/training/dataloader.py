@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from foldvote.config.recipe import AugmentStep
+from foldvote.config.augment import AugmentStep
 from foldvote.data.augmentation import augmenter
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages
 from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup

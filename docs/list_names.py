@@ -1,0 +1,40 @@
+"""Write the names that timm and albumentations know into the library: python docs/list_names.py."""
+
+import inspect
+import os
+from typing import Any
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network at import
+
+import albumentations
+import timm
+from timm.optim import list_optimizers
+
+from foldvote.config.package_names import LIST
+from foldvote.io.files import write_json
+
+# Aliases of sgd and sgdw, and one that needs second derivatives.
+_LEFT_OUT = {"nesterov", "nesterovw", "adahessian"}
+_BASES = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
+
+
+def installed_names() -> dict[str, Any]:
+    """What `foldvote.config.package_names.listed` gives, from the installed packages themselves."""
+    optimizers = [name for name in list_optimizers() if not name.startswith(("fused", "bnb"))]
+    transforms = {
+        name: sorted({*inspect.signature(kind.__init__).parameters, "p"} - {"self", "args", "kwargs"})
+        for name, kind in vars(albumentations).items()
+        if inspect.isclass(kind) and issubclass(kind, albumentations.BasicTransform) and name not in _BASES
+    }
+    return {
+        "timm": {
+            "version": timm.__version__,
+            "nets": sorted(timm.list_models()),
+            "optimizers": sorted(set(optimizers) - _LEFT_OUT),
+        },
+        "albumentations": {"version": albumentations.__version__, "transforms": transforms},
+    }
+
+
+if __name__ == "__main__":
+    write_json(LIST, installed_names())

@@ -1,0 +1,90 @@
+"""The recipe of a model: what it takes, in which forms, and which of its keys contradict each other."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from foldvote.config.recipe import Recipe, division_faults, parts_of
+
+
+def recipe(**values: Any) -> Recipe:
+    return Recipe.model_validate({"net": "resnet18"} | values)
+
+
+LIGHT = {"name": "light", "strength": None, "arguments": None}
+HFLIP = {"name": "hflip", "strength": 0.5, "arguments": None}
+CLAHE = {"name": "CLAHE", "strength": None, "arguments": {}}
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ({"loss": "focal"}, {"loss": [{"name": "focal"}]}),
+        ({"loss": ["focal", {"name": "soft_f1"}]}, {"loss": [{"name": "focal"}, {"name": "soft_f1"}]}),
+        ({"schedule": "plateau"}, {"schedule": {"name": "plateau"}}),
+        ({"mix": "mixup"}, {"mix": [{"name": "mixup"}]}),
+        ({"augment": "light"}, {"augment": [LIGHT]}),
+        ({"augment": {"hflip": 0.5, "CLAHE": None}}, {"augment": [HFLIP, CLAHE]}),
+        ({"augment": ["light", {"hflip": 0.5}]}, {"augment": [LIGHT, HFLIP]}),
+    ],
+)
+def test_short_and_full_forms_are_one(short: dict, full: dict) -> None:
+    assert recipe(**short) == recipe(**full) != recipe()
+    assert Recipe.model_validate(recipe(**short).model_dump(mode="json")) == recipe(**short)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"epochs": 3, "warmup_epochs": 3}, "warmup_epochs 3.0 leaves nothing of 3 epochs"),
+        ({"roi": "box-5-0-3-9"}, "roi box-5-0-3-9 is empty"),
+        ({"freeze_epochs": 11, "pretrained": "w.pth"}, "freeze_epochs 11 is more than the 10 epochs"),
+        ({"freeze_epochs": 1}, "freeze_epochs would keep drawn weights as they are"),
+        ({"batch_size": 10, "accumulate": 3}, "accumulate 3 does not cut batch_size 10 into equal parts"),
+        ({"batch_size": 4, "accumulate": 4}, "accumulate 4 does not cut batch_size 4 into equal parts"),
+        ({"ema": 0.9, "swa": 0.5}, "ema and swa are two averages"),
+        ({"soup": 2}, "soup 2 averages the best epochs"),
+        ({"dropout_samples": 2}, "dropout_samples without dropout are all alike"),
+        ({"pseudo": {"models": ["b"]}, "sampler": {"by": "stratum"}}, "pseudo: test images have no stratum"),
+        ({"mix": [{"name": "mixup", "p": 0.6}, {"name": "cutmix", "p": 0.6}]}, "mix: the shares p add up to 1.2"),
+        ({"labels": {"age_borders": [60, 30]}}, "must be two rising ages above 0"),
+    ],
+)
+def test_keys_that_contradict_each_other_are_refused(values: dict, told: str) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        recipe(**values)
+    (fault,) = refusal.value.errors()
+    assert str(fault["ctx"]["error"]).startswith(told)
+
+
+def test_all_contradictions_are_told_at_once() -> None:
+    with pytest.raises(ValidationError) as refusal:
+        recipe(ema=0.9, swa=0.5, soup=2, dropout_samples=2)
+    assert len(str(refusal.value.errors()[0]["ctx"]["error"]).splitlines()) == 3
+
+
+# --- batches that several processes share
+
+
+@pytest.mark.parametrize(
+    ("accumulate", "processes", "parts"), [(1, 1, 1), (4, 1, 4), (1, 2, 2), (4, 2, 4), (3, 2, 4), (1, 3, 3), (4, 3, 6)]
+)
+def test_parts_are_shared_equally(accumulate: int, processes: int, parts: int) -> None:
+    assert parts_of(accumulate, processes) == parts
+
+
+@given(st.integers(1, 4096), st.integers(1, 64))
+def test_a_part_is_never_larger_than_one_process_would_take(accumulate: int, processes: int) -> None:
+    parts = parts_of(accumulate, processes)
+    assert accumulate <= parts < accumulate + processes and parts % processes == 0
+
+
+def test_batches_that_cannot_be_shared_are_refused_with_the_keys_to_change() -> None:
+    assert not list(division_faults(7, 3, 1))
+    assert not list(division_faults(8, 4, 2))
+    for batch, parts in ((7, 2), (4, 4), (12, 8)):
+        (fault,) = division_faults(batch, parts, 2)
+        assert f"batches of {batch} images" in fault and "runtime.gpus_per_member" in fault
