@@ -97,7 +97,7 @@ class Trainer:
         runtime: Runtime,
         workers: int,
         open_sinks: Callable[[int], Sinks] = no_sinks,
-        stop_reason: Callable[[list[dict[str, Any]]], str] = never_stop,
+        stop_early: Callable[[list[dict[str, Any]]], str] = never_stop,
     ) -> None:
         """Make the network, or load the last checkpoint.
 
@@ -108,13 +108,13 @@ class Trainer:
             runtime: batch size of predictions, and minutes between two checkpoints; each epoch's end saves as well.
             workers: loader processes; their number does not change the result.
             open_sinks: opens the trackers that are told of every epoch, given the number of epochs done.
-            stop_reason: given the history after each epoch, says why training ends before its last one, or nothing.
+            stop_early: given the history after each epoch, says why training ends before its last one, or nothing.
 
         Raises:
             UserError: if the network cannot be made, or a batch cannot be divided among the processes.
         """
         self.spec, self.device, self.runtime = spec, device, runtime
-        self._resume_dir, self._workers, self._stop_reason = resume_dir, workers, stop_reason
+        self._resume_dir, self._workers, self._stop_early = resume_dir, workers, stop_early
         self.state = start_or_resume(spec, device, resume_dir)
         counts = class_counts(spec.training_set.targets, len(spec.training_set.label_space.classes))
         self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device)
@@ -150,7 +150,7 @@ class Trainer:
                     self.save()
                 if request == STOP:
                     raise Interrupted(f"{spec.name}: stopped as asked, state saved; the same command goes on from here")
-                if epoch_ends and (reason := self._early_stop_reason() or self._stop_reason(progress.history)):
+                if epoch_ends and (reason := self._recipe_ends() or self._stop_early(progress.history)):
                     log(f"{spec.name}: ends after epoch {progress.epoch}: {reason}")
                     break
         return self.result()
@@ -233,7 +233,7 @@ class Trainer:
 
     def _remaining_batches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         """The batches up to the last epoch, with a progress bar; none if the run had already ended early."""
-        if self._early_stop_reason():
+        if self._recipe_ends():
             return ()
         spec, progress, epochs = self.spec, self.state.progress, self.spec.recipe.epochs
         sampler = ResumableSampler(spec.order, epochs, (progress.epoch, progress.step), self.device.group)
@@ -297,7 +297,8 @@ class Trainer:
         rows = images.rows(validation["image_id"].iloc[shown].tolist())
         self._sinks.pictures(np.stack([images[row] for row in rows]), captions, row["epoch"])
 
-    def _early_stop_reason(self) -> str:
+    def _recipe_ends(self) -> str:
+        """Why the recipe's patience or max_minutes ends training now; empty if they do not."""
         return early_stop_reason(self.state.progress.history, self.spec.recipe)
 
     def _agree(self, stopping: threading.Event) -> int:

@@ -259,7 +259,7 @@ def _score(
                 resume / f"fold={fold}",
                 resources.runtime,
                 resources.workers(device),
-                stop_reason=partial(pruner.judged, place, recipe),
+                stop_early=partial(pruner.judged, place, recipe),
             ).fit()
         if recipe.compile:
             torch.compiler.reset()  # what is compiled for one trial only counts against the next
