@@ -27,7 +27,8 @@ from foldvote.io.files import read_json
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import SplitFiles
-from foldvote.training.train_member import MemberFiles, MemberInputs, train_member
+from foldvote.training.train_member import MemberFiles, train_member
+from foldvote.training.training_set import MemberInputs
 
 VARIATIONS: dict[str, dict[str, object]] = {
     "plain": {},

@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -42,10 +42,11 @@ from foldvote.runtime.device import Device, choose_device
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.dataloader import AugmentedImages, EpochOrder, ResumableSampler, training_loader
 from foldvote.training.optimizer import make_optimizer
-from foldvote.training.step import make_step
+from foldvote.training.state import Progress, TrainState
+from foldvote.training.step import TrainStep
 
 SCHEME = LabelSpace(tuple(f"class{number:02d}" for number in range(18)))
-DRAWS = MemberSeeds(1, "benchmark", 0)
+SEEDS = MemberSeeds(1, "benchmark", 0)
 CROP, FLIP, COLOUR = 0.15, 0.5, 0.2
 HEIGHT, WIDTH = parse_size(SIZE)
 WARM_UP = 3
@@ -69,7 +70,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files, images = prepare(Path(folder), given.images, recipe)
         compare_loaders(files, images, given.batch, given.workers)
-        compare_steps(images, recipe, choose_device(recipe, given.gpus, given.threads), given.workers, given.steps)
+        device = choose_device(recipe.precision, recipe.channels_last, given.gpus, given.threads)
+        compare_steps(images, recipe, device, given.workers, given.steps)
 
 
 def prepare(root: Path, images: int, recipe: Recipe) -> tuple[Path, AugmentedImages]:
@@ -80,7 +82,7 @@ def prepare(root: Path, images: int, recipe: Recipe) -> tuple[Path, AugmentedIma
     pack_images(manifest, settings.root, settings.images, SIZE, "none", packed, workers=2)
     ids = read_table(manifest)["image_id"].tolist()
     pixels, labels = PackedImages(packed), np.arange(len(ids), dtype=np.int64) % len(SCHEME.classes)
-    return settings.root / "train", AugmentedImages(pixels, pixels.rows(ids), ids, labels, recipe.augment, DRAWS)
+    return settings.root / "train", AugmentedImages(pixels, pixels.rows(ids), ids, labels, recipe.augment, SEEDS)
 
 
 def compare_loaders(files: Path, images: AugmentedImages, batch: int, workers: int) -> None:
@@ -109,7 +111,7 @@ def rate(loader: DataLoader, batch: int) -> float:
 def ours(images: AugmentedImages, batch: int, epochs: int, workers: int) -> DataLoader:
     """foldvote's loader."""
     return training_loader(
-        images, ResumableSampler(EpochOrder(DRAWS, len(images), batch), epochs, (0, 0)), workers, pin=False
+        images, ResumableSampler(EpochOrder(SEEDS, len(images), batch), epochs, (0, 0)), workers, pin=False
     )
 
 
@@ -157,40 +159,40 @@ def plain(files: Path, batch: int, workers: int) -> DataLoader:
     return DataLoader(Files(files), batch, shuffle=True, drop_last=True, num_workers=workers)
 
 
-def compare_steps(images: AugmentedImages, recipe: Recipe, compute: Device, workers: int, steps: int) -> None:
+def compare_steps(images: AugmentedImages, recipe: Recipe, device: Device, workers: int, steps: int) -> None:
     """Seconds of a step with and without the loop around it; both are taken twice, in turn."""
     kinds = {"tensors that lie ready": bare_steps, "foldvote's loop": loop_steps}
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(2):
         for name, kind in kinds.items():
-            seconds[name] += timed(kind(images, recipe, compute, workers), steps, compute)
+            seconds[name] += timed(kind(images, recipe, device, workers), steps, device)
     bare, loop = (median(values) for values in seconds.values())
-    print(f"step of {recipe.net}, batch {recipe.batch_size}, on {compute.name}, {torch.get_num_threads()} threads")
+    print(f"step of {recipe.net}, batch {recipe.batch_size}, on {device.name}, {torch.get_num_threads()} threads")
     for name, values in seconds.items():
         print(f"  {name:<22} {median(values) * 1000:9.1f} ms")
     print(f"  share                  {bare / loop:9.3f}")
 
 
-def timed(work: Iterator[None], steps: int, compute: Device) -> list[float]:
+def timed(work: Iterator[None], steps: int, device: Device) -> list[float]:
     """Seconds of each step, without the first ones."""
     seconds = []
     for _ in range(WARM_UP + steps):
         started = time.perf_counter()
         next(work)
-        if compute.device.type == "cuda":
+        if device.torch_device.type == "cuda":
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - started)
     return seconds[WARM_UP:]
 
 
-def bare_steps(images: AugmentedImages, recipe: Recipe, compute: Device, _workers: int) -> Iterator[None]:
+def bare_steps(images: AugmentedImages, recipe: Recipe, device: Device, _workers: int) -> Iterator[None]:
     """Forward, backward and update over and over on one normalised batch."""
-    model, optimizer, _ = made(recipe, compute)
-    batch = np.stack([images.pixels[row] for row in images.rows[: recipe.batch_size]])
-    ready = compute.images(torch.from_numpy(batch), *normalisation(model, compute.device))
-    labels = torch.from_numpy(images.targets[: recipe.batch_size]).to(compute.device)
+    model, optimizer, _ = made(recipe, device)
+    batch = np.stack([images.images[row] for row in images.rows[: recipe.batch_size]])
+    ready = device.normalise(torch.from_numpy(batch), *normalisation(model, device.torch_device))
+    labels = torch.from_numpy(images.targets[: recipe.batch_size]).to(device.torch_device)
     while True:
-        with compute.autocast():
+        with device.autocast():
             logits = model(ready)
         loss = F.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
@@ -200,22 +202,21 @@ def bare_steps(images: AugmentedImages, recipe: Recipe, compute: Device, _worker
         yield
 
 
-def loop_steps(images: AugmentedImages, recipe: Recipe, compute: Device, workers: int) -> Iterator[None]:
+def loop_steps(images: AugmentedImages, recipe: Recipe, device: Device, workers: int) -> Iterator[None]:
     """foldvote's step on what foldvote's loader gives."""
-    _, _, step = made(recipe, compute)
+    _, _, step = made(recipe, device)
     for number, (batch, targets) in enumerate(ours(images, recipe.batch_size, 10_000, workers)):
         step(batch, targets, number, 1)
         yield
 
 
-def made(
-    recipe: Recipe, compute: Device
-) -> tuple[torch.nn.Module, torch.optim.Optimizer, Callable[[torch.Tensor, torch.Tensor, int, int], torch.Tensor]]:
+def made(recipe: Recipe, device: Device) -> tuple[torch.nn.Module, torch.optim.Optimizer, TrainStep]:
     """A fresh net in training mode, its optimizer and its step."""
-    model = compute.place(build_model(recipe, SCHEME, 1, None, None)).train()
+    model = device.place(build_model(recipe, SCHEME, 1, None, None)).train()
     optimizer = make_optimizer(recipe, model)
     counts = np.ones(len(SCHEME.classes), np.int64)
-    return model, optimizer, make_step(recipe, DRAWS, model, optimizer, compute.scaler(), counts, compute)
+    state = TrainState(model, optimizer, device.scaler(), Progress())
+    return model, optimizer, TrainStep(recipe, SEEDS, state, counts, device)
 
 
 if __name__ == "__main__":

@@ -1,36 +1,23 @@
-"""Networks and what feeds them: nets, weights, devices, predictions, batches."""
+"""Networks: made, drawn, pretrained."""
 
 import os
-import pickle
 import socket
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from foldvote.config.timm_names import net_names
 from foldvote.data.label_space import LabelSpace
-from foldvote.data.packed_images import PackedImages
 from foldvote.errors import UserError
-from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import VIEWS, ready_views
-from foldvote.models.factory import build_model, normalisation
+from foldvote.models.factory import build_model
 from foldvote.models.pretrained import extract_lite
-from foldvote.runtime.device import Device, choose_device
-from foldvote.runtime.distributed import ProcessGroup
-from foldvote.runtime.seeding import MemberSeeds
-from foldvote.training.dataloader import AugmentedImages, Batch, EpochOrder, ResumableSampler, training_loader
-from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+from support.tiny_member import SCHEME, recipe
 
 NET = "tf_efficientnet_lite0"
-CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
 
 
 def classes(count: int) -> LabelSpace:
@@ -55,11 +42,6 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return make_tiny(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")
@@ -207,270 +189,19 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path, content: bytes, suff
         build_model(recipe(), SCHEME, 1, path)
 
 
-# --- the device
+class Malicious:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.target),)
 
 
-@pytest.fixture
-def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """A monkeypatch, with torch's own settings put back afterwards."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
-    yield monkeypatch
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(deterministic)
-
-
-def pretend_gpu(patch: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str]) -> None:
-    patch.setattr(torch.cuda, "is_available", lambda: True)
-    patch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
-    patch.setattr(torch.cuda, "get_arch_list", lambda: built)
-    patch.setattr(torch.cuda, "get_device_name", lambda *_: "Imaginary P100")
-    patch.setattr(torch.cuda, "device_count", lambda: 2)
-    patch.setattr(torch.cuda, "set_device", lambda _: None)
-
-
-WHEEL = ["sm_75", "sm_80", "sm_90a", "sm_120", "compute_120"]
-
-
-@pytest.mark.parametrize(("capability", "built"), [((6, 0), WHEEL), ((7, 0), WHEEL), ((8, 0), ["sm_100f", "sm_120"])])
-def test_f47_a_gpu_too_old_for_torch_is_refused_by_name(
-    machine: pytest.MonkeyPatch, capability: tuple[int, int], built: list[str]
-) -> None:
-    pretend_gpu(machine, capability, built)
-    number = r"\.".join(map(str, capability))
-    with pytest.raises(UserError, match=rf"Imaginary P100 \(compute {number}\) is too old for torch") as told:
-        choose_device(recipe(), 1, 2)
-    assert f"built for {'7.5' if built is WHEEL else '10.0'} and up" in str(told.value)
-    assert "--resources gpu=0" in str(told.value)
-
-
-@pytest.mark.parametrize(
-    ("capability", "precision", "dtype"),
-    [
-        ((7, 5), "auto", torch.float16),
-        ((8, 0), "auto", torch.bfloat16),
-        ((9, 0), "auto", torch.bfloat16),
-        ((12, 1), "auto", torch.bfloat16),
-        ((9, 0), "fp32", torch.float32),
-        ((9, 0), "fp16", torch.float16),
-    ],
-)
-def test_a_gpu_gets_the_precision_it_does_well(
-    machine: pytest.MonkeyPatch, capability: tuple[int, int], precision: str, dtype: torch.dtype
-) -> None:
-    pretend_gpu(machine, capability, WHEEL)
-    compute = choose_device(recipe(precision=precision), 1, 2)
-    assert (compute.device, compute.dtype) == (torch.device("cuda", 0), dtype)
-    assert compute.layout == torch.channels_last and compute.name == "Imaginary P100"
-    assert choose_device(recipe(channels_last=False), 1, 2).layout == torch.contiguous_format
-
-
-def test_each_process_of_a_team_has_a_gpu_of_its_own(machine: pytest.MonkeyPatch) -> None:
-    pretend_gpu(machine, (8, 0), WHEEL)
-    computes = [choose_device(recipe(), 2, 2, rank) for rank in (0, 1)]
-    assert [compute.device for compute in computes] == [torch.device("cuda", 0), torch.device("cuda", 1)]
-    assert replace(computes[1], team=ProcessGroup(1, 2)).name == "2 x Imaginary P100"
-    with pytest.raises(UserError, match="GPU 3 of those that were granted is not there: torch sees 2; ask for"):
-        choose_device(recipe(), 3, 2, 2)
-
-
-def test_f47_a_granted_gpu_that_is_not_there_is_told_and_the_cpu_used(
-    machine: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    machine.setattr(torch.cuda, "is_available", lambda: False)
-    compute = choose_device(recipe(), 1, 2)
-    assert compute.device.type == "cpu" and compute.name == "CPU" and compute.dtype == torch.float32
-    assert "warning: a GPU was granted, but torch can use none" in capsys.readouterr().err
-
-
-def test_a_job_without_a_granted_gpu_leaves_the_gpus_alone(
-    machine: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def asked() -> None:
-        raise AssertionError("asked for a GPU")
-
-    machine.setattr(torch.cuda, "is_available", asked)
-    compute = choose_device(recipe(), 0, 1)
-    assert compute.device.type == "cpu" and compute.layout == torch.contiguous_format
-    assert torch.get_num_threads() == 1 and torch.are_deterministic_algorithms_enabled()
-    assert choose_device(recipe(channels_last=True), 0, 2).layout == torch.channels_last
-    assert choose_device(recipe(precision="bf16"), 0, 2).dtype == torch.bfloat16
-    with pytest.raises(UserError, match="precision: fp16 needs a GPU"):
-        choose_device(recipe(precision="fp16"), 0, 2)
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_images_are_normalised_on_the_device(layout: torch.memory_format) -> None:
-    compute = Device(torch.device("cpu"), torch.float32, layout)
-    batch = torch.randint(0, 256, (2, 5, 4, 3), dtype=torch.uint8)
-    mean, std = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1), torch.tensor([0.5, 1.0, 2.0]).view(1, 3, 1, 1)
-    images = compute.images(batch, mean, std)
-    assert images.shape == (2, 3, 5, 4) and images.dtype == torch.float32 and images.is_contiguous(memory_format=layout)
-    wanted = (batch.double() / 255 - mean.double().view(3)) / std.double().view(3)
-    assert torch.allclose(images.permute(0, 2, 3, 1).double(), wanted, atol=1e-6)
-    assert batch.dtype == torch.uint8 and batch.max() > 1
-    assert not compute.scaler().is_enabled()
-    model = compute.place(torch.nn.Conv2d(3, 4, 3))
-    assert model.weight.is_contiguous(memory_format=layout)
-
-
-# --- predictions
-
-
-@pytest.fixture(scope="module")
-def model() -> torch.nn.Module:
-    net = build_model(recipe(), SCHEME, 1)
-    with torch.no_grad():
-        for _ in range(3):  # running means of its own, so that training mode would show
-            net(torch.randn(16, 3, 32, 24))
-    return net
-
-
-def direct(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
-    """Logits of uint8 images in one batch, without the library's batches."""
-    mean, std = normalisation(model, CPU.device)
-    with torch.inference_mode():
-        return model.eval()((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - mean) / std).numpy()
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 48, 1000])
-def test_predictions_are_the_nets_own_whatever_the_batches(tiny: Tiny, model: torch.nn.Module, batch_size: int) -> None:
-    pixels = PackedImages(tiny.pixels)
-    rows = np.random.default_rng(0).permutation(len(pixels))[:41]
-    model.train()
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    told = []
-
-    def track(batches: object, total: int) -> object:
-        told.append(total)
-        return batches
-
-    logits = predict_logits(
-        model, pixels, rows, ready_views(["identity", "hflip"], *pixels.shape[:2]), CPU, batch_size, track
-    )
-    images = np.stack([pixels[row] for row in rows])
-    assert list(logits) == ["identity", "hflip"] and told == [-(-41 // batch_size)]
-    for view, shown in (("identity", images), ("hflip", images[:, :, ::-1].copy())):
-        assert logits[view].shape == (41, 3) and logits[view].dtype == np.float32
-        np.testing.assert_allclose(logits[view], direct(model, shown), atol=1e-4)
-    assert not model.training
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-
-
-def test_f59_the_identity_view_alone_is_the_same_with_and_without_others(tiny: Tiny, model: torch.nn.Module) -> None:
-    pixels, rows = PackedImages(tiny.pixels), np.arange(20)
-    alone = predict_logits(model, pixels, rows, ready_views(["identity"], *pixels.shape[:2]), CPU, 8)["identity"]
-    both = predict_logits(model, pixels, rows, ready_views(["hflip", "identity"], *pixels.shape[:2]), CPU, 8)
-    assert np.array_equal(alone, both["identity"]) and not np.array_equal(alone, both["hflip"])
-
-
-def test_views_are_what_their_names_say() -> None:
-    images = torch.arange(24.0).view(1, 2, 3, 4)
-    assert torch.equal(VIEWS["identity"](images), images)
-    assert torch.equal(VIEWS["hflip"](images)[..., 0], images[..., 3])
-    assert torch.equal(VIEWS["hflip"](VIEWS["hflip"](images)), images)
-
-
-def test_a_fault_while_gathering_is_raised_and_not_swallowed(tiny: Tiny, model: torch.nn.Module) -> None:
-    with pytest.raises(IndexError):
-        predict_logits(
-            model,
-            PackedImages(tiny.pixels),
-            np.array([0, 1, 5000]),
-            ready_views(["identity"], *PackedImages(tiny.pixels).shape[:2]),
-            CPU,
-            2,
-        )
-
-
-# --- batches
-
-
-def training_images(tiny: Tiny, draws: MemberSeeds) -> AugmentedImages:
-    pixels = PackedImages(tiny.pixels)
-    ids = list(pixels.row_of)
-    rows = pixels.rows(ids)
-    return AugmentedImages(pixels, rows, ids, np.arange(len(ids)) % 3, recipe().augment, draws)
-
-
-DRAWS = MemberSeeds(5, "tiny", 1)
-
-
-def loaded(tiny: Tiny, workers: int, draws: MemberSeeds = DRAWS) -> list[tuple[bytes, list[int]]]:
-    images = training_images(tiny, draws)
-    loader = training_loader(
-        images, ResumableSampler(EpochOrder(draws, len(images), 16), 2, (0, 0)), workers, pin=False
-    )
-    return [(batch.numpy().tobytes(), labels.tolist()) for batch, labels in loader]
-
-
-def test_f48_batches_are_the_same_across_worker_processes_and_differ_between_epochs(tiny: Tiny) -> None:
-    torch.manual_seed(1)
-    alone = loaded(tiny, 0)
-    torch.manual_seed(2)
-    assert loaded(tiny, 1) == alone
-    assert loaded(tiny, 2) == alone
-    assert len(alone) == 6 and len({content for content, _ in alone}) == 6
-    assert loaded(tiny, 0, MemberSeeds(6, "tiny", 1)) != alone
-    assert loaded(tiny, 0, MemberSeeds(5, "tiny", 2)) != alone
-    assert loaded(tiny, 0, MemberSeeds(5, "other", 1)) != alone
-
-
-def test_f48_an_image_is_changed_alike_in_whatever_batch_it_comes(tiny: Tiny) -> None:
-    images = training_images(tiny, MemberSeeds(5, "tiny", 1))
-    together = images[Batch(1, 0, np.arange(10))][0]
-    for place in (0, 4, 9):
-        assert torch.equal(images[Batch(1, 7, np.array([place]))][0][0], together[place])
-    later = images[Batch(2, 0, np.arange(10))][0]
-    assert all(not torch.equal(a, b) for a, b in zip(together, later, strict=True))
-
-
-def test_f48_a_data_set_sent_to_another_process_changes_images_alike(tiny: Tiny) -> None:
-    images = training_images(tiny, DRAWS)
-    batch = Batch(0, 0, np.arange(4))
-    here = images[batch][0]
-    assert torch.equal(pickle.loads(pickle.dumps(images))[batch][0], here)
-
-
-@given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 50), st.integers(0, 2**53 - 1))
-@settings(max_examples=100, deadline=None)
-def test_an_epoch_is_a_permutation_in_whole_batches(images: int, batch_size: int, epoch: int, seed: int) -> None:
-    draws = MemberSeeds(seed, "m", 0)
-    batches = EpochOrder(draws, images, batch_size).batches(epoch)
-    assert len(batches) == max(images // batch_size, 1)
-    assert all(len(batch) == min(batch_size, images) for batch in batches)
-    seen = np.concatenate(batches)
-    assert len(set(seen.tolist())) == len(seen) and set(seen.tolist()) <= set(range(images))
-    if images % batch_size == 0 or images < batch_size:
-        assert sorted(seen) == list(range(images))
-    again = EpochOrder(draws, images, batch_size).batches(epoch)
-    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
-
-
-def test_epochs_folds_models_and_seeds_have_orders_of_their_own() -> None:
-    keys = [(seed, model, fold, epoch) for seed in (0, 1) for model in "ab" for fold in (0, 1) for epoch in (0, 1, 2)]
-    orders = {EpochOrder(MemberSeeds(s, m, f), 64, 64).batches(e)[0].tobytes() for s, m, f, e in keys}
-    assert len(orders) == len(keys)
-
-
-def test_what_one_epoch_leaves_out_comes_in_others() -> None:
-    draws = MemberSeeds(0, "m", 0)
-    epochs = [set(np.concatenate(EpochOrder(draws, 23, 5).batches(epoch)).tolist()) for epoch in range(12)]
-    assert all(len(seen) == 20 for seen in epochs)
-    assert set.union(*epochs) == set(range(23)) and len({frozenset(seen) for seen in epochs}) > 6
-
-
-@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5), st.data())
-@settings(max_examples=60, deadline=None)
-def test_f36_a_plan_begun_in_the_middle_is_the_rest_of_the_whole(
-    images: int, batch_size: int, epochs: int, data: st.DataObject
-) -> None:
-    draws = MemberSeeds(3, "m", 2)
-    whole = list(ResumableSampler(EpochOrder(draws, images, batch_size), epochs, (0, 0)))
-    a_epoch = max(images // batch_size, 1)
-    assert [(batch.epoch, batch.step) for batch in whole] == [(e, s) for e in range(epochs) for s in range(a_epoch)]
-    done = data.draw(st.integers(0, len(whole)))
-    rest = list(ResumableSampler(EpochOrder(draws, images, batch_size), epochs, divmod(done, a_epoch)))
-    assert [(b.epoch, b.step, b.positions.tolist()) for b in rest] == [
-        (b.epoch, b.step, b.positions.tolist()) for b in whole[done:]
-    ]
+def test_f41_malicious_weights_are_not_executed(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save({"x": Malicious(tmp_path / "executed")}, path)
+    with pytest.raises(UserError, match="does not load"):
+        build_model(recipe(), SCHEME, 1, path)
+    assert not (tmp_path / "executed").exists()

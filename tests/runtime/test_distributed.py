@@ -11,19 +11,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.layers import BatchNormAct2d
 
-import foldvote.training
+import foldvote.models.factory
 from foldvote.config.runtime import Runtime
 from foldvote.errors import UserError
 from foldvote.io.files import read_json, write_json
 from foldvote.models.factory import build_model, to_sync_batchnorm
-from foldvote.runtime.device import choose_device
+from foldvote.runtime.device import Device, choose_device
 from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup, Rank, join_process_group, rendezvous
 from foldvote.runtime.launch import run_together
 from foldvote.runtime.seeding import MemberSeeds
-from foldvote.training.dataloader import EpochOrder, ResumableSampler
-from foldvote.training.loop import fit
-from foldvote.training.state import MemberSpec
-from foldvote.training.training_set import build_training_set
+from foldvote.training.loop import Trainer
+from foldvote.training.state import MemberSpec, build_spec
+from foldvote.training.training_set import MemberInputs
 from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
 
 RUNTIME = Runtime(workers=0, checkpoint_minutes=1e-6)
@@ -47,45 +46,48 @@ class CutOff(BaseException):
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def train(tiny: Tiny, team: ProcessGroup, name: str, changes: dict[str, object], cut: int | None = None) -> None:
+class CutTrainer(Trainer):
+    """Is cut off before a step, as a kill does it."""
+
+    def __init__(
+        self, spec: MemberSpec, device: Device, resume_dir: Path, runtime: Runtime, workers: int, cut: int | None
+    ) -> None:
+        super().__init__(spec, device, resume_dir, runtime, workers)
+        self.cut = cut
+
+    def train_step(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if self.steps_done == self.cut:
+            raise CutOff
+        return super().train_step(images, targets)
+
+
+def train(tiny: Tiny, group: ProcessGroup, name: str, changes: dict[str, object], cut: int | None = None) -> None:
     """Train a member, or go on with it, and leave what came out; a run that is cut off leaves its checkpoints.
 
     Args:
         tiny: where.
-        team: which process this is.
+        group: which process this is.
         name: of the run; `who: what` shares its checkpoints with all of that `what`.
         changes: of the recipe.
         cut: number of steps after which it is cut off.
     """
     own = recipe(**PLAIN | changes)
     given = tiny.root / "given.safetensors" if own.pretrained else None
-    member = MemberSpec(
-        MemberSeeds(1, "tiny", 0), own, build_training_set(own, 0, tiny.pixels, tiny.split), given, None, {}
-    )
-    compute = replace(choose_device(own, 0, 1), team=team)
-    whole = foldvote.training.loop._advance
-
-    def advance(*arguments: Any, **more: Any) -> torch.Tensor:
-        if arguments[3] == cut:
-            raise CutOff
-        return whole(*arguments, **more)
-
-    foldvote.training.loop._advance = advance
+    spec = build_spec(MemberSeeds(1, "tiny", 0), own, "code", MemberInputs(tiny.pixels, tiny.split, given))
+    device = replace(choose_device(own.precision, own.channels_last, 0, 1), group=group)
     try:
-        trained = fit(member, compute, tiny.resume / name.partition(": ")[2], 0, RUNTIME)
+        trained = CutTrainer(spec, device, tiny.resume / name.partition(": ")[2], RUNTIME, 0, cut).fit()
     except CutOff:
-        team.most(0)  # nobody goes on before the last checkpoint is there
+        group.max(0)  # nobody goes on before the last checkpoint is there
         return
-    finally:
-        foldvote.training.loop._advance = whole
-    if team.first:
+    if group.first:
         save_file(trained.last, tiny.root / f"{name}.last")
         save_file(trained.chosen, tiny.root / f"{name}.chosen")
         rows = trained.history.drop(columns="seconds").to_dict("records")
         write_json(tiny.root / f"{name}.json", {"rows": rows, "epochs": trained.epochs, "parts": trained.parts})
         for path in (tiny.resume / name.partition(": ")[2]).glob("*.ckpt"):
             path.unlink()
-    team.most(0)  # nobody goes on before these are gone
+    group.max(0)  # nobody goes on before these are gone
 
 
 def short_of_memory(most: int) -> None:
@@ -103,29 +105,31 @@ def short_of_memory(most: int) -> None:
 def as_two(root: Path, port: int, rank: int) -> None:
     """All that two processes do for the tests of this file, one thing after the other."""
     tiny = Tiny(root)
-    with join_process_group(Rank(rank, 2, port), torch.device("cpu")) as team:
-        told = team.spread(lambda items: items[:, None] * 10.0, np.arange(5)), team.share({"rank": rank, "x": 0.1})
+    with join_process_group(Rank(rank, 2, port), torch.device("cpu")) as group:
+        rows = group.map_sharded(lambda items: items[:, None] * 10.0, np.arange(5))
+        sent, largest = group.broadcast({"rank": rank, "x": 0.1}), group.max(rank)
+        model = torch.nn.BatchNorm1d(2)
+        model.running_mean.fill_(rank)
+        group.sync_buffers(model)
         if rank:
-            write_json(root / "told.json", [told[0].tolist(), told[1], team.most(rank)])
-        else:
-            team.most(rank)
+            write_json(root / "told.json", [rows.tolist(), sent, largest, model.running_mean.tolist()])
         for name, changes in RECIPES.items():
-            train(tiny, team, f"two: {name}", changes)
-        train(tiny, team, "undisturbed: two", DROPS)
-        train(tiny, team, "cut: two", DROPS, cut=CUT)
-        train(tiny, team, "cut: two", DROPS)
-        train(tiny, team, "two then one: moved", {}, cut=CUT)
-        train(tiny, team, "one then two: taken over", {})
+            train(tiny, group, f"two: {name}", changes)
+        train(tiny, group, "undisturbed: two", DROPS)
+        train(tiny, group, "cut: two", DROPS, cut=CUT)
+        train(tiny, group, "cut: two", DROPS)
+        train(tiny, group, "two then one: moved", {}, cut=CUT)
+        train(tiny, group, "one then two: taken over", {})
         for name, changes, reason in (
             ("diverges", DIVERGES, "no longer finite"),
             ("odd", {"batch_size": 7, "accumulate": 1}, "do not divide into 2 equal parts"),
             ("synchronised", {"sync_bn": True}, "sync_bn: torch has it on GPUs only"),
         ):
             with pytest.raises(UserError, match=reason):
-                train(tiny, team, f"two: {name}", changes)
+                train(tiny, group, f"two: {name}", changes)
         if rank:
             short_of_memory(2)
-        train(tiny, team, "two: short", {})
+        train(tiny, group, "two: short", {})
 
 
 @pytest.fixture(scope="module")
@@ -151,19 +155,10 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
     return max(float((one[key].double() - other[key].double()).abs().max()) for key in one)
 
 
-def test_the_shares_of_all_are_the_batches_of_one() -> None:
-    order = EpochOrder(MemberSeeds(1, "tiny", 0), 32, 8)
-    whole = list(ResumableSampler(order, 2, (0, 1)))
-    shares = zip(*(ResumableSampler(order, 2, (0, 1), ProcessGroup(rank, 4)) for rank in range(4)), strict=True)
-    for batch, parts in zip(whole, shares, strict=True):
-        assert {(part.epoch, part.step, len(part.positions)) for part in parts} == {(batch.epoch, batch.step, 2)}
-        assert np.concatenate([part.positions for part in parts]).tolist() == batch.positions.tolist()
-
-
 def test_what_one_says_all_hear(tiny: Tiny) -> None:
-    rows, shared, most = read_json(tiny.root / "told.json")
+    rows, sent, largest, buffer = read_json(tiny.root / "told.json")
     assert rows == [[0.0], [10.0], [20.0], [30.0], [40.0]]
-    assert shared == {"rank": 0, "x": 0.1} and most == 1
+    assert sent == {"rank": 0, "x": 0.1} and largest == 1 and buffer == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("name", ["plain", "mixed", "frozen", "normalised over batches"])

@@ -16,7 +16,7 @@ from foldvote.config.timm_names import optimizer_names
 from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
 from foldvote.models.factory import build_model
-from foldvote.training.optimizer import drops, learning_rate, make_optimizer, set_learning_rate
+from foldvote.training.optimizer import learning_rate, make_optimizer, plateaus, set_learning_rate
 from support.tiny_member import recipe
 
 THREE = LabelSpace(("blue", "green", "red"))
@@ -107,7 +107,7 @@ def test_each_schedule_has_its_shape() -> None:
 
 def test_a_plateau_lowers_the_rate_each_time_patience_runs_out() -> None:
     seen = [([], 0), ([1, 2, 3], 0), ([3, 2], 0), ([3, 2, 3], 1), ([3, 2, 3, 1, 1], 2), ([3, 2, 3, 4, 4, 4], 2)]
-    assert all(drops(scores, 2) == count for scores, count in seen)
+    assert all(plateaus(scores, 2) == count for scores, count in seen)
     made = recipe(schedule={"name": "plateau", "patience": 2, "gamma": 0.5}, lr=1.0, warmup_epochs=0.0, epochs=9)
     assert learning_rate(made, 30, 10, [3, 2, 3]) == 0.5
 
@@ -115,6 +115,6 @@ def test_a_plateau_lowers_the_rate_each_time_patience_runs_out() -> None:
 @given(st.lists(st.floats(0, 1), max_size=30), st.integers(1, 5))
 @settings(deadline=None)
 def test_a_plateau_never_takes_a_drop_back(scores: list[float], patience: int) -> None:
-    counts = [drops(scores[:end], patience) for end in range(len(scores) + 1)]
+    counts = [plateaus(scores[:end], patience) for end in range(len(scores) + 1)]
     assert all(later - sooner in (0, 1) for sooner, later in pairwise(counts))
     assert counts[-1] <= math.floor(len(scores) / patience)

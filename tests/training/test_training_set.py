@@ -18,7 +18,7 @@ from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import read_folds
 from foldvote.training.dataloader import Batch
 from foldvote.training.state import MemberSpec
-from foldvote.training.training_set import PseudoInputs, TrainingSet, build_training_set
+from foldvote.training.training_set import MemberInputs, PseudoInputs, TrainingSet, build_training_set
 from support.tiny_member import SCHEME, SIZE, Tiny, make_tiny, recipe, write_manifest
 
 SIX = factor_label_space({"colour": ("blue", "green", "red"), "size": ("small", "large")})
@@ -26,7 +26,7 @@ SIX = factor_label_space({"colour": ("blue", "green", "red"), "size": ("small", 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    made = make_tiny(tmp_path_factory.mktemp("lessons"))
+    made = make_tiny(tmp_path_factory.mktemp("tiny"))
     tests = read_table(made.manifest).head(8).assign(label=np.int16(-1), class_name=None)
     tests["image_id"] = [f"test{number}" for number in range(len(tests))]
     write_manifest(tests, made.root / "test.parquet")
@@ -58,29 +58,30 @@ def sure_of(count: int) -> np.ndarray:
 
 def second_round(tiny: Tiny, paths: list[Path], fold: int = 0, **changes: object) -> TrainingSet:
     asked = recipe(pseudo={"models": [path.parent.parent.name.removeprefix("model=") for path in paths]} | changes)
-    inputs = PseudoInputs(tiny.root / "test.arrow", tuple(paths))
-    return build_training_set(asked, fold, tiny.pixels, tiny.split, pseudo=inputs)
+    pseudo = PseudoInputs(tiny.root / "test.arrow", tuple(paths))
+    return build_training_set(asked, fold, MemberInputs(tiny.pixels, tiny.split, pseudo=pseudo))
 
 
 def test_only_images_that_the_mean_of_the_first_round_is_sure_of_are_learnt_from(tiny: Tiny) -> None:
     paths = [said(tiny, "one", sure_of(4)), said(tiny, "two", sure_of(2))]
-    plain = build_training_set(recipe(), 0, tiny.pixels, tiny.split)
-    lessons = second_round(tiny, paths, confidence=0.8)
-    added = lessons.training.iloc[len(plain.training) :]
+    plain = build_training_set(recipe(), 0, MemberInputs(tiny.pixels, tiny.split))
+    chosen = second_round(tiny, paths, confidence=0.8)
+    added = chosen.training.iloc[len(plain.training) :]
     assert added["image_id"].tolist() == ["test0", "test1"]
-    np.testing.assert_allclose(lessons.targets[len(plain.training) :], [[0.05, 0.9, 0.05]] * 2, rtol=1e-6)
-    np.testing.assert_array_equal(lessons.targets[: len(plain.training)].argmax(axis=1), plain.targets)
-    pd.testing.assert_frame_equal(lessons.validation, plain.validation)
+    np.testing.assert_allclose(chosen.targets[len(plain.training) :], [[0.05, 0.9, 0.05]] * 2, rtol=1e-6)
+    np.testing.assert_array_equal(chosen.targets[: len(plain.training)].argmax(axis=1), plain.targets)
+    pd.testing.assert_frame_equal(chosen.validation, plain.validation)
     assert len(second_round(tiny, paths, confidence=0.6).training) == len(plain.training) + 4
 
 
 def test_the_pixels_of_test_images_are_those_of_the_test_file(tiny: Tiny) -> None:
-    lessons = second_round(tiny, [said(tiny, "one", sure_of(3))], confidence=0.8)
-    member = MemberSpec(MemberSeeds(1, "second", 0), recipe(augment="none"), lessons, None, None, {})
-    places = np.arange(len(lessons.training))
-    images, targets = member.images[Batch(0, 0, places)]
+    chosen = second_round(tiny, [said(tiny, "one", sure_of(3))], confidence=0.8)
+    inputs = MemberInputs(tiny.pixels, tiny.split)
+    spec = MemberSpec(MemberSeeds(1, "second", 0), recipe(augment="none"), inputs, chosen)
+    places = np.arange(len(chosen.training))
+    images, targets = spec.augmented_images[Batch(0, 0, places)]
     train, tests = PackedImages(tiny.pixels), PackedImages(tiny.root / "test.arrow")
-    ids = lessons.training["image_id"].tolist()
+    ids = chosen.training["image_id"].tolist()
     own = [train[train.row_of[name]] if name in train.row_of else tests[tests.row_of[name]] for name in ids]
     np.testing.assert_array_equal(images.numpy(), np.stack(own))
     np.testing.assert_allclose(targets.numpy().sum(axis=1), 1, rtol=1e-6)
@@ -116,13 +117,14 @@ def of_factors(factors: list[str]) -> Recipe:
 def test_a_model_of_one_factor_learns_and_is_scored_on_its_levels(tiny: Tiny, tmp_path: Path) -> None:
     split = replace(tiny.split, classes=tmp_path / "classes.json")
     write_label_space(SIX, split.classes)
-    whole = build_training_set(recipe(), 0, tiny.pixels, split)
-    lessons = build_training_set(of_factors(["size"]), 0, tiny.pixels, split)
-    assert lessons.scheme == LabelSpace(("small", "large"), {"size": ("small", "large")})
+    inputs = MemberInputs(tiny.pixels, split)
+    whole = build_training_set(recipe(), 0, inputs)
+    chosen = build_training_set(of_factors(["size"]), 0, inputs)
+    assert chosen.label_space == LabelSpace(("small", "large"), {"size": ("small", "large")})
     levels = SIX.level_codes("size")
-    np.testing.assert_array_equal(lessons.targets, levels[whole.targets])
-    np.testing.assert_array_equal(lessons.validation["label"], levels[whole.validation["label"]])
-    assert lessons.origin["classes"] == list(SIX.classes)
+    np.testing.assert_array_equal(chosen.targets, levels[whole.targets])
+    np.testing.assert_array_equal(chosen.validation["label"], levels[whole.validation["label"]])
+    assert chosen.origin["classes"] == list(SIX.classes)
 
 
 def test_packed_files_follow_one_another(tiny: Tiny) -> None:

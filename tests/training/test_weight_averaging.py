@@ -1,4 +1,4 @@
-"""Averages of weights, and the watch over losses."""
+"""Averages of weights."""
 
 from itertools import pairwise
 
@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from foldvote.training.loop import LOOK_EVERY, MOST_BAD, LossMonitor
 from foldvote.training.weight_averaging import (
     clone_state,
     ema_weight,
@@ -69,22 +68,3 @@ def test_the_stochastic_average_begins_at_its_share_of_the_epochs_and_never_with
     assert swa_starts(recipe(epochs=8, swa=0.75)) == 6
     assert swa_starts(recipe(epochs=3, swa=0.99)) == 2
     assert swa_starts(recipe(epochs=3)) == 3
-
-
-def test_the_watch_adds_up_finite_losses_and_names_the_last_bad_ones() -> None:
-    watch = LossMonitor(1.0)
-    for number in range(LOOK_EVERY):
-        assert not watch.due
-        watch.add(number, torch.tensor(0.5))
-    assert watch.due
-    assert watch.look(skips=False)
-    assert watch.total == 1.0 + LOOK_EVERY / 2
-    watch.add(90, torch.tensor(float("nan")))
-    assert not watch.look(skips=False)
-    assert watch.look(skips=True)
-    watch.add(91, torch.tensor(2.0))
-    assert watch.look(skips=False)
-    for number in range(MOST_BAD):
-        watch.add(100 + number, torch.tensor(float("inf")))
-    assert not watch.look(skips=True)
-    assert watch.bad == list(range(100, 100 + MOST_BAD))

@@ -23,7 +23,8 @@ from foldvote.io.parquet import read_table
 from foldvote.report.tuning_figures import FIGURES, save_figures
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
-from foldvote.training.train_member import MemberInputs, train_member
+from foldvote.training.train_member import train_member
+from foldvote.training.training_set import MemberInputs
 from foldvote.tuning import worker
 from foldvote.tuning.results import write_results
 from foldvote.tuning.study import SearchSpec, open_journal
@@ -31,7 +32,7 @@ from foldvote.tuning.trials import read_trials, summary
 from foldvote.tuning.worker import SearchInputs, TrialPruner, origin_of, pooled, run_worker, score_of
 from support.tiny_member import Tiny, make_tiny, recipe
 
-MACHINE = JobResources(0, 1, Runtime(workers=0, tracking=Tracking(tensorboard=False)))
+RESOURCES = JobResources(0, 1, Runtime(workers=0, tracking=Tracking(tensorboard=False)))
 SPACE = {"lr": {"float": [1e-4, 1e-2], "log": True}, "optimizer": {"choice": ["adamw", "sgd"]}}
 SPACE |= {"optimizer_args.momentum": {"float": [0.5, 0.9], "when": {"optimizer": "sgd"}}}
 
@@ -56,7 +57,7 @@ def search(tiny: Tiny, folder: Path, *, based: Recipe | None = None, **changes: 
         "worker": 0,
         "folder": folder,
         "inputs": SearchInputs(tiny.split, [tiny.root / "pixels/size=32x24/roi=none/train.arrow"]),
-        "machine": MACHINE,
+        "resources": RESOURCES,
         "code": "code",
         "done": folder / "worker.json",
     }
@@ -94,12 +95,12 @@ def test_the_score_of_a_trial_is_that_of_the_run_which_its_recipe_makes(
             tmp_path / "resume",
             tmp_path,
             files,
-            MACHINE,
+            RESOURCES,
         )
         table = tmp_path / f"{fold}.parquet"
         views = ["identity", "hflip"]
         predict_member(
-            files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", views, table, tmp_path / "t.json", MACHINE
+            files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", views, table, tmp_path / "t.json", RESOURCES
         )
         parts.append(read_table(table))
     rows = pd.concat(parts)
@@ -134,10 +135,10 @@ def test_f38_a_trial_that_was_told_to_stop_goes_on_in_mid_training_and_comes_to_
 ) -> None:
     judged = TrialPruner.judged
 
-    def stop(course: TrialPruner, place: int, *rest: object) -> str:
-        if (course.asked.number, place) == (1, 1):
+    def stop(pruner: TrialPruner, place: int, *rest: object) -> str:
+        if (pruner.asked.number, place) == (1, 1):
             os.kill(os.getpid(), signal.SIGTERM)
-        return judged(course, place, *rest)
+        return judged(pruner, place, *rest)
 
     given = search(tiny, tmp_path)
     with monkeypatch.context() as patched:

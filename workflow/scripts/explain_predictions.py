@@ -14,10 +14,10 @@ if __name__ == "__main__":
     with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
         write_attention(
             weights=[Path(path) for path in given.weights],
-            pixels_path=Path(given.pixels),
+            images_path=Path(given.pixels),
             split=SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
             votes_path=Path(given.votes),
-            machine=JobResources(
+            resources=JobResources(
                 snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
             ),
             path=Path(snakemake.output.attention),

@@ -15,13 +15,13 @@ if __name__ == "__main__":
         predict_member(
             weights=Path(given.weights),
             sidecar=Path(given.sidecar),
-            pixels_path=Path(given.pixels),
+            images_path=Path(given.pixels),
             split=SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
             part=params.part,
             views=list(params.views),
             predictions=Path(made.predictions),
             timing=Path(made.timing),
-            machine=JobResources(
+            resources=JobResources(
                 snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
             ),
         )

@@ -9,8 +9,8 @@ from foldvote.runtime.job_log import job, log
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import SplitFiles
-from foldvote.training.train_member import MemberFiles, MemberInputs, train_member
-from foldvote.training.training_set import PseudoInputs
+from foldvote.training.train_member import MemberFiles, train_member
+from foldvote.training.training_set import MemberInputs, PseudoInputs
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     state = Path(runtime.state_dir or snakemake.config["results"])
     with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
         train_member(
-            draws=MemberSeeds(params.seed, of.model, int(of.fold)),
+            seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
             recipe=Recipe.model_validate_json(params.recipe),
             code=params.code,
             inputs=MemberInputs(
@@ -32,10 +32,10 @@ if __name__ == "__main__":
                 if given.pseudo
                 else None,
             ),
-            resume=state / f"resume/model={of.model}/fold={of.fold}",
-            tracking=state,
+            resume_dir=state / f"resume/model={of.model}/fold={of.fold}",
+            tracking_dir=state,
             files=MemberFiles(
                 Path(made.weights), Path(made.last), Path(made.sidecar), Path(made.history), Path(made.timing)
             ),
-            machine=JobResources(len(gpus) or snakemake.resources.gpu, snakemake.threads, runtime),
+            resources=JobResources(len(gpus) or snakemake.resources.gpu, snakemake.threads, runtime),
         )

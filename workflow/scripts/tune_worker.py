@@ -37,7 +37,7 @@ if __name__ == "__main__":
                 [Path(path) for path in given.pseudo_pixels],
                 [Path(path) for path in given.pseudo],
             ),
-            machine=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
+            resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             code=params.code,
             done=Path(snakemake.output.done),
         )

@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from foldvote.config.base import parse_size
 from foldvote.config.data import Images
-from foldvote.config.recipe import Recipe
 from foldvote.data.cropping import Region, crop_face, crop_region, resize
 from foldvote.data.face_detection import BOXES
 from foldvote.data.image_decoding import read_unchanged
@@ -203,22 +202,23 @@ def _sure_boxes(
     return [tuple(box) if use else None for box, use in zip(sides.tolist(), sure, strict=True)]
 
 
-def open_packed_images(path: Path, recipe: Recipe, data_sha256: str | None) -> PackedImages:
-    """Open packed images and make sure that they are the recipe's.
+def open_packed_images(path: Path, size: str, roi: str, data_sha256: str | None) -> PackedImages:
+    """Open packed images and make sure that they are those expected.
 
     Args:
         path: the Arrow file.
-        recipe: for its size and region of interest.
+        size: height x width such as "128x96".
+        roi: region of interest, as in the configuration.
         data_sha256: digest of the manifest they must be packed from; None accepts any.
 
     Raises:
         UserError: if they were packed from something else.
     """
-    pixels = PackedImages(path)
-    expected = {"size": recipe.size, "roi": recipe.roi} | ({"data_sha256": data_sha256} if data_sha256 else {})
-    differing = [name for name, value in expected.items() if pixels.record.get(name) != value]
+    images = PackedImages(path)
+    expected = {"size": size, "roi": roi} | ({"data_sha256": data_sha256} if data_sha256 else {})
+    differing = [name for name, value in expected.items() if images.record.get(name) != value]
     if differing:
         raise UserError(
             f"{path}: was packed from other {', '.join(differing)} than this job expects; run `snakemake -R pixels`"
         )
-    return pixels
+    return images

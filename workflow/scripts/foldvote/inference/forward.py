@@ -1,4 +1,4 @@
-"""Logits of a network for packed images: the one path for validation, OOF and test predictions."""
+"""Logits of a network for packed images: the same path for validation, OOF and test predictions."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,54 +18,54 @@ Sources = dict[str | None, torch.Tensor]
 
 def predict_logits(
     model: nn.Module,
-    pixels: PackedImages,
+    images: PackedImages,
     rows: np.ndarray,
     views: Sequence[View],
-    compute: Device,
+    device: Device,
     batch_size: int,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda batches, _total: batches,
 ) -> dict[str, np.ndarray]:
-    """Predict every image under every view. Each image is read once for all views, and no view changes another's.
+    """Predict every image under every view. Each image is read once for all views; views do not change it in place.
 
     Args:
         model: placed on the device; it is left in evaluation mode.
-        pixels: the packed images.
-        rows: int64 array of rows of `pixels`.
-        views: views made ready for images of this size, as by `tta.ready_views`.
-        compute: device, precision and layout.
+        images: the packed images.
+        rows: int64 array of rows of `images`.
+        views: views for images of this size, as `tta.ready_views` makes them.
+        device: where and how the network runs.
         batch_size: images in one forward pass.
-        track: wraps the batches, of which it is told the number, to show progress.
+        track: wraps the batches, to show progress; it is given their number.
 
     Returns:
         For each view, by its name, a float32 array (rows, classes), in the order of `rows`.
     """
     model.eval()
-    mean, std = normalisation(model, compute.device)
+    mean, std = normalisation(model, device.torch_device)
     parts: dict[str, list[torch.Tensor]] = {view.name: [] for view in views}
     starts = range(0, len(rows), batch_size)
-    with torch.inference_mode(), compute.autocast():
-        for sources in track(_ahead(pixels, rows, starts, batch_size, views), len(starts)):
+    with torch.inference_mode(), device.autocast():
+        for sources in track(_prefetch(images, rows, starts, batch_size, views), len(starts)):
             for source, raw in sources.items():
-                images = compute.images(raw, mean, std)
+                batch = device.normalise(raw, mean, std)
                 for view in (view for view in views if view.source == source):
-                    shown = view.move(images).contiguous(memory_format=compute.layout)
-                    parts[view.name].append(model(shown).float())
+                    moved = view.move(batch).contiguous(memory_format=device.layout)
+                    parts[view.name].append(model(moved).float())
     return {name: torch.cat(logits).cpu().numpy() for name, logits in parts.items()}
 
 
-def _ahead(
-    pixels: PackedImages, rows: np.ndarray, starts: range, batch_size: int, views: Sequence[View]
+def _prefetch(
+    images: PackedImages, rows: np.ndarray, starts: range, batch_size: int, views: Sequence[View]
 ) -> Iterator[Sources]:
-    """Batches of uint8 images, the next one gathered and changed while the network works on the last."""
+    """Batches of uint8 images; the next one is read and changed while the network works on the last."""
     changes = {view.source: view.change for view in views}
-    ids = list(pixels.row_of)
+    ids = list(images.row_of)
 
     def gather(start: int) -> Sources:
-        own = rows[start : start + batch_size]
-        images = [pixels[row] for row in own]
-        names = [ids[row] for row in own]
+        batch_rows = rows[start : start + batch_size]
+        batch = [images[row] for row in batch_rows]
+        names = [ids[row] for row in batch_rows]
         return {
-            source: torch.from_numpy(np.stack(list(map(change, images, names)) if change else images))
+            source: torch.from_numpy(np.stack(list(map(change, batch, names)) if change else batch))
             for source, change in changes.items()
         }
 

@@ -25,67 +25,67 @@ FEWEST_CELLS = 4  # along the shorter side: a coarser map says nothing of where
 
 
 def write_attention(
-    weights: Sequence[Path], pixels_path: Path, split: SplitFiles, votes_path: Path, machine: JobResources, path: Path
+    weights: Sequence[Path], images_path: Path, split: SplitFiles, votes_path: Path, resources: JobResources, path: Path
 ) -> None:
-    """Ask the members of one model about some images that they never saw, and write what speaks for which class.
+    """Write heatmaps of the members of one model for some images that they never saw.
 
-    Of a mistake two classes are asked about, the one that the vote says and the true one.
+    A wrong prediction gets two heatmaps: of the predicted class and of the true one.
 
     Args:
         weights: `…/model=<m>/fold=<k>/model.safetensors` of each fold of the model, with model.json beside it.
-        pixels_path: packed training images of the model's size and region.
+        images_path: packed training images of the model's size and region.
         split: classes and folds.
         votes_path: ensemble/oof.parquet.
-        machine: what may be used.
-        path: the table, rows of heatmaps.ATTENTION; empty where the net has no maps.
+        resources: what may be used.
+        path: the table to write, rows of heatmaps.ATTENTION; empty where the network has no maps.
 
     Raises:
         UserError: if the inputs are missing, damaged or do not belong together.
     """
-    scheme = read_label_space(split.classes)
-    asked = choose_images(read_table(votes_path, votes_schema(scheme.classes, labelled=True), key=("image_id",)))
-    glances: list[ClassHeatmap] = []
+    label_space = read_label_space(split.classes)
+    chosen = choose_images(read_table(votes_path, votes_schema(label_space.classes, labelled=True), key=("image_id",)))
+    heatmaps: list[ClassHeatmap] = []
     for file in weights:
         model_name, fold = member_of(file)
-        own = asked[asked["fold"] == fold]
+        own = chosen[chosen["fold"] == fold]
         if own.empty:
             continue
         about, recipe, model = load_member(file, file.with_name("model.json"), split)
-        compute = choose_device(recipe, machine.gpus, machine.threads)
-        pixels = open_packed_images(pixels_path, recipe, about["data_sha256"])
-        known, code_of = known_classes(recipe, scheme)
+        device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads)
+        images = open_packed_images(images_path, recipe.size, recipe.roi, about["data_sha256"])
+        known, code_of = known_classes(recipe, label_space)
         pairs = [
             (row["image_id"], code)
             for row in own.to_dict("records")
             for code in dict.fromkeys((row["prediction"], row["label"]))
         ]
         codes = code_of[[code for _, code in pairs]]
-        heats = _heats(compute.place(model), pixels, [image_id for image_id, _ in pairs], codes, compute)
+        heats = _heatmaps(device.place(model), images, [image_id for image_id, _ in pairs], codes, device)
         if heats is None:
             log(f"{model_name}: this net has no maps of what it sees, so that nothing is shown of where it looks")
             break
-        glances += [
+        heatmaps += [
             ClassHeatmap(image_id, model_name, fold, code, known.classes[own_code], heat)
             for (image_id, code), own_code, heat in zip(pairs, codes, heats, strict=True)
         ]
-    place = {image_id: number for number, image_id in enumerate(asked["image_id"])}
-    glances.sort(key=lambda one: place[one.image_id])
+    place = {image_id: number for number, image_id in enumerate(chosen["image_id"])}
+    heatmaps.sort(key=lambda one: place[one.image_id])
     record = {"split_sha256": read_record(votes_path)["split_sha256"]}
-    write_table(heatmap_rows(glances), path, ATTENTION, ("image_id", "code"), record)
+    write_table(heatmap_rows(heatmaps), path, ATTENTION, ("image_id", "code"), record)
 
 
 def class_heat(model: nn.Module, images: torch.Tensor, codes: torch.Tensor) -> npt.NDArray[np.float64] | None:
-    """What speaks for a class of each image, on the deepest map of the net that is fine enough.
+    """Compute a heatmap of one class per image, on the deepest feature map that is fine enough.
 
     Args:
-        model: a timm net, in evaluation mode; where it computes activations again (grad_checkpointing), this is
-            switched off, as it hides its stages.
+        model: a timm network, in evaluation mode; grad_checkpointing is switched off, as it hides the stages.
         images: normalised, (images, 3, height, width).
-        codes: a class an image, int64 (images,).
+        codes: one class per image, int64 (images,).
 
     Returns:
-        float64 (images, rows, columns) in 0..1, the largest of each image 1, or 0 throughout where nothing speaks for
-        the class; None where the net has no map of at least FEWEST_CELLS rows and columns that its answer depends on.
+        float64 (images, rows, columns) in 0..1: the largest value of each image is 1, or all are 0 where nothing speaks
+        for the class. None where the network has no map of at least FEWEST_CELLS rows and columns that its output
+        depends on.
     """
     if hasattr(model, "set_grad_checkpointing"):
         model.set_grad_checkpointing(enable=False)
@@ -100,9 +100,9 @@ def class_heat(model: nn.Module, images: torch.Tensor, codes: torch.Tensor) -> n
     try:
         with torch.enable_grad():
             logits = model(images.requires_grad_())
-            said = logits.float().gather(1, codes[:, None]).sum()
+            score = logits.float().gather(1, codes[:, None]).sum()
             tensors = [out for out in seen.values() if isinstance(out, torch.Tensor)]
-            slopes = torch.autograd.grad(said, tensors, allow_unused=True) if tensors else ()
+            slopes = torch.autograd.grad(score, tensors, allow_unused=True) if tensors else ()
     finally:
         for hook in hooks:
             hook.remove()
@@ -121,15 +121,15 @@ def class_heat(model: nn.Module, images: torch.Tensor, codes: torch.Tensor) -> n
     return None
 
 
-def _heats(
-    model: nn.Module, pixels: PackedImages, ids: Sequence[str], codes: npt.NDArray[np.int64], compute: Device
+def _heatmaps(
+    model: nn.Module, images: PackedImages, ids: Sequence[str], codes: npt.NDArray[np.int64], device: Device
 ) -> npt.NDArray[np.uint8] | None:
-    """uint8 (images, rows, columns) for packed images and codes of the model's own classes."""
+    """Heatmaps, uint8 (images, rows, columns), of packed images and codes of the model's own classes."""
     model.eval().requires_grad_(requires_grad=False)
-    mean, std = normalisation(model, compute.device)
-    raw = torch.from_numpy(np.stack([pixels[row] for row in pixels.rows(list(ids))]))
-    asked = torch.from_numpy(np.asarray(codes, np.int64)).to(compute.device)
-    heat = class_heat(model, compute.images(raw, mean, std), asked)
+    mean, std = normalisation(model, device.torch_device)
+    raw = torch.from_numpy(np.stack([images[row] for row in images.rows(list(ids))]))
+    asked = torch.from_numpy(np.asarray(codes, np.int64)).to(device.torch_device)
+    heat = class_heat(model, device.normalise(raw, mean, std), asked)
     return None if heat is None else (255 * heat).round().astype(np.uint8)
 
 
@@ -144,9 +144,9 @@ def _as_maps(
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if features.ndim != 3 or grid is None or features.shape[1] < grid[0] * grid[1]:
         return None
-    own = features.shape[1] - grid[0] * grid[1]  # before the patches stand the class token and its like
+    first = features.shape[1] - grid[0] * grid[1]  # before the patches stand the class token and the like
 
     def folded(tokens: torch.Tensor) -> torch.Tensor:
-        return tokens[:, own:].transpose(1, 2).reshape(len(tokens), channels, *grid).float()
+        return tokens[:, first:].transpose(1, 2).reshape(len(tokens), channels, *grid).float()
 
     return folded(features), folded(slope)

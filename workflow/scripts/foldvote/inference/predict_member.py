@@ -1,4 +1,4 @@
-"""A member's predictions as a job: weights and images in, logits of every view out."""
+"""The prediction job of one member: weights and images in, logits of every view out."""
 
 import time
 from functools import partial
@@ -32,68 +32,69 @@ from foldvote.splits.folds import SplitFiles, fold_rows, read_folds
 def predict_member(
     weights: Path,
     sidecar: Path,
-    pixels_path: Path,
+    images_path: Path,
     split: SplitFiles,
     part: str,
     views: list[str | dict[str, Any]],
     predictions: Path,
     timing: Path,
-    machine: JobResources,
+    resources: JobResources,
 ) -> None:
     """Predict the images that a member never saw, under every view, and write the logits.
 
-    A member of some factors gives each class the logit of its levels of these factors: classes that differ in other
-    factors alone share one.
+    A member of some factors gives each class the logit of its levels of these factors: classes that differ only in
+    other factors have equal logits.
 
     Args:
         weights: the member's model.safetensors.
         sidecar: its model.json.
-        pixels_path: packed images of the training split (part "oof") or of the test split (part "test").
+        images_path: packed images of the training split (part "oof") or of the test split (part "test").
         split: classes and folds.
         part: "oof" predicts the validation images of the member's fold, "test" every image.
-        views: test-time transforms, as the configuration gives them after its check.
-        predictions: the parquet table, a row an image and view.
-        timing: JSON of seconds, images and device.
-        machine: what may be used.
+        views: test-time transforms, as in the checked configuration.
+        predictions: the parquet table to write, one row per image and view.
+        timing: the JSON file to write, of seconds, images and device.
+        resources: what may be used.
 
     Raises:
         UserError: if the weights were altered, or belong to other classes, another split or other pixels.
     """
     about, recipe, model = load_member(weights, sidecar, split)
-    compute = choose_device(recipe, machine.gpus, machine.threads)
+    device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads)
     whole = read_label_space(split.classes)
     code_of = known_classes(recipe, whole)[1]
     folds, _ = read_folds(split.folds, split.certificate)
-    pixels = open_packed_images(pixels_path, recipe, about["data_sha256"] if part == "oof" else None)
-    rows = _images_to_predict(pixels, fold_rows(folds, about["fold"])[1] if part == "oof" else None)
+    certified = about["data_sha256"] if part == "oof" else None
+    images = open_packed_images(images_path, recipe.size, recipe.roi, certified)
+    rows = _images_to_predict(images, fold_rows(folds, about["fold"])[1] if part == "oof" else None)
 
     name = f"{about['model']} fold {about['fold']}"
     started = time.monotonic()
     logits = predict_logits(
-        compute.place(model),
-        pixels,
-        pixels.rows(rows["image_id"].tolist()),
-        ready_views(views, *pixels.shape[:2]),
-        compute,
-        machine.runtime.predict_batch,
+        device.place(model),
+        images,
+        images.rows(rows["image_id"].tolist()),
+        ready_views(views, *images.shape[:2]),
+        device,
+        resources.runtime.predict_batch,
         partial(_tracked, f"{name}: {part} predictions, batches"),
     )
     seconds = time.monotonic() - started
     record = {key: about[key] for key in ("model", "fold", "split_sha256", "classes")} | {
         "split": part,
-        "data_sha256": pixels.record["data_sha256"],
+        "data_sha256": images.record["data_sha256"],
         "weights_sha256": about["sha256"],
         "views": [view_name(view) for view in views],
         "factors": recipe.factors,
     }
     frame = _long_table(rows, {view: own[:, code_of] for view, own in logits.items()}, whole.classes)
     write_table(frame, predictions, predictions_schema(whole.classes), key=("image_id", "view"), record=record)
-    write_json(timing, {"seconds": seconds, "images": len(rows), "device": compute.name})
-    log(f"{name}: {part} predictions of {len(rows):,} images x {len(views)} views in {seconds:.1f} s on {compute.name}")
+    write_json(timing, {"seconds": seconds, "images": len(rows), "device": device.name})
+    log(f"{name}: {part} predictions of {len(rows):,} images x {len(views)} views in {seconds:.1f} s on {device.name}")
 
 
 def load_member(weights: Path, sidecar: Path, split: SplitFiles) -> tuple[dict[str, Any], Recipe, nn.Module]:
-    """A trained network as it predicts: its sidecar, its recipe, and the network on the CPU.
+    """Load a trained network: its sidecar, its recipe, and the network on the CPU.
 
     Raises:
         UserError: if the weights were altered, or belong to other classes or another split.
@@ -133,14 +134,15 @@ def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: holds no weights ({error}); retrain it with `snakemake -R {path}`") from error
 
 
-def _images_to_predict(pixels: PackedImages, validation: pd.DataFrame | None) -> pd.DataFrame:
+def _images_to_predict(images: PackedImages, validation: pd.DataFrame | None) -> pd.DataFrame:
+    """One row per image: the validation images, or all packed ones."""
     if validation is not None:
         return validation[["image_id", "profile", "label"]].reset_index(drop=True)
-    return pd.DataFrame({"image_id": list(pixels.row_of), "profile": None, "label": None})
+    return pd.DataFrame({"image_id": list(images.row_of), "profile": None, "label": None})
 
 
 def _long_table(rows: pd.DataFrame, logits: dict[str, np.ndarray], classes: tuple[str, ...]) -> pd.DataFrame:
-    """A row an image and view, the views of an image together."""
+    """One row per image and view; the views of an image follow one another."""
     views = list(logits)
     long = rows.loc[rows.index.repeat(len(views))].reset_index(drop=True)
     long["label"] = long["label"].astype("Int16")

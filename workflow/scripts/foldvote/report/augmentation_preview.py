@@ -15,7 +15,7 @@ from foldvote.splits.folds import SplitFiles
 from foldvote.training.dataloader import Batch
 from foldvote.training.mixup import mix_batch
 from foldvote.training.state import MemberSpec
-from foldvote.training.training_set import build_training_set
+from foldvote.training.training_set import MemberInputs, build_training_set
 
 _PAIRS_A_ROW = 4
 _MARGIN = 14  # around everything, and between two pairs; pixels, as all below
@@ -73,20 +73,21 @@ def first_batch(
         UserError: if the inputs are missing or do not belong together.
     """
     true_labels = recipe.model_copy(update={"labels": Treatment(), "pseudo": None})
-    lessons = build_training_set(true_labels, draws.fold, pixels_path, split)
-    member = MemberSpec(draws, recipe, lessons, None, None, {})
-    scheme, pixels = lessons.scheme, lessons.pixels
-    positions = member.order.batches(0)[0]
-    changed, targets = member.images[Batch(0, 0, positions)]
+    inputs = MemberInputs(pixels_path, split)
+    training_set = build_training_set(true_labels, draws.fold, inputs)
+    spec = MemberSpec(draws, recipe, inputs, training_set)
+    label_space, images = training_set.label_space, training_set.images
+    positions = spec.order.batches(0)[0]
+    changed, targets = spec.augmented_images[Batch(0, 0, positions)]
     mixed, shares = mix_batch(
         recipe.mix,
         changed.permute(0, 3, 1, 2).float(),
-        F.one_hot(targets, len(scheme.classes)).float(),
+        F.one_hot(targets, len(label_space.classes)).float(),
         draws.key("mix", 0),
     )
-    before = np.stack([pixels[row] for row in member.images.rows[positions]])
+    before = np.stack([images[row] for row in spec.augmented_images.rows[positions]])
     after = mixed.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
-    return before, after.numpy(), shares.numpy(), scheme.classes
+    return before, after.numpy(), shares.numpy(), label_space.classes
 
 
 def draw_sheet(

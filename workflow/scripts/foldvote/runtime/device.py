@@ -8,7 +8,6 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by determi
 import torch
 from torch import nn
 
-from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
 from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from foldvote.runtime.job_log import log
@@ -19,47 +18,54 @@ class Device:
     """Where and how a network runs.
 
     Attributes:
-        device: cpu or cuda.
+        torch_device: cpu or cuda.
         dtype: of matrix products and convolutions; float32 switches autocast off.
         layout: memory layout of images and weights.
-        team: the processes that it runs in, each on a device of its own.
+        group: the processes that train together, each on a device of its own.
     """
 
-    device: torch.device
+    torch_device: torch.device
     dtype: torch.dtype
     layout: torch.memory_format
-    team: ProcessGroup = SINGLE_PROCESS
+    group: ProcessGroup = SINGLE_PROCESS
 
     @property
     def name(self) -> str:
-        """What a person calls the device, or the devices of a team."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        return name if self.team.size == 1 else f"{self.team.size} x {name}"
+        """The name of the hardware; with the number of processes where there are several."""
+        name = torch.cuda.get_device_name(self.torch_device) if self.torch_device.type == "cuda" else "CPU"
+        return name if self.group.size == 1 else f"{self.group.size} x {name}"
 
     def autocast(self) -> torch.autocast:
-        """Context in which the forward pass runs."""
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        """The context in which the forward pass runs."""
+        return torch.autocast(self.torch_device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Gradient scaler: does nothing unless the dtype is float16."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        """A gradient scaler, which does nothing unless the dtype is float16."""
+        return torch.amp.GradScaler(self.torch_device.type, enabled=self.dtype == torch.float16)
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a network to the device and layout."""
-        return model.to(self.device, memory_format=self.layout)
+        return model.to(self.torch_device, memory_format=self.layout)
 
-    def images(self, batch: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
-        """uint8 (batch, height, width, 3) to normalised float32 (batch, 3, height, width) on the device."""
-        moved = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+    def normalise(self, batch: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+        """Turn uint8 images (batch, height, width, 3) into normalised float32 (batch, 3, height, width) on the device.
+
+        Args:
+            batch: the images, on any device.
+            mean: of the network's inputs in 0..1, shape (1, 3, 1, 1), on the device.
+            std: standard deviation, of the same shape.
+        """
+        moved = batch.to(self.torch_device, non_blocking=True).permute(0, 3, 1, 2)
         return ((moved.float().div_(255) - mean) / std).contiguous(memory_format=self.layout)
 
 
-def choose_device(recipe: Recipe, gpus: int, threads: int, rank: int = 0) -> Device:
+def choose_device(precision: str, channels_last: bool | None, gpus: int, threads: int, rank: int = 0) -> Device:
     """Set this process up for a device and say how networks run on it.
 
     Args:
-        recipe: for its precision and channels_last.
-        gpus: how many GPUs the job was granted; none, or none to be found, means CPU.
+        precision: "auto", "fp32", "bf16" or "fp16"; "auto" takes what the device does well.
+        channels_last: whether images and weights lie channels last in memory; None: on a GPU only.
+        gpus: how many GPUs the job was granted; with none granted or none found, the CPU is used.
         threads: CPU threads for one operation.
         rank: which of the GPUs that the job sees is this process's.
 
@@ -71,7 +77,7 @@ def choose_device(recipe: Recipe, gpus: int, threads: int, rank: int = 0) -> Dev
     torch.backends.cudnn.benchmark = False
     cuda = gpus > 0 and torch.cuda.is_available()
     if cuda:
-        _check_device(rank)
+        _check_gpu(rank)
         torch.cuda.set_device(rank)
     elif gpus > 0:
         log(
@@ -79,8 +85,8 @@ def choose_device(recipe: Recipe, gpus: int, threads: int, rank: int = 0) -> Dev
             "running on the CPU"
         )
     device = torch.device("cuda", rank) if cuda else torch.device("cpu")
-    last = recipe.channels_last if recipe.channels_last is not None else cuda
-    return Device(device, _dtype(recipe.precision, device), torch.channels_last if last else torch.contiguous_format)
+    last = channels_last if channels_last is not None else cuda
+    return Device(device, _dtype(precision, device), torch.channels_last if last else torch.contiguous_format)
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -94,7 +100,8 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
-def _check_device(index: int) -> None:
+def _check_gpu(index: int) -> None:
+    """Refuse a GPU that is not there, or too old for this build of torch."""
     if index >= torch.cuda.device_count():
         raise UserError(
             f"GPU {index + 1} of those that were granted is not there: torch sees {torch.cuda.device_count()}; "

@@ -1,4 +1,4 @@
-"""What the jobs of a member share: the split they must agree on, the machine they may use, the pixels they read."""
+"""What a job may use of the machine: GPUs, CPU threads, loader processes."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,13 @@ from foldvote.runtime.device import Device
 
 @dataclass(frozen=True)
 class JobResources:
-    """What a job may use: GPUs granted, CPU threads, and the `runtime` section of the configuration."""
+    """What a job may use.
+
+    Attributes:
+        gpus: number of GPUs granted.
+        threads: number of CPU threads.
+        runtime: the `runtime` section of the configuration.
+    """
 
     gpus: int
     threads: int
@@ -16,16 +22,16 @@ class JobResources:
 
     @property
     def processes(self) -> int:
-        """Processes that train one member together: one a GPU."""
+        """Number of processes that train one member together: one per GPU."""
         return self.gpus or self.runtime.cpu_processes
 
     @property
-    def share(self) -> "JobResources":
-        """What each of these processes may use; all of them see all GPUs."""
+    def per_process(self) -> "JobResources":
+        """What each of these processes may use: its part of the threads, and the sight of all GPUs."""
         return replace(self, threads=max(self.threads // self.processes, 1))
 
-    def workers(self, compute: Device) -> int:
-        """Loader processes: as configured; else all threads but one beside a GPU, and one beside a CPU network."""
+    def workers(self, device: Device) -> int:
+        """Number of loader processes: as configured, else all threads but one beside a GPU, or one beside a CPU."""
         if self.runtime.workers is not None:
             return self.runtime.workers
-        return max(self.threads - 1, 1) if compute.device.type == "cuda" else min(self.threads - 1, 1)
+        return max(self.threads - 1, 1) if device.torch_device.type == "cuda" else min(self.threads - 1, 1)

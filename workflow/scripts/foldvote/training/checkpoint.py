@@ -1,7 +1,7 @@
-"""The state a training run goes on from: written whole, sealed with a checksum, the last two kept.
+"""The checkpoints of a training run: written whole, sealed with a checksum, the last two kept.
 
 A file is a header line with the SHA-256 of what follows, then the bytes of `torch.save` of plain types and tensors,
-which are read back with `weights_only=True`: whatever else a file may hold is never executed.
+which are read with `weights_only=True`: nothing else that a file may hold is executed.
 """
 
 import io
@@ -16,7 +16,7 @@ from foldvote.errors import UserError
 from foldvote.io.files import sha256_bytes, write_bytes
 
 _MAGIC = b"foldvote-checkpoint-1 "
-_KEPT = 2
+_KEPT = 2  # files
 
 
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
@@ -45,13 +45,13 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
         old.unlink(missing_ok=True)
 
 
-def load_checkpoint(folder: Path, fingerprint: dict[str, Any], say: Callable[[str], None]) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole and of this very run.
+def load_checkpoint(folder: Path, fingerprint: dict[str, Any], warn: Callable[[str], None]) -> dict[str, Any] | None:
+    """Read the newest checkpoint that is whole and of this very run.
 
     Args:
         folder: the member's resume folder.
-        fingerprint: what the run is made of; a checkpoint with another one is refused.
-        say: told of every file that is refused, and why.
+        fingerprint: what the run depends on; a checkpoint with another one is refused.
+        warn: called with one line for every file that is refused.
 
     Returns:
         The saved state, or None when training starts from the beginning.
@@ -60,18 +60,18 @@ def load_checkpoint(folder: Path, fingerprint: dict[str, Any], say: Callable[[st
         try:
             state = _read(path)
         except UserError as refusal:
-            say(f"warning: {refusal}")
+            warn(f"warning: {refusal}")
             continue
         differing = [name for name in fingerprint if state.get("fingerprint", {}).get(name) != fingerprint[name]]
         if differing:
-            say(f"warning: {path}: is of another run (other {', '.join(differing)}): not used, training starts anew")
+            warn(f"warning: {path}: is of another run (other {', '.join(differing)}): not used, training starts anew")
             return None
         return state
     return None
 
 
 def drop_checkpoints(folder: Path) -> None:
-    """Delete every checkpoint of a member that is done, so that a forced rerun starts from the beginning."""
+    """Delete all checkpoints of a finished member, so that a forced rerun starts from the beginning."""
     for path in _files(folder):
         path.unlink(missing_ok=True)
 

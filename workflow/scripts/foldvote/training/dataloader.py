@@ -1,4 +1,4 @@
-"""Training batches: which images, in which order, changed how; all of it a function of seed, member and epoch."""
+"""Training batches: which images, in which order, how augmented; all a function of seed, member and epoch."""
 
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,13 @@ from foldvote.runtime.signals import end_with_parent
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's place in the run: its epoch, its number within it, and the positions of this process's images."""
+    """One batch, before it is loaded.
+
+    Attributes:
+        epoch: its epoch, from 0.
+        step: its number within the epoch, from 0.
+        positions: of this process's images among the training images, int64.
+    """
 
     epoch: int
     step: int
@@ -32,44 +38,43 @@ class EpochOrder:
     """Which images an epoch holds, in which batches.
 
     Attributes:
-        draws: the member's draws.
+        seeds: of the member; they draw the order.
         images: number of training images.
         batch_size: images in a batch.
         chances: chance of each image to be drawn, shape (images,), summing to 1; None: each comes once.
     """
 
-    draws: MemberSeeds
+    seeds: MemberSeeds
     images: int
     batch_size: int
     chances: np.ndarray | None = None
 
     @property
     def size(self) -> int:
-        """Images in every batch. Fewer images than one batch make one batch."""
+        """Number of images in every batch. Fewer images than one batch make one batch."""
         return min(self.images, self.batch_size)
 
     @property
     def steps(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches in an epoch."""
         return max(self.images // self.batch_size, 1)
 
     def batches(self, epoch: int) -> list[np.ndarray]:
-        """The batches of one epoch: positions of the images, each at most once, or drawn by their chances.
+        """The batches of one epoch, as positions of images: each at most once, or drawn by their chances.
 
-        A last batch that would be smaller is left out: its images come in other epochs' batches, as every epoch has
-        its own order.
+        A last batch that would be smaller is left out. Its images come in other epochs, as each has its own order.
         """
-        draw = generator(self.draws.seed, "order", self.draws.model, self.draws.fold, epoch)
+        rng = generator(self.seeds.seed, "order", self.seeds.model, self.seeds.fold, epoch)
         order = (
-            draw.permutation(self.images)
+            rng.permutation(self.images)
             if self.chances is None
-            else draw.choice(self.images, self.images, p=self.chances)
+            else rng.choice(self.images, self.images, p=self.chances)
         )
         return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
 
 
 def balanced_probabilities(kinds: Sequence[str | int], power: float) -> np.ndarray:
-    """Chances by which rare kinds are drawn more often.
+    """Chances with which images of rare kinds are drawn more often.
 
     Args:
         kinds: class or stratum of each image.
@@ -84,43 +89,56 @@ def balanced_probabilities(kinds: Sequence[str | int], power: float) -> np.ndarr
 
 
 class ResumableSampler(Sampler[Batch]):
-    """All batches from a given step of a given epoch to the end of the run: loading never waits for an epoch.
+    """All batches from a given step to the end of the run, so that loading does not pause between epochs.
 
-    Of every batch it gives what is this process's share.
+    Args:
+        order: the batches of each epoch.
+        epochs: number of epochs of the run.
+        start: epoch and step of the first batch, both from 0.
+        group: the processes that share each batch; only this process's shard is given.
     """
 
     def __init__(
-        self, order: EpochOrder, epochs: int, start: tuple[int, int], team: ProcessGroup = SINGLE_PROCESS
+        self, order: EpochOrder, epochs: int, start: tuple[int, int], group: ProcessGroup = SINGLE_PROCESS
     ) -> None:
-        self.order, self.epochs, self.start, self.team = order, epochs, start, team
+        self.order, self.epochs, self.start, self.group = order, epochs, start, group
 
     def __iter__(self) -> Iterator[Batch]:
         first_epoch, first_step = self.start
         for epoch in range(first_epoch, self.epochs):
             for step, positions in enumerate(self.order.batches(epoch)):
                 if epoch > first_epoch or step >= first_step:
-                    yield Batch(epoch, step, self.team.own(positions))
+                    yield Batch(epoch, step, self.group.shard(positions))
 
 
 class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Augmented training images, a whole batch at a time."""
+    """Augmented training images, one whole batch at a time.
+
+    Args:
+        images: the packed images.
+        rows: row of each training image in `images`, int64 (training images,).
+        image_ids: their ids.
+        targets: class codes (training images,) or probabilities (training images, classes).
+        augment: steps of the augmentation.
+        seeds: of the member; they draw the augmentation.
+    """
 
     def __init__(
         self,
-        pixels: PackedImages | ConcatenatedImages,
+        images: PackedImages | ConcatenatedImages,
         rows: np.ndarray,
         image_ids: list[str],
         targets: np.ndarray,
         augment: Sequence[AugmentStep],
-        draws: MemberSeeds,
+        seeds: MemberSeeds,
     ) -> None:
-        self.pixels, self.rows, self.image_ids, self.targets = pixels, rows, image_ids, targets
-        self.augment, self.draws = augment, draws
+        self.images, self.rows, self.image_ids, self.targets = images, rows, image_ids, targets
+        self.augment, self.seeds = augment, seeds
 
     @cached_property
     def change(self) -> Callable[[np.ndarray, int], np.ndarray]:
-        """The augmentation, made by each worker for itself: it cannot be sent to another process."""
-        return augmenter(self.augment, *self.pixels.shape[:2])
+        """The augmentation. Each worker makes its own, as it cannot be sent to another process."""
+        return augmenter(self.augment, *self.images.shape[:2])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "change"}
@@ -129,20 +147,27 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return len(self.rows)
 
     def __getitem__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 images (batch, height, width, 3) and their targets: codes (batch,) or shares (batch, classes)."""
-        images = np.empty((len(batch.positions), *self.pixels.shape), dtype=np.uint8)
+        """uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities (batch, classes)."""
+        augmented = np.empty((len(batch.positions), *self.images.shape), dtype=np.uint8)
         for place, position in enumerate(batch.positions):
-            seed = self.draws.key("augment", batch.epoch, self.image_ids[position])
-            images[place] = self.change(self.pixels[self.rows[position]], seed)
-        return torch.from_numpy(images), torch.from_numpy(self.targets[batch.positions])
+            seed = self.seeds.key("augment", batch.epoch, self.image_ids[position])
+            augmented[place] = self.change(self.images[self.rows[position]], seed)
+        return torch.from_numpy(augmented), torch.from_numpy(self.targets[batch.positions])
 
 
-def training_loader(images: AugmentedImages, plan: ResumableSampler, workers: int, pin: bool) -> DataLoader:
-    """A loader over the plan; its result does not depend on the number of workers."""
+def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers: int, pin: bool) -> DataLoader:
+    """Load the sampler's batches ahead of their use.
+
+    Args:
+        images: what is loaded.
+        sampler: which batches, in which order.
+        workers: loader processes; their number does not change the result.
+        pin: whether batches lie in pinned memory, from which copies to a GPU are faster.
+    """
     return DataLoader(
         images,
         batch_size=None,
-        sampler=plan,
+        sampler=sampler,
         num_workers=workers,
         pin_memory=pin,
         prefetch_factor=4 if workers else None,
@@ -151,11 +176,11 @@ def training_loader(images: AugmentedImages, plan: ResumableSampler, workers: in
 
 
 def _start_worker(_: int) -> None:
-    """A worker leaves stopping to the training process, which saves its state first and then ends its workers.
+    """Make a worker ignore signals and end with the training process.
 
-    A signal to the whole process group (Ctrl-C, `timeout`, a cluster's cancel) reaches the workers as well. Where the
-    training process is killed they end with it: torch's own look for that comes late, and misses a parent that died
-    before a worker had begun.
+    A signal to the whole process group (Ctrl-C, `timeout`, a cluster's cancel) reaches the workers as well, but the
+    training process has to save its state before it ends them. If that process is killed its workers end, too: torch
+    checks for this late, and misses a parent that died before a worker had begun.
     """
     end_with_parent()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):

@@ -1,24 +1,20 @@
-"""The training of one member: one loop, from which every run can be stopped and gone on with to the byte.
+"""The training of one member: one loop, which can be stopped after any step and goes on to the same bytes.
 
 What a step draws depends on its number and not on the steps before it, the learning rate on the step's number and the
 history, and everything else that changes is in the checkpoint. So an interrupted run ends with the very weights of an
 undisturbed one.
 """
 
-import math
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from foldvote.config.base import parse_size
 from foldvote.config.runtime import Runtime
@@ -26,14 +22,14 @@ from foldvote.errors import Interrupted, UserError
 from foldvote.io.files import write_json
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
-from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from foldvote.runtime.job_log import log, track
 from foldvote.runtime.signals import stop_on_signal
 from foldvote.training.checkpoint import save_checkpoint
 from foldvote.training.dataloader import ResumableSampler, training_loader
+from foldvote.training.monitor import Clock, LossMonitor
 from foldvote.training.optimizer import learning_rate, set_learning_rate
-from foldvote.training.state import MemberSpec, Progress, TrainState, start_or_resume
-from foldvote.training.step import LESS_MEMORY, fit_in_memory, freeze_backbone, make_step
+from foldvote.training.state import MemberSpec, start_or_resume
+from foldvote.training.step import LESS_MEMORY, TrainStep, freeze_backbone
 from foldvote.training.tracking import Sinks
 from foldvote.training.training_set import class_counts
 from foldvote.training.validation import early_stop_reason, selection_score, validate
@@ -48,59 +44,8 @@ from foldvote.training.weight_averaging import (
     with_weights,
 )
 
-LOOK_EVERY = 20  # steps
-MOST_BAD = 10  # losses in a row that are not finite, where a gradient scaler skips such steps
-
-
-@dataclass
-class LossMonitor:
-    """Sum of an epoch's losses, and the steps whose loss was not finite.
-
-    Attributes:
-        total: sum of the finite losses looked at.
-        mean: the means over all processes of some losses, a tensor on the device.
-        bad: numbers of the last steps in a row whose loss was not finite.
-        begun: whether any step was noted in this process.
-    """
-
-    total: float = 0.0
-    mean: Callable[[torch.Tensor], torch.Tensor] = SINGLE_PROCESS.mean
-    bad: list[int] = field(default_factory=list)
-    begun: bool = False
-    _waiting: list[tuple[int, torch.Tensor]] = field(default_factory=list)
-
-    @property
-    def due(self) -> bool:
-        """Whether it is time to look."""
-        return len(self._waiting) >= LOOK_EVERY
-
-    def add(self, number: int, loss: torch.Tensor) -> None:
-        """Note the loss of a step, a scalar on the device."""
-        self.begun = True
-        self._waiting.append((number, loss))
-
-    def look(self, skips: bool) -> bool:
-        """Fetch the losses noted so far.
-
-        Args:
-            skips: whether steps that are not finite are skipped (fp16); else one such step spoils the weights.
-
-        Returns:
-            Whether training may go on.
-        """
-        if self._waiting:
-            numbers, losses = zip(*self._waiting, strict=True)
-            self._waiting.clear()
-            for number, loss in zip(numbers, self.mean(torch.stack(losses)).tolist(), strict=True):
-                if math.isfinite(loss):
-                    self.total += loss
-                    self.bad.clear()
-                else:
-                    self.bad.append(number)
-        return len(self.bad) < (MOST_BAD if skips else 1)
-
-
-_SHOWN = 24  # validation pictures shown to the sinks
+CONTINUE, SAVE, STOP = 0, 1, 2  # what the processes agree on after a step
+_SHOWN = 24  # validation images shown to the sinks
 
 
 @dataclass(frozen=True)
@@ -113,7 +58,7 @@ class TrainResult:
         epochs: the epochs, from 1, that the chosen weights are of.
         scores: their validation scores.
         history: rows of history.HISTORY.
-        parts: parts that a batch went through the net in.
+        parts: number of parts in which a batch went through the network.
     """
 
     chosen: State
@@ -124,273 +69,277 @@ class TrainResult:
     parts: int
 
 
-def close_epoch(
-    member: MemberSpec, run: TrainState, compute: Device, predict_batch: int, seconds: Callable[[], float], sinks: Sinks
-) -> None:
-    """Validate, add a row to the history, keep the weights if they are among the best, and turn to the next epoch.
-
-    Args:
-        member: what is trained.
-        run: at the end of an epoch's steps; `progress.loss_sum` is set.
-        compute: where and how.
-        predict_batch: images in one validation batch.
-        seconds: a function of no arguments, giving the time spent on the epoch, validation included.
-        sinks: told of the epoch.
-    """
-    progress, recipe = run.progress, member.recipe
-    if progress.epoch >= swa_starts(recipe):
-        progress.averaged += 1
-        lerp_(run.average, run.model.state_dict(), 1 / progress.averaged)
-    with _predicting_weights(member, run, compute):
-        scores, predicted = _validated(member, run.model, compute, predict_batch)
-        own = selection_score(scores, recipe)
-        best = all(own > selection_score(row, recipe) for row in progress.history)
-        if len(run.kept) < recipe.soup or own > run.kept[-1]["quality"]:
-            state = clone_state(run.model.state_dict(), "cpu")
-            run.kept.append({"epoch": progress.epoch + 1, "quality": own, "scores": scores, "state": state})
-            run.kept = sorted(run.kept, key=lambda entry: (-entry["quality"], entry["epoch"]))[: recipe.soup]
-    row = {
-        "epoch": progress.epoch + 1,
-        "train_loss": progress.loss_sum / progress.step,
-        **scores,
-        "lr": max(group["lr"] for group in run.optimizer.param_groups),
-        "seconds": compute.team.share(progress.seconds + seconds()),
-        "best": best,
-    }
-    progress.history = [earlier | {"best": earlier["best"] and not best} for earlier in progress.history] + [row]
-    progress.epoch, progress.step, progress.loss_sum, progress.seconds = progress.epoch + 1, 0, 0.0, 0.0
-    if compute.team.first:
-        _tell(member, row, predicted, sinks)
-
-
-def _validated(
-    member: MemberSpec, model: nn.Module, compute: Device, predict_batch: int
-) -> tuple[dict[str, float], np.ndarray]:
-    lessons, team = member.lessons, compute.team
-    team.align(model)
-    scores, predicted = validate(
-        model, lessons.pixels, lessons.validation, len(lessons.scheme.classes), compute, predict_batch
-    )
-    return team.share(scores), predicted
-
-
-@contextmanager
-def _predicting_weights(member: MemberSpec, run: TrainState, compute: Device) -> Iterator[None]:
-    """For the block the model holds the weights that would predict now: its own, or their average."""
-    if not run.progress.averaged:
-        yield
-        return
-    with with_weights(run.model, run.average):
-        if member.recipe.swa is not None:
-            recompute_batchnorm(run.model, _plain_batches(member, run.model, compute))
-        yield
-
-
-def _plain_batches(member: MemberSpec, model: nn.Module, compute: Device) -> Iterator[torch.Tensor]:
-    """The training images in batches, without any random change."""
-    mean, std = normalisation(model, compute.device)
-    size, rows = member.recipe.batch_size, member.images.rows
-    for start in range(0, len(rows) - len(rows) % size or len(rows), size):
-        batch = np.stack([member.images.pixels[row] for row in rows[start : start + size]])
-        yield compute.images(torch.from_numpy(batch), mean, std)
-
-
-def finished(member: MemberSpec, run: TrainState, compute: Device, predict_batch: int) -> TrainResult:
-    """The weights that predict, as the recipe says: of the best epoch, of several together, or of the last."""
-    progress, recipe = run.progress, member.recipe
-    history = pd.DataFrame(progress.history)
-    with _predicting_weights(member, run, compute):
-        last = clone_state(run.model.state_dict(), "cpu")
-    if recipe.epoch == "last":
-        scores = {name: history[name].iloc[-1] for name in history if name.startswith("val_")}
-        return TrainResult(last, last, [progress.epoch], scores, history, progress.parts)
-    epochs, best = [entry["epoch"] for entry in run.kept], run.kept[0]
-    if len(epochs) == 1:
-        return TrainResult(best["state"], last, epochs, best["scores"], history, progress.parts)
-    with with_weights(run.model, model_soup([entry["state"] for entry in run.kept])):
-        recompute_batchnorm(run.model, _plain_batches(member, run.model, compute))
-        scores, _ = _validated(member, run.model, compute, predict_batch)
-        return TrainResult(clone_state(run.model.state_dict(), "cpu"), last, epochs, scores, history, progress.parts)
-
-
-def _tell(member: MemberSpec, row: dict[str, Any], predicted: np.ndarray, sinks: Sinks) -> None:
-    log(
-        f"{member.name}  epoch {row['epoch']}/{member.recipe.epochs}  loss {row['train_loss']:.3f}  "
-        f"validation: loss {row['val_loss']:.3f}  macro-F1 {row['val_macro_f1']:.3f}  "
-        f"accuracy {row['val_accuracy']:.3f}  {row['seconds']:.1f} s{'  (best so far)' if row['best'] else ''}"
-    )
-    sinks.scalars({key: value for key, value in row.items() if key not in ("epoch", "best")}, row["epoch"])
-    shown = np.linspace(0, len(predicted) - 1, min(len(predicted), _SHOWN)).astype(int)
-    pixels, validation = member.lessons.pixels, member.lessons.validation
-    rows = pixels.rows(validation["image_id"].iloc[shown].tolist())
-    names, truth = member.lessons.scheme.classes, validation["label"].to_numpy()
-    captions = [
-        names[truth[place]]
-        if truth[place] == predicted[place]
-        else f"{names[truth[place]]} -> {names[predicted[place]]}"
-        for place in shown
-    ]
-    sinks.pictures(np.stack([pixels[place] for place in rows]), captions, row["epoch"])
-
-
-SAVE, STOP = 1, 2  # what can be asked of all processes after a step
-
-
 def no_sinks(_epochs: int) -> Sinks:
-    """Tell nobody."""
+    """Report to no tracker."""
     return Sinks({}, log)
 
 
-def never_enough(_history: list[dict[str, Any]]) -> str:
-    """Train on."""
+def never_stop(_history: list[dict[str, Any]]) -> str:
+    """Train to the last epoch."""
     return ""
 
 
-def fit(
-    member: MemberSpec,
-    compute: Device,
-    folder: Path,
-    workers: int,
-    runtime: Runtime,
-    open_sinks: Callable[[int], Sinks] = no_sinks,
-    also_enough: Callable[[list[dict[str, Any]]], str] = never_enough,
-) -> TrainResult:
-    """Train one member, from its last checkpoint where there is one.
+class Trainer:
+    """Trains one member, from its last checkpoint where there is one.
 
-    Args:
-        member: what to train.
-        compute: where and how.
-        folder: its resume folder, which nobody else writes to.
-        workers: loader processes; they do not change the result.
-        runtime: batch size of predictions, and time between two checkpoints; each epoch's end saves as well.
-        open_sinks: gives what is told of every epoch, as a function of the number of epochs done.
-        also_enough: given the history after each epoch, says why training ends before its last one, or nothing.
-
-    Raises:
-        Interrupted: when a signal asked to stop; the state is saved.
-        UserError: if the loss is not finite, the memory does not suffice, or a loader process dies.
+    Attributes:
+        spec: the member.
+        device: where and how it trains; `device.group` are the processes that train it together.
+        state: model, optimizer and everything else that changes, as a checkpoint holds it.
+        monitor: the losses of the epoch under way.
     """
-    recipe, order, team = member.recipe, member.order, compute.team
-    run = start_or_resume(member, compute, folder)
-    progress, watch, clock = run.progress, LossMonitor(run.progress.loss_sum, team.mean), Clock()
-    counts = class_counts(member.lessons.targets, len(member.lessons.scheme.classes))
-    step = make_step(recipe, member.draws, run.model, run.optimizer, run.scaler, counts, compute)
-    over, sinks = bool(early_stop_reason(progress.history, recipe)), open_sinks(progress.epoch)
-    if not (over or progress.epoch):
-        sinks.graph(run.model, torch.zeros(1, 3, *parse_size(recipe.size)))
-    with closing(sinks), stop_on_signal() as stopping, _told_faults(member, run):
-        for batch, targets in () if over else _batches(member, progress, workers, compute):
-            done = progress.epoch * order.steps + progress.step
-            watch.add(done, _advance(member, run, partial(step, batch, targets, done), done, first=not watch.begun))
-            progress.step += 1
-            epoch_ends = progress.step == order.steps
-            asked = team.most(_asked(stopping, clock.since_lap() > runtime.checkpoint_minutes * 60))
-            saves = epoch_ends or asked > 0
-            if (saves or watch.due) and not watch.look(skips=run.scaler.is_enabled()):
-                raise UserError(_not_finite(member, watch, folder, team))
-            if not saves:
-                continue
-            progress.loss_sum = watch.total
-            if epoch_ends:
-                close_epoch(member, run, compute, runtime.predict_batch, clock.lap, sinks)
-                watch.total = 0.0
-            else:
-                progress.seconds += clock.lap()
-            if team.first:
-                save_checkpoint(folder, done + 1, run.state() | {"fingerprint": member.fingerprint})
-            if asked == STOP:
-                raise Interrupted(f"{member.name}: stopped as asked, state saved; the same command goes on from here")
-            if epoch_ends and (reason := early_stop_reason(progress.history, recipe) or also_enough(progress.history)):
-                log(f"{member.name}: ends after epoch {progress.epoch}: {reason}")
-                break
-    return finished(member, run, compute, runtime.predict_batch)
 
+    def __init__(
+        self,
+        spec: MemberSpec,
+        device: Device,
+        resume_dir: Path,
+        runtime: Runtime,
+        workers: int,
+        open_sinks: Callable[[int], Sinks] = no_sinks,
+        stop_early: Callable[[list[dict[str, Any]]], str] = never_stop,
+    ) -> None:
+        """Make the network, or load the last checkpoint.
 
-def _advance(
-    member: MemberSpec, run: TrainState, take: Callable[[int], torch.Tensor], done: int, *, first: bool
-) -> torch.Tensor:
-    """Take one optimizer step and give its loss."""
-    recipe, progress, steps = member.recipe, run.progress, member.order.steps
-    set_learning_rate(
-        run.optimizer, learning_rate(recipe, done, steps, [selection_score(row, recipe) for row in progress.history])
-    )
-    if first or progress.step == 0:
-        freeze_backbone(run.model, head_only=progress.epoch < recipe.freeze_epochs)
-    if first:
-        loss, progress.parts = fit_in_memory(take, run.model, progress.parts, recipe.batch_size)
-    else:
-        loss = take(progress.parts)
-    if recipe.ema is not None:
-        lerp_(run.average, run.model.state_dict(), ema_weight(recipe.ema, progress.averaged))
-        progress.averaged += 1
-    return loss
+        Args:
+            spec: the member to train.
+            device: where and how.
+            resume_dir: the folder of its checkpoints, which nobody else writes to.
+            runtime: batch size of predictions, and minutes between two checkpoints; each epoch's end saves as well.
+            workers: loader processes; their number does not change the result.
+            open_sinks: opens the trackers that are told of every epoch, given the number of epochs done.
+            stop_early: given the history after each epoch, says why training ends before its last one, or nothing.
 
+        Raises:
+            UserError: if the network cannot be made, or a batch cannot be divided among the processes.
+        """
+        self.spec, self.device, self.runtime = spec, device, runtime
+        self._resume_dir, self._workers, self._stop_early = resume_dir, workers, stop_early
+        self.state = start_or_resume(spec, device, resume_dir)
+        counts = class_counts(spec.training_set.targets, len(spec.training_set.label_space.classes))
+        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device)
+        self.monitor = LossMonitor(self.state.progress.loss_sum, device.group.mean)
+        self._clock, self._first_step = Clock(), True
+        self._sinks = open_sinks(self.state.progress.epoch)
 
-class Clock:
-    """Seconds since the last lap."""
+    @property
+    def steps_done(self) -> int:
+        """Number of optimizer steps since the start of the run."""
+        return self.state.progress.steps_done(self.spec.order.steps)
 
-    def __init__(self) -> None:
-        self._start = time.monotonic()
+    def fit(self) -> TrainResult:
+        """Train to the end.
 
-    def since_lap(self) -> float:
-        """Seconds so far."""
-        return time.monotonic() - self._start
+        Raises:
+            Interrupted: when a signal asked to stop; the state is saved.
+            UserError: if the loss is not finite, the memory does not suffice, or a loader process dies.
+        """
+        progress, spec = self.state.progress, self.spec
+        with closing(self._sinks), stop_on_signal() as stopping, self._explain_failures():
+            if progress.epoch == 0:
+                self._sinks.graph(self.state.model, torch.zeros(1, 3, *parse_size(spec.recipe.size)))
+            for images, targets in self._remaining_batches():
+                self.train_step(images, targets)
+                epoch_ends = progress.step == spec.order.steps
+                request = self._agree(stopping)
+                if epoch_ends or request or self.monitor.due:
+                    self._check_losses()
+                if epoch_ends:
+                    self.end_epoch()
+                if epoch_ends or request:
+                    self.save()
+                if request == STOP:
+                    raise Interrupted(f"{spec.name}: stopped as asked, state saved; the same command goes on from here")
+                if epoch_ends and (reason := self._recipe_ends() or self._stop_early(progress.history)):
+                    log(f"{spec.name}: ends after epoch {progress.epoch}: {reason}")
+                    break
+        return self.result()
 
-    def lap(self) -> float:
-        """Seconds so far, and start anew."""
-        seconds = self.since_lap()
-        self._start += seconds
-        return seconds
+    def train_step(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Take one optimizer step.
 
+        Args:
+            images: uint8 (batch, height, width, 3), this process's shard of the batch.
+            targets: class codes (batch,) or probabilities (batch, classes).
 
-def _asked(stopping: threading.Event, late: bool) -> int:
-    """What this process asks of all: to stop, to save (`late`), or nothing."""
-    return STOP if stopping.is_set() else SAVE if late else 0
+        Returns:
+            The loss, a detached scalar on the device.
+        """
+        state, progress, recipe, number = self.state, self.state.progress, self.spec.recipe, self.steps_done
+        scores = [selection_score(row, recipe) for row in progress.history]
+        set_learning_rate(state.optimizer, learning_rate(recipe, number, self.spec.order.steps, scores))
+        if self._first_step or progress.step == 0:
+            freeze_backbone(state.model, head_only=progress.epoch < recipe.freeze_epochs)
+        if self._first_step:
+            loss, progress.parts = self._step.fit_in_memory(images, targets, number, progress.parts)
+            self._first_step = False
+        else:
+            loss = self._step(images, targets, number, progress.parts)
+        if recipe.ema is not None:
+            lerp_(state.average, state.model.state_dict(), ema_weight(recipe.ema, progress.averaged))
+            progress.averaged += 1
+        self.monitor.add(number, loss)
+        progress.step += 1
+        return loss
 
-
-def _batches(
-    member: MemberSpec, progress: Progress, workers: int, compute: Device
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """What is left of the run's batches, with progress shown."""
-    plan = ResumableSampler(member.order, member.recipe.epochs, (progress.epoch, progress.step), compute.team)
-    loader = training_loader(member.images, plan, workers, pin=compute.device.type == "cuda")
-    left = (member.recipe.epochs - progress.epoch) * member.order.steps - progress.step
-    return track(loader, f"{member.name}: training steps", left)
-
-
-@contextmanager
-def _told_faults(member: MemberSpec, run: TrainState) -> Iterator[None]:
-    """What befalls the machine in the middle of a run, in words."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        place = f"{member.name}: epoch {run.progress.epoch + 1}, step {run.progress.step + 1}"
-        raise UserError(f"{place}: out of memory; another process may use the device; {LESS_MEMORY}") from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UserError(
-            f"{member.name}: a process that loads images died ({str(error).splitlines()[0]}); memory is the usual "
-            "reason: lower runtime.workers; the same command goes on from the last checkpoint"
-        ) from error
-
-
-def _not_finite(member: MemberSpec, watch: LossMonitor, folder: Path, team: ProcessGroup) -> str:
-    """Leave the ids of the batches whose loss was not finite beside the checkpoint, and say so."""
-    steps, ids = member.order.steps, member.images.image_ids
-    batches = [
-        {
-            "epoch": number // steps + 1,
-            "step": number % steps + 1,
-            "image_ids": [ids[place] for place in member.order.batches(number // steps)[number % steps]],
+    def end_epoch(self) -> None:
+        """Validate, add a row to the history, keep the weights if they are among the best, go to the next epoch."""
+        state, progress, recipe = self.state, self.state.progress, self.spec.recipe
+        if progress.epoch >= swa_starts(recipe):
+            progress.averaged += 1
+            lerp_(state.average, state.model.state_dict(), 1 / progress.averaged)
+        with self._predicting_weights():
+            scores, predicted = self._validate()
+            best = self._keep_if_best(scores)
+        row = {
+            "epoch": progress.epoch + 1,
+            "train_loss": self.monitor.total / progress.step,
+            **scores,
+            "lr": max(group["lr"] for group in state.optimizer.param_groups),
+            "seconds": self.device.group.broadcast(progress.seconds + self._clock.lap()),
+            "best": best,
         }
-        for number in watch.bad
-    ]
-    if team.first:
-        write_json(folder / "not-finite.json", batches)
-    first = batches[0]
-    return (
-        f"{member.name}: the loss is no longer finite from epoch {first['epoch']}, step {first['step']} on; lower "
-        f"models.*.lr, or set clip_norm or precision: fp32. The last good checkpoint is kept; the images of those "
-        f"steps are in {folder / 'not-finite.json'}"
-    )
+        progress.history = [earlier | {"best": earlier["best"] and not best} for earlier in progress.history] + [row]
+        progress.epoch, progress.step, progress.seconds, self.monitor.total = progress.epoch + 1, 0, 0.0, 0.0
+        if self.device.group.first:
+            self._report(row, predicted)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        progress = self.state.progress
+        progress.loss_sum = self.monitor.total
+        progress.seconds += self._clock.lap()
+        if self.device.group.first:
+            content = self.state.state_dict() | {"fingerprint": self.spec.fingerprint}
+            save_checkpoint(self._resume_dir, self.steps_done, content)
+
+    def result(self) -> TrainResult:
+        """The weights that predict, as the recipe says: of the best epoch, of several together, or of the last."""
+        state, progress, recipe = self.state, self.state.progress, self.spec.recipe
+        history = pd.DataFrame(progress.history)
+        with self._predicting_weights():
+            last = clone_state(state.model.state_dict(), "cpu")
+        if recipe.epoch == "last":
+            scores = {name: history[name].iloc[-1] for name in history if name.startswith("val_")}
+            return TrainResult(last, last, [progress.epoch], scores, history, progress.parts)
+        epochs, best = [entry["epoch"] for entry in state.best_epochs], state.best_epochs[0]
+        if len(epochs) == 1:
+            return TrainResult(best["state"], last, epochs, best["scores"], history, progress.parts)
+        with with_weights(state.model, model_soup([entry["state"] for entry in state.best_epochs])):
+            recompute_batchnorm(state.model, self._plain_batches())
+            scores, _ = self._validate()
+            soup = clone_state(state.model.state_dict(), "cpu")
+        return TrainResult(soup, last, epochs, scores, history, progress.parts)
+
+    def _remaining_batches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """The batches up to the last epoch, with a progress bar; none if the run had already ended early."""
+        if self._recipe_ends():
+            return ()
+        spec, progress, epochs = self.spec, self.state.progress, self.spec.recipe.epochs
+        sampler = ResumableSampler(spec.order, epochs, (progress.epoch, progress.step), self.device.group)
+        pin = self.device.torch_device.type == "cuda"
+        loader = training_loader(spec.augmented_images, sampler, self._workers, pin)
+        return track(loader, f"{spec.name}: training steps", epochs * spec.order.steps - self.steps_done)
+
+    def _plain_batches(self) -> Iterator[torch.Tensor]:
+        """The training images in whole batches, normalised and without augmentation."""
+        mean, std = normalisation(self.state.model, self.device.torch_device)
+        size, dataset = self.spec.recipe.batch_size, self.spec.augmented_images
+        for start in range(0, len(dataset) - len(dataset) % size or len(dataset), size):
+            batch = np.stack([dataset.images[row] for row in dataset.rows[start : start + size]])
+            yield self.device.normalise(torch.from_numpy(batch), mean, std)
+
+    @contextmanager
+    def _predicting_weights(self) -> Iterator[None]:
+        """For the block the model holds the weights that would predict now: its own, or their average."""
+        if not self.state.progress.averaged:
+            yield
+            return
+        with with_weights(self.state.model, self.state.average):
+            if self.spec.recipe.swa is not None:
+                recompute_batchnorm(self.state.model, self._plain_batches())
+            yield
+
+    def _validate(self) -> tuple[dict[str, float], np.ndarray]:
+        """Scores of the model as it is, equal in all processes, and the predicted classes of the validation images."""
+        chosen, group = self.spec.training_set, self.device.group
+        group.sync_buffers(self.state.model)
+        classes, batch_size = len(chosen.label_space.classes), self.runtime.predict_batch
+        scores, predicted = validate(
+            self.state.model, chosen.images, chosen.validation, classes, self.device, batch_size
+        )
+        return group.broadcast(scores), predicted
+
+    def _keep_if_best(self, scores: dict[str, float]) -> bool:
+        """Keep the model's weights if the epoch is among the best `soup`; whether it is better than all before."""
+        state, progress, recipe = self.state, self.state.progress, self.spec.recipe
+        score = selection_score(scores, recipe)
+        if len(state.best_epochs) < recipe.soup or score > state.best_epochs[-1]["score"]:
+            weights = clone_state(state.model.state_dict(), "cpu")
+            entry = {"epoch": progress.epoch + 1, "score": score, "scores": scores, "state": weights}
+            ranked = sorted([*state.best_epochs, entry], key=lambda one: (-one["score"], one["epoch"]))
+            state.best_epochs = ranked[: recipe.soup]
+        return all(score > selection_score(row, recipe) for row in progress.history)
+
+    def _report(self, row: dict[str, Any], predicted: np.ndarray) -> None:
+        """Tell the log and the trackers of an epoch."""
+        log(
+            f"{self.spec.name}  epoch {row['epoch']}/{self.spec.recipe.epochs}  loss {row['train_loss']:.3f}  "
+            f"validation: loss {row['val_loss']:.3f}  macro-F1 {row['val_macro_f1']:.3f}  "
+            f"accuracy {row['val_accuracy']:.3f}  {row['seconds']:.1f} s{'  (best so far)' if row['best'] else ''}"
+        )
+        self._sinks.scalars({key: value for key, value in row.items() if key not in ("epoch", "best")}, row["epoch"])
+        images, validation = self.spec.training_set.images, self.spec.training_set.validation
+        names, labels = self.spec.training_set.label_space.classes, validation["label"].to_numpy()
+        shown = np.linspace(0, len(predicted) - 1, min(len(predicted), _SHOWN)).astype(int)
+        pairs = [(names[labels[place]], names[predicted[place]]) for place in shown]
+        captions = [truth if truth == answer else f"{truth} -> {answer}" for truth, answer in pairs]
+        rows = images.rows(validation["image_id"].iloc[shown].tolist())
+        self._sinks.pictures(np.stack([images[row] for row in rows]), captions, row["epoch"])
+
+    def _recipe_ends(self) -> str:
+        """Why the recipe's patience or max_minutes ends training now; empty if they do not."""
+        return early_stop_reason(self.state.progress.history, self.spec.recipe)
+
+    def _agree(self, stopping: threading.Event) -> int:
+        """What all processes do now: the most that any of them asks for."""
+        late = self._clock.elapsed() > self.runtime.checkpoint_minutes * 60
+        return self.device.group.max(STOP if stopping.is_set() else SAVE if late else CONTINUE)
+
+    def _check_losses(self) -> None:
+        """Refuse to go on after losses that were not finite, and write down which images they were of.
+
+        Raises:
+            UserError: if training cannot go on.
+        """
+        if self.monitor.look(skips=self.state.scaler.is_enabled()):
+            return
+        order, ids, path = self.spec.order, self.spec.augmented_images.image_ids, self._resume_dir / "not-finite.json"
+        batches = []
+        for epoch, step in (divmod(number, order.steps) for number in self.monitor.bad):
+            names = [ids[place] for place in order.batches(epoch)[step]]
+            batches.append({"epoch": epoch + 1, "step": step + 1, "image_ids": names})
+        if self.device.group.first:
+            write_json(path, batches)
+        raise UserError(
+            f"{self.spec.name}: the loss is no longer finite from epoch {batches[0]['epoch']}, step "
+            f"{batches[0]['step']} on; lower models.*.lr, or set clip_norm or precision: fp32. The last good "
+            f"checkpoint is kept; the images of those steps are in {path}"
+        )
+
+    @contextmanager
+    def _explain_failures(self) -> Iterator[None]:
+        """Say in words what failed in the middle of a run: memory, or a loader process."""
+        name, progress = self.spec.name, self.state.progress
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            place = f"{name}: epoch {progress.epoch + 1}, step {progress.step + 1}"
+            raise UserError(f"{place}: out of memory; another process may use the device; {LESS_MEMORY}") from error
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"{name}: a process that loads images died ({str(error).splitlines()[0]}); memory is the usual "
+                "reason: lower runtime.workers; the same command goes on from the last checkpoint"
+            ) from error

@@ -1,7 +1,7 @@
 """Training losses: weighted sums of terms, all of them functions of logits and soft targets.
 
-Every term takes targets that are shares of the classes, so that smoothing, mixes and treated labels work with all.
-Heads of single factors give joint log-probabilities, which are logits as good as any.
+Every term takes probabilities as targets, so that label smoothing, mixed images and treated labels work with all.
+Heads of single factors give joint log-probabilities, which can be used as logits.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ _EFFECTIVE_BETA = 0.999
 
 
 def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
-    """The training loss of a recipe.
+    """Make the training loss of a recipe.
 
     Args:
         recipe: for loss, label_smoothing and class_weights.
@@ -26,7 +26,7 @@ def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
     Returns:
         A function of logits (batch, classes), float32, and targets (batch, classes), float32 rows that sum to 1,
         giving a scalar: the sum of the recipe's terms. Targets are smoothed once, before every term (Szegedy et al.,
-        CVPR 2016). Class weights count in every term but the soft macro-F1, which weighs all classes alike by itself.
+        CVPR 2016). Class weights apply to every term but the soft macro-F1, which weighs all classes equally.
     """
     smoothing, classes = recipe.label_smoothing, len(counts)
     weights = torch.from_numpy(class_weights(recipe.class_weights, counts)).float()
@@ -35,7 +35,7 @@ def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         smooth = targets * (1 - smoothing) + smoothing / classes
         own = weights.to(logits.device, non_blocking=True)
-        return torch.stack([share * term(logits, smooth, own) for share, term in terms]).sum()
+        return torch.stack([weight * term(logits, smooth, own) for weight, term in terms]).sum()
 
     return loss
 
@@ -100,7 +100,7 @@ def _asymmetric(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tens
 def _soft_f1(logits: torch.Tensor, targets: torch.Tensor, _weights: torch.Tensor) -> torch.Tensor:
     """One minus macro-F1 with probabilities for counts, over the classes that the batch's targets hold.
 
-    A class that is not there would score 0 whatever the net says, and only add its own probability to the loss.
+    An absent class would score 0 whatever the network predicts, and only add its own probability to the loss.
     """
     probabilities = F.softmax(logits, dim=1)
     hits, predicted, true = (probabilities * targets).sum(0), probabilities.sum(0), targets.sum(0)

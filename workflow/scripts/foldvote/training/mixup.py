@@ -1,4 +1,4 @@
-"""Mixes of the images of a batch and of their targets."""
+"""Mixing the images of a batch, and their targets, with one another: mixup, cutmix, half faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from foldvote.config.recipe import CutMix, HalfFace, Mix, Mixup
 
 @dataclass(frozen=True)
 class MixPlan:
-    """What is done to one batch.
+    """How one batch is mixed.
 
     Attributes:
         order: the partner of every image: int64 positions (batch,).
-        kept: share of each image that stays.
-        box: top, bottom, left and right of what is taken from the partner; None: both are averaged.
+        kept: weight of each image's own target, in 0..1.
+        box: top, bottom, left and right of what is taken from the partner; None: both images are averaged.
     """
 
     order: np.ndarray
@@ -25,32 +25,32 @@ class MixPlan:
 
 
 def plan_mix(mixes: Sequence[Mix], batch: int, height: int, width: int, seed: int) -> MixPlan | None:
-    """Draw how a batch is mixed, or that it is not.
+    """Draw how a batch is mixed; None: it is not.
 
     Args:
         mixes: the recipe's `mix`; each is chosen with its chance `p`.
         batch: images of the batch.
         height: of each, in pixels.
         width: of each, in pixels.
-        seed: of all draws, which are numpy's and so the same on every device.
+        seed: of all draws; they are numpy's, and so the same on every device.
     """
-    draw = np.random.Generator(np.random.Philox(seed))
-    chosen = _chosen(mixes, draw.random())
+    rng = np.random.Generator(np.random.Philox(seed))
+    chosen = _chosen(mixes, rng.random())
     if chosen is None:
         return None
-    order = draw.permutation(batch)
+    order = rng.permutation(batch)
     if isinstance(chosen, Mixup):
-        return MixPlan(order, draw.beta(chosen.alpha, chosen.alpha), None)
-    box = (0, height, width // 2, width) if isinstance(chosen, HalfFace) else _rectangle(chosen, height, width, draw)
+        return MixPlan(order, rng.beta(chosen.alpha, chosen.alpha), None)
+    box = (0, height, width // 2, width) if isinstance(chosen, HalfFace) else _rectangle(chosen, height, width, rng)
     top, bottom, left, right = box
     return MixPlan(order, 1 - (bottom - top) * (right - left) / (height * width), box)
 
 
-def apply_mix(drawn: MixPlan, own: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
-    """Images (batch, 3, height, width) mixed with their partners, image by image; nothing is written to."""
-    if drawn.box is None:
-        return torch.lerp(partners, own, drawn.kept)
-    top, bottom, left, right = drawn.box
+def apply_mix(plan: MixPlan, own: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
+    """Mix images (batch, 3, height, width) with their partners, one by one. The inputs stay as they are."""
+    if plan.box is None:
+        return torch.lerp(partners, own, plan.kept)
+    top, bottom, left, right = plan.box
     images = own.clone()
     images[..., top:bottom, left:right] = partners[..., top:bottom, left:right]
     return images
@@ -62,22 +62,23 @@ def mix_batch(
     """Mix a whole batch in one of several ways, or not at all.
 
     Args:
-        mixes: as for `plan_mix`, and so `seed`.
+        mixes: the recipe's `mix`; each is chosen with its chance `p`.
         images: float (batch, 3, height, width), on any device; not written to.
         targets: float (batch, classes), rows that sum to 1; not written to.
         seed: of all draws.
 
     Returns:
-        Images and targets of the same kind; the very inputs where no mix is chosen.
+        Images and targets of the same shapes; the inputs themselves where no mix is chosen.
     """
-    drawn = plan_mix(mixes, len(images), *images.shape[-2:], seed)
-    if drawn is None:
+    plan = plan_mix(mixes, len(images), *images.shape[-2:], seed)
+    if plan is None:
         return images, targets
-    order = torch.from_numpy(drawn.order).to(images.device)
-    return apply_mix(drawn, images, images[order]), torch.lerp(targets[order], targets, drawn.kept)
+    order = torch.from_numpy(plan.order).to(images.device)
+    return apply_mix(plan, images, images[order]), torch.lerp(targets[order], targets, plan.kept)
 
 
 def _chosen(mixes: Sequence[Mix], drawn: float) -> Mix | None:
+    """The mix that a number drawn from 0..1 falls on."""
     for mix in mixes:
         if drawn < mix.p:
             return mix
@@ -85,10 +86,10 @@ def _chosen(mixes: Sequence[Mix], drawn: float) -> Mix | None:
     return None
 
 
-def _rectangle(mix: CutMix, height: int, width: int, draw: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of a rectangle around a drawn centre, cut to the image."""
-    side = float(np.sqrt(1 - draw.beta(mix.alpha, mix.alpha)))
-    middle_y, middle_x = draw.integers(height), draw.integers(width)
+def _rectangle(mix: CutMix, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right of a rectangle around a random centre, cut to the image."""
+    side = float(np.sqrt(1 - rng.beta(mix.alpha, mix.alpha)))
+    middle_y, middle_x = rng.integers(height), rng.integers(width)
     half_y, half_x = round(height * side / 2), round(width * side / 2)
     return (
         int(max(middle_y - half_y, 0)),

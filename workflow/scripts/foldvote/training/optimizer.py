@@ -1,6 +1,7 @@
 """Optimizer and learning rate of a recipe.
 
-The rate is a function of the step's number and of the history alone, so that a resumed run needs no scheduler's state.
+The learning rate is a function of the step's number and of the history alone, so that a checkpoint needs no scheduler
+state. Schedulers of torch and timm keep such state, and round differently.
 """
 
 import math
@@ -13,16 +14,21 @@ from torch import nn
 from foldvote.config.recipe import Constant, Cosine, OneCycle, Plateau, Polynomial, Recipe, Step
 from foldvote.errors import UserError
 
-_COLD = 0.01  # share of the peak that a warm-up starts from
+_WARMUP_START = 0.01  # of the peak learning rate
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """The recipe's optimizer, one of timm's; biases and normalisation weights do not decay.
+    """Make the recipe's optimizer, one of timm's. Biases and normalisation weights do not decay.
 
-    With `layer_decay` every layer's rate is scaled by its distance from the head (Clark et al., ICLR 2020).
+    With `layer_decay` the learning rate of every layer is scaled by its distance from the head (Clark et al., ICLR
+    2020).
+
+    Args:
+        recipe: for optimizer, optimizer_args, lr, weight_decay and layer_decay.
+        model: the network, whose parameters it updates.
 
     Raises:
-        UserError: if the optimizer does not take the arguments, or the net does not tell its layers.
+        UserError: if the optimizer does not take the arguments, or the network does not declare its layers.
     """
     try:
         return create_optimizer_v2(
@@ -41,54 +47,59 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Give every parameter group its rate: `lr` times the group's own scale."""
+    """Set the learning rate of every parameter group: `lr` times the group's own scale."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
-def learning_rate(recipe: Recipe, step: int, steps: int, qualities: Sequence[float]) -> float:
+def learning_rate(recipe: Recipe, step: int, steps: int, scores: Sequence[float]) -> float:
     """The learning rate of one optimizer step.
 
     Args:
         recipe: for lr, epochs, warmup_epochs and schedule.
         step: number of steps done.
-        steps: steps of an epoch.
-        qualities: validation score of every epoch done, higher is better; only a plateau looks at it.
+        steps: number of steps in an epoch.
+        scores: validation score of every epoch done, higher is better; only the plateau schedule uses it.
     """
     schedule = recipe.schedule
-    warm = 0 if isinstance(schedule, OneCycle) else round(min(recipe.warmup_epochs, recipe.epochs / 2) * steps)
-    if step < warm:
-        return recipe.lr * (_COLD + (1 - _COLD) * step / warm)
-    progress = min((step - warm) / max(recipe.epochs * steps - warm, 1), 1.0)
+    warmup = 0 if isinstance(schedule, OneCycle) else round(min(recipe.warmup_epochs, recipe.epochs / 2) * steps)
+    if step < warmup:
+        return recipe.lr * (_WARMUP_START + (1 - _WARMUP_START) * step / warmup)
+    progress = min((step - warmup) / max(recipe.epochs * steps - warmup, 1), 1.0)
     match schedule:
         case Cosine():
-            share = _between(1.0, schedule.floor, progress)
+            factor = _cosine(1.0, schedule.floor, progress)
         case Step():
-            share = schedule.gamma ** math.floor(step / steps / schedule.every)
+            factor = schedule.gamma ** math.floor(step / steps / schedule.every)
         case Plateau():
-            share = schedule.gamma ** drops(qualities, schedule.patience)
+            factor = schedule.gamma ** plateaus(scores, schedule.patience)
         case OneCycle() if progress < schedule.rise:
-            share = _between(schedule.start, 1.0, progress / schedule.rise)
+            factor = _cosine(schedule.start, 1.0, progress / schedule.rise)
         case OneCycle():
-            share = _between(1.0, schedule.floor, (progress - schedule.rise) / (1 - schedule.rise))
+            factor = _cosine(1.0, schedule.floor, (progress - schedule.rise) / (1 - schedule.rise))
         case Polynomial():
-            share = (1 - progress) ** schedule.power
+            factor = (1 - progress) ** schedule.power
         case Constant():
-            share = 1.0
-    return recipe.lr * share
+            factor = 1.0
+    return recipe.lr * factor
 
 
-def drops(qualities: Sequence[float], patience: int) -> int:
-    """How often a plateau was reached: `patience` epochs in a row that are no better than the best before them."""
+def plateaus(scores: Sequence[float], patience: int) -> int:
+    """How often a plateau was reached: `patience` epochs in a row that are no better than the best before them.
+
+    Args:
+        scores: of every epoch done, higher is better.
+        patience: number of epochs.
+    """
     count, waiting, best = 0, 0, -math.inf
-    for quality in qualities:
-        waiting = 0 if quality > best else waiting + 1
-        best = max(best, quality)
+    for score in scores:
+        waiting = 0 if score > best else waiting + 1
+        best = max(best, score)
         if waiting == patience:
             count, waiting = count + 1, 0
     return count
 
 
-def _between(first: float, last: float, progress: float) -> float:
-    """Half a cosine from `first` to `last`."""
+def _cosine(first: float, last: float, progress: float) -> float:
+    """The value of half a cosine that goes from `first` to `last` as `progress` goes from 0 to 1."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

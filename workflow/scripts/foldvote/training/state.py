@@ -11,6 +11,7 @@ from torch import nn
 
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.errors import UserError, raise_all
+from foldvote.io.files import canonical, sha256_file
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
@@ -18,7 +19,7 @@ from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import load_checkpoint
 from foldvote.training.dataloader import AugmentedImages, EpochOrder, balanced_probabilities
 from foldvote.training.optimizer import make_optimizer
-from foldvote.training.training_set import TrainingSet
+from foldvote.training.training_set import MemberInputs, TrainingSet, build_training_set
 from foldvote.training.weight_averaging import State, clone_state
 
 
@@ -27,55 +28,85 @@ class MemberSpec:
     """What one member is made of.
 
     Attributes:
-        draws: seed, model name and fold.
+        seeds: seed, model name and fold.
         recipe: how it is trained.
-        lessons: what it learns from and is scored on.
-        weights: pretrained weights, or None.
-        age_borders: borders of the age bands in years, where there are any.
-        fingerprint: digests of all of the above; a checkpoint with another one is not used.
-        title: what a person calls it, where not by model and fold.
+        inputs: the files it is made from.
+        training_set: what it learns from and is scored on.
+        origin: digests of the inputs, as they are written beside the weights.
+        code: digest of the training code.
+        title: the name in messages, where it is not the model and fold.
     """
 
-    draws: MemberSeeds
+    seeds: MemberSeeds
     recipe: Recipe
-    lessons: TrainingSet
-    weights: Path | None
-    age_borders: tuple[int, int] | None
-    fingerprint: dict[str, Any]
+    inputs: MemberInputs
+    training_set: TrainingSet
+    origin: dict[str, Any] = field(default_factory=dict)
+    code: str = ""
     title: str | None = None
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
-        return self.title or f"{self.draws.model} fold {self.draws.fold}"
+        """The name in messages."""
+        return self.title or f"{self.seeds.model} fold {self.seeds.fold}"
+
+    @property
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that the result depends on; a checkpoint with another fingerprint is not used."""
+        recipe = {f"recipe.{key}": canonical(value) for key, value in self.recipe.model_dump(mode="json").items()}
+        return self.origin | {"code": self.code} | recipe
 
     @cached_property
     def order(self) -> EpochOrder:
-        """Which images each epoch holds."""
-        sampler, rows = self.recipe.sampler, self.lessons.training
+        """Which images each epoch holds, in which batches."""
+        sampler, rows = self.recipe.sampler, self.training_set.training
         kinds = None if sampler is None else rows["label" if sampler.by == "class" else "stratum"].tolist()
         chances = None if sampler is None or kinds is None else balanced_probabilities(kinds, sampler.power)
-        return EpochOrder(self.draws, len(rows), self.recipe.batch_size, chances)
+        return EpochOrder(self.seeds, len(rows), self.recipe.batch_size, chances)
 
     @cached_property
-    def images(self) -> AugmentedImages:
-        """The training images, augmented."""
-        lessons, rows = self.lessons, self.lessons.training
+    def augmented_images(self) -> AugmentedImages:
+        """The training images, augmented, with their targets."""
+        chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
-        return AugmentedImages(lessons.source, places, ids, lessons.targets, self.recipe.augment, self.draws)
+        return AugmentedImages(chosen.source, places, ids, chosen.targets, self.recipe.augment, self.seeds)
+
+
+def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:
+    """Read a member's inputs and check that they belong together.
+
+    Args:
+        seeds: seed, model name and fold.
+        recipe: how it is trained.
+        code: digest of the training code.
+        inputs: the files it is made from.
+
+    Raises:
+        UserError: if the inputs do not belong together.
+    """
+    training_set = build_training_set(recipe, seeds.fold, inputs)
+    origin = {
+        "model": seeds.model,
+        "fold": seeds.fold,
+        "seed": seeds.seed,
+        **training_set.origin,
+        "age_borders": list(inputs.age_borders) if inputs.age_borders else None,
+        "pretrained_sha256": sha256_file(inputs.pretrained) if inputs.pretrained else None,
+    }
+    return MemberSpec(seeds, recipe, inputs, training_set, origin, code)
 
 
 @dataclass
 class Progress:
-    """How far a run is: the plain part of its state.
+    """How far a run is: the part of its state that is plain numbers.
 
     Attributes:
         epoch: epochs done.
         step: steps done of the epoch that follows.
-        loss_sum: sum of their losses.
-        seconds: time spent on them.
-        parts: parts that a batch goes through the net in, those of all processes together.
-        averaged: how many weights are in the average.
+        loss_sum: sum of the losses of these steps.
+        seconds: time spent on these steps.
+        parts: number of parts in which a batch goes through the network, over all processes.
+        averaged: number of weights in the average.
         history: rows of history.HISTORY.
     """
 
@@ -87,6 +118,10 @@ class Progress:
     averaged: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def steps_done(self, steps_per_epoch: int) -> int:
+        """Number of optimizer steps since the start of the run."""
+        return self.epoch * steps_per_epoch + self.step
+
 
 @dataclass
 class TrainState:
@@ -96,53 +131,65 @@ class TrainState:
         model: on the device.
         optimizer: of its parameters.
         scaler: of its gradients.
-        progress: the plain part.
+        progress: how far the run is.
         average: averaged weights, on the device; empty without `ema` or `swa`.
-        kept: {"epoch", "quality", "state"} of the best epochs, the best first; of equals the earliest.
+        best_epochs: the best epochs so far, the best first, the earlier first of equals. Of each {"epoch", "score",
+            "scores", "state"}: its number from 1, what it is chosen by (higher is better), all validation scores, and
+            the weights on the CPU.
     """
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     progress: Progress
-    average: State
-    kept: list[dict[str, Any]] = field(default_factory=list)
+    average: State = field(default_factory=dict)
+    best_epochs: list[dict[str, Any]] = field(default_factory=list)
 
-    def state(self) -> dict[str, Any]:
-        """Plain types and tensors only."""
+    def state_dict(self) -> dict[str, Any]:
+        """The state as plain types and tensors."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
-        return parts | {"progress": asdict(self.progress), "average": self.average, "kept": self.kept}
+        plain = {"progress": asdict(self.progress), "average": self.average, "best_epochs": self.best_epochs}
+        return parts | plain
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Become what was saved."""
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Load a saved state, in place."""
         for name in ("model", "optimizer", "scaler"):
-            getattr(self, name).load_state_dict(state[name])
+            getattr(self, name).load_state_dict(saved[name])
         for name, tensor in self.average.items():
-            tensor.copy_(state["average"][name])
-        self.progress, self.kept = Progress(**state["progress"]), state["kept"]
+            tensor.copy_(saved["average"][name])
+        self.progress, self.best_epochs = Progress(**saved["progress"]), saved["best_epochs"]
 
 
-def start_or_resume(member: MemberSpec, compute: Device, folder: Path) -> TrainState:
-    """A fresh run, or the one that the newest good checkpoint of this very member holds.
+def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> TrainState:
+    """Start a run, or go on from the newest good checkpoint of this very member.
+
+    Args:
+        spec: the member.
+        device: where and how it trains.
+        resume_dir: the folder of its checkpoints.
 
     Raises:
-        UserError: if a batch cannot be divided among the processes of a team, or they cannot do as the recipe says.
+        UserError: if a batch cannot be divided among the processes, or they cannot do as the recipe says.
     """
-    recipe, key, team = member.recipe, member.draws.key("init"), compute.team
-    if recipe.sync_bn and team.size > 1 and compute.device.type == "cpu":
+    recipe, group = spec.recipe, device.group
+    if recipe.sync_bn and group.size > 1 and device.torch_device.type == "cpu":
         raise UserError("sync_bn: torch has it on GPUs only; drop it, or set runtime.cpu_processes: 1")
-    model = compute.place(build_model(recipe, member.lessons.scheme, key, member.weights, member.age_borders))
+    pretrained, borders = spec.inputs.pretrained, spec.inputs.age_borders
+    model = build_model(recipe, spec.training_set.label_space, spec.seeds.key("init"), pretrained, borders)
+    model = device.place(model)
     averages = recipe.ema is not None or recipe.swa is not None
     average = clone_state(model.state_dict()) if averages else {}
-    run = TrainState(model, make_optimizer(recipe, model), compute.scaler(), Progress(parts=recipe.accumulate), average)
-    saved = load_checkpoint(folder, member.fingerprint, log)
+    progress = Progress(parts=recipe.accumulate)
+    state = TrainState(model, make_optimizer(recipe, model), device.scaler(), progress, average)
+    saved = load_checkpoint(resume_dir, spec.fingerprint, log)
     if saved is not None:
-        run.restore(saved)
-        log(f"{member.name}: goes on at epoch {run.progress.epoch + 1}, step {run.progress.step + 1}")
-    done = run.progress.epoch * member.order.steps + run.progress.step
-    if team.most(done) != -team.most(-done):
-        raise UserError(f"{folder}: not all processes could read the same checkpoint; run the same command again")
-    # A checkpoint may be of a team of another size.
-    run.progress.parts = parts_of(run.progress.parts, team.size)
-    raise_all(f"{member.name}: {fault}" for fault in division_faults(member.order.size, run.progress.parts, team.size))
-    return run
+        state.load_state_dict(saved)
+        log(f"{spec.name}: goes on at epoch {state.progress.epoch + 1}, step {state.progress.step + 1}")
+    progress = state.progress
+    done = progress.steps_done(spec.order.steps)
+    if group.max(done) != -group.max(-done):
+        raise UserError(f"{resume_dir}: not all processes could read the same checkpoint; run the same command again")
+    # The checkpoint may have been written by another number of processes.
+    progress.parts = parts_of(progress.parts, group.size)
+    raise_all(f"{spec.name}: {fault}" for fault in division_faults(spec.order.size, progress.parts, group.size))
+    return state

@@ -15,202 +15,215 @@ from foldvote.models.factory import head_parameters, normalisation, to_sync_batc
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import MemberSeeds
-from foldvote.training.losses import LossFunction, make_loss
+from foldvote.training.losses import make_loss
 from foldvote.training.mixup import apply_mix, mix_batch, plan_mix
+from foldvote.training.state import TrainState
 
 Net = Callable[[torch.Tensor], torch.Tensor]
+LESS_MEMORY = "lower batch_size, or set accumulate: 2, grad_checkpointing: true or precision: bf16"
 
 
-class GradientPasses:
-    """Leaves the gradient of a batch in a net's parameters.
+class TrainStep:
+    """The optimizer step of a run.
 
-    In a team each process passes its share of the batch, and the last backward pass of a step gives all of them the
-    mean of their gradients: that of the whole batch, as their shares are equal. DistributedDataParallel decides at its
-    making which parameters it waits for; so the net is wrapped anew when others learn than before.
+    The parts of a batch add up to the gradient of the whole batch; only batch normalisation and the soft macro-F1 see
+    each part by itself.
 
-    Args:
-        model: placed on its device.
-        loss_of: the loss of logits (float32) and shares of the classes.
-        scaler: of gradients.
-        compute: where and how, and beside which other processes.
-        compiled: whether the net runs through torch.compile.
-        sync_bn: whether, in a team, batch normalisation is over the images of all processes.
+    In a group of processes each passes its shard of the batch, and the last backward pass of a step gives all of them
+    the mean of their gradients: that of the whole batch, as the shards are equally large. DistributedDataParallel
+    decides when it is made which parameters it waits for, so the model is wrapped again when others learn than before.
+
+    Attributes:
+        model: on the device.
+        device: where and how it runs, and with which other processes.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        loss_of: LossFunction,
-        scaler: torch.amp.GradScaler,
-        compute: Device,
-        *,
-        compiled: bool,
-        sync_bn: bool,
+        self, recipe: Recipe, seeds: MemberSeeds, state: TrainState, class_counts: np.ndarray, device: Device
     ) -> None:
-        self._model, self._loss_of, self._scaler, self._compute = model, loss_of, scaler, compute
-        self._compiled, self._sync_bn = compiled, sync_bn
-        self._net: Net = torch.compile(model) if compiled and compute.team.size == 1 else model
-        self._wrapped: DistributedDataParallel | None = None
-        self._waited_for: list[bool] = []
-
-    def prepare(self, images: torch.Tensor, shares: torch.Tensor, parts: int) -> None:
-        """Make sure that a team can pass such a batch; alone there is nothing to prepare.
-
-        The first batch is passed without sending anything, so that all know if the memory of one does not suffice: a
-        process that gave up within a real pass would leave the others waiting for its gradients.
+        """Set up the loss and the forward pass.
 
         Args:
-            images: as for `gradients`, and so the others.
+            recipe: for the loss, the mixes of images, batch_size, clip_norm, compile and sync_bn.
+            seeds: dropout and mixes are drawn by these and the step's number.
+            state: model, optimizer and gradient scaler; the optimizer's learning rates are set by the caller.
+            class_counts: training images of each class, shape (classes,).
+            device: where and how the model runs.
+        """
+        self.model, self.device, self._recipe, self._seeds = state.model, device, recipe, seeds
+        self._optimizer, self._scaler = state.optimizer, state.scaler
+        self._classes, self._loss = len(class_counts), make_loss(recipe, class_counts)
+        self._mean, self._std = normalisation(self.model, device.torch_device)
+        self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._net: Net = torch.compile(self.model) if recipe.compile and device.group.size == 1 else self.model
+        self._ddp: DistributedDataParallel | None = None
+        self._ddp_learns: list[bool] = []  # which parameters learnt when the model was wrapped
+        self._sync_bn = recipe.sync_bn
+
+    def __call__(self, batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> torch.Tensor:
+        """Take one step.
+
+        Args:
+            batch: uint8 images (batch, height, width, 3); in a group of processes this one's shard of the batch.
+            targets: class codes (batch,) or probabilities (batch, classes).
+            number: number of the step in the run, from 0.
+            parts: number of parts, over all processes, in which the batch goes through the network.
+
+        Returns:
+            The mean loss of the batch, or of this process's shard; a detached scalar on the device.
 
         Raises:
-            torch.OutOfMemoryError: in every process, if the memory of any does not suffice.
+            torch.OutOfMemoryError: in a group, by every process if the memory of one does not suffice for a first pass.
         """
-        team, learning = self._compute.team, [parameter.requires_grad for parameter in self._model.parameters()]
-        if team.size == 1 or learning == self._waited_for:
-            return
-        buffers = [buffer.clone() for buffer in self._model.buffers()]
-        short = False
-        try:
-            self._pass(self._model, images, shares, parts, self._alone)
-        except torch.OutOfMemoryError:
-            short = True
-        if team.most(short):
-            raise torch.OutOfMemoryError("the memory of a process of the team does not suffice")
-        for buffer, before in zip(self._model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-        self._wrap()
-        self._waited_for = learning
+        batch = batch.to(self.device.torch_device, non_blocking=True)
+        images = self.device.normalise(batch, self._mean, self._std)
+        soft = as_probabilities(targets.to(self.device.torch_device, non_blocking=True), self._classes)
+        self._prepare_ddp(images, soft, parts)
+        rank = self.device.group.rank
+        torch.manual_seed(self._seeds.key("step", number, *([rank] if rank else [])))
+        images, soft = self._mix(batch, images, soft, self._seeds.key("mix", number))
+        loss = self._accumulate_gradients(self._net, images, soft, parts, self._no_sync_before_last)
+        if self._recipe.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        return loss
 
-    def gradients(self, images: torch.Tensor, shares: torch.Tensor, parts: int) -> torch.Tensor:
-        """Pass a batch and give its mean loss, detached.
+    def fit_in_memory(
+        self, batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int
+    ) -> tuple[torch.Tensor, int]:
+        """Take one step, in twice as many parts as long as the memory of the device does not suffice.
 
         Args:
-            images: normalised, (batch, 3, height, width); in a team this process's share of the batch.
-            shares: of the classes, float32 (batch, classes).
-            parts: parts that the batch is passed in, one after the other; in a team those of all processes.
-        """
-        return self._pass(self._net, images, shares, parts, self._sending)
+            batch: uint8 images (batch, height, width, 3), as for a step, and so `targets` and `number`.
+            targets: class codes (batch,) or probabilities (batch, classes).
+            number: number of the step in the run.
+            parts: number of parts of the first try.
 
-    def _pass(
+        Returns:
+            The loss, and the number of parts that fitted.
+
+        Raises:
+            UserError: if not even parts of two images fit.
+        """
+        batch_size = self._recipe.batch_size
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        while True:
+            try:
+                return self(batch, targets, number, parts), parts
+            except torch.OutOfMemoryError as error:
+                if batch_size // (2 * parts) < 2:
+                    raise UserError(
+                        f"memory: not even parts of {batch_size // parts} images fit on the device; choose a smaller "
+                        "net or size, or set grad_checkpointing: true"
+                    ) from error
+            self._restore_buffers(buffers)
+            self.model.zero_grad(set_to_none=True)
+            parts *= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            log(
+                f"memory: the batch did not fit; it goes through the net in {parts} parts, the optimizer step is the "
+                "same"
+            )
+
+    def _accumulate_gradients(
         self,
         net: Net,
         images: torch.Tensor,
-        shares: torch.Tensor,
+        targets: torch.Tensor,
         parts: int,
         around: Callable[[bool], AbstractContextManager[None]],
     ) -> torch.Tensor:
-        own = parts // self._compute.team.size
-        self._model.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self._compute.device)
-        cut = zip(images.tensor_split(own), shares.tensor_split(own), strict=True)
-        for number, (some_images, some_shares) in enumerate(cut, start=1):
+        """Forward and backward passes of all parts of the batch, which leave its gradient in the parameters.
+
+        Args:
+            net: the model, as it is, compiled or wrapped.
+            images: normalised, (batch, 3, height, width).
+            targets: probabilities, float32 (batch, classes).
+            parts: number of parts over all processes.
+            around: the context of each part, given whether it is the last.
+
+        Returns:
+            The mean loss, a detached scalar.
+        """
+        own = parts // self.device.group.size
+        self.model.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=self.device.torch_device)
+        pairs = zip(images.tensor_split(own), targets.tensor_split(own), strict=True)
+        for number, (some_images, some_targets) in enumerate(pairs, start=1):
             with around(number == own):
-                with self._compute.autocast():
+                with self.device.autocast():
                     logits = net(some_images)
-                loss = self._loss_of(logits.float(), some_shares) * (len(some_images) / len(images))
+                loss = self._loss(logits.float(), some_targets) * (len(some_images) / len(images))
                 self._scaler.scale(loss).backward()
             total += loss.detach()
         return total
 
-    def _sending(self, last: bool) -> AbstractContextManager[None]:
-        """Gradients add up in this process until the last part, and are sent with it."""
-        return nullcontext() if last or self._wrapped is None else self._wrapped.no_sync()
-
-    def _alone(self, _last: bool) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def _wrap(self) -> None:
-        """Wrap the net for what learns now, after backward passes that show which parameters take part."""
-        idle = any(parameter.requires_grad and parameter.grad is None for parameter in self._model.parameters())
-        if self._sync_bn:  # only now: its forward pass waits for the other processes, too
-            self._model = to_sync_batchnorm(self._model)
-            self._sync_bn = False
-        self._wrapped = DistributedDataParallel(self._model, gradient_as_bucket_view=True, find_unused_parameters=idle)
-        # In this order torch cuts the compiled graph where a bucket of gradients is sent.
-        self._net = torch.compile(self._wrapped) if self._compiled else self._wrapped
-
-
-Step = Callable[[torch.Tensor, torch.Tensor, int, int], torch.Tensor]
-LESS_MEMORY = "lower batch_size, or set accumulate: 2, grad_checkpointing: true or precision: bf16"
-
-
-def make_step(
-    recipe: Recipe,
-    draws: MemberSeeds,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    counts: np.ndarray,
-    compute: Device,
-) -> Step:
-    """The optimizer step of a run, as a function of what changes from step to step.
-
-    Args:
-        recipe: loss, mixes, clipping, compilation.
-        draws: dropout and mixes are drawn by the step's number.
-        model: placed on the device.
-        optimizer: its rates are set.
-        scaler: of gradients.
-        counts: training images of each class, shape (classes,).
-        compute: where and how.
-
-    Returns:
-        A function of uint8 images (batch, height, width, 3), targets (codes (batch,) or shares (batch, classes)), the
-        step's number in the run, and the number of parts, giving the mean loss of the batch, detached. All parts add
-        up to the gradient of the whole batch; only batch normalisation and the soft macro-F1 see the parts by
-        themselves.
-
-    In a team, images and targets are this process's share of the batch, and so is the loss; `parts` counts those of
-    all processes, and the gradient is that of the whole batch. Then the function raises OutOfMemoryError in every
-    process if the memory of one did not suffice for a first backward pass.
-    """
-    team = compute.team
-    mean, std = normalisation(model, compute.device)
-    passes = GradientPasses(
-        model, make_loss(recipe, counts), scaler, compute, compiled=recipe.compile, sync_bn=recipe.sync_bn
-    )
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-    def step(batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> torch.Tensor:
-        batch = batch.to(compute.device, non_blocking=True)
-        images = compute.images(batch, mean, std)
-        shares = as_shares(targets.to(compute.device, non_blocking=True), len(counts))
-        passes.prepare(images, shares, parts)
-        torch.manual_seed(draws.key("step", number, *([team.rank] if team.rank else [])))
-        images, shares = mixed_share(batch, images, shares, draws.key("mix", number))
-        total = passes.gradients(images, shares, parts)
-        if recipe.clip_norm is not None:
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
-        scaler.step(optimizer)
-        scaler.update()
-        return total
-
-    def mixed_share(
-        batch: torch.Tensor, images: torch.Tensor, shares: torch.Tensor, seed: int
+    def _mix(
+        self, batch: torch.Tensor, images: torch.Tensor, targets: torch.Tensor, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """This process's share of the mixed batch; the partners come from the shares of all."""
-        if team.size == 1:
-            return mix_batch(recipe.mix, images, shares, seed)
-        drawn = plan_mix(recipe.mix, team.size * len(images), *images.shape[-2:], seed)
-        if drawn is None:
-            return images, shares
-        order = torch.from_numpy(team.own(drawn.order)).to(compute.device)
-        partners = compute.images(team.gather(batch)[order], mean, std)
-        return apply_mix(drawn, images, partners), torch.lerp(team.gather(shares)[order], shares, drawn.kept)
+        """Mix images and targets with partners from the whole batch, also where this process has a shard of it."""
+        group, mixes = self.device.group, self._recipe.mix
+        if group.size == 1:
+            return mix_batch(mixes, images, targets, seed)
+        plan = plan_mix(mixes, group.size * len(images), *images.shape[-2:], seed)
+        if plan is None:
+            return images, targets
+        order = torch.from_numpy(group.shard(plan.order)).to(self.device.torch_device)
+        partners = self.device.normalise(group.gather(batch)[order], self._mean, self._std)
+        return apply_mix(plan, images, partners), torch.lerp(group.gather(targets)[order], targets, plan.kept)
 
-    return step
+    def _prepare_ddp(self, images: torch.Tensor, targets: torch.Tensor, parts: int) -> None:
+        """Wrap the model in DistributedDataParallel, where there are several processes and others learn than before.
+
+        A first pass without communication tells all processes whether the memory of one does not suffice: a process
+        that gave up within a real pass would leave the others waiting for its gradients.
+
+        Raises:
+            torch.OutOfMemoryError: in every process, if the memory of any does not suffice.
+        """
+        group, learns = self.device.group, [parameter.requires_grad for parameter in self.model.parameters()]
+        if group.size == 1 or learns == self._ddp_learns:
+            return
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        out_of_memory = False
+        try:
+            self._accumulate_gradients(self.model, images, targets, parts, lambda _last: nullcontext())
+        except torch.OutOfMemoryError:
+            out_of_memory = True
+        if group.max(out_of_memory):
+            raise torch.OutOfMemoryError("the memory of one of the processes does not suffice")
+        self._restore_buffers(buffers)
+        unused = any(parameter.requires_grad and parameter.grad is None for parameter in self.model.parameters())
+        if self._sync_bn:  # not earlier: its forward pass waits for the other processes, too
+            self.model = to_sync_batchnorm(self.model)
+            self._sync_bn = False
+        self._ddp = DistributedDataParallel(self.model, gradient_as_bucket_view=True, find_unused_parameters=unused)
+        # In this order torch cuts the compiled graph where a bucket of gradients is sent.
+        self._net = torch.compile(self._ddp) if self._recipe.compile else self._ddp
+        self._ddp_learns = learns
+
+    def _no_sync_before_last(self, last: bool) -> AbstractContextManager[None]:
+        """Gradients add up in this process until the last part, and are sent with it."""
+        return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
+
+    def _restore_buffers(self, saved: list[torch.Tensor]) -> None:
+        for buffer, before in zip(self.model.buffers(), saved, strict=True):
+            buffer.copy_(before)
 
 
-def as_shares(targets: torch.Tensor, classes: int) -> torch.Tensor:
-    """Targets as float32 rows that sum to 1: codes become one-hot, rows stay as they are."""
+def as_probabilities(targets: torch.Tensor, classes: int) -> torch.Tensor:
+    """Targets as float32 (batch, classes), rows summing to 1: codes become one-hot, probabilities stay as they are."""
     return F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
 
 
 def freeze_backbone(model: nn.Module, head_only: bool) -> None:
-    """Training mode for the whole net or for its head alone, whose features then stay exactly as they were.
+    """Set the whole network to training mode, or its head alone.
 
-    A frozen net keeps its batch-normalisation statistics as well: they are part of its features.
+    The backbone of a network whose head alone learns keeps its batch-normalisation statistics as well: they are part
+    of the features.
     """
     head = head_parameters(model)
     for name, parameter in model.named_parameters():
@@ -218,39 +231,3 @@ def freeze_backbone(model: nn.Module, head_only: bool) -> None:
     model.train(not head_only)
     if head_only:
         model.get_classifier().train()
-
-
-def fit_in_memory(
-    take: Callable[[int], torch.Tensor], model: nn.Module, parts: int, batch_size: int
-) -> tuple[torch.Tensor, int]:
-    """Take the first step in as many parts as the memory asks for.
-
-    Args:
-        take: the step as a function of the number of parts.
-        model: its buffers are put back before another try.
-        parts: number of parts of the first try.
-        batch_size: images of the batch; a part holds at least two.
-
-    Returns:
-        The loss, and the number of parts that fitted.
-
-    Raises:
-        UserError: if not even parts of two images fit.
-    """
-    buffers = [buffer.clone() for buffer in model.buffers()]
-    while True:
-        try:
-            return take(parts), parts
-        except torch.OutOfMemoryError as error:
-            if batch_size // (2 * parts) < 2:
-                raise UserError(
-                    f"memory: not even parts of {batch_size // parts} images fit on the device; choose a smaller net "
-                    "or size, or set grad_checkpointing: true"
-                ) from error
-        for buffer, before in zip(model.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-        model.zero_grad(set_to_none=True)
-        parts *= 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        log(f"memory: the batch did not fit; it goes through the net in {parts} parts, the optimizer step is the same")

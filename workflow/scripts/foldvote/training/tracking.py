@@ -1,8 +1,8 @@
-"""Where the course of a training is sent besides its history: TensorBoard, and if asked for W&B and MLflow.
+"""Trackers that a training reports to besides its history: TensorBoard and, if configured, W&B and MLflow.
 
-A sink can fail (a full disk, a package that is missing or changed its mind); a training must not fail with it. So
-every call is guarded: what goes wrong is said once, and that sink is left alone from then on. No sink touches the
-network unless the environment says so, or torch's generators.
+A tracker can fail (a full disk, a missing package, a changed interface), and a training must not fail with it. So every
+call is guarded: an error is reported once, and that sink is not used again. No sink uses the network unless the
+environment says so, and none changes the state of torch's generators.
 """
 
 import json
@@ -32,7 +32,7 @@ _NETWORK_SECONDS = 10
 
 
 class Sink(Protocol):
-    """One tracker. It may raise whatever it likes."""
+    """One tracker. Its methods may raise anything."""
 
     def scalars(self, values: dict[str, float], step: int) -> None:
         """Points of curves."""
@@ -41,10 +41,10 @@ class Sink(Protocol):
         """One uint8 image (height, width, 3)."""
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        """The net, as it runs on an example batch."""
+        """The network, as it runs on an example batch."""
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write what is buffered."""
 
 
 class Sinks:
@@ -52,11 +52,11 @@ class Sinks:
 
     Args:
         makers: the function that opens each sink, by the sink's name.
-        say: where a fault is told.
+        warn: called with one line for every error.
     """
 
-    def __init__(self, makers: dict[str, Callable[[], Sink]], say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, makers: dict[str, Callable[[], Sink]], warn: Callable[[str], None]) -> None:
+        self._warn = warn
         self._open: dict[str, Sink] = {}
         for name, make in makers.items():
             self._guard(name, partial(self._start, name, make))
@@ -66,26 +66,26 @@ class Sinks:
         self._each(lambda sink: sink.scalars(values, step))
 
     def pictures(self, images: np.ndarray | torch.Tensor, captions: Sequence[str], step: int) -> None:
-        """Show pictures with what they are and what they were taken for, at most MOST_PICTURES of them.
+        """Show images with their true and predicted classes, at most MOST_PICTURES of them.
 
         Args:
-            images: uint8 (pictures, height, width, 3).
-            captions: one a picture; `truth -> predicted` marks a wrong one.
+            images: uint8 (images, height, width, 3).
+            captions: one per image; `truth -> predicted` marks a wrong one.
             step: steps (or epochs) done.
         """
         if self._open:
             self._guard("pictures", partial(self._show, images, captions, step), lost="these pictures")
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        """Show the net; `example` is a batch as the net takes it. The net itself is not touched.
+        """Show the network; `example` is an input batch. The network itself is not changed.
 
-        A net that cannot be traced has no graph, and its curves go on.
+        A network that cannot be traced has no graph; its curves go on.
         """
         for name, sink in self._open.items():
             self._guard(name, partial(sink.graph, model, example), lost="the graph")
 
     def close(self) -> None:
-        """Write what is left; to be called however the training ends."""
+        """Write what is buffered; to be called however the training ends."""
         self._each(lambda sink: sink.close())
         self._open.clear()
 
@@ -101,29 +101,29 @@ class Sinks:
             self._guard(name, partial(call, sink))
 
     def _guard(self, name: str, call: Callable[[], None], lost: str | None = None) -> None:
-        """Run a call. If it raises, say so and leave that sink alone, unless only `lost` is lost."""
+        """Run a call. If it raises, warn, and do not use that sink again unless only `lost` is lost."""
         try:
             with torch.random.fork_rng(devices=[]):
                 call()
         except Exception as error:  # a tracker may raise anything, and none of it is worth a training
-            self._say(f"warning: {name}: {_reason(error)}; tracking goes on without {lost or 'it'}")
+            self._warn(f"warning: {name}: {_reason(error)}; tracking goes on without {lost or 'it'}")
             if lost is None:
                 self._open.pop(name, None)
 
 
 def open_sinks(
-    settings: Tracking, results: Path, name: str, config: dict[str, Any], say: Callable[[str], None], step: int = 0
+    settings: Tracking, results: Path, name: str, config: dict[str, Any], warn: Callable[[str], None], step: int = 0
 ) -> Sinks:
-    """Open what the settings ask for.
+    """Open the trackers that are configured.
 
     Args:
         settings: the `runtime.tracking` section.
         results: the folder of results; sinks write to `tensorboard/`, `wandb/` and `mlruns/` in it.
         name: the run's name, such as `model=small/fold=0`; also its folder below `tensorboard/`.
-        config: what the run is made of, told to W&B and MLflow.
-        say: where a fault is told, in one line each.
-        step: steps (or epochs) that the run has behind it. Points after it belong to a state that was lost and are
-            dropped, so that a run that was killed and goes on draws one line.
+        config: the run's settings, shown by W&B and MLflow.
+        warn: called with one line for every error.
+        step: number of steps (or epochs) done. Later points belong to a state that was lost and are dropped, so that a
+            run that was killed and resumed draws one line.
     """
     makers: dict[str, Callable[[], Sink]] = {}
     if settings.tensorboard:
@@ -132,16 +132,16 @@ def open_sinks(
         makers["wandb"] = lambda: _Wandb(settings.wandb, results, name, config)
     if settings.mlflow is not None:
         makers["mlflow"] = lambda: _Mlflow(settings.mlflow, results, name, config, step)
-    return Sinks(makers, say)
+    return Sinks(makers, warn)
 
 
 def draw_grid(images: np.ndarray, captions: Sequence[str], side: int = 128) -> np.ndarray:
-    """Pictures side by side, each above its caption; wrong ones framed and written in red.
+    """Draw images side by side, each above its caption; wrong ones are framed and captioned in red.
 
     Args:
-        images: uint8 (pictures, height, width, 3), one at least; those beyond MOST_PICTURES are left out.
-        captions: one a picture; `truth -> predicted` is taken for wrong if the two differ, any other for right.
-        side: longer side of a picture in the grid, in pixels.
+        images: uint8 (images, height, width, 3), at least one; those beyond MOST_PICTURES are left out.
+        captions: one per image; `truth -> predicted` is wrong if the two differ, any other is right.
+        side: longer side of an image in the grid, in pixels.
 
     Returns:
         uint8 (height, width, 3).
@@ -172,7 +172,7 @@ def draw_grid(images: np.ndarray, captions: Sequence[str], side: int = 128) -> n
 
 
 class _TensorBoard:
-    """Event files in one folder a run, for `tensorboard --logdir <results>/tensorboard`."""
+    """Event files in one folder per run, for `tensorboard --logdir <results>/tensorboard`."""
 
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -226,7 +226,7 @@ class _Wandb:
         self._run.log({"pictures": self._wandb.Image(image)}, step=step)
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        """Its graphs hang hooks into the net in training; it gets none."""
+        """Nothing: its graphs would put hooks into the network that trains."""
 
     def close(self) -> None:
         self._run.finish()
@@ -269,7 +269,7 @@ class _Mlflow:
         self._client.log_image(self._run, image, f"pictures/step-{step:08d}.png")
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        """It has no view of a graph."""
+        """Nothing: it has no view of a graph."""
 
     def close(self) -> None:
         self._client.set_terminated(self._run)
@@ -279,7 +279,7 @@ class _Mlflow:
 
 
 def _identity(name: str, config: dict[str, Any]) -> str:
-    """The same for the same run, so that trackers know it again."""
+    """The same for the same run, so that trackers recognise it."""
     return sha256_bytes(canonical({"name": name, "config": config}).encode())[:16]
 
 
@@ -289,7 +289,7 @@ def _short(value: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """One line that says what is wrong."""
+    """What is wrong, in one line."""
     if isinstance(error, ModuleNotFoundError) and error.name in ("tensorboard", "wandb", "mlflow"):
         return f"is not installed (`pip install {error.name}`)"
     first = next(iter(str(error).strip().splitlines()), "")

@@ -1,4 +1,4 @@
-"""A member's training as a job: inputs that belong together in; weights, sidecar, history and timing out."""
+"""The training job of one member: inputs in; weights, sidecar, history and timing out."""
 
 import importlib.metadata
 import platform
@@ -6,13 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 
 from foldvote import __version__
 from foldvote.config.recipe import Recipe
-from foldvote.io.files import canonical, sha256_bytes, sha256_file, write_bytes, write_json
+from foldvote.io.files import sha256_bytes, write_bytes, write_json
 from foldvote.io.parquet import write_table
 from foldvote.runtime.device import choose_device
 from foldvote.runtime.distributed import SINGLE_RANK, Rank, join_process_group, rendezvous
@@ -21,39 +20,17 @@ from foldvote.runtime.launch import run_together
 from foldvote.runtime.locks import folder_lock
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
-from foldvote.splits.folds import SplitFiles
 from foldvote.training.checkpoint import drop_checkpoints
 from foldvote.training.history import HISTORY
-from foldvote.training.loop import TrainResult, fit, no_sinks
-from foldvote.training.state import MemberSpec
+from foldvote.training.loop import Trainer, TrainResult, no_sinks
+from foldvote.training.state import MemberSpec, build_spec
 from foldvote.training.tracking import open_sinks
-from foldvote.training.training_set import PseudoInputs, TrainingSet, build_training_set
-
-
-@dataclass(frozen=True)
-class MemberInputs:
-    """What a member is trained from.
-
-    Attributes:
-        pixels: packed training images.
-        split: classes and folds.
-        pretrained: local weights file, or None.
-        manifest: of the training images; only asked for by a recipe that treats labels by age.
-        age_borders: borders of the age bands in years, where there are any.
-        pseudo: test images and what a first round says of them; only for a recipe that learns from them.
-    """
-
-    pixels: Path
-    split: SplitFiles
-    pretrained: Path | None = None
-    manifest: Path | None = None
-    age_borders: tuple[int, int] | None = None
-    pseudo: PseudoInputs | None = None
+from foldvote.training.training_set import MemberInputs
 
 
 @dataclass(frozen=True)
 class MemberFiles:
-    """What a trained member leaves behind."""
+    """The files of a trained member."""
 
     weights: Path
     last: Path
@@ -63,107 +40,96 @@ class MemberFiles:
 
 
 def train_member(
-    draws: MemberSeeds,
+    seeds: MemberSeeds,
     recipe: Recipe,
     code: str,
     inputs: MemberInputs,
-    resume: Path,
-    tracking: Path,
+    resume_dir: Path,
+    tracking_dir: Path,
     files: MemberFiles,
-    machine: JobResources,
+    resources: JobResources,
 ) -> None:
     """Train one member and write its weights, sidecar, history and timing.
 
     Args:
-        draws: seed, model name and fold.
+        seeds: seed, model name and fold.
         recipe: how it is trained.
         code: digest of the training code; a checkpoint of other code is not used.
         inputs: what it learns from.
-        resume: folder of the training state, emptied at the end.
-        tracking: folder of results, which TensorBoard and the like have their folders in.
+        resume_dir: folder of the checkpoints, which are deleted at the end.
+        tracking_dir: folder in which TensorBoard and other trackers have their folders.
         files: what to write.
-        machine: what may be used; several GPUs train the member together, a process each.
+        resources: what may be used; several GPUs train the member together, one process each.
 
     Raises:
         UserError: if inputs do not belong together, another job holds the resume folder, or training diverges.
         Interrupted: when a signal asked to stop; the state is saved.
     """
-    train = partial(_train, draws, recipe, code, inputs, resume, tracking, files, machine.share)
-    with folder_lock(resume, log):
-        if machine.processes == 1:
+    train = partial(_train, seeds, recipe, code, inputs, resume_dir, tracking_dir, files, resources.per_process)
+    with folder_lock(resume_dir, log):
+        if resources.processes == 1:
             train(SINGLE_RANK)
             return
         with rendezvous() as port:
-            beside = partial(_train_beside, train, machine.processes, port)
-            run_together(beside, machine.processes, f"{draws.model} fold {draws.fold}")
+            body = partial(_train_as_rank, train, resources.processes, port)
+            run_together(body, resources.processes, f"{seeds.model} fold {seeds.fold}")
 
 
-def _train_beside(train: Callable[[Rank], None], processes: int, port: int, rank: int) -> None:
-    """The job of one of several processes."""
+def _train_as_rank(train: Callable[[Rank], None], processes: int, port: int, rank: int) -> None:
+    """What one of several processes does."""
     train(Rank(rank, processes, port))
 
 
 def _train(
-    draws: MemberSeeds,
+    seeds: MemberSeeds,
     recipe: Recipe,
     code: str,
     inputs: MemberInputs,
-    resume: Path,
-    tracking: Path,
+    resume_dir: Path,
+    tracking_dir: Path,
     files: MemberFiles,
-    machine: JobResources,
-    place: Rank,
+    resources: JobResources,
+    rank: Rank,
 ) -> None:
-    compute = choose_device(recipe, machine.gpus, machine.threads, place.rank)
-    lessons = build_training_set(
-        recipe, draws.fold, inputs.pixels, inputs.split, inputs.manifest, inputs.age_borders, inputs.pseudo
-    )
-    member, origin = assemble(draws, recipe, code, inputs, lessons)
-    with join_process_group(place, compute.device) as team:
-        compute = replace(compute, team=team)
-        pseudo = f" ({lessons.origin['pseudo']['images']:,} of them test images)" if "pseudo" in lessons.origin else ""
-        log(
-            f"{member.name}: {len(lessons.training):,} images to learn from{pseudo}, "
-            f"{len(lessons.validation):,} to validate, on {compute.name}"
-        )
-        settings = {"seed": draws.seed, "fold": draws.fold, **recipe.model_dump(mode="json")}
-        run_name = f"model={draws.model}/fold={draws.fold}"
-        sinks = partial(open_sinks, machine.runtime.tracking, tracking, run_name, settings, log)
-        workers = machine.workers(compute)
-        trained = fit(member, compute, resume, workers, machine.runtime, sinks if team.first else no_sinks)
-    if not team.first:
+    """Train in this process; the first of several writes what comes out."""
+    device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads, rank.rank)
+    spec = build_spec(seeds, recipe, code, inputs)
+    with join_process_group(rank, device.torch_device) as group:
+        device = replace(device, group=group)
+        _log_start(spec, device.name)
+        settings = {"seed": seeds.seed, "fold": seeds.fold, **recipe.model_dump(mode="json")}
+        run_name = f"model={seeds.model}/fold={seeds.fold}"
+        trackers = partial(open_sinks, resources.runtime.tracking, tracking_dir, run_name, settings, log)
+        workers = resources.workers(device)
+        trainer = Trainer(spec, device, resume_dir, resources.runtime, workers, trackers if group.first else no_sinks)
+        trained = trainer.fit()
+    if not group.first:
         return
-    _write(trained, recipe, origin, files)
+    _write(trained, spec, files)
     seconds, epochs = float(trained.history["seconds"].sum()), len(trained.history)
-    images = member.order.steps * recipe.batch_size * epochs
-    write_json(files.timing, {"seconds": seconds, "images": images, "device": compute.name})
-    drop_checkpoints(resume)
+    images = spec.order.steps * recipe.batch_size * epochs
+    write_json(files.timing, {"seconds": seconds, "images": images, "device": device.name})
+    drop_checkpoints(resume_dir)
 
 
-def assemble(
-    draws: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs, lessons: TrainingSet
-) -> tuple[MemberSpec, dict[str, Any]]:
-    """The member, and where all that it is made of comes from; arguments as in `train_member`."""
-    origin = {
-        "model": draws.model,
-        "fold": draws.fold,
-        "seed": draws.seed,
-        **lessons.origin,
-        "age_borders": list(inputs.age_borders) if inputs.age_borders else None,
-        "pretrained_sha256": sha256_file(inputs.pretrained) if inputs.pretrained else None,
-    }
-    keys = {f"recipe.{key}": canonical(value) for key, value in recipe.model_dump(mode="json").items()}
-    fingerprint = origin | {"code": code} | keys
-    return MemberSpec(draws, recipe, lessons, inputs.pretrained, inputs.age_borders, fingerprint), origin
+def _log_start(spec: MemberSpec, device_name: str) -> None:
+    chosen = spec.training_set
+    pseudo = f" ({chosen.origin['pseudo']['images']:,} of them test images)" if "pseudo" in chosen.origin else ""
+    log(
+        f"{spec.name}: {len(chosen.training):,} images to learn from{pseudo}, "
+        f"{len(chosen.validation):,} to validate, on {device_name}"
+    )
 
 
-def _write(trained: TrainResult, recipe: Recipe, origin: dict[str, Any], files: MemberFiles) -> None:
+def _write(trained: TrainResult, spec: MemberSpec, files: MemberFiles) -> None:
+    """Write the weights, the history and the sidecar."""
     weights, last = save(trained.chosen), save(trained.last)
     write_bytes(files.weights, weights)
     write_bytes(files.last, last)
-    write_table(trained.history.astype({"epoch": "int32"}), files.history, HISTORY, key=("epoch",), record=origin)
+    history = trained.history.astype({"epoch": "int32"})
+    write_table(history, files.history, HISTORY, key=("epoch",), record=spec.origin)
     sidecar = {
-        "recipe": recipe.model_dump(mode="json"),
+        "recipe": spec.recipe.model_dump(mode="json"),
         "sha256": sha256_bytes(weights),
         "last_sha256": sha256_bytes(last),
         "epochs": trained.epochs,
@@ -171,10 +137,11 @@ def _write(trained: TrainResult, recipe: Recipe, origin: dict[str, Any], files: 
         "parts": trained.parts,
         "versions": _versions(),
     }
-    write_json(files.sidecar, origin | sidecar)
+    write_json(files.sidecar, spec.origin | sidecar)
 
 
 def _versions() -> dict[str, str]:
+    """Versions of Python, of this library and of the packages that the weights depend on."""
     packages = ("torch", "timm", "albumentations", "numpy", "opencv-python-headless")
     found = {"python": platform.python_version(), "foldvote": __version__}
     for name in packages:

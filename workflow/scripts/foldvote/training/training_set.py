@@ -2,8 +2,8 @@
 
 Everything that a recipe changes about them is here: a model of some factors, labels treated for training, test images
 with pseudo-labels (Lee, ICML workshops 2013). A member is scored on the true labels of its validation groups. A member
-of fold k learns from what first-round members of fold k say alone: none of those has seen the groups of fold k, so its
-out-of-fold predictions stay honest.
+of fold k takes pseudo-labels only from first-round members of fold k: none of those has seen the groups of fold k, so
+its out-of-fold predictions stay unbiased.
 """
 
 from collections.abc import Sequence
@@ -32,12 +32,33 @@ class PseudoInputs:
     """What pseudo-labels are made from.
 
     Attributes:
-        pixels: packed test images of the recipe's size and region.
+        images: packed test images of the recipe's size and region.
         predictions: test predictions of this fold's member of each first-round model.
     """
 
-    pixels: Path
+    images: Path
     predictions: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class MemberInputs:
+    """The files that a member is trained from.
+
+    Attributes:
+        images: packed training images of the recipe's size and region.
+        split: classes and folds.
+        pretrained: local weights file, or None.
+        manifest: of the training images; only needed by a recipe that treats labels by age.
+        age_borders: borders of the age bands in years, where there are any.
+        pseudo: test images and their first-round predictions; only for a recipe that learns from them.
+    """
+
+    images: Path
+    split: SplitFiles
+    pretrained: Path | None = None
+    manifest: Path | None = None
+    age_borders: tuple[int, int] | None = None
+    pseudo: PseudoInputs | None = None
 
 
 @dataclass(frozen=True)
@@ -46,13 +67,13 @@ class PseudoLabels:
 
     Attributes:
         image_ids: their ids, sorted.
-        shares: float32 (images, classes), rows sum to 1: the mean of the first round's probabilities.
+        probabilities: float32 (images, classes), rows sum to 1: the mean over the first-round models.
         data_sha256: digest of the test manifest.
         sources: SHA-256 of the weights that predicted them.
     """
 
     image_ids: list[str]
-    shares: np.ndarray
+    probabilities: np.ndarray
     data_sha256: str
     sources: list[str]
 
@@ -60,12 +81,12 @@ class PseudoLabels:
 def pseudo_labels(
     paths: Sequence[Path], fold: int, confidence: float, classes: Sequence[str], split_sha256: str
 ) -> PseudoLabels:
-    """The test images that the first round is sure of.
+    """The test images whose class the first-round models are sure of.
 
     Args:
         paths: `<results>/test/model=<m>/fold=<fold>/predictions.parquet` of each first-round model.
-        fold: the fold of the member that learns.
-        confidence: smallest probability of the likeliest class, after the mean over models and views.
+        fold: fold of the member that learns from them.
+        confidence: smallest probability of the likeliest class, in the mean over models and views.
         classes: class names in the order of their codes.
         split_sha256: digest of the certified folds.
 
@@ -96,7 +117,7 @@ AGE = "age"
 
 
 def training_targets(
-    scheme: LabelSpace,
+    label_space: LabelSpace,
     labels: np.ndarray,
     years: np.ndarray | None,
     treatment: Treatment,
@@ -105,25 +126,25 @@ def training_targets(
     """The targets of a training set.
 
     Args:
-        scheme: the classes; with a treatment, a factor `age` of three levels is among their factors.
+        label_space: the classes; with a treatment, a factor `age` of three levels is among their factors.
         labels: class codes, int64 (N,).
-        years: ages, float (N,) with NaN where one is not known; None: none is known. Those keep their label.
-        treatment: moved borders and the years around a border in which both bands share the target.
+        years: ages, float (N,) with NaN where unknown; None: all unknown. An image of unknown age keeps its label.
+        treatment: moved age borders, and the years around a border in which both bands share the target.
         borders: the data's own borders, for a treatment that moves none.
 
     Returns:
         `labels` where nothing is treated, else probabilities, float32 (N, classes), whose rows sum to 1: the age band
-        follows the years, every other factor the label. From `soft_years` below a border to as many above it the
-        older band's share grows in a straight line, and is 0.5 at the border.
+        follows the years, every other factor the label. The older band's share grows linearly from `soft_years` below
+        a border to `soft_years` above it, and is 0.5 at the border.
 
     Raises:
         UserError: if there are no bands to treat, or the borders do not rise.
     """
     if not treatment.active:
         return labels
-    low, high = _borders(scheme, treatment, borders)
+    low, high = _borders(label_space, treatment, borders)
     count = len(labels)
-    targets = np.zeros((count, len(scheme.classes)), np.float32)
+    targets = np.zeros((count, len(label_space.classes)), np.float32)
     known = np.zeros(count, bool) if years is None else np.isfinite(years)
     targets[np.flatnonzero(~known), labels[~known]] = 1
     if years is None:
@@ -132,29 +153,29 @@ def training_targets(
     shares = np.stack([1 - older[0], older[0] - older[1], older[1]], axis=1)  # the ramps never cross, as low < high
     rows = np.flatnonzero(known)
     for band, share in enumerate(shares.T):
-        targets[rows, _with_band(scheme, labels[known], band)] = share
+        targets[rows, _with_band(label_space, labels[known], band)] = share
     return targets
 
 
 def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
-    """Images a class.
+    """Number of training images per class.
 
     Args:
         targets: class codes, int (N,), or probabilities, float (N, classes).
         classes: number of classes.
 
     Returns:
-        int64 (classes,) for codes; float64 (classes,) for probabilities: sums of columns, to six decimals, so that
-        the rounding of float32 does not show.
+        int64 (classes,) for codes; float64 (classes,) for probabilities: the sums of the columns, rounded to six
+        decimals to hide the rounding of float32.
     """
     if targets.ndim == 1:
         return np.bincount(targets, minlength=classes).astype(np.int64)
     return targets.sum(axis=0, dtype=np.float64).round(6)
 
 
-def _borders(scheme: LabelSpace, treatment: Treatment, own: tuple[int, int] | None) -> tuple[float, float]:
-    """The borders to train with."""
-    if len(scheme.factors.get(AGE, ())) != 3:
+def _borders(label_space: LabelSpace, treatment: Treatment, own: tuple[int, int] | None) -> tuple[float, float]:
+    """The age borders to train with: the treatment's, else the data's own."""
+    if len(label_space.factors.get(AGE, ())) != 3:
         raise UserError("labels: age_borders and soft_years need the home task's factor age; drop them from this model")
     borders = treatment.age_borders or own
     if borders is None:
@@ -165,18 +186,18 @@ def _borders(scheme: LabelSpace, treatment: Treatment, own: tuple[int, int] | No
 
 
 def _share_above(years: np.ndarray, border: float, soft: float) -> np.ndarray:
-    """Share of each age that counts as above the border: a step, or a ramp of 2 * soft years; float64 (N,)."""
+    """How much of each age counts as above the border, float64 (N,): a step, or a ramp of 2 * soft years."""
     if soft == 0:
         return (years >= border).astype(np.float64)
-    with np.errstate(over="ignore"):  # a ramp of next to no years is a step
+    with np.errstate(over="ignore"):  # a ramp of almost no years is a step
         return np.clip(0.5 + (years - border) / (2 * soft), 0, 1)
 
 
-def _with_band(scheme: LabelSpace, labels: np.ndarray, band: int) -> np.ndarray:
-    """The class of each label with its age band exchanged."""
-    names = list(scheme.factors)
-    step = int(np.prod([len(scheme.factors[name]) for name in names[names.index(AGE) + 1 :]], dtype=np.int64))
-    return labels + (band - scheme.level_codes(AGE)[labels]) * step
+def _with_band(label_space: LabelSpace, labels: np.ndarray, band: int) -> np.ndarray:
+    """The class of each label with its age band replaced."""
+    names = list(label_space.factors)
+    step = int(np.prod([len(label_space.factors[name]) for name in names[names.index(AGE) + 1 :]], dtype=np.int64))
+    return labels + (band - label_space.level_codes(AGE)[labels]) * step
 
 
 @dataclass(frozen=True)
@@ -184,18 +205,18 @@ class TrainingSet:
     """What a member learns from, and what it is scored on.
 
     Attributes:
-        scheme: the classes that it knows: all, or those of its factors.
-        pixels: packed training images.
-        source: where the images to learn from lie: `pixels`, or these and the packed test images.
-        training: a row an image to learn from: image_id, label (code of `scheme`), stratum (empty for a test image)
-            and `row`, its row of `source`.
-        targets: what to learn of them: int64 codes (images,) or float32 shares (images, classes).
-        validation: rows of folds.FOLDS with labels of `scheme`.
+        label_space: the classes that it knows: all, or those of its factors.
+        images: packed training images.
+        source: where the images to learn from are: `images`, or these and the packed test images.
+        training: one row per image to learn from: image_id, label (code of `label_space`), stratum (empty for a test
+            image) and `row`, its row in `source`.
+        targets: what to learn of them: int64 codes (images,) or float32 probabilities (images, classes).
+        validation: rows of folds.FOLDS with labels of `label_space`.
         origin: digests of what all of this was made from.
     """
 
-    scheme: LabelSpace
-    pixels: PackedImages
+    label_space: LabelSpace
+    images: PackedImages
     source: PackedImages | ConcatenatedImages
     training: pd.DataFrame
     targets: np.ndarray
@@ -203,69 +224,63 @@ class TrainingSet:
     origin: dict[str, Any]
 
 
-def build_training_set(
-    recipe: Recipe,
-    fold: int,
-    pixels_path: Path,
-    split: SplitFiles,
-    manifest: Path | None = None,
-    age_borders: tuple[int, int] | None = None,
-    pseudo: PseudoInputs | None = None,
-) -> TrainingSet:
+def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> TrainingSet:
     """Bring together what the member of a fold learns from.
 
     Args:
         recipe: of its model.
         fold: its fold.
-        pixels_path: packed training images.
-        split: classes and folds.
-        manifest: of the training images; only asked for by a recipe that treats labels by age.
-        age_borders: borders of the age bands in years, where there are any.
-        pseudo: where test images to learn from are; only read for a recipe with `pseudo`, None learns from none.
+        inputs: the files; pseudo-labels are only read for a recipe with `pseudo`.
 
     Raises:
         UserError: if the inputs do not belong together.
     """
-    whole = read_label_space(split.classes)
-    scheme, code_of = known_classes(recipe, whole)
-    folds, digest = read_folds(split.folds, split.certificate)
+    whole = read_label_space(inputs.split.classes)
+    label_space, code_of = known_classes(recipe, whole)
+    folds, digest = read_folds(inputs.split.folds, inputs.split.certificate)
     training, validation = (
         rows.assign(label=code_of[rows["label"].to_numpy(np.int64)]) for rows in fold_rows(folds, fold)
     )
-    pixels = open_packed_images(pixels_path, recipe, read_json(split.certificate)["data_sha256"])
-    training = training[["image_id", "label", "stratum"]].assign(row=pixels.rows(training["image_id"].tolist()))
+    certified = read_json(inputs.split.certificate)["data_sha256"]
+    images = open_packed_images(inputs.images, recipe.size, recipe.roi, certified)
+    training = training[["image_id", "label", "stratum"]].assign(row=images.rows(training["image_id"].tolist()))
     targets = training_targets(
-        scheme,
+        label_space,
         training["label"].to_numpy(np.int64),
-        _years(manifest, training) if recipe.labels.active else None,
+        _years(inputs.manifest, training) if recipe.labels.active else None,
         recipe.labels,
-        age_borders,
+        inputs.age_borders,
     )
-    origin = {"split_sha256": digest, "data_sha256": pixels.record["data_sha256"], "classes": list(whole.classes)}
-    if recipe.pseudo is None or pseudo is None:
-        return TrainingSet(scheme, pixels, pixels, training, targets, validation, origin)
-    found = pseudo_labels(pseudo.predictions, fold, recipe.pseudo.confidence, whole.classes, digest)
-    tests = open_packed_images(pseudo.pixels, recipe, found.data_sha256)
-    shares = found.shares @ np.eye(len(scheme.classes), dtype=np.float32)[code_of]
-    training = pd.concat([training, _as_rows(found, shares, tests, len(pixels))], ignore_index=True)
-    targets = np.concatenate([_as_shares(targets, len(scheme.classes)), shares])
-    origin["pseudo"] = {"images": len(shares), "test_sha256": found.data_sha256, "weights_sha256": found.sources}
-    return TrainingSet(scheme, pixels, ConcatenatedImages(pixels, tests), training, targets, validation, origin)
+    origin = {"split_sha256": digest, "data_sha256": images.record["data_sha256"], "classes": list(whole.classes)}
+    if recipe.pseudo is None or inputs.pseudo is None:
+        return TrainingSet(label_space, images, images, training, targets, validation, origin)
+    found = pseudo_labels(inputs.pseudo.predictions, fold, recipe.pseudo.confidence, whole.classes, digest)
+    tests = open_packed_images(inputs.pseudo.images, recipe.size, recipe.roi, found.data_sha256)
+    probabilities = found.probabilities @ np.eye(len(label_space.classes), dtype=np.float32)[code_of]
+    training = pd.concat([training, _as_rows(found, probabilities, tests, len(images))], ignore_index=True)
+    targets = np.concatenate([_as_probabilities(targets, len(label_space.classes)), probabilities])
+    origin["pseudo"] = {
+        "images": len(probabilities),
+        "test_sha256": found.data_sha256,
+        "weights_sha256": found.sources,
+    }
+    source = ConcatenatedImages(images, tests)
+    return TrainingSet(label_space, images, source, training, targets, validation, origin)
 
 
-def _as_rows(found: PseudoLabels, shares: np.ndarray, tests: PackedImages, before: int) -> pd.DataFrame:
-    """Test images as rows to learn from; `before` images stand before them in the source."""
-    rows = {"image_id": found.image_ids, "label": shares.argmax(axis=1), "stratum": ""}
+def _as_rows(found: PseudoLabels, probabilities: np.ndarray, tests: PackedImages, before: int) -> pd.DataFrame:
+    """Test images as rows to learn from, where `before` images stand before them in the source."""
+    rows = {"image_id": found.image_ids, "label": probabilities.argmax(axis=1), "stratum": ""}
     return pd.DataFrame(rows).assign(row=before + tests.rows(found.image_ids))
 
 
-def _as_shares(targets: np.ndarray, classes: int) -> np.ndarray:
-    """Codes or shares as float32 shares (images, classes)."""
+def _as_probabilities(targets: np.ndarray, classes: int) -> np.ndarray:
+    """Class codes or probabilities as float32 probabilities (images, classes)."""
     return np.eye(classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets
 
 
 def _years(manifest: Path | None, training: pd.DataFrame) -> np.ndarray:
-    """Age in years of each training image, NaN where it is not known."""
+    """Age in years of each training image, NaN where unknown."""
     if manifest is None:
         raise UserError("labels: are treated by age, and no manifest was given to take it from")
     ages = read_table(manifest).set_index("image_id")["age_years"]

@@ -1,4 +1,4 @@
-"""The end of an epoch: what the validation images say of the weights."""
+"""Validation at the end of an epoch, and what follows from its scores: the best epoch, an early end."""
 
 from typing import Any
 
@@ -16,26 +16,26 @@ from foldvote.runtime.device import Device
 
 
 def validate(
-    model: nn.Module, pixels: PackedImages, rows: pd.DataFrame, classes: int, compute: Device, batch_size: int
+    model: nn.Module, images: PackedImages, rows: pd.DataFrame, classes: int, device: Device, batch_size: int
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Scores of a net on the true labels of images it does not learn from, without any random change.
+    """Score a network on the true labels of images that it does not learn from, without augmentation.
 
     Args:
         model: placed on the device.
-        pixels: packed images.
-        rows: rows of folds.FOLDS.
+        images: packed images.
+        rows: rows of folds.FOLDS, one per validation image.
         classes: number of classes.
-        compute: where and how; the processes of a team predict a share each.
+        device: where and how; each process of a group predicts its shard of the images.
         batch_size: images in one forward pass.
 
     Returns:
-        val_loss (nats), val_macro_f1, val_accuracy and val_balanced_accuracy over all rows at once; and the predicted
-        codes, shape (rows,).
+        The scores val_loss (nats), val_macro_f1, val_accuracy and val_balanced_accuracy, each over all rows at once;
+        and the predicted codes, int64 (rows,).
     """
     labels = rows["label"].to_numpy(np.int64)
-    places = pixels.rows(rows["image_id"].tolist())
-    logits = compute.team.spread(
-        lambda own: predict_logits(model, pixels, own, [IDENTITY], compute, batch_size)[IDENTITY.name], places
+    places = images.rows(rows["image_id"].tolist())
+    logits = device.group.map_sharded(
+        lambda shard: predict_logits(model, images, shard, [IDENTITY], device, batch_size)[IDENTITY.name], places
     )
     probabilities = softmax(logits)
     predicted = probabilities.argmax(axis=1)
@@ -49,17 +49,27 @@ def validate(
 
 
 def selection_score(row: dict[str, Any], recipe: Recipe) -> float:
-    """The score of an epoch by which the recipe chooses: higher is better."""
+    """The score by which the recipe chooses epochs: higher is better, so a loss is negated.
+
+    Args:
+        row: validation scores, such as a row of the history.
+        recipe: for best_by.
+    """
     value = float(row[f"val_{recipe.best_by}"])
     return -value if recipe.best_by == "loss" else value
 
 
 def early_stop_reason(history: list[dict[str, Any]], recipe: Recipe) -> str:
-    """Why training ends before its last epoch, or nothing."""
+    """Why training ends now, before its last epoch; empty if it goes on.
+
+    Args:
+        history: rows of history.HISTORY, one per epoch done.
+        recipe: for epochs, patience, max_minutes and best_by.
+    """
     if not history or len(history) >= recipe.epochs:
         return ""
-    qualities = [selection_score(row, recipe) for row in history]
-    waited = len(qualities) - 1 - int(np.argmax(qualities))
+    scores = [selection_score(row, recipe) for row in history]
+    waited = len(scores) - 1 - int(np.argmax(scores))
     if recipe.patience is not None and waited >= recipe.patience:
         return f"no better epoch in the last {waited} (patience {recipe.patience})"
     minutes = sum(row["seconds"] for row in history) / 60

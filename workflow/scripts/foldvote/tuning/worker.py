@@ -33,9 +33,9 @@ from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.runtime.signals import stop_on_signal
 from foldvote.splits.folds import SplitFiles, read_folds
-from foldvote.training.loop import TrainResult, fit
-from foldvote.training.train_member import MemberInputs, assemble
-from foldvote.training.training_set import PseudoInputs, TrainingSet, build_training_set
+from foldvote.training.loop import Trainer, TrainResult
+from foldvote.training.state import MemberSpec, build_spec
+from foldvote.training.training_set import MemberInputs, PseudoInputs
 from foldvote.tuning.study import (
     RESULT,
     SearchSpec,
@@ -56,7 +56,7 @@ _APART = 100.0
 
 
 class TrialPruner:
-    """The course of one trial, in the eyes of the study's pruner.
+    """Reports one trial to the study's pruner, and asks it whether the trial goes on.
 
     After each 1/n of its epochs in a fold, n the fewest epochs that a trial may have, a trial is compared with others
     by the mean of the folds before, after their last epoch, and of this one now. So trials of many epochs and of few
@@ -103,33 +103,33 @@ class SearchInputs:
 
     Attributes:
         split: classes and folds.
-        pixels: packed training images, below folders `size=<HxW>/roi=<roi>`.
+        images: packed training images, below folders `size=<HxW>/roi=<roi>`.
         pretrained: local weights files by what a recipe calls them.
         manifest: of the training images, where a recipe may treat labels by age.
         age_borders: borders of the age bands in years, where there are any.
-        pseudo_pixels: packed test images, where a recipe may learn from them.
-        pseudo: what models of a first round say of them, below folders `model=<m>/fold=<k>`.
+        pseudo_images: packed test images, where a recipe may learn from them.
+        pseudo: predictions of first-round models for them, below folders `model=<m>/fold=<k>`.
     """
 
     split: SplitFiles
-    pixels: Sequence[Path]
+    images: Sequence[Path]
     pretrained: Mapping[str, Path] = field(default_factory=dict)
     manifest: Path | None = None
     age_borders: tuple[int, int] | None = None
-    pseudo_pixels: Sequence[Path] = ()
+    pseudo_images: Sequence[Path] = ()
     pseudo: Sequence[Path] = ()
 
     def of(self, recipe: Recipe, fold: int) -> MemberInputs:
         """What the member of a fold is trained from by a recipe."""
         keys = [(name, fold) for name in recipe.first_round]
         return MemberInputs(
-            _packed(self.pixels, recipe),
+            _packed(self.images, recipe),
             self.split,
             self.pretrained[recipe.pretrained] if recipe.pretrained else None,
             self.manifest,
             self.age_borders,
             PseudoInputs(
-                _packed(self.pseudo_pixels, recipe), tuple(path for path in self.pseudo if member_of(path) in keys)
+                _packed(self.pseudo_images, recipe), tuple(path for path in self.pseudo if member_of(path) in keys)
             )
             if keys
             else None,
@@ -141,7 +141,7 @@ def run_worker(
     worker: int,
     folder: Path,
     inputs: SearchInputs,
-    machine: JobResources,
+    resources: JobResources,
     code: str,
     done: Path,
 ) -> None:
@@ -152,7 +152,7 @@ def run_worker(
         worker: number of this worker.
         folder: of the search.
         inputs: what trials are trained from.
-        machine: what may be used.
+        resources: what may be used.
         code: digest of the code.
         done: the JSON file.
 
@@ -168,7 +168,7 @@ def run_worker(
         started, hours = time.monotonic(), search.tune.timeout_hours
         while not stopping.is_set() and (trial := begin_trial(study, folder, search, worker)):
             numbers.append(trial.number)
-            _try(trial, study, search, folder, partial(_score, inputs=inputs, machine=machine, stopping=stopping))
+            _try(trial, study, search, folder, partial(_score, inputs=inputs, resources=resources, stopping=stopping))
             if hours is not None and time.monotonic() - started > hours * 3600:
                 log(f"tune: worker {worker} begins no more trials after {hours:g} hours")
                 break
@@ -202,9 +202,9 @@ def _try(
         return
     log(f"tune: trial {trial.number}: {values}")
     resume = folder / "resume" / search.name / f"trial={trial.first}"
-    course, score, fault = TrialPruner(trial.asked, search), None, ""
+    pruner, score, fault = TrialPruner(trial.asked, search), None, ""
     try:
-        score = train(trial, search, course, resume)
+        score = train(trial, search, pruner, resume)
     except _Failed as failure:
         fault = str(failure)
     except (Interrupted, UserError) as stop:
@@ -212,7 +212,7 @@ def _try(
         if isinstance(stop, UserError):
             raise
         raise Interrupted(f"tune: trial {trial.number} stopped as asked; the same command goes on from there") from stop
-    trial.asked.set_user_attr(RESULT, course.result | ({"fault": fault} if fault else {}))
+    trial.asked.set_user_attr(RESULT, pruner.result | ({"fault": fault} if fault else {}))
     # A trial that failed of its values is told as pruned, from which TPE learns to keep away; a failed one it ignores.
     study.tell(trial.asked, score, state=TrialState.COMPLETE if score is not None else TrialState.PRUNED)
     shutil.rmtree(resume, ignore_errors=True)
@@ -236,58 +236,57 @@ def _values_at_fault() -> Iterator[None]:
 def _score(
     trial: Trial,
     search: SearchSpec,
-    course: TrialPruner,
+    pruner: TrialPruner,
     resume: Path,
     inputs: SearchInputs,
-    machine: JobResources,
+    resources: JobResources,
     stopping: Event,
 ) -> float | None:
     """Train a trial's folds one after another: the score of all their out-of-fold predictions; None when pruned."""
     with _values_at_fault():
         recipe = search.recipe_of(trial.values)
-        compute = choose_device(recipe, machine.gpus, machine.threads)
+        device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads)
     parts = []
     for place, fold in enumerate(search.folds):
         if stopping.is_set():
             raise Interrupted
         own = inputs.of(recipe, fold)
-        lessons = build_training_set(recipe, fold, own.pixels, own.split, own.manifest, own.age_borders, own.pseudo)
-        member, _ = assemble(MemberSeeds(search.seed, search.model, fold), recipe, search.origin["code"], own, lessons)
+        spec = build_spec(MemberSeeds(search.seed, search.model, fold), recipe, search.origin["code"], own)
         with _values_at_fault():
-            trained = fit(
-                replace(member, title=f"trial {trial.number} fold {fold}"),
-                compute,
+            trained = Trainer(
+                replace(spec, title=f"trial {trial.number} fold {fold}"),
+                device,
                 resume / f"fold={fold}",
-                machine.workers(compute),
-                machine.runtime,
-                also_enough=partial(course.judged, place, recipe),
-            )
+                resources.runtime,
+                resources.workers(device),
+                stop_early=partial(pruner.judged, place, recipe),
+            ).fit()
         if recipe.compile:
             torch.compiler.reset()  # what is compiled for one trial only counts against the next
-        course.close(place, recipe, trained.history, compute.name)
-        if course.pruned:
+        pruner.close(place, recipe, trained.history, device.name)
+        if pruner.pruned:
             return None
-        probabilities = _out_of_fold(trained, recipe, lessons, own, search.views, compute, machine)
-        parts.append(lessons.validation[["image_id", "label"]].assign(p=list(probabilities)))
-        course.note(fold, score_of(search.tune.score, *pooled(parts[-1:])))
+        probabilities = _out_of_fold(trained, spec, search.views, device, resources)
+        parts.append(spec.training_set.validation[["image_id", "label"]].assign(p=list(probabilities)))
+        pruner.note(fold, score_of(search.tune.score, *pooled(parts[-1:])))
     return score_of(search.tune.score, *pooled(parts))
 
 
 def _out_of_fold(
     trained: TrainResult,
-    recipe: Recipe,
-    lessons: TrainingSet,
-    inputs: MemberInputs,
+    spec: MemberSpec,
     views: Sequence[str | dict[str, Any]],
-    compute: Device,
-    machine: JobResources,
+    device: Device,
+    resources: JobResources,
 ) -> np.ndarray:
     """Probabilities of a fold's validation images, the mean over the views: float64 (images, classes)."""
-    model = build_model(recipe, lessons.scheme, seed=0, age_borders=inputs.age_borders)
+    learnt, borders = spec.training_set, spec.inputs.age_borders
+    model = build_model(spec.recipe, learnt.label_space, seed=0, age_borders=borders)
     model.load_state_dict(trained.chosen)
-    rows = lessons.pixels.rows(lessons.validation["image_id"].tolist())
-    ready = ready_views(views, *lessons.pixels.shape[:2])
-    logits = predict_logits(compute.place(model), lessons.pixels, rows, ready, compute, machine.runtime.predict_batch)
+    rows = learnt.images.rows(learnt.validation["image_id"].tolist())
+    ready = ready_views(views, *learnt.images.shape[:2])
+    batch_size = resources.runtime.predict_batch
+    logits = predict_logits(device.place(model), learnt.images, rows, ready, device, batch_size)
     return np.mean([softmax(own) for own in logits.values()], axis=0)
 
 

@@ -1,5 +1,8 @@
-"""Whatever the recipe, a run that was cut off ends with the bytes of an undisturbed one, on any number of workers."""
+"""The loop: whatever the recipe, a run that was cut off ends with the bytes of an undisturbed one."""
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import foldvote.training
+import foldvote.training.loop
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.data.label_space import factor_label_space, write_label_space
 from foldvote.errors import UserError
@@ -18,7 +21,9 @@ from foldvote.models.factory import build_model
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.history import HISTORY
-from foldvote.training.train_member import MemberInputs, train_member
+from foldvote.training.loop import Trainer
+from foldvote.training.train_member import train_member
+from foldvote.training.training_set import MemberInputs
 from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
 
 STEPS = 4  # of an epoch
@@ -115,15 +120,6 @@ def test_compiled_training_goes_on_as_well(tiny: Tiny, monkeypatch: pytest.Monke
     assert train(tiny, "compiled", changes) == undisturbed
 
 
-def test_a_frozen_net_changes_its_head_alone(tiny: Tiny) -> None:
-    from safetensors.torch import load_file
-
-    train(tiny, "features", {"freeze_epochs": 2, "pretrained": "given"})
-    given, learnt = load_file(tiny.root / "given.safetensors"), load_file(tiny.files("features").last)
-    changed = {name for name in given if not torch.equal(given[name], learnt[name])}
-    assert changed == {"fc.weight", "fc.bias"}
-
-
 def test_patience_and_minutes_end_a_run_early_and_say_why(tiny: Tiny, capfd: pytest.CaptureFixture[str]) -> None:
     train(tiny, "patient", {"epochs": 30, "lr": 1e-9, "patience": 2, "warmup_epochs": 0.0})
     assert len(read_table(tiny.files("patient").history, HISTORY)) < 30
@@ -150,58 +146,6 @@ def test_the_best_epoch_is_best_by_the_metric_asked_for(tiny: Tiny, metric: str)
     assert scores[history["best"]].item() == (scores.min() if metric == "loss" else scores.max())
 
 
-def short_of_memory(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
-    """A device on which a part of more than `most` images does not fit."""
-    forward, seen = foldvote.models.factory.timm.models.ResNet.forward, []
-
-    def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled():
-            seen.append(len(images))
-            if len(images) > most:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(self, images)
-
-    monkeypatch.setattr(foldvote.models.factory.timm.models.ResNet, "forward", limited)
-    return seen
-
-
-def test_f43_a_first_step_that_does_not_fit_is_taken_in_parts(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    in_parts = train(tiny, "in-parts", {"accumulate": 4})
-    with monkeypatch.context() as patch:
-        seen = short_of_memory(patch, 2)
-        assert train(tiny, "short", {}) == in_parts
-    assert seen[:3] == [8, 4, 2]
-    assert set(seen[3:]) == {2}
-    assert "in 4 parts" in capfd.readouterr().err
-    assert read_json(tiny.files("short").sidecar)["parts"] == 4
-
-
-def test_f43_memory_that_ends_later_or_never_suffices_is_told_with_advice(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="not even parts of 2 images"):
-        short_of_memory(patch, 1)
-        train(tiny, "none", {})
-    step = foldvote.training.loop.make_step
-
-    def failing(*arguments: Any) -> Any:
-        take = step(*arguments)
-
-        def later(batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> torch.Tensor:
-            if number == 3:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return take(batch, targets, number, parts)
-
-        return later
-
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"step 4: out of memory.*accumulate: 2"):
-        patch.setattr(foldvote.training.loop, "make_step", failing)
-        train(tiny, "later", {})
-    assert train(tiny, "later", {}) == train(tiny, "later-whole", {})
-
-
 def test_f42_the_batches_of_losses_that_are_not_finite_are_kept(tiny: Tiny) -> None:
     with pytest.raises(UserError, match="no longer finite from epoch"):
         train(tiny, "diverged", {"lr": 100.0, "clip_norm": None, "epochs": 30, "optimizer": "sgd"})
@@ -214,22 +158,17 @@ def test_f42_the_batches_of_losses_that_are_not_finite_are_kept(tiny: Tiny) -> N
 def test_f44_a_loader_process_that_dies_is_told_and_the_run_goes_on_later(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import multiprocessing
-    import os
-    import signal
-
     changes = {"epochs": 3, "batch_size": 2}
     undisturbed = train(tiny, "alive", changes)
 
-    def advance(*arguments: Any, **more: Any) -> torch.Tensor:
-        loss = whole(*arguments, **more)
-        if arguments[3] == 2:
+    def train_step(trainer: Trainer, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        if trainer.steps_done == 2:
             for child in multiprocessing.active_children():
                 os.kill(child.pid, signal.SIGKILL)
-        return loss
+        return whole(trainer, images, targets)
 
-    whole = foldvote.training.loop._advance
+    whole = Trainer.train_step
     with monkeypatch.context() as patch, pytest.raises(UserError, match="a process that loads images died"):
-        patch.setattr(foldvote.training.loop, "_advance", advance)
+        patch.setattr(Trainer, "train_step", train_step)
         train(tiny, "orphaned", changes, workers=1)
     assert train(tiny, "orphaned", changes) == undisturbed

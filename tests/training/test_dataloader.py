@@ -1,0 +1,153 @@
+"""Batches: their order and augmentation are a function of seed, member and epoch, whatever loads them."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foldvote.data.packed_images import PackedImages
+from foldvote.runtime.distributed import ProcessGroup
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.dataloader import (
+    AugmentedImages,
+    Batch,
+    EpochOrder,
+    ResumableSampler,
+    balanced_probabilities,
+    training_loader,
+)
+from support.tiny_member import Tiny, make_tiny, recipe
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def training_images(tiny: Tiny, seeds: MemberSeeds) -> AugmentedImages:
+    packed = PackedImages(tiny.pixels)
+    ids = list(packed.row_of)
+    rows = packed.rows(ids)
+    return AugmentedImages(packed, rows, ids, np.arange(len(ids)) % 3, recipe().augment, seeds)
+
+
+SEEDS = MemberSeeds(5, "tiny", 1)
+
+
+def loaded(tiny: Tiny, workers: int, seeds: MemberSeeds = SEEDS) -> list[tuple[bytes, list[int]]]:
+    images = training_images(tiny, seeds)
+    loader = training_loader(
+        images, ResumableSampler(EpochOrder(seeds, len(images), 16), 2, (0, 0)), workers, pin=False
+    )
+    return [(batch.numpy().tobytes(), labels.tolist()) for batch, labels in loader]
+
+
+def test_f48_batches_are_the_same_across_worker_processes_and_differ_between_epochs(tiny: Tiny) -> None:
+    torch.manual_seed(1)
+    alone = loaded(tiny, 0)
+    torch.manual_seed(2)
+    assert loaded(tiny, 1) == alone
+    assert loaded(tiny, 2) == alone
+    assert len(alone) == 6 and len({content for content, _ in alone}) == 6
+    assert loaded(tiny, 0, MemberSeeds(6, "tiny", 1)) != alone
+    assert loaded(tiny, 0, MemberSeeds(5, "tiny", 2)) != alone
+    assert loaded(tiny, 0, MemberSeeds(5, "other", 1)) != alone
+
+
+def test_f48_an_image_is_changed_alike_in_whatever_batch_it_comes(tiny: Tiny) -> None:
+    images = training_images(tiny, MemberSeeds(5, "tiny", 1))
+    together = images[Batch(1, 0, np.arange(10))][0]
+    for place in (0, 4, 9):
+        assert torch.equal(images[Batch(1, 7, np.array([place]))][0][0], together[place])
+    later = images[Batch(2, 0, np.arange(10))][0]
+    assert all(not torch.equal(a, b) for a, b in zip(together, later, strict=True))
+
+
+def test_f48_a_data_set_sent_to_another_process_changes_images_alike(tiny: Tiny) -> None:
+    images = training_images(tiny, SEEDS)
+    batch = Batch(0, 0, np.arange(4))
+    here = images[batch][0]
+    assert torch.equal(pickle.loads(pickle.dumps(images))[batch][0], here)
+
+
+@given(st.integers(1, 300), st.integers(1, 64), st.integers(0, 50), st.integers(0, 2**53 - 1))
+@settings(max_examples=100, deadline=None)
+def test_an_epoch_is_a_permutation_in_whole_batches(images: int, batch_size: int, epoch: int, seed: int) -> None:
+    seeds = MemberSeeds(seed, "m", 0)
+    batches = EpochOrder(seeds, images, batch_size).batches(epoch)
+    assert len(batches) == max(images // batch_size, 1)
+    assert all(len(batch) == min(batch_size, images) for batch in batches)
+    seen = np.concatenate(batches)
+    assert len(set(seen.tolist())) == len(seen) and set(seen.tolist()) <= set(range(images))
+    if images % batch_size == 0 or images < batch_size:
+        assert sorted(seen) == list(range(images))
+    again = EpochOrder(seeds, images, batch_size).batches(epoch)
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+
+
+def test_epochs_folds_models_and_seeds_have_orders_of_their_own() -> None:
+    keys = [(seed, model, fold, epoch) for seed in (0, 1) for model in "ab" for fold in (0, 1) for epoch in (0, 1, 2)]
+    orders = {EpochOrder(MemberSeeds(s, m, f), 64, 64).batches(e)[0].tobytes() for s, m, f, e in keys}
+    assert len(orders) == len(keys)
+
+
+def test_what_one_epoch_leaves_out_comes_in_others() -> None:
+    seeds = MemberSeeds(0, "m", 0)
+    epochs = [set(np.concatenate(EpochOrder(seeds, 23, 5).batches(epoch)).tolist()) for epoch in range(12)]
+    assert all(len(seen) == 20 for seen in epochs)
+    assert set.union(*epochs) == set(range(23)) and len({frozenset(seen) for seen in epochs}) > 6
+
+
+@given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 5), st.data())
+@settings(max_examples=60, deadline=None)
+def test_f36_a_sampler_begun_in_the_middle_is_the_rest_of_the_whole(
+    images: int, batch_size: int, epochs: int, data: st.DataObject
+) -> None:
+    seeds = MemberSeeds(3, "m", 2)
+    whole = list(ResumableSampler(EpochOrder(seeds, images, batch_size), epochs, (0, 0)))
+    a_epoch = max(images // batch_size, 1)
+    assert [(batch.epoch, batch.step) for batch in whole] == [(e, s) for e in range(epochs) for s in range(a_epoch)]
+    done = data.draw(st.integers(0, len(whole)))
+    rest = list(ResumableSampler(EpochOrder(seeds, images, batch_size), epochs, divmod(done, a_epoch)))
+    assert [(b.epoch, b.step, b.positions.tolist()) for b in rest] == [
+        (b.epoch, b.step, b.positions.tolist()) for b in whole[done:]
+    ]
+
+
+def test_f48_two_epochs_draw_different_orders_and_augmentations(tiny: Tiny) -> None:
+    order = EpochOrder(SEEDS, 32, 8)
+    first, second = (np.concatenate(order.batches(epoch)) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(32))
+    assert first.tolist() != second.tolist()
+    images = training_images(tiny, SEEDS)
+    shown = [images[Batch(epoch, 0, np.arange(8))][0] for epoch in (0, 0, 1)]
+    assert torch.equal(shown[0], shown[1])
+    assert not torch.equal(shown[0], shown[2])
+    assert len({image.numpy().tobytes() for image in shown[0]}) == 8
+
+
+def test_the_shards_of_all_processes_are_the_batches_of_one() -> None:
+    order = EpochOrder(MemberSeeds(1, "tiny", 0), 32, 8)
+    whole = list(ResumableSampler(order, 2, (0, 1)))
+    shards = zip(*(ResumableSampler(order, 2, (0, 1), ProcessGroup(rank, 4)) for rank in range(4)), strict=True)
+    for batch, parts in zip(whole, shards, strict=True):
+        assert {(part.epoch, part.step, len(part.positions)) for part in parts} == {(batch.epoch, batch.step, 2)}
+        assert np.concatenate([part.positions for part in parts]).tolist() == batch.positions.tolist()
+
+
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=30), st.floats(0, 1))
+def test_rare_kinds_are_drawn_more_often_by_the_power(kinds: list[str], power: float) -> None:
+    chances = balanced_probabilities(kinds, power)
+    assert chances.sum() == pytest.approx(1)
+    count = {kind: kinds.count(kind) for kind in kinds}
+    for one, other in zip(range(len(kinds)), range(1, len(kinds)), strict=False):
+        ratio = (count[kinds[other]] / count[kinds[one]]) ** power
+        assert chances[one] / chances[other] == pytest.approx(ratio)
+
+
+def test_chances_draw_an_epoch_with_replacement() -> None:
+    order = EpochOrder(MemberSeeds(1, "tiny", 0), 40, 8, np.array([0.5, 0.5] + [0.0] * 38))
+    assert set(np.concatenate(order.batches(3)).tolist()) == {0, 1}

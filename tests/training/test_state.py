@@ -1,0 +1,94 @@
+"""The state of a run: what a checkpoint holds, and which run it belongs to."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from foldvote.config.recipe import Recipe
+from foldvote.errors import UserError
+from foldvote.runtime.device import Device
+from foldvote.runtime.distributed import ProcessGroup
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.checkpoint import save_checkpoint
+from foldvote.training.state import MemberSpec, Progress, TrainState, build_spec, start_or_resume
+from foldvote.training.training_set import MemberInputs
+from support.tiny_member import Tiny, make_tiny, recipe
+
+CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return make_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def spec_of(tiny: Tiny, asked: Recipe | None = None, code: str = "code", fold: int = 0) -> MemberSpec:
+    return build_spec(MemberSeeds(1, "tiny", fold), asked or recipe(), code, MemberInputs(tiny.pixels, tiny.split))
+
+
+def moved(state: TrainState) -> TrainState:
+    """The state after one step of the optimizer and some progress."""
+    for parameter in state.model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    state.optimizer.step()
+    state.progress = Progress(epoch=1, step=2, loss_sum=0.5, seconds=3.0, parts=2, averaged=4, history=[{"epoch": 1}])
+    for tensor in state.average.values():
+        tensor.fill_(7)
+    weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    state.best_epochs = [{"epoch": 1, "score": 0.5, "scores": {"val_loss": 0.1}, "state": weights}]
+    return state
+
+
+def test_a_saved_state_comes_back_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
+    spec = spec_of(tiny, recipe(ema=0.9))
+    saved = moved(start_or_resume(spec, CPU, tmp_path))
+    save_checkpoint(tmp_path, 6, saved.state_dict() | {"fingerprint": spec.fingerprint})
+    state = start_or_resume(spec, CPU, tmp_path)
+    assert state.progress == saved.progress and state.progress.steps_done(4) == 6
+    for name in ("model", "optimizer"):
+        torch.testing.assert_close(getattr(state, name).state_dict(), getattr(saved, name).state_dict(), rtol=0, atol=0)
+    assert state.average and all((tensor == 7).all() for tensor in state.average.values())
+    assert state.best_epochs[0]["epoch"] == 1
+    torch.testing.assert_close(state.best_epochs[0]["state"], saved.best_epochs[0]["state"], rtol=0, atol=0)
+
+
+def test_a_fresh_run_draws_weights_of_its_own_and_averages_only_if_asked(tiny: Tiny, tmp_path: Path) -> None:
+    one, other = (start_or_resume(spec_of(tiny, fold=fold), CPU, tmp_path) for fold in (0, 1))
+    assert one.progress == Progress() and not one.average and not one.best_epochs
+    assert not torch.equal(one.model.fc.weight, other.model.fc.weight)
+    assert start_or_resume(spec_of(tiny, recipe(accumulate=4)), CPU, tmp_path).progress.parts == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [({"code": "other"}, "code"), ({"fold": 1}, "fold"), ({"asked": recipe(lr=0.5)}, "recipe.lr")],
+)
+def test_f40_the_fingerprint_tells_runs_apart(tiny: Tiny, changes: dict, differs: str) -> None:
+    one, other = spec_of(tiny).fingerprint, spec_of(tiny, **changes).fingerprint
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == [differs]
+
+
+def test_a_title_stands_for_model_and_fold(tiny: Tiny) -> None:
+    spec = spec_of(tiny)
+    assert spec.name == "tiny fold 0"
+    assert replace(spec, title="trial 3 fold 0").name == "trial 3 fold 0"
+
+
+class Pretended(ProcessGroup):
+    """A group whose other processes say the same as this one."""
+
+    def max(self, number: int) -> int:
+        return number
+
+
+def test_what_several_processes_cannot_do_is_refused_before_the_first_step(tiny: Tiny, tmp_path: Path) -> None:
+    two = replace(CPU, group=Pretended(0, 2))
+    assert start_or_resume(spec_of(tiny), two, tmp_path).progress.parts == 2
+    with pytest.raises(UserError, match="tiny fold 0: batches of 7 images"):
+        start_or_resume(spec_of(tiny, recipe(batch_size=7)), two, tmp_path)
+    with pytest.raises(UserError, match="sync_bn: torch has it on GPUs only"):
+        start_or_resume(spec_of(tiny, recipe(sync_bn=True)), two, tmp_path)
