@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from foldvote.config.ensemble import VOTE_KINDS
+from foldvote.config.ensemble import METHOD_NAMES
 from foldvote.data.label_space import factor_label_space
 from foldvote.ensemble.candidates import Candidates
 from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator
 
 SCHEME = factor_label_space({"mask": ("on", "wrong", "off"), "age": ("young", "old")})
-BUILT_IN = [kind for kind in VOTE_KINDS if kind != "lightgbm"]
+BUILT_IN = [name for name in METHOD_NAMES if name != "lightgbm"]
 ALL = [*BUILT_IN, "mean+offsets", "greedy+offsets"]
 
 

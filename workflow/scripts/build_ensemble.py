@@ -1,4 +1,4 @@
-"""Hold the contest of votes, and score it."""
+"""Compare the ensemble methods, choose one and score it."""
 
 from pathlib import Path
 
