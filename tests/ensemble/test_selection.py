@@ -1,10 +1,18 @@
-"""Nested scores: no label of a fold reaches its own rows; and the rule of choice."""
+"""Nested cross-validation: no label of a fold reaches its own rows; which methods are compared; the rule of choice."""
 
 import numpy as np
 import pytest
 
+from foldvote.config.ensemble import METHOD_NAMES, Vote
+from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.methods import apply_method, fit_method
-from foldvote.ensemble.selection import nested_cv, outer_folds, one_standard_error_rule, split_groups
+from foldvote.ensemble.selection import (
+    applicable_methods,
+    nested_cv,
+    one_standard_error_rule,
+    outer_folds,
+    split_groups,
+)
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss, macro_f1
 from support.simulated_votes import ALL, SCHEME, drawn, noise
@@ -93,3 +101,19 @@ def test_the_simplest_within_one_standard_error_is_chosen():
     for broken, errors in (({}, {}), (scores | {"mean": float("nan")}, {}), (scores, dict.fromkeys(kinds, -1.0))):
         with pytest.raises(ValueError, match=r"finite|standard error"):
             one_standard_error_rule(kinds if broken else [], broken, errors)
+
+
+def test_methods_are_compared_where_they_can_differ_from_the_mean():
+    several, _ = drawn(25)
+    views, _ = drawn(25, skills=(1.0,))
+    single, _ = drawn(25, skills=(1.0,), views=1)
+    settings = Vote(kinds=[*METHOD_NAMES, "greedy+offsets"])
+    every = [*METHOD_NAMES[: METHOD_NAMES.index("factor_weights") + 1], "greedy+offsets", *METHOD_NAMES[-3:]]
+    assert applicable_methods(settings, several, SCHEME) == every
+    without_factors = LabelSpace(SCHEME.classes)
+    assert set(every) - set(applicable_methods(settings, several, without_factors)) == {"factor_weights"}
+    assert set(every) - set(applicable_methods(settings, views, SCHEME)) == {
+        *("best_model", "majority", "factor_weights", "class_weights")
+    }
+    assert applicable_methods(settings, single, SCHEME) == ["mean", "stacking", "lightgbm"]
+    assert applicable_methods(Vote(kinds=["rank"], use="majority"), single, SCHEME) == ["mean", "majority"]

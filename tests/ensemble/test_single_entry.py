@@ -17,9 +17,8 @@ from foldvote.evaluation.vote_table import votes_schema
 from foldvote.io.csv_files import read_csv
 from foldvote.io.parquet import read_table, write_table
 from foldvote.submission.writer import check_submission, wide_columns, write_submission
-from support.member_predictions import CLASSES, PROBABILITIES, Run, averaged
+from support.member_predictions import CLASSES, PROBABILITIES, TWO, Run, averaged
 
-TWO = {"lite0": ("identity", "hflip"), "resnet": ("identity",)}
 ALL = Vote(use="mean", kinds=["mean", "geometric", "mean+offsets"], calibration="none", draws=100)
 
 

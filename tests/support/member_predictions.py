@@ -1,4 +1,4 @@
-"""A results folder with the predictions of drawn members, on which votes are tried."""
+"""A results folder with the predictions of simulated members, on which ensembles are made."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +25,12 @@ SCHEME = factor_label_space({"mask": ("wear", "not"), "age": ("young", "old", "o
 CLASSES = list(SCHEME.classes)
 MEAN = Vote(use="mean", kinds=["mean"], calibration="none", draws=100)
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
+TWO = {"lite0": ("identity", "hflip"), "resnet": ("identity",)}
 
 
 @dataclass
 class Run:
-    """A results folder with the predictions of drawn members; tests spoil one thing and make the ensemble."""
+    """A results folder with the predictions of simulated members; tests spoil one thing and make the ensemble."""
 
     root: Path
     models: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"lite0": ("identity", "hflip")})
@@ -157,3 +158,10 @@ def averaged(frame):
     """Mean over the views of the softmax, by image: the definition, the long way."""
     probabilities = softmax(frame[[LOGIT + name for name in CLASSES]].to_numpy())
     return pd.DataFrame(probabilities, index=pd.Index(frame["image_id"])).groupby(level=0).mean()
+
+
+def answers_file(run, rows):
+    """A file of the true answers of test images, from pairs of an id and an answer."""
+    path = run.root / "answers.csv"
+    path.write_text("ImageID,ans\n" + "".join(f"{name},{answer}\n" for name, answer in rows))
+    return path

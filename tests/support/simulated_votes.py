@@ -1,6 +1,7 @@
-"""Simulated candidates of a vote."""
+"""Simulated candidates of an ensemble."""
 
 import numpy as np
+from hypothesis import strategies as st
 
 from foldvote.config.ensemble import METHOD_NAMES
 from foldvote.data.label_space import factor_label_space
@@ -8,6 +9,7 @@ from foldvote.ensemble.candidates import Candidates
 from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator
 
+SEEDS = st.integers(0, 2**32)
 SCHEME = factor_label_space({"mask": ("on", "wrong", "off"), "age": ("young", "old")})
 BUILT_IN = [name for name in METHOD_NAMES if name != "lightgbm"]
 ALL = [*BUILT_IN, "mean+offsets", "greedy+offsets"]
