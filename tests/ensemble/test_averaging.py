@@ -10,12 +10,13 @@ from foldvote.evaluation.probabilities import softmax
 from support.simulated_votes import SCHEME, drawn
 
 
-def test_a_candidate_that_boasts_outvotes_no_other_once_it_is_tempered():
+def test_an_overconfident_candidate_outweighs_no_other_once_it_is_tempered():
     candidates, labels = drawn(15, skills=(1.5, 1.5), views=1, images=1000)
     logs = np.log(candidates.probabilities.astype(np.float64))
-    boasting = Candidates(candidates.names, candidates.models, softmax(logs * np.array([1.0, 4.0])[:, None, None]))
+    overconfident = Candidates(candidates.names, candidates.models, softmax(logs * np.array([1.0, 4.0])[:, None, None]))
     mean, tempered = (
-        apply_method(boasting, fit_method(kind, boasting, labels, SCHEME, 1), SCHEME) for kind in ("mean", "tempered")
+        apply_method(overconfident, fit_method(kind, overconfident, labels, SCHEME, 1), SCHEME)
+        for kind in ("mean", "tempered")
     )
     as_they_were = apply_method(candidates, fit_method("tempered", candidates, labels, SCHEME, 1), SCHEME)
     np.testing.assert_allclose(tempered, as_they_were, atol=1e-4)

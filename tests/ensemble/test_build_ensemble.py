@@ -18,7 +18,7 @@ from foldvote.runtime.seeding import generator
 from support.member_predictions import CLASSES, PROBABILITIES, SCHEME, TWO, Run, answers_file, averaged
 
 
-def test_votes_are_the_mean_over_views_then_models_joined_by_id(tmp_path):
+def test_predictions_are_the_mean_over_views_then_models_joined_by_id(tmp_path):
     run = Run(tmp_path, models=TWO)
     run.make()
     oof = run.votes("oof")
@@ -115,7 +115,7 @@ def test_a_holdout_covers_its_validation_part_alone(tmp_path):
     assert run.leaderboard["kind"].tolist() == ["ensemble", "vote", "model", "member"]
 
 
-def test_no_test_set_writes_no_test_votes(tmp_path):
+def test_no_test_set_writes_no_test_predictions(tmp_path):
     run = Run(tmp_path, tests=0)
     run.make()
     assert sorted(path.name for path in (tmp_path / "ensemble").iterdir()) == [
@@ -150,7 +150,7 @@ def test_answers_are_joined_by_id_and_scored(tmp_path):
     assert run.metrics["test"] == found
 
 
-def test_answers_never_change_a_vote(tmp_path):
+def test_answers_never_change_a_prediction(tmp_path):
     run = Run(tmp_path)
     run.make()
     before = (tmp_path / "ensemble/test.parquet").read_bytes()
@@ -158,7 +158,7 @@ def test_answers_never_change_a_vote(tmp_path):
     assert (tmp_path / "ensemble/test.parquet").read_bytes() == before
 
 
-def test_f55_the_test_votes_are_joined_by_id_over_members_in_different_orders(tmp_path):
+def test_f55_the_test_predictions_are_joined_by_id_over_members_in_different_orders(tmp_path):
     run = Run(tmp_path, models=TWO)
     run.make()
     before = run.votes("test")
@@ -169,7 +169,7 @@ def test_f55_the_test_votes_are_joined_by_id_over_members_in_different_orders(tm
     pd.testing.assert_frame_equal(before, after, check_exact=True)
 
 
-def test_models_of_some_factors_multiply_to_one_voice_and_are_scored_on_their_own_classes(tmp_path: Path) -> None:
+def test_factor_models_multiply_to_one_and_are_scored_on_their_own_classes(tmp_path: Path) -> None:
     views = ("identity", "hflip")
     run = Run(tmp_path, {"ages": views, "masks": views, "whole": views}, repeats=2)
     of_class = {name: SCHEME.level_codes(name) for name in SCHEME.factors}
@@ -182,14 +182,14 @@ def test_models_of_some_factors_multiply_to_one_voice_and_are_scored_on_their_ow
                     firsts = [levels.tolist().index(level) for level in levels]
                     return frame.assign(**dict(zip([LOGIT + n for n in CLASSES], logits[:, firsts].T, strict=True)))
 
-                run.member(split, model, fold, spoil=same_for_other_factors, said={"factors": [factor]})
+                run.member(split, model, fold, spoil=same_for_other_factors, record_with={"factors": [factor]})
     run.make()
     models = run.metrics["oof"]["models"]
     assert set(models["masks"]["classes"]) == {"wear", "not"}
     assert models["masks"]["factors_learnt"] == ["mask"]
     assert set(models["ages*masks"]["classes"]) == set(CLASSES)
     weights = read_json(tmp_path / "ensemble/weights.json")["weights"]
-    assert weights == {f"{voice}/{view}": 0.25 for voice in ("ages*masks", "whole") for view in views}
+    assert weights == {f"{model}/{view}": 0.25 for model in ("ages*masks", "whole") for view in views}
     kinds = run.leaderboard.set_index("model")["kind"]
     assert kinds["ages*masks"] == "product"
     assert set(kinds[["ages", "masks"]].tolist()) == {"model", "member"}

@@ -74,10 +74,10 @@ SPOILED_RECORDS = {
 
 @pytest.mark.parametrize("case", SPOILED_RECORDS)
 def test_members_that_do_not_belong_together_are_refused(tmp_path, case):
-    said, phrase = SPOILED_RECORDS[case]
+    changes, phrase = SPOILED_RECORDS[case]
     run = Run(tmp_path)
     only = (lambda frame: frame[frame["view"] == "identity"]) if case == "other views" else None
-    run.member("oof", "lite0", 1, spoil=only, said=said)
+    run.member("oof", "lite0", 1, spoil=only, record_with=changes)
     run.refused(phrase)
 
 

@@ -30,7 +30,7 @@ def test_every_method_has_an_entry_in_order_of_complexity_and_a_row_in_the_manua
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_vote_is_probabilities_from_plain_json_image_by_image(kind):
+def test_a_method_gives_probabilities_from_plain_json_image_by_image(kind):
     candidates, labels = drawn(1)
     params = fit_method(kind, candidates, labels, SCHEME, 3, folds=np.arange(300) % 3)
     assert json.loads(json.dumps(params, allow_nan=False)) == params
@@ -61,7 +61,7 @@ def test_the_order_of_candidates_and_of_images_does_not_matter(kind, seed):
 
 
 @pytest.mark.parametrize("kind", [*WEIGHED, "factor_weights", "class_weights"])
-def test_one_candidate_alone_is_the_vote(kind):
+def test_one_candidate_alone_is_the_result(kind):
     candidates, labels = drawn(2, skills=(1.5,), views=1)
     found = apply_method(candidates, fit_method(kind, candidates, labels, SCHEME, 3), SCHEME)
     np.testing.assert_allclose(found, candidates.probabilities[0], atol=1e-6 if kind == "geometric" else 2e-7)

@@ -69,7 +69,7 @@ class Run:
         return self.root / split / f"model={model}" / f"fold={fold}" / "predictions.parquet"
 
     def frame(self, split, model, fold):
-        """Drawn predictions: the true class is likelier than the others."""
+        """Simulated predictions: the true class is likelier than the others."""
         validation = self.folds[self.folds["fold"] == fold]
         ids = validation["image_id"].tolist() if split == "oof" else self.test_ids
         labels = validation["label"].tolist() if split == "oof" else [None] * len(ids)
@@ -82,8 +82,8 @@ class Run:
             parts.append(part.assign(image_id=ids, profile=ids, label=labels, view=view))
         return pd.concat(parts, ignore_index=True)
 
-    def member(self, split, model, fold, spoil=None, classes=CLASSES, said=None):
-        """Write a member's file and timings; `spoil` alters its rows, `said` its record."""
+    def member(self, split, model, fold, spoil=None, classes=CLASSES, record_with=None):
+        """Write a member's file and timings; `spoil` alters its rows, `record_with` its record."""
         record = {
             "model": model,
             "fold": fold,
@@ -97,7 +97,9 @@ class Run:
         }
         frame = self.frame(split, model, fold)
         frame = frame if spoil is None else spoil(frame)
-        write_table(frame, self.path(split, model, fold), predictions_schema(classes), record=record | (said or {}))
+        write_table(
+            frame, self.path(split, model, fold), predictions_schema(classes), record=record | (record_with or {})
+        )
         for stage, seconds in (("train", 10.0), (split, 0.25)):
             timing = {"seconds": seconds, "images": len(frame), "device": "cpu"}
             write_json(self.root / "timings" / stage / f"model={model}" / f"fold={fold}.json", timing)
