@@ -101,8 +101,8 @@ def test_kinds_in_order_of_simplicity():
 
 def test_what_does_not_fit_is_refused(monkeypatch):
     candidates, labels = drawn(13, images=20)
-    with pytest.raises(UserError, match="no kind 'median'"):
-        fit_method("median", candidates, labels, SCHEME, 1)
+    with pytest.raises(UserError, match="no kind 'magic'"):
+        fit_method("magic", candidates, labels, SCHEME, 1)
     with pytest.raises(UserError, match="no predictions of net0/view1"):
         params = fit_method("mean", candidates, labels, SCHEME, 1)
         apply_method(candidates.named(["net0/view0"]), params | {"candidates": ["net0/view1"]}, SCHEME)
