@@ -1,10 +1,18 @@
-"""Nested scores: no label of a fold reaches its own rows; and the rule of choice."""
+"""Nested cross-validation: no label of a fold reaches its own rows; which methods are compared; the rule of choice."""
 
 import numpy as np
 import pytest
 
-from foldvote.ensemble.methods import apply_vote, fit_vote
-from foldvote.ensemble.selection import nested_cv, nested_parts, one_standard_error_rule, split_groups
+from foldvote.config.ensemble import METHOD_NAMES, Vote
+from foldvote.data.label_space import LabelSpace
+from foldvote.ensemble.methods import apply_method, fit_method
+from foldvote.ensemble.selection import (
+    applicable_methods,
+    nested_cv,
+    one_standard_error_rule,
+    outer_folds,
+    split_groups,
+)
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss, macro_f1
 from support.simulated_votes import ALL, SCHEME, drawn, noise
@@ -47,14 +55,14 @@ def test_a_nested_row_is_what_the_other_folds_fit():
     candidates, labels = drawn(23)
     folds = np.arange(300) % 2
     found = nested_cv("greedy", candidates, labels, folds, SCHEME, 1).probabilities
-    params = fit_vote("greedy", candidates.rows(folds == 0), labels[folds == 0], SCHEME, 1)
-    assert (found[folds == 1] == apply_vote(candidates.rows(folds == 1), params, SCHEME)).all()
+    params = fit_method("greedy", candidates.rows(folds == 0), labels[folds == 0], SCHEME, 1)
+    assert (found[folds == 1] == apply_method(candidates.rows(folds == 1), params, SCHEME)).all()
 
 
 def test_what_fits_nothing_needs_no_folds_and_what_fits_needs_two():
     candidates, labels = drawn(24)
     one = np.zeros(300, int)
-    whole = apply_vote(candidates, fit_vote("mean", candidates, labels, SCHEME, 1), SCHEME)
+    whole = apply_method(candidates, fit_method("mean", candidates, labels, SCHEME, 1), SCHEME)
     assert (nested_cv("mean", candidates, labels, one, SCHEME, 1).probabilities == whole).all()
     for folds in (one, np.arange(300) % 2 - 1, np.arange(200) % 2):
         with pytest.raises(ValueError, match="expected two or more"):
@@ -74,9 +82,9 @@ def test_parts_keep_groups_whole_and_are_the_same_in_any_order():
     assert set(split_groups(np.array([7, 7, 9]), 5, 1)) == {0, 1}
     with pytest.raises(UserError, match="two persons"):
         split_groups(np.array([7, 7]), 5, 1)
-    assert (nested_parts(groups % 3, groups, 1) == groups % 3).all()
+    assert (outer_folds(groups % 3, groups, 1) == groups % 3).all()
     for folds in (np.zeros_like(groups), groups % 3 - 1):
-        assert (nested_parts(folds, groups, 1) == parts).all()
+        assert (outer_folds(folds, groups, 1) == parts).all()
 
 
 def test_the_simplest_within_one_standard_error_is_chosen():
@@ -93,3 +101,19 @@ def test_the_simplest_within_one_standard_error_is_chosen():
     for broken, errors in (({}, {}), (scores | {"mean": float("nan")}, {}), (scores, dict.fromkeys(kinds, -1.0))):
         with pytest.raises(ValueError, match=r"finite|standard error"):
             one_standard_error_rule(kinds if broken else [], broken, errors)
+
+
+def test_methods_are_compared_where_they_can_differ_from_the_mean():
+    several, _ = drawn(25)
+    views, _ = drawn(25, skills=(1.0,))
+    single, _ = drawn(25, skills=(1.0,), views=1)
+    settings = Vote(kinds=[*METHOD_NAMES, "greedy+offsets"])
+    every = [*METHOD_NAMES[: METHOD_NAMES.index("factor_weights") + 1], "greedy+offsets", *METHOD_NAMES[-3:]]
+    assert applicable_methods(settings, several, SCHEME) == every
+    without_factors = LabelSpace(SCHEME.classes)
+    assert set(every) - set(applicable_methods(settings, several, without_factors)) == {"factor_weights"}
+    assert set(every) - set(applicable_methods(settings, views, SCHEME)) == {
+        *("best_model", "majority", "factor_weights", "class_weights")
+    }
+    assert applicable_methods(settings, single, SCHEME) == ["mean", "stacking", "lightgbm"]
+    assert applicable_methods(Vote(kinds=["rank"], use="majority"), single, SCHEME) == ["mean", "majority"]

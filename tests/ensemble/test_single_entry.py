@@ -1,4 +1,4 @@
-"""Any row of the leaderboard as votes on the test images, and answers as probabilities."""
+"""Any entry of the leaderboard applied to the test images, and submissions of probabilities."""
 
 from pathlib import Path
 
@@ -17,14 +17,13 @@ from foldvote.evaluation.vote_table import votes_schema
 from foldvote.io.csv_files import read_csv
 from foldvote.io.parquet import read_table, write_table
 from foldvote.submission.writer import check_submission, wide_columns, write_submission
-from support.member_predictions import CLASSES, PROBABILITIES, Run, averaged
+from support.member_predictions import CLASSES, PROBABILITIES, TWO, Run, averaged
 
-TWO = {"lite0": ("identity", "hflip"), "resnet": ("identity",)}
 ALL = Vote(use="mean", kinds=["mean", "geometric", "mean+offsets"], calibration="none", draws=100)
 
 
 def row_of(run: Run, row: str) -> pd.DataFrame:
-    """What a row says of the test images."""
+    """The predictions of an entry for the test images."""
     path = run.root / "rows" / f"{row}.parquet"
     tests = [run.path("test", *member) for member in entry_members(row, run.models, run.k)]
     votes = run.root / "ensemble/votes.json" if row.startswith("vote=") else None
@@ -72,7 +71,7 @@ def test_rows_that_do_not_exist_are_refused_with_those_that_do(made: Run) -> Non
 def test_a_model_of_one_factor_is_no_whole_answer(tmp_path: Path) -> None:
     run = Run(tmp_path, models={"masks": ("identity",)})
     for fold in range(run.k):
-        run.member("test", "masks", fold, said={"factors": ["mask"]})
+        run.member("test", "masks", fold, record_with={"factors": ["mask"]})
     for row in ("model=masks", "model=masks/fold=0"):
         with pytest.raises(UserError, match="learns only mask, which is no whole answer"):
             row_of(run, row)
@@ -122,9 +121,9 @@ def test_whatever_is_written_wide_sums_to_one_and_passes_the_check(
     tmp_path_factory: pytest.TempPathFactory, seed: int, flatness: float
 ) -> None:
     root, classes = tmp_path_factory.mktemp("wide"), [f"c{number}" for number in range(40)]
-    said = np.random.default_rng(seed).dirichlet(np.full(40, flatness), 6)
-    frame = pd.DataFrame(said, columns=[f"p_{name}" for name in classes])
-    frame = frame.assign(image_id=list("abcdef"), prediction=said.argmax(axis=1))
+    probabilities = np.random.default_rng(seed).dirichlet(np.full(40, flatness), 6)
+    frame = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in classes])
+    frame = frame.assign(image_id=list("abcdef"), prediction=probabilities.argmax(axis=1))
     frame["prediction_name"] = [classes[code] for code in frame["prediction"]]
     write_table(frame, root / "votes.parquet", votes_schema(classes, labelled=False))
     write_label_space(LabelSpace(tuple(classes)), root / "classes.json")
@@ -134,7 +133,7 @@ def test_whatever_is_written_wide_sums_to_one_and_passes_the_check(
     )
     check_submission(root / "out.csv", root / "sample.csv", root / "classes.json", answer="probabilities")
     wide = read_csv(root / "out.csv", required=classes)[classes].astype(float).to_numpy()
-    assert np.abs(wide[::-1] - said).max() <= 1e-9
+    assert np.abs(wide[::-1] - probabilities).max() <= 1e-9
 
 
 def test_the_check_refuses_what_is_no_probability(made: Run) -> None:

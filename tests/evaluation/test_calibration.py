@@ -31,7 +31,7 @@ def labels_of(probabilities, draws):
     return passed.sum(axis=1).clip(0, probabilities.shape[1] - 1)
 
 
-def honest(seed, images=20_000, classes=6, sharpness=1.5):
+def calibrated_case(seed, images=20_000, classes=6, sharpness=1.5):
     """Probabilities, and labels that are drawn from them."""
     draws = generator(seed, "honest")
     probabilities = softmax(sharpness * draws.standard_normal((images, classes)))
@@ -40,7 +40,7 @@ def honest(seed, images=20_000, classes=6, sharpness=1.5):
 
 @pytest.mark.parametrize("t", [0.4, 1.0, 2.5])
 def test_a_known_temperature_is_found_and_calibrates(t):
-    true, labels = honest(1)
+    true, labels = calibrated_case(1)
     shown = apply_temperature(true, 1 / t)  # too sure where t > 1
     found = fit_temperature(shown, labels)
     assert found == pytest.approx(t, rel=0.04)
@@ -55,21 +55,21 @@ def test_a_known_temperature_is_found_and_calibrates(t):
 @given(st.integers(0, 2**32), st.integers(1, 40), st.integers(2, 19), st.floats(LOWEST, HIGHEST))
 @settings(max_examples=60, deadline=None)
 def test_a_temperature_keeps_the_choice_and_a_better_one_is_not_beside_the_fit(seed, images, classes, t):
-    probabilities, labels = honest(seed, images, classes, 3.0)
+    probabilities, labels = calibrated_case(seed, images, classes, 3.0)
     np.testing.assert_array_equal(apply_temperature(probabilities, t).argmax(axis=1), probabilities.argmax(axis=1))
     best = log_loss(labels, apply_temperature(probabilities, fit_temperature(probabilities, labels)))
     assert best <= log_loss(labels, apply_temperature(probabilities, t)) + 1e-7
 
 
 def test_temperature_one_changes_nothing():
-    probabilities, _ = honest(2, 50)
+    probabilities, _ = calibrated_case(2, 50)
     np.testing.assert_allclose(apply_temperature(probabilities, 1.0), probabilities, rtol=1e-12)
     with pytest.raises(ValueError, match="above 0"):
         apply_temperature(probabilities, 0.0)
 
 
 def test_vector_scaling_finds_what_one_temperature_cannot():
-    shown, _ = honest(3, 40_000, 4)
+    shown, _ = calibrated_case(3, 40_000, 4)
     true = apply_vector(shown, {"weights": [0.5, 1.0, 1.5, 0.8], "biases": [1.0, -0.5, 0.0, -0.5]})
     labels = labels_of(true, generator(3, "labels"))
     fitted = fit_vector(shown, labels)
@@ -86,7 +86,7 @@ def test_vector_scaling_finds_what_one_temperature_cannot():
 @given(st.integers(0, 2**32), st.integers(1, 200), st.integers(2, 7), st.floats(0.1, 100))
 @settings(max_examples=30, deadline=None)
 def test_nothing_near_the_fitted_vector_is_better(seed, images, classes, pull):
-    probabilities, labels = honest(seed, images, classes, 2.0)
+    probabilities, labels = calibrated_case(seed, images, classes, 2.0)
     fitted = fit_vector(probabilities, labels, pull=pull)
     values = np.concatenate([fitted["weights"], fitted["biases"]])
     identity = np.concatenate([np.ones(classes), np.zeros(classes)])
@@ -105,7 +105,7 @@ def test_nothing_near_the_fitted_vector_is_better(seed, images, classes, pull):
 
 
 def test_a_class_with_few_images_or_none_stays_near_the_identity():
-    probabilities, labels = honest(4, 3_000, 5)
+    probabilities, labels = calibrated_case(4, 3_000, 5)
     labels[labels == 4] = 3  # class 4 is given probability and never comes
     labels[0] = 4
     fitted = fit_vector(probabilities, labels)
@@ -119,7 +119,7 @@ def test_a_class_with_few_images_or_none_stays_near_the_identity():
 
 @pytest.mark.parametrize("method", ["temperature", "vector"])
 def test_no_fold_is_calibrated_by_its_own_labels(method):
-    true, labels = honest(5, 3_000, 4)
+    true, labels = calibrated_case(5, 3_000, 4)
     shown = apply_temperature(true, 0.4)
     folds = np.arange(3_000) % 3
     before = calibrate_nested(shown, labels, folds, method)
@@ -160,11 +160,11 @@ def test_temperatures_stay_in_their_bounds():
     assert fit_temperature(0.7 * certain + 0.1, labels) == LOWEST
     assert fit_temperature(certain, (labels + 1) % 3) == HIGHEST
     assert fit_vector(np.empty((0, 3)), np.empty(0, int)) == {"weights": [1.0] * 3, "biases": [0.0] * 3}
-    assert isinstance(fit_temperature(*honest(6, 100)), float)
+    assert isinstance(fit_temperature(*calibrated_case(6, 100)), float)
 
 
 def test_a_fit_on_a_part_is_repeatable_and_close():
-    true, labels = honest(7, 30_000)
+    true, labels = calibrated_case(7, 30_000)
     shown = apply_temperature(true, 0.5)
     part = fit_temperature(shown, labels, most_images=10_000)
     assert part == fit_temperature(shown, labels, most_images=10_000) != fit_temperature(shown, labels)
@@ -177,7 +177,7 @@ def test_a_fit_on_a_part_is_repeatable_and_close():
 @given(st.integers(0, 2**32), st.integers(0, 60), st.integers(2, 7), st.integers(1, 20))
 @settings(max_examples=60, deadline=None)
 def test_reliability_is_that_of_a_loop_and_ece_follows_from_it(seed, images, classes, bins):
-    probabilities, labels = honest(seed, images, classes, 3.0)
+    probabilities, labels = calibrated_case(seed, images, classes, 3.0)
     table = reliability(labels, probabilities, bins)
     assert list(table) == ["bin", "low", "high", "images", "confidence", "accuracy"]
     assert table["images"].sum() == images and len(table) == bins
@@ -223,7 +223,7 @@ def test_faults_are_refused(labels, probabilities, message):
 
 
 def test_an_unknown_method_and_unfit_folds_are_refused():
-    probabilities, labels = honest(8, 10)
+    probabilities, labels = calibrated_case(8, 10)
     with pytest.raises(ValueError, match="none of temperature, vector"):
         calibrate_nested(probabilities, labels, np.zeros(10, int), "platt")
     with pytest.raises(ValueError, match="as many as labels"):

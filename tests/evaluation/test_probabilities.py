@@ -1,4 +1,4 @@
-"""The vote: what must hold for any members."""
+"""Softmax and weighted means: what must hold for any members."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.evaluation.probabilities import equal_weights, softmax, weighted_mean
+from foldvote.evaluation.probabilities import softmax, weighted_mean
 from foldvote.runtime.seeding import generator
 
 SEEDS = st.integers(0, 2**32)
@@ -37,7 +37,7 @@ def test_softmax_by_hand_and_at_the_extremes():
 
 @given(SEEDS)
 @settings(max_examples=20, deadline=None)
-def test_f59_the_vote_of_one_member_is_that_member_exactly(seed):
+def test_f59_the_mean_of_one_member_is_that_member_exactly(seed):
     only = drawn(seed, 1)
     assert (weighted_mean(only) == only[0]).all()
     assert (weighted_mean(only, [1.0]) == only[0]).all()
@@ -45,7 +45,7 @@ def test_f59_the_vote_of_one_member_is_that_member_exactly(seed):
 
 @given(SEEDS, st.integers(2, 12))
 @settings(max_examples=30, deadline=None)
-def test_the_vote_does_not_depend_on_the_order_of_its_members(seed, members):
+def test_a_mean_does_not_depend_on_the_order_of_its_members(seed, members):
     draws = generator(seed, "order")
     stack, order = drawn(seed, members), draws.permutation(members)
     weights = draws.dirichlet(np.ones(members))
@@ -55,7 +55,7 @@ def test_the_vote_does_not_depend_on_the_order_of_its_members(seed, members):
 
 @given(SEEDS, st.integers(1, 12))
 @settings(max_examples=30, deadline=None)
-def test_rows_of_a_vote_sum_to_one_and_lie_between_the_members(seed, members):
+def test_rows_of_a_mean_sum_to_one_and_lie_between_the_members(seed, members):
     stack = drawn(seed, members)
     weights = generator(seed, "weights").dirichlet(np.ones(members))
     for found in (weighted_mean(stack), weighted_mean(stack, weights)):
@@ -66,22 +66,12 @@ def test_rows_of_a_vote_sum_to_one_and_lie_between_the_members(seed, members):
     np.testing.assert_allclose(weighted_mean(stack, weights), np.tensordot(weights, stack, 1), rtol=1e-12)
 
 
-@given(st.integers(1, 200))
-@settings(max_examples=30, deadline=None)
-def test_f59_equal_weights_sum_to_one(number):
-    weights = equal_weights(f"model{place}" for place in range(number))
-    assert len(weights) == number
-    assert len(set(weights.values())) == 1
-    assert math.fsum(weights.values()) == pytest.approx(1, abs=1e-15)
-    weighted_mean(np.ones((number, 1, 1)), weights.values())
-
-
 @pytest.mark.parametrize("weights", [[0.5, 0.6], [1.0], [1.5, -0.5], [math.nan, 1.0]])
 def test_f59_weights_that_do_not_sum_to_one_are_refused(weights):
     with pytest.raises(ValueError, match="sum 1"):
         weighted_mean(drawn(0, 2), weights)
 
 
-def test_a_vote_needs_a_member():
+def test_a_mean_needs_a_member():
     with pytest.raises(ValueError, match="expected"):
         weighted_mean(np.empty((0, 3, 2)))

@@ -1,4 +1,4 @@
-"""A results folder with the predictions of drawn members, on which votes are tried."""
+"""A results folder with the predictions of simulated members, on which ensembles are made."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,11 +25,12 @@ SCHEME = factor_label_space({"mask": ("wear", "not"), "age": ("young", "old", "o
 CLASSES = list(SCHEME.classes)
 MEAN = Vote(use="mean", kinds=["mean"], calibration="none", draws=100)
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
+TWO = {"lite0": ("identity", "hflip"), "resnet": ("identity",)}
 
 
 @dataclass
 class Run:
-    """A results folder with the predictions of drawn members; tests spoil one thing and make the ensemble."""
+    """A results folder with the predictions of simulated members; tests spoil one thing and make the ensemble."""
 
     root: Path
     models: dict[str, tuple[str, ...]] = field(default_factory=lambda: {"lite0": ("identity", "hflip")})
@@ -68,7 +69,7 @@ class Run:
         return self.root / split / f"model={model}" / f"fold={fold}" / "predictions.parquet"
 
     def frame(self, split, model, fold):
-        """Drawn predictions: the true class is likelier than the others."""
+        """Simulated predictions: the true class is likelier than the others."""
         validation = self.folds[self.folds["fold"] == fold]
         ids = validation["image_id"].tolist() if split == "oof" else self.test_ids
         labels = validation["label"].tolist() if split == "oof" else [None] * len(ids)
@@ -81,8 +82,8 @@ class Run:
             parts.append(part.assign(image_id=ids, profile=ids, label=labels, view=view))
         return pd.concat(parts, ignore_index=True)
 
-    def member(self, split, model, fold, spoil=None, classes=CLASSES, said=None):
-        """Write a member's file and timings; `spoil` alters its rows, `said` its record."""
+    def member(self, split, model, fold, spoil=None, classes=CLASSES, record_with=None):
+        """Write a member's file and timings; `spoil` alters its rows, `record_with` its record."""
         record = {
             "model": model,
             "fold": fold,
@@ -96,7 +97,9 @@ class Run:
         }
         frame = self.frame(split, model, fold)
         frame = frame if spoil is None else spoil(frame)
-        write_table(frame, self.path(split, model, fold), predictions_schema(classes), record=record | (said or {}))
+        write_table(
+            frame, self.path(split, model, fold), predictions_schema(classes), record=record | (record_with or {})
+        )
         for stage, seconds in (("train", 10.0), (split, 0.25)):
             timing = {"seconds": seconds, "images": len(frame), "device": "cpu"}
             write_json(self.root / "timings" / stage / f"model={model}" / f"fold={fold}.json", timing)
@@ -157,3 +160,10 @@ def averaged(frame):
     """Mean over the views of the softmax, by image: the definition, the long way."""
     probabilities = softmax(frame[[LOGIT + name for name in CLASSES]].to_numpy())
     return pd.DataFrame(probabilities, index=pd.Index(frame["image_id"])).groupby(level=0).mean()
+
+
+def answers_file(run, rows):
+    """A file of the true answers of test images, from pairs of an id and an answer."""
+    path = run.root / "answers.csv"
+    path.write_text("ImageID,ans\n" + "".join(f"{name},{answer}\n" for name, answer in rows))
+    return path

@@ -1,15 +1,17 @@
-"""Simulated candidates of a vote."""
+"""Simulated candidates of an ensemble."""
 
 import numpy as np
+from hypothesis import strategies as st
 
-from foldvote.config.ensemble import VOTE_KINDS
+from foldvote.config.ensemble import METHOD_NAMES
 from foldvote.data.label_space import factor_label_space
 from foldvote.ensemble.candidates import Candidates
 from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator
 
+SEEDS = st.integers(0, 2**32)
 SCHEME = factor_label_space({"mask": ("on", "wrong", "off"), "age": ("young", "old")})
-BUILT_IN = [kind for kind in VOTE_KINDS if kind != "lightgbm"]
+BUILT_IN = [name for name in METHOD_NAMES if name != "lightgbm"]
 ALL = [*BUILT_IN, "mean+offsets", "greedy+offsets"]
 
 

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field
 
 from foldvote.config.base import Section, different
 
-VOTE_KINDS = (  # in order of simplicity
+METHOD_NAMES = (  # from the simplest on; foldvote.ensemble.methods.METHODS says what each does
     "mean",
     "geometric",
     "best_model",
@@ -21,39 +21,25 @@ VOTE_KINDS = (  # in order of simplicity
     "lightgbm",
 )
 OFFSETS = "+offsets"
+_NOT_BY_DEFAULT = ("lightgbm",)  # its package is an extra
+_DEFAULT_METHODS = [name for name in METHOD_NAMES if name not in _NOT_BY_DEFAULT] + ["mean+offsets", "greedy+offsets"]
 
 
-def _known_kind(kind: str) -> str:
-    if kind.removesuffix(OFFSETS) not in VOTE_KINDS:
-        raise ValueError(f"no vote {kind!r}; choose of {', '.join(VOTE_KINDS)}, each also with {OFFSETS}")
+def _known_method(kind: str) -> str:
+    if kind.removesuffix(OFFSETS) not in METHOD_NAMES:
+        raise ValueError(f"no vote {kind!r}; choose of {', '.join(METHOD_NAMES)}, each also with {OFFSETS}")
     return kind
 
 
-VoteKind = Annotated[str, AfterValidator(_known_kind)]
+MethodName = Annotated[str, AfterValidator(_known_method)]
 
 
 class Vote(Section):
     """How members' probabilities become one. All is scored nested: on persons that a vote was not fitted on."""
 
-    use: VoteKind | Literal["auto"] = "auto"
+    use: MethodName | Literal["auto"] = "auto"
     """The vote that is used; auto: the simplest one within one standard error of the best."""
-    kinds: Annotated[list[VoteKind], AfterValidator(different)] = Field(
-        default=[
-            "mean",
-            "geometric",
-            "best_model",
-            "majority",
-            "rank",
-            "tempered",
-            "greedy",
-            "weights",
-            "factor_weights",
-            "class_weights",
-            "stacking",
-            "mean+offsets",
-            "greedy+offsets",
-        ]
-    )
+    kinds: Annotated[list[MethodName], AfterValidator(different)] = Field(default=_DEFAULT_METHODS)
     """The votes that are compared; the mean always is. `+offsets`: classes are chosen after an offset for each, which
     raises macro-F1."""
     score: Literal["macro_f1", "accuracy", "log_loss"] = "macro_f1"

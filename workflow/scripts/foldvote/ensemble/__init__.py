@@ -1,1 +1,1 @@
-"""The vote of the members: methods, their fit, their comparison, the leaderboard."""
+"""Ensembles: the methods, their fit and comparison, the leaderboard."""

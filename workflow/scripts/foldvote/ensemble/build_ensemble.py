@@ -1,4 +1,4 @@
-"""The ensemble: every member's predictions become one vote an image, chosen and scored honestly."""
+"""The ensemble: members' predictions become one per image, by the method that out-of-fold scores favour."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,8 +27,8 @@ from foldvote.ensemble.leaderboard import (
     score_with_intervals,
     with_intervals,
 )
-from foldvote.ensemble.methods import apply_vote, decide_vote
-from foldvote.ensemble.selection import MethodComparison, compare_methods, nested_parts
+from foldvote.ensemble.methods import apply_method, choose_classes
+from foldvote.ensemble.selection import MethodComparison, compare_methods, outer_folds
 from foldvote.evaluation.bootstrap import group_sums
 from foldvote.evaluation.calibration import (
     apply_temperature,
@@ -54,16 +54,16 @@ _OF_MANIFEST = ["image_id", "format", "width", "height", "age_years"]
 
 @dataclass(frozen=True)
 class EnsembleFiles:
-    """What the ensemble writes.
+    """The files that the ensemble writes.
 
     Attributes:
-        oof: ensemble/oof.parquet, a row a validated train image in the order of the split, voted on by a fit on other
-            persons; `fold` is that of the first repeat.
-        test: ensemble/test.parquet, a row a test image in the order of the first member's predictions; None when
+        oof: ensemble/oof.parquet, one row per validated train image in the order of the split, predicted by a method
+            that was fitted on other groups; `fold` is that of the first repeat.
+        test: ensemble/test.parquet, one row per test image in the order of the first member's predictions; None when
             there is no test set.
         metrics: ensemble/metrics.json.
-        weights: ensemble/weights.json: the vote that is used, what it has fitted, and its calibration.
-        votes: ensemble/votes.json: what every kind of vote has fitted.
+        weights: ensemble/weights.json: the method that is used, what it has fitted, and its calibration.
+        votes: ensemble/votes.json: what every method has fitted.
         slices: ensemble/slices.csv.
         reliability: ensemble/reliability.csv.
         issues: ensemble/label_issues.parquet.
@@ -89,14 +89,14 @@ def make_ensemble(
     submission: Submission,
     seed: int,
 ) -> None:
-    """Check all predictions, hold the contest of votes, score and write; on any fault nothing is written.
+    """Check all predictions, compare the ensemble methods, score and write; on any fault nothing is written.
 
-    A model's probabilities are the mean over its folds (of a test image) or repeats (of a train image); each voice
-    (foldvote.ensemble.candidates) in each view is a candidate of the vote.
+    A model's probabilities are the mean over its folds (of a test image) or repeats (of a train image); each model, or
+    the product of the factor models, in each view is a candidate (foldvote.ensemble.candidates).
 
     Args:
-        inputs: what is read.
-        files: what is written.
+        inputs: the files that are read.
+        files: the files that are written.
         expected: number of folds of each model.
         settings: the `vote` section.
         submission: for the columns of the answers.
@@ -105,97 +105,108 @@ def make_ensemble(
     Raises:
         UserError: if predictions are missing, surplus, or do not fit each other, the split or the answers.
     """
-    known = read_ensemble_data(inputs, expected, submission, settings.draws, seed)
-    scheme, images, rows = known.scheme, known.images, known.rows
-    candidates = candidates_of(known.oof, scheme)
-    contest = compare_methods(candidates, images, scheme, settings, seed)
-    parts, honest = nested_parts(images.folds, images.groups, seed), contest.honest
-    calibrated = _calibrated(honest.probabilities, images.labels, parts, settings.calibration)
-    scaling = _fit_scaling(honest.probabilities, images.labels, settings.calibration)
+    data = read_ensemble_data(inputs, expected, submission, settings.draws, seed)
+    label_space, rows, table = data.label_space, data.rows, data.table
+    candidates = candidates_of(data.oof, label_space)
+    comparison = compare_methods(candidates, rows, label_space, settings, seed)
+    nested = comparison.nested
+    folds = outer_folds(rows.folds, rows.groups, seed)
+    calibrated = _calibrate(nested.probabilities, rows.labels, folds, settings.calibration)
+    scaling = _fit_scaling(nested.probabilities, rows.labels, settings.calibration)
 
-    metrics: dict[str, Any] = {"images": len(rows), "classes": list(scheme.classes), "chosen": contest.chosen}
-    metrics["oof"] = _oof_scores(known, contest, candidates, honest.codes, calibrated, settings.draws, seed)
+    metrics: dict[str, Any] = {"images": len(table), "classes": list(label_space.classes), "chosen": comparison.chosen}
+    metrics["oof"] = _oof_scores(data, comparison, candidates, calibrated, settings.draws, seed)
     metrics["calibration"], reliability = calibration_scores(
-        images.labels, honest.probabilities, calibrated, settings.calibration
+        rows.labels, nested.probabilities, calibrated, settings.calibration
     )
-    metrics["consistency"] = consistency(rows, calibrated, scheme)
-    record = {"split_sha256": known.digest, "vote": contest.chosen, "members": known.weights_sha256}
-    tests = None
-    if known.test is not None:
-        metrics["test_images"] = len(known.test.ids)
-        tests, metrics["test"] = _test_votes(known, contest, scaling)
+    metrics["consistency"] = consistency(table, calibrated, label_space)
+    record = {"split_sha256": data.split_sha256, "vote": comparison.chosen, "members": data.weights_sha256}
+    test_frame = None
+    if data.test is not None:
+        metrics["test_images"] = len(data.test.ids)
+        test_frame, metrics["test"] = _predict_test(data, comparison, scaling)
         metrics = {name: value for name, value in metrics.items() if value is not None}
-    issues = label_issues(rows, calibrated, model_probabilities(candidates), scheme)
-    board = make_leaderboard(metrics, known.costs)
+    issues = label_issues(table, calibrated, model_probabilities(candidates), label_space)
+    leaderboard = make_leaderboard(metrics, data.costs)
 
-    frame = votes_frame(rows.drop(columns="stratum"), calibrated, honest.codes, scheme)
-    write_table(frame, files.oof, votes_schema(scheme.classes, labelled=True), ("image_id",), record)
-    if files.test is not None and tests is not None:
-        write_table(tests, files.test, votes_schema(scheme.classes, labelled=False), ("image_id",), record)
+    frame = votes_frame(table.drop(columns="stratum"), calibrated, nested.codes, label_space)
+    write_table(frame, files.oof, votes_schema(label_space.classes, labelled=True), ("image_id",), record)
+    if files.test is not None and test_frame is not None:
+        write_table(test_frame, files.test, votes_schema(label_space.classes, labelled=False), ("image_id",), record)
     write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
-    write_csv(slice_scores(_described(rows, inputs.manifest), calibrated, scheme).round(6), files.slices)
+    described = _with_manifest(table, inputs.manifest)
+    write_csv(slice_scores(described, calibrated, label_space).round(6), files.slices)
     write_csv(reliability.round(6), files.reliability)
-    write_json(files.weights, {"calibration": scaling, **contest.entries[contest.chosen].params})
-    write_json(files.votes, {kind: entry.params for kind, entry in contest.entries.items()})
+    results = comparison.results
+    write_json(files.weights, {"calibration": scaling, **results[comparison.chosen].params})
+    write_json(files.votes, {kind: result.params for kind, result in results.items()})
     write_json(files.metrics, metrics)
-    write_csv(board, files.leaderboard)
+    write_csv(leaderboard, files.leaderboard)
 
 
 def _oof_scores(
-    known: EnsembleData,
-    contest: MethodComparison,
+    data: EnsembleData,
+    comparison: MethodComparison,
     candidates: Candidates,
-    codes: Codes,
     calibrated: Floats,
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
-    """The scores of the vote that is used, of every kind of vote, of voices, models and members."""
-    images, scheme = known.images, known.scheme
-    sums = group_sums(images.labels, calibrated, images.groups, len(scheme.classes), codes)
-    chosen = score(images.labels, calibrated, scheme, codes) | with_intervals(sums, draws, seed)
-    models = model_scores(known.oof, images, scheme, draws, seed)
+    """The out-of-fold scores of the ensemble, of every method, model and member, and of the factor product."""
+    rows, label_space, codes = data.rows, data.label_space, comparison.nested.codes
+    sums = group_sums(rows.labels, calibrated, rows.groups, len(label_space.classes), codes)
+    ensemble = score(rows.labels, calibrated, label_space, codes) | with_intervals(sums, draws, seed)
+    models = model_scores(data.oof, rows, label_space, draws, seed)
     for name in {name for name in candidates.models if PRODUCT_SIGN in name}:
-        models[name] = score_with_intervals(images, model_mean(candidates, name), scheme, None, draws, seed)
-    return {"ensemble": chosen, "votes": method_scores(contest), "models": models, "members": known.members}
+        models[name] = score_with_intervals(rows, model_mean(candidates, name), label_space, None, draws, seed)
+    return {
+        "ensemble": ensemble,
+        "votes": method_scores(comparison),
+        "models": models,
+        "members": data.member_scores,
+    }
 
 
-def _test_votes(
-    known: EnsembleData, contest: MethodComparison, scaling: Scaling
+def _predict_test(
+    data: EnsembleData, comparison: MethodComparison, scaling: Scaling
 ) -> tuple[pd.DataFrame, dict[str, Any] | None]:
-    """The votes on the test images; and, where the answers are known, how every vote and model would have done."""
-    assert known.test is not None
-    scheme, truth = known.scheme, known.truth
-    candidates = candidates_of(known.test, scheme)
-    voted = {}
-    for kind, entry in contest.entries.items():
-        if kind == contest.chosen or truth is not None:
-            probabilities = apply_vote(candidates, entry.params, scheme)
-            voted[kind] = (probabilities, decide_vote(probabilities, entry.params))
-    probabilities, codes = voted[contest.chosen]
-    scaled = _scaled(probabilities, scaling)
-    frame = votes_frame(pd.DataFrame({"image_id": known.test.ids.to_pylist()}), scaled, codes, scheme)
+    """Predict the test images.
+
+    Returns:
+        The rows of ensemble/test.parquet; and, where the answers are known, the scores of the ensemble and of every
+        method and model on them.
+    """
+    assert data.test is not None
+    label_space, truth = data.label_space, data.truth
+    candidates = candidates_of(data.test, label_space)
+    predicted = {}
+    for kind, result in comparison.results.items():
+        if kind == comparison.chosen or truth is not None:
+            probabilities = apply_method(candidates, result.params, label_space)
+            predicted[kind] = (probabilities, choose_classes(probabilities, result.params))
+    probabilities, codes = predicted[comparison.chosen]
+    scaled = _apply_scaling(probabilities, scaling)
+    frame = votes_frame(pd.DataFrame({"image_id": data.test.ids.to_pylist()}), scaled, codes, label_space)
     if truth is None:
         return frame, None
-    models = {name: score(truth, model_mean(candidates, name), scheme) for name in sorted(set(candidates.models))}
-    for name, factors in known.test.learnt.items():
+    votes = {}
+    for kind, (probabilities, codes_of_kind) in predicted.items():
+        scored = score(truth, probabilities, label_space, codes_of_kind)
+        votes[kind] = {metric: scored[metric] for metric in ("macro_f1", "accuracy", "log_loss")}
+    models = {name: score(truth, model_mean(candidates, name), label_space) for name in sorted(set(candidates.models))}
+    for name, factors in data.test.learnt.items():
         if factors:
-            own, said = own_classes(known.test.mean_of(name), factors, scheme)
-            models[name] = score(scheme.restricted(factors)[1][truth], said, own)
-    votes = {
-        kind: {name: own[name] for name in ("macro_f1", "accuracy", "log_loss")}
-        for kind, (said, chosen) in voted.items()
-        for own in (score(truth, said, scheme, chosen),)
-    }
-    return frame, {"ensemble": score(truth, scaled, scheme, codes), "votes": votes, "models": models}
+            own_space, own_probabilities = own_classes(data.test.mean_of(name), factors, label_space)
+            models[name] = score(label_space.restricted(factors)[1][truth], own_probabilities, own_space)
+    return frame, {"ensemble": score(truth, scaled, label_space, codes), "votes": votes, "models": models}
 
 
-def _calibrated(probabilities: Floats, labels: Codes, parts: Codes, method: str) -> Floats:
-    return probabilities if method == "none" else calibrate_nested(probabilities, labels, parts, method)
+def _calibrate(probabilities: Floats, labels: Codes, folds: Codes, method: str) -> Floats:
+    return probabilities if method == "none" else calibrate_nested(probabilities, labels, folds, method)
 
 
 def _fit_scaling(probabilities: Floats, labels: Codes, method: str) -> Scaling:
-    """What brings the vote's probabilities to the shares of right answers, as plain JSON."""
+    """The calibration, fitted on all images, as plain JSON."""
     if method == "temperature":
         return {"method": method, "temperature": fit_temperature(probabilities, labels)}
     if method == "vector":
@@ -203,15 +214,15 @@ def _fit_scaling(probabilities: Floats, labels: Codes, method: str) -> Scaling:
     return {"method": "none"}
 
 
-def _scaled(probabilities: Floats, scaling: Scaling) -> Floats:
+def _apply_scaling(probabilities: Floats, scaling: Scaling) -> Floats:
     if scaling["method"] == "temperature":
         return apply_temperature(probabilities, scaling["temperature"])
     return apply_vector(probabilities, scaling["scaling"]) if scaling["method"] == "vector" else probabilities
 
 
-def _described(rows: pd.DataFrame, manifest: Path | None) -> pd.DataFrame:
-    """The rows with what the manifest knows of each image."""
+def _with_manifest(table: pd.DataFrame, manifest: Path | None) -> pd.DataFrame:
+    """The table with the columns of the manifest that slices are made by."""
     if manifest is None:
-        return rows
+        return table
     known = read_table(manifest)
-    return rows.merge(known[[name for name in _OF_MANIFEST if name in known]], on="image_id", how="left")
+    return table.merge(known[[name for name in _OF_MANIFEST if name in known]], on="image_id", how="left")

@@ -1,7 +1,8 @@
-"""Candidates of a vote: what each model says of every image in each of its views.
+"""The candidates of an ensemble: every model in each of its test-time views, averaged over the folds.
 
 Members' files are read one at a time and averaged over the folds, so that memory holds the models' means and a few
-members at most. Models that learn some factors only are multiplied to one more candidate of whole classes.
+members at most. Models that learn some factors only (factor models) are multiplied to one more model of whole classes,
+the factor product.
 """
 
 from collections import deque
@@ -22,72 +23,12 @@ from foldvote.inference.prediction_files import Predictions, read_predictions
 from foldvote.io.ids import positions_in
 from foldvote.runtime.seeding import generator
 
+Codes = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
 Learnt = Mapping[str, Sequence[str] | None]
 PRODUCT_SIGN = "*"  # no model's name may hold it
-
-
-def partial_models(learnt: Learnt) -> list[str]:
-    """Names of the models that learn some factors only, sorted."""
-    return sorted(model for model, factors in learnt.items() if factors)
-
-
-def product_name(learnt: Learnt) -> str:
-    """What the product of the models of some factors is called: `age*gender*mask`."""
-    return PRODUCT_SIGN.join(partial_models(learnt))
-
-
-def own_classes(probabilities: Floats, factors: Sequence[str] | None, scheme: LabelSpace) -> tuple[LabelSpace, Floats]:
-    """The classes that a model of some factors knows, and its probabilities of them: float64 (images, own classes)."""
-    if not factors:
-        return scheme, probabilities
-    own, code_of = scheme.restricted(factors)
-    return own, np.asarray(probabilities, np.float64) @ np.eye(len(own.classes))[code_of]
-
-
-def multiply_factor_models(by_model: Mapping[str, Floats], learnt: Learnt, scheme: LabelSpace) -> dict[str, Floats]:
-    """The voices that models make up.
-
-    Models of the same factors are averaged; the product over the sets of factors takes these as independent given the
-    image, as a factored head does.
-
-    Args:
-        by_model: probabilities of the task's classes of each model, shape (images, classes).
-        learnt: the factors of each model; None learns all of them.
-        scheme: the task's classes.
-
-    Returns:
-        Probabilities by voice, sorted by name; the product is called as `product_name` says.
-
-    Raises:
-        UserError: if the models of some factors do not make up whole classes.
-    """
-    partial = partial_models(learnt)
-    spoken = {model: by_model[model] for model in by_model if model not in partial}
-    if partial:
-        sets: dict[frozenset[str], list[str]] = {}
-        for model in partial:
-            sets.setdefault(frozenset(learnt[model] or ()), []).append(model)
-        named = [name for factors in sets for name in factors]
-        if sorted(named) != sorted(scheme.factors):
-            raise UserError(
-                f"models {', '.join(partial)} learn {', '.join(sorted(named))} and the classes are made of "
-                f"{', '.join(scheme.factors)}; run `snakemake` again with one configuration"
-            )
-        product = np.ones((len(next(iter(by_model.values()))), len(scheme.classes)))
-        for factors, models in sets.items():
-            own, code_of = scheme.restricted(sorted(factors))
-            mean = weighted_mean(
-                np.stack([own_classes(by_model[model], sorted(factors), scheme)[1] for model in models])
-            )
-            assert mean.shape[1] == len(own.classes)
-            product *= mean[:, code_of]
-        spoken[product_name(learnt)] = product / product.sum(axis=1, keepdims=True)
-    return dict(sorted(spoken.items()))
-
-
-Codes = npt.NDArray[np.integer]
-MOST_FITTED = 50_000  # images that votes are fitted on and compared by: a thousand numbers need no more
+MOST_FITTED = 50_000  # images that methods are fitted on and compared by: a thousand numbers need no more
+_AHEAD = 2  # files that are read while another is worked on
 
 
 @dataclass(frozen=True)
@@ -95,7 +36,7 @@ class Candidates:
     """Probabilities of several candidates for the same images.
 
     Attributes:
-        names: one a candidate, unique, such as `lite0/identity`.
+        names: unique names of the candidates, such as `lite0/identity`.
         models: the model of each candidate; the candidates of one model are its views.
         probabilities: float32 or float64 (candidates, images, classes); rows sum to 1.
 
@@ -105,7 +46,7 @@ class Candidates:
 
     names: tuple[str, ...]
     models: tuple[str, ...]
-    probabilities: npt.NDArray[np.floating]
+    probabilities: Floats
 
     def __post_init__(self) -> None:
         shape, count = self.probabilities.shape, len(self.names)
@@ -137,8 +78,8 @@ class Candidates:
             )
         if tuple(names) == self.names:
             return self
-        place = [self.names.index(name) for name in names]
-        return Candidates(tuple(names), tuple(self.models[at] for at in place), self.probabilities[place])
+        positions = [self.names.index(name) for name in names]
+        return Candidates(tuple(names), tuple(self.models[at] for at in positions), self.probabilities[positions])
 
     def ordered(self) -> "Candidates":
         """The same candidates sorted by name, so that nothing depends on the order in which they were given."""
@@ -159,7 +100,7 @@ def equal_shares(candidates: Candidates) -> dict[str, float]:
 
 
 def mixture_of(candidates: Candidates, weights: Mapping[str, float]) -> Floats:
-    """The weighted mean of the named candidates, whatever their order; float64 (images, classes)."""
+    """The weighted mean of the named candidates, in whatever order; float64 (images, classes)."""
     used = {name: weight for name, weight in sorted(weights.items()) if weight > 0}
     return weighted_mean(candidates.named(list(used)).probabilities, used.values())
 
@@ -173,38 +114,41 @@ def model_means(candidates: Candidates) -> tuple[list[str], Floats]:
     """The mean of each model over its views.
 
     Returns:
-        The models in sorted order, and float64 (models, images, classes): twice the room of all candidates, so only
-        for a part of many images.
+        The models in sorted order, and float64 (models, images, classes). That takes twice the memory of the
+        candidates, so call it for a part of many images.
     """
     models = sorted(set(candidates.models))
     return models, np.stack([model_mean(candidates, model) for model in models])
 
 
-def model_probabilities(candidates: Candidates) -> npt.NDArray[np.floating]:
-    """`model_means` of all images in the candidates' own precision; without a copy where every model has one view."""
+def model_probabilities(candidates: Candidates) -> Floats:
+    """The mean of each model over its views, models in sorted order, in the candidates' own precision.
+
+    Without a copy where every model has one view. Shape (models, images, classes).
+    """
     models = sorted(set(candidates.models))
     if list(candidates.models) == models:
         return candidates.probabilities
     means = np.empty((len(models), candidates.images, candidates.classes), candidates.probabilities.dtype)
-    for own, model in zip(means, models, strict=True):
-        own[:] = model_mean(candidates, model)
+    for mean, model in zip(means, models, strict=True):
+        mean[:] = model_mean(candidates, model)
     return means
 
 
 def subsample(images: int, groups: Codes | None, seed: int, most: int = MOST_FITTED) -> npt.NDArray[np.int64]:
-    """The images that a vote is fitted on: all of them, or a fixed draw of at most `most`.
+    """The images that a method is fitted on: all of them, or a fixed draw of at most `most`.
 
     Whole groups are drawn where they are given, so that the draw does not depend on the order of the images. Without
-    groups, or where one alone has more than `most` images, single images are drawn by their places.
+    groups, or where the first group drawn has more than `most` images, single images are drawn by their positions.
 
     Args:
         images: number of images.
-        groups: a code an image, shape (images,); None: there are no groups.
+        groups: the code of each image's group, shape (images,); None: there are no groups.
         seed: the run's seed.
         most: the limit.
 
     Returns:
-        Places in rising order, int64.
+        Positions in rising order, int64.
     """
     if images <= most:
         return np.arange(images)
@@ -218,22 +162,19 @@ def subsample(images: int, groups: Codes | None, seed: int, most: int = MOST_FIT
     return np.sort(draws.choice(images, most, replace=False))
 
 
-_AHEAD = 2  # files that are read while another is worked on
-
-
 @dataclass(frozen=True)
 class ModelPredictions:
-    """What the models say of some images.
+    """The models' probabilities for some images, averaged over folds (test images) or repeats (training images).
 
     Attributes:
         ids: the images.
-        voiced: (model, view) of each row of `means`, in the order of `model/view`: a model's views stand together.
-        means: float32 (models' views, images, classes): the mean of each over the model's folds or repeats.
-        learnt: the factors of each model; None learns all.
+        model_views: (model, view) of each row of `means`, sorted as `model/view`: the views of a model are neighbours.
+        means: float32 (model views, images, classes).
+        learnt: the factors of each model; None where it learns all.
     """
 
     ids: pa.Array
-    voiced: tuple[tuple[str, str], ...]
+    model_views: tuple[tuple[str, str], ...]
     means: npt.NDArray[np.float32]
     learnt: Learnt
 
@@ -243,8 +184,8 @@ class ModelPredictions:
         return sorted(self.learnt)
 
     def of(self, model: str) -> npt.NDArray[np.float32]:
-        """A model's means, a view each: float32 (views, images, classes); no copy."""
-        return self.means[_rows_of(model, self.voiced)]
+        """A model's means by view: float32 (views, images, classes); no copy."""
+        return self.means[_rows_of(model, self.model_views)]
 
     def mean_of(self, model: str) -> npt.NDArray[np.float64]:
         """A model's mean over its views: float64 (images, classes)."""
@@ -255,15 +196,15 @@ def average_over_folds(
     records: Mapping[Path, dict[str, Any]],
     ids: pa.Array | None,
     classes: Sequence[str],
-    seen: Callable[[Predictions], list[str]],
+    check: Callable[[Predictions], list[str]],
 ) -> tuple[ModelPredictions, list[str]]:
-    """Read predictions and average them a model and view.
+    """Read predictions and average them for each model and view.
 
     Args:
         records: sound records by path, as `prediction_files.sound_records` gives them.
         ids: the images wanted; None takes those of the first file.
         classes: class names in the order of their codes.
-        seen: told of each member; the faults that it finds keep the member out.
+        check: called with each member; the faults that it returns keep the member out.
 
     Returns:
         The means, and the faults as lines.
@@ -271,38 +212,38 @@ def average_over_folds(
     faults: list[str] = []
     learnt = {record["model"]: record.get("factors") for record in records.values()}
     views = {record["model"]: record["views"] for record in reversed(records.values())}
-    voiced = tuple(sorted(((model, view) for model in views for view in views[model]), key="/".join))
-    means: npt.NDArray[np.float32] = np.zeros((len(voiced), 0, len(classes)), np.float32)
-    times: dict[str, npt.NDArray[np.float32]] = {}
+    model_views = tuple(sorted(((model, view) for model in views for view in views[model]), key="/".join))
+    means: npt.NDArray[np.float32] = np.zeros((len(model_views), 0, len(classes)), np.float32)
+    counts: dict[str, npt.NDArray[np.float32]] = {}  # by model, the members that have each image
     for member in _read_ahead(records, classes):
         if isinstance(member, UserError):
             faults += member.faults
             continue
-        wrong = seen(member)
+        wrong = check(member)
         faults += wrong
-        if wrong or tuple(sorted(views[member.model])) != member.views:  # which its record has told
+        if wrong or tuple(sorted(views[member.model])) != member.views:  # a fault that `sound_records` has found
             continue
         ids = member.ids if ids is None else ids
-        if not times:
-            means = np.zeros((len(voiced), len(ids), len(classes)), np.float32)
-        place = positions_in(member.ids, ids)
-        for total, own in zip(means[_rows_of(member.model, voiced)], member.probabilities, strict=True):
-            total[place] += own
-        times.setdefault(member.model, np.zeros(len(ids), np.float32))[place] += 1
-    for model, count in times.items():
-        means[_rows_of(model, voiced)] /= np.maximum(count, 1)[:, None]
+        if not counts:
+            means = np.zeros((len(model_views), len(ids), len(classes)), np.float32)
+        positions = positions_in(member.ids, ids)
+        for total, probabilities in zip(means[_rows_of(member.model, model_views)], member.probabilities, strict=True):
+            total[positions] += probabilities
+        counts.setdefault(member.model, np.zeros(len(ids), np.float32))[positions] += 1
+    for model, count in counts.items():
+        means[_rows_of(model, model_views)] /= np.maximum(count, 1)[:, None]
     pa.default_memory_pool().release_unused()  # else Arrow keeps what the largest tables took
-    return ModelPredictions(pa.array([], pa.string()) if ids is None else ids, voiced, means, learnt), faults
+    return ModelPredictions(pa.array([], pa.string()) if ids is None else ids, model_views, means, learnt), faults
 
 
 def _read_ahead(records: Mapping[Path, dict[str, Any]], classes: Sequence[str]) -> Iterator[Predictions | UserError]:
-    """Each file's predictions, or why they are refused; the next two are read while one is worked on."""
+    """Each file's predictions, or the error that reading it raised; the next two are read while one is worked on."""
 
     def read(path: Path) -> Predictions | UserError:
         try:
             return read_predictions(path, records[path], classes)
-        except UserError as refusal:
-            return refusal
+        except UserError as error:
+            return error
 
     with ThreadPoolExecutor(_AHEAD) as reader:
         coming: deque[Future[Predictions | UserError]] = deque()
@@ -314,28 +255,103 @@ def _read_ahead(records: Mapping[Path, dict[str, Any]], classes: Sequence[str]) 
             yield coming.popleft().result()
 
 
-def candidates_of(gathered: ModelPredictions, scheme: LabelSpace) -> Candidates:
-    """The candidates of a vote: every voice in every view, called `voice/view`, sorted by name.
+def _rows_of(model: str, model_views: Sequence[tuple[str, str]]) -> slice:
+    models = [name for name, _ in model_views]
+    return slice(models.index(model), models.index(model) + models.count(model))
 
-    Where no model learns some factors only, these are the means as they were gathered, without a copy.
+
+def candidates_of(predictions: ModelPredictions, label_space: LabelSpace) -> Candidates:
+    """The candidates: every model of whole classes and the factor product, in every view, named `model/view`.
+
+    They are sorted by name. Without factor models these are the predictions' means, without a copy.
     """
-    if not partial_models(gathered.learnt):
-        names = tuple(map("/".join, gathered.voiced))
-        return Candidates(names, tuple(model for model, _ in gathered.voiced), gathered.means)
-    spoken: dict[str, npt.NDArray[np.floating]] = {}
-    for view in sorted({view for _, view in gathered.voiced}):
-        said = {
+    model_views = predictions.model_views
+    if not partial_models(predictions.learnt):
+        names = tuple(map("/".join, model_views))
+        return Candidates(names, tuple(model for model, _ in model_views), predictions.means)
+    by_name: dict[str, Floats] = {}
+    for view in sorted({view for _, view in model_views}):
+        by_model = {
             model: mean
-            for (model, of_view), mean in zip(gathered.voiced, gathered.means, strict=True)
-            if of_view == view
+            for (model, its_view), mean in zip(model_views, predictions.means, strict=True)
+            if its_view == view
         }
-        own = multiply_factor_models(said, {model: gathered.learnt[model] for model in said}, scheme)
-        spoken |= {f"{voice}/{view}": probabilities for voice, probabilities in own.items()}
-    names = tuple(sorted(spoken))
-    stacked = np.stack([spoken.pop(name).astype(np.float32, copy=False) for name in names])
+        learnt = {model: predictions.learnt[model] for model in by_model}
+        whole = multiply_factor_models(by_model, learnt, label_space)
+        by_name |= {f"{model}/{view}": probabilities for model, probabilities in whole.items()}
+    names = tuple(sorted(by_name))
+    stacked = np.stack([by_name.pop(name).astype(np.float32, copy=False) for name in names])
     return Candidates(names, tuple(name.rpartition("/")[0] for name in names), stacked)
 
 
-def _rows_of(model: str, voiced: Sequence[tuple[str, str]]) -> slice:
-    models = [of for of, _ in voiced]
-    return slice(models.index(model), models.index(model) + models.count(model))
+def partial_models(learnt: Learnt) -> list[str]:
+    """Names of the factor models, which learn some factors only, sorted."""
+    return sorted(model for model, factors in learnt.items() if factors)
+
+
+def product_name(learnt: Learnt) -> str:
+    """The name of the factor product: `age*gender*mask`."""
+    return PRODUCT_SIGN.join(partial_models(learnt))
+
+
+def own_classes(
+    probabilities: Floats, factors: Sequence[str] | None, label_space: LabelSpace
+) -> tuple[LabelSpace, Floats]:
+    """The classes that a factor model knows, and its probabilities of them.
+
+    Args:
+        probabilities: of the task's classes, shape (images, classes).
+        factors: those that the model learns; None: all of them.
+        label_space: the task's classes.
+
+    Returns:
+        The model's classes, and float64 (images, its classes): sums over the task's classes of the same levels. Where
+        all factors are learnt, both as they were given.
+    """
+    if not factors:
+        return label_space, probabilities
+    own_space, code_of = label_space.restricted(factors)
+    return own_space, np.asarray(probabilities, np.float64) @ np.eye(len(own_space.classes))[code_of]
+
+
+def multiply_factor_models(
+    by_model: Mapping[str, Floats], learnt: Learnt, label_space: LabelSpace
+) -> dict[str, Floats]:
+    """Replace the factor models by their product.
+
+    Models of the same factors are averaged first. The product takes the sets of factors as independent given the image,
+    as a factored head does.
+
+    Args:
+        by_model: probabilities of the task's classes of each model, shape (images, classes).
+        learnt: the factors of each model; None where it learns all.
+        label_space: the task's classes.
+
+    Returns:
+        Probabilities by model, sorted by name; the product is named by `product_name`.
+
+    Raises:
+        UserError: if the factor models do not cover every factor exactly once.
+    """
+    partial = partial_models(learnt)
+    whole = {model: by_model[model] for model in by_model if model not in partial}
+    if partial:
+        sets: dict[frozenset[str], list[str]] = {}
+        for model in partial:
+            sets.setdefault(frozenset(learnt[model] or ()), []).append(model)
+        covered = [name for factors in sets for name in factors]
+        if sorted(covered) != sorted(label_space.factors):
+            raise UserError(
+                f"models {', '.join(partial)} learn {', '.join(sorted(covered))} and the classes are made of "
+                f"{', '.join(label_space.factors)}; run `snakemake` again with one configuration"
+            )
+        product = np.ones((len(next(iter(by_model.values()))), len(label_space.classes)))
+        for factors, models in sets.items():
+            own_space, code_of = label_space.restricted(sorted(factors))
+            mean = weighted_mean(
+                np.stack([own_classes(by_model[model], sorted(factors), label_space)[1] for model in models])
+            )
+            assert mean.shape[1] == len(own_space.classes)
+            product *= mean[:, code_of]
+        whole[product_name(learnt)] = product / product.sum(axis=1, keepdims=True)
+    return dict(sorted(whole.items()))

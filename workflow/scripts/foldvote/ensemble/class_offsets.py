@@ -1,4 +1,4 @@
-"""From probabilities to a class: the most probable one, or after offsets a class that raise macro-F1.
+"""From probabilities to a class: the most probable one, or the one after offsets that raise macro-F1.
 
 Macro-F1 counts a rare class as much as a frequent one, and the most probable class is not the best answer for it
 (Lipton, Elkan and Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure", ECML 2014).
@@ -21,18 +21,18 @@ SHRINK = 0.001  # macro-F1 that each nat of an offset must bring, so that a few 
 def predict_classes(
     probabilities: npt.NDArray[np.floating], offsets: Sequence[float] | None = None
 ) -> npt.NDArray[np.int64]:
-    """The class of each image: the greatest log-probability plus offset; of equal ones the lowest code.
+    """The class of each image: the largest log-probability plus offset; of equal ones the lowest code.
 
     Args:
         probabilities: shape (images, classes).
-        offsets: nats a class; None: none, the most probable class.
+        offsets: nats, one per class; None: the most probable class.
 
     Returns:
         int64 (images,).
     """
     if offsets is None:
         return np.asarray(probabilities).argmax(axis=1)
-    return (_logs(probabilities) + np.asarray(offsets, np.float64)).argmax(axis=1)
+    return (_log(probabilities) + np.asarray(offsets, np.float64)).argmax(axis=1)
 
 
 def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> list[float]:
@@ -46,17 +46,17 @@ def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
         labels: true codes, shape (images,).
 
     Returns:
-        One a class. Macro-F1 on these images is never below that of no offsets, which are all 0.
+        One per class. Macro-F1 on these images is never below that without offsets; where it would be, all are 0.
     """
-    labels, logs = np.asarray(labels, np.int64), _logs(probabilities)
+    labels, logs = np.asarray(labels, np.int64), _log(probabilities)
     classes = logs.shape[1]
     grid = np.round(np.linspace(-LIMIT, LIMIT, 2 * STEPS + 1), 6)
-    grid = grid[np.argsort(np.abs(grid), kind="stable")]
+    grid = grid[np.argsort(np.abs(grid), kind="stable")]  # nearest to 0 first: the first of equal scores is taken
     offsets = np.zeros(classes)
     for _ in range(SWEEPS):
         before = offsets.copy()
         for code in range(classes):
-            gained = _scores(logs, labels, offsets, code, grid) - SHRINK * np.abs(grid)
+            gained = _macro_f1_over_grid(logs, labels, offsets, code, grid) - SHRINK * np.abs(grid)
             offsets[code] = grid[np.flatnonzero(gained >= gained.max() - 1e-12)[0]]
         if (offsets == before).all():
             break
@@ -66,36 +66,53 @@ def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
     return (offsets + 0.0).tolist()
 
 
-def _scores(logs: Floats, labels: npt.NDArray[np.int64], offsets: Floats, code: int, grid: Floats) -> Floats:
-    """Macro-F1 with each offset of the grid for one class: float64 as the grid.
+def _macro_f1_over_grid(
+    logs: Floats, labels: npt.NDArray[np.int64], offsets: Floats, code: int, grid: Floats
+) -> Floats:
+    """Macro-F1 for each value that the offset of one class may take; the other offsets stay.
 
-    An image goes to the class once its offset passes the image's border; counting images by the grid's cell that the
-    border lies in gives every confusion count at every grid point from one pass over the images.
+    Scoring every grid point on its own would take one pass over the images for each. Instead each image gets a
+    threshold: the offset from which on it is predicted as `code` and no longer as its best other class (the rival).
+    Images are counted once by the grid cell of their threshold; sums over the cells up to a grid point then give the
+    numbers of predictions and hits of every class there.
+
+    Args:
+        logs: log-probabilities, shape (images, classes).
+        labels: true codes, shape (images,).
+        offsets: the present ones, shape (classes,).
+        code: the class whose offset varies.
+        grid: its values, in any order.
+
+    Returns:
+        float64, as the grid.
     """
     classes = logs.shape[1]
     others = logs + offsets
     others[:, code] = -np.inf
     rival = others.argmax(axis=1)
-    border = others[np.arange(len(logs)), rival] - logs[:, code]
+    threshold = others[np.arange(len(logs)), rival] - logs[:, code]
     rising = np.sort(grid)
-    cell = np.searchsorted(rising, border, side="left")
-    passed = np.where(rival < code, rising[np.minimum(cell, len(rising) - 1)] == border, False)
-    cell += passed  # at the border itself the lower code is chosen
+    # The first grid point from which on `code` is predicted; len(rising) where it never is. At the threshold itself
+    # the two are equal and the lower code is predicted, so a lower rival stays until the next grid point.
+    cell = np.searchsorted(rising, threshold, side="left")
+    rival_keeps = np.where(rival < code, rising[np.minimum(cell, len(rising) - 1)] == threshold, False)
+    cell += rival_keeps
 
-    def taken(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    def moved(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Of these images, how many each rival has lost to `code` at each grid point: (grid, classes)."""
         counts = np.bincount(cell[rows] * classes + rival[rows], minlength=(len(rising) + 1) * classes)
         return counts.reshape(-1, classes).cumsum(axis=0)[:-1]
 
     support = np.bincount(labels, minlength=classes)
-    gone, gone_right = taken(np.ones(len(labels), bool)), taken(rival == labels)
-    chosen = np.bincount(rival, minlength=classes) - gone
-    hits = np.bincount(rival[rival == labels], minlength=classes) - gone_right
-    chosen[:, code] = gone.sum(axis=1)
-    hits[:, code] = taken(labels == code).sum(axis=1)
-    whole = support + chosen
-    f1 = np.divide(2 * hits, whole, out=np.zeros(whole.shape), where=whole > 0).mean(axis=1)
+    lost, lost_hits = moved(np.ones(len(labels), bool)), moved(rival == labels)
+    predicted = np.bincount(rival, minlength=classes) - lost
+    hits = np.bincount(rival[rival == labels], minlength=classes) - lost_hits
+    predicted[:, code] = lost.sum(axis=1)
+    hits[:, code] = moved(labels == code).sum(axis=1)
+    both = support + predicted
+    f1 = np.divide(2 * hits, both, out=np.zeros(both.shape), where=both > 0).mean(axis=1)
     return f1[np.searchsorted(rising, grid)]
 
 
-def _logs(probabilities: npt.NDArray[np.floating]) -> Floats:
+def _log(probabilities: npt.NDArray[np.floating]) -> Floats:
     return np.log(np.maximum(np.asarray(probabilities, np.float64), SMALLEST))

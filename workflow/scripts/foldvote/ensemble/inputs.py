@@ -1,4 +1,4 @@
-"""All that a vote is made from, read and checked against each other before anything is computed."""
+"""The ensemble's input files, read and checked against each other before anything is computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ from foldvote.submission.answers import read_answers
 
 @dataclass(frozen=True)
 class EnsembleInputs:
-    """What the ensemble is made from.
+    """The files that the ensemble is made from.
 
     Attributes:
         oof: `<results>/oof/model=<m>/fold=<k>/predictions.parquet` of every member.
@@ -41,8 +41,8 @@ class EnsembleInputs:
         classes: `data/classes.json`.
         timings: `<results>/timings/<stage>/model=<m>/fold=<k>.json`.
         weights: `<results>/train/model=<m>/fold=<k>/model.safetensors`; only their sizes are read.
-        manifest: of the training images, for slices; None leaves out what it alone knows.
-        answers: CSV with the true answers of the test images; only scored, never learnt from.
+        manifest: of the training images, for slices; None leaves out the slices that need it.
+        answers: CSV with the true answers of the test images; only scored, never learnt from; None: not known.
     """
 
     oof: Sequence[Path]
@@ -58,29 +58,29 @@ class EnsembleInputs:
 
 @dataclass(frozen=True)
 class EnsembleData:
-    """What was read, and is sound.
+    """The content of the input files, checked.
 
     Attributes:
-        scheme: the classes.
-        digest: of the split.
-        rows: a row a validated train image: image_id, profile, label, fold (of its first repeat), stratum.
-        images: the same as arrays.
+        label_space: the classes.
+        split_sha256: digest of the split.
+        table: one row per validated train image: image_id, profile, label, fold (of its first repeat), stratum.
+        rows: the same as arrays.
         oof: the models' out-of-fold means of these images.
         test: the models' means of the test images; None without a test set.
-        truth: codes of the test images where the answers are known.
-        members: scores of each member on the persons of its own fold, by model and fold.
+        truth: codes of the test images, int64 (images,), where the answers are known.
+        member_scores: of each member on the images of its own fold, by model and fold.
         weights_sha256: of each member's weights, by model and fold.
         costs: seconds of each stage and megabytes of weights, by (model, fold).
     """
 
-    scheme: LabelSpace
-    digest: str
-    rows: pd.DataFrame
-    images: EvaluationRows
+    label_space: LabelSpace
+    split_sha256: str
+    table: pd.DataFrame
+    rows: EvaluationRows
     oof: ModelPredictions
     test: ModelPredictions | None
     truth: npt.NDArray[np.int64] | None
-    members: dict[str, dict[str, Any]]
+    member_scores: dict[str, dict[str, Any]]
     weights_sha256: dict[str, dict[str, str]]
     costs: dict[MemberKey, dict[str, float]] = field(default_factory=dict)
 
@@ -91,84 +91,96 @@ def read_ensemble_data(
     """Read everything and check it.
 
     Args:
-        inputs: what is read.
+        inputs: the files.
         expected: number of folds of each model.
         submission: for the columns of the answers.
-        draws: of the intervals of members.
+        draws: number of bootstrap draws behind the members' intervals.
         seed: the run's seed.
 
     Raises:
         UserError: if predictions are missing, surplus, or do not fit each other, the split or the answers; all at once.
     """
-    scheme = read_label_space(inputs.classes)
-    folds, digest = read_folds(inputs.folds, inputs.certificate)
-    records, faults = sound_records(inputs.oof, "oof", expected, scheme.classes, digest)
+    label_space = read_label_space(inputs.classes)
+    folds, split_sha256 = read_folds(inputs.folds, inputs.certificate)
+    records, faults = sound_records(inputs.oof, "oof", expected, label_space.classes, split_sha256)
     faults += fold_count_faults(folds, expected)
-    rows, by_fold = _validated(folds), dict(list(folds.groupby("fold")))
-    images = _images_of(rows)
-    members: dict[str, dict[str, Any]] = {}
+    table, by_fold = _validated_images(folds), dict(list(folds.groupby("fold")))
+    member_scores: dict[str, dict[str, Any]] = {}
 
-    def seen(member: Predictions) -> list[str]:
-        own = by_fold.get(member.fold, folds.iloc[:0])
-        wrong = oof_faults(member, own)
+    def check_and_score(member: Predictions) -> list[str]:
+        fold_rows = by_fold.get(member.fold, folds.iloc[:0])
+        wrong = oof_faults(member, fold_rows)
         if not wrong:
-            order = positions_in(pa.array(own["image_id"], pa.string()), member.ids)
-            factors, said = member.record.get("factors"), member.mean[order]
-            members.setdefault(member.model, {})[str(member.fold)] = score_with_intervals(
-                _images_of(own), said, scheme, factors, draws, seed
+            order = positions_in(pa.array(fold_rows["image_id"], pa.string()), member.ids)
+            factors, probabilities = member.record.get("factors"), member.mean[order]
+            member_scores.setdefault(member.model, {})[str(member.fold)] = score_with_intervals(
+                _evaluation_rows(fold_rows), probabilities, label_space, factors, draws, seed
             )
         return wrong
 
-    oof, more = average_over_folds(records, pa.array(rows["image_id"], pa.string()), scheme.classes, seen)
-    faults += more
+    ids = pa.array(table["image_id"], pa.string())
+    oof, more_faults = average_over_folds(records, ids, label_space.classes, check_and_score)
+    faults += more_faults
     by_key = {(record["model"], record["fold"]): record for record in records.values()}
-    test, more = _read_test(inputs, expected if inputs.test else {}, scheme, digest, by_key)
-    faults += more
-    truth, costs = None, {}
+    test, truth, costs = None, None, {}
+    if inputs.test:
+        test, more_faults = read_test_predictions(inputs.test, expected, label_space, split_sha256, by_key)
+        faults += more_faults
     try:
         costs = read_timings(inputs.timings)
         if inputs.answers is not None and test is not None and not faults:
             form = submission.model_dump(exclude={"sample"})
-            ids = test.ids.to_pylist()
-            truth = read_answers(inputs.answers, ids, "the test set", scheme.classes, **form)
-    except UserError as refusal:
-        faults += refusal.faults
+            test_ids = test.ids.to_pylist()
+            truth = read_answers(inputs.answers, test_ids, "the test set", label_space.classes, **form)
+    except UserError as error:
+        faults += error.faults
     raise_all(faults)
     for path in inputs.weights:
         costs.setdefault(member_of(path), {})["megabytes"] = Path(path).stat().st_size / 1e6
-    digests: dict[str, dict[str, str]] = {}
+    weights_sha256: dict[str, dict[str, str]] = {}
     for (model, fold), record in by_key.items():
-        digests.setdefault(model, {})[str(fold)] = record["weights_sha256"]
-    return EnsembleData(scheme, digest, rows, images, oof, test, truth, members, digests, costs)
+        weights_sha256.setdefault(model, {})[str(fold)] = record["weights_sha256"]
+    rows = _evaluation_rows(table)
+    return EnsembleData(label_space, split_sha256, table, rows, oof, test, truth, member_scores, weights_sha256, costs)
 
 
-def _read_test(
-    inputs: EnsembleInputs,
+def read_test_predictions(
+    paths: Sequence[Path],
     expected: Mapping[str, int],
-    scheme: LabelSpace,
-    digest: str,
+    label_space: LabelSpace,
+    split_sha256: str,
     oof_records: Mapping[MemberKey, dict[str, Any]],
-) -> tuple[ModelPredictions | None, list[str]]:
-    if not inputs.test:
-        return None, []
-    records, faults = sound_records(inputs.test, "test", expected, scheme.classes, digest)
+) -> tuple[ModelPredictions, list[str]]:
+    """Read the test predictions of all members and average them over the folds.
+
+    Args:
+        paths: predictions files.
+        expected: number of folds of each model.
+        label_space: the classes.
+        split_sha256: digest of the split.
+        oof_records: provenance of the members' out-of-fold predictions, with whose weights these must agree.
+
+    Returns:
+        The means of the images of the first member, in its order; and the faults as lines.
+    """
+    records, faults = sound_records(paths, "test", expected, label_space.classes, split_sha256)
     first: list[Predictions] = []
 
-    def seen(member: Predictions) -> list[str]:
+    def check(member: Predictions) -> list[str]:
         if not first:
             first.append(member)
         return test_set_faults(member, first[0], oof_records)
 
-    test, more = average_over_folds(records, None, scheme.classes, seen)
-    return test, faults + more
+    test, more_faults = average_over_folds(records, None, label_space.classes, check)
+    return test, faults + more_faults
 
 
-def _validated(folds: pd.DataFrame) -> pd.DataFrame:
-    """A row an image that some fold validates, with the fold of its first repeat."""
+def _validated_images(folds: pd.DataFrame) -> pd.DataFrame:
+    """One row per image that some fold validates, with the fold of its first repeat."""
     rows = folds[folds["fold"] >= 0].sort_values("repeat", kind="stable").drop_duplicates("image_id")
     return rows[["image_id", "profile", "label", "fold", "stratum"]].reset_index(drop=True)
 
 
-def _images_of(rows: pd.DataFrame) -> EvaluationRows:
-    persons, _ = pd.factorize(rows["profile"])
-    return EvaluationRows(rows["label"].to_numpy(np.int64), rows["fold"].to_numpy(np.int64), persons)
+def _evaluation_rows(table: pd.DataFrame) -> EvaluationRows:
+    groups, _ = pd.factorize(table["profile"])
+    return EvaluationRows(table["label"].to_numpy(np.int64), table["fold"].to_numpy(np.int64), groups)

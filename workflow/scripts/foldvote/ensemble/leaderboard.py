@@ -1,4 +1,4 @@
-"""The leaderboard: every method and model with its scores, their intervals, and what it cost."""
+"""The leaderboard: every method, model and member with its scores, their intervals, and what it cost."""
 
 import math
 import statistics
@@ -13,7 +13,7 @@ import pandas as pd
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import PRODUCT_SIGN, ModelPredictions, own_classes, subsample
 from foldvote.ensemble.methods import simplest_first
-from foldvote.ensemble.selection import EvaluationRows, MethodComparison, nested_parts
+from foldvote.ensemble.selection import EvaluationRows, MethodComparison, outer_folds
 from foldvote.errors import UserError, raise_all
 from foldvote.evaluation.bootstrap import METRICS, GroupSums, bootstrap, group_sums, interval, scores
 from foldvote.evaluation.calibration import calibrate_nested, fit_temperature, reliability
@@ -22,6 +22,9 @@ from foldvote.io.files import read_json
 from foldvote.io.paths import MemberKey, member_of
 from foldvote.io.text_table import align_columns
 
+Codes = npt.NDArray[np.integer]
+Floats = npt.NDArray[np.floating]
+Costs = Mapping[MemberKey, Mapping[str, float]]
 SCORES = ("macro_f1", "accuracy", "log_loss", "ece")
 COLUMNS = (
     *("kind", "model", "fold", "images", "macro_f1", "macro_f1_low", "macro_f1_high", "macro_f1_over_folds"),
@@ -29,7 +32,107 @@ COLUMNS = (
 )
 TEST_COLUMNS = ("test_macro_f1", "test_accuracy")
 COST_COLUMNS = ("fit_seconds", "predict_seconds", "megabytes")
-Costs = Mapping[MemberKey, Mapping[str, float]]
+_MOST_FOR_TEMPERATURE = 20_000  # images: one number needs no more
+
+
+def score_with_intervals(
+    rows: EvaluationRows,
+    probabilities: Floats,
+    label_space: LabelSpace,
+    factors: Sequence[str] | None,
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    """All scores of some predictions, with 95 % intervals from a bootstrap over groups.
+
+    Args:
+        rows: the images' labels (codes of the task's classes) and groups.
+        probabilities: of the task's classes, shape (images, classes).
+        label_space: the task's classes.
+        factors: those that the model learns; it is scored on their classes alone. None: on the task's classes.
+        draws: number of bootstrap draws.
+        seed: the run's seed.
+
+    Returns:
+        What `metrics.score` returns, and `brier`, `ece` and `intervals`; `temperature`, the one that would calibrate
+        the predictions (above 1: they are overconfident); `factors_learnt` where only some are.
+    """
+    own_space, own_probabilities = own_classes(probabilities, factors, label_space)
+    labels = _own_labels(rows.labels, factors, label_space)
+    sums = group_sums(labels, own_probabilities, rows.groups, len(own_space.classes))
+    found = score(labels, own_probabilities, own_space) | with_intervals(sums, draws, seed)
+    found["temperature"] = round(fit_temperature(own_probabilities, labels, _MOST_FOR_TEMPERATURE), 4)
+    return found | ({"factors_learnt": list(factors)} if factors else {})
+
+
+def with_intervals(sums: GroupSums, draws: int, seed: int) -> dict[str, Any]:
+    """The scores `brier` and `ece`, and `intervals`: the low and the high end of each score's 95 % interval.
+
+    Args:
+        sums: of some predictions, by group.
+        draws: number of bootstrap draws.
+        seed: the run's seed.
+    """
+    drawn, points = bootstrap({"": sums}, draws, seed)[""], scores(sums)
+    return {"brier": points["brier"], "ece": points["ece"], "intervals": _intervals(drawn)}
+
+
+def method_scores(comparison: MethodComparison) -> dict[str, dict[str, Any]]:
+    """Each method's nested scores with intervals, its optimistic scores, and its comparison with the chosen method."""
+    return {
+        kind: {
+            "images": comparison.images,
+            **result.nested,
+            "intervals": _intervals(result.draws),
+            "optimistic": result.optimistic,
+            "against_chosen": comparison.against_chosen[kind]._asdict(),
+        }
+        for kind, result in comparison.results.items()
+    }
+
+
+def model_scores(
+    predictions: ModelPredictions, rows: EvaluationRows, label_space: LabelSpace, draws: int, seed: int
+) -> dict[str, Any]:
+    """Each model's scores over all its folds; in `calibrated`, some of them after a temperature of its own.
+
+    Args:
+        predictions: the models' out-of-fold means.
+        rows: labels, folds and groups of their images.
+        label_space: the task's classes.
+        draws: number of bootstrap draws.
+        seed: the run's seed.
+    """
+    found = {}
+    for model in predictions.models:
+        probabilities, factors = predictions.mean_of(model), predictions.learnt[model]
+        found[model] = score_with_intervals(rows, probabilities, label_space, factors, draws, seed)
+        found[model]["calibrated"] = _calibrated_scores(rows, probabilities, label_space, factors, seed)
+    return found
+
+
+def calibration_scores(
+    labels: Codes, before: Floats, after: Floats, method: str
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Log-loss, Brier score and expected calibration error before and after calibration, and reliability tables.
+
+    Args:
+        labels: true codes, shape (images,).
+        before: the ensemble's probabilities, shape (images, classes).
+        after: the same after a calibration that was fitted on other groups.
+        method: how they were calibrated.
+
+    Returns:
+        A JSON-able dict, and the rows of ensemble/reliability.csv.
+    """
+    everyone = np.zeros(len(labels), np.int64)
+    summary: dict[str, Any] = {"method": method}
+    tables = []
+    for name, probabilities in (("before", before), ("after", after)):
+        points = scores(group_sums(labels, probabilities, everyone, probabilities.shape[1]))
+        summary[name] = {metric: points[metric] for metric in ("log_loss", "brier", "ece")}
+        tables.append(reliability(labels, probabilities).assign(calibration=name))
+    return summary, pd.concat(tables, ignore_index=True)
 
 
 def read_timings(paths: Iterable[str | Path]) -> dict[MemberKey, dict[str, float]]:
@@ -49,8 +152,8 @@ def read_timings(paths: Iterable[str | Path]) -> dict[MemberKey, dict[str, float
     for path in sorted(Path(path) for path in paths):
         try:
             content, key = read_json(path), member_of(path)
-        except UserError as refusal:
-            faults += refusal.faults
+        except UserError as error:
+            faults += error.faults
             continue
         seconds = content.get("seconds") if isinstance(content, dict) else None
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
@@ -69,15 +172,15 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
         costs: seconds of each stage and megabytes of weights of each member.
 
     Returns:
-        Texts, columns COLUMNS, TEST_COLUMNS where the test answers are known, and COST_COLUMNS: the ensemble, then the
-        kinds of votes from the simplest on, then models (and the product of those of some factors, kind `product`) by
-        falling macro-F1, then members by model and fold. Scores are nested, `optimistic_macro_f1` is that of a vote on
-        the images that it was fitted on; low and high are the ends of the 95 % interval over persons,
-        `macro_f1_over_folds` is the standard deviation of a model's members. Scores have 6 decimals, seconds 2; what
-        is unknown is empty. Seconds and megabytes of a model, a vote and the ensemble are the sums over their members.
+        Texts with the columns COLUMNS, TEST_COLUMNS where the test answers are known, and COST_COLUMNS. Rows: the
+        ensemble; the methods (kind `vote`) in order of complexity; the models and the factor product (kind `product`)
+        by falling macro-F1; the members by model and fold. Scores of methods are nested; `optimistic_macro_f1` is that
+        on the images that a method was fitted on. Low and high are the ends of the 95 % interval over groups;
+        `macro_f1_over_folds` is the standard deviation over a model's members. Scores have 6 decimals, seconds 2; what
+        is not known is empty. Seconds and megabytes of a model, a method and the ensemble are sums over their members.
     """
     oof, test = metrics["oof"], metrics.get("test")
-    members = [(model, int(fold)) for model, own in oof["members"].items() for fold in own]
+    members = [(model, int(fold)) for model, by_fold in oof["members"].items() for fold in by_fold]
     models = sorted(oof["models"], key=lambda model: (-oof["models"][model]["macro_f1"], model))
     rows = [_row("ensemble", "", "", oof["ensemble"], members, costs, test and test["ensemble"])]
     rows += [
@@ -85,33 +188,33 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
         for kind in simplest_first(oof["votes"])
     ]
     for model in models:
-        own = [key for key in members if key[0] in (model, *model.split(PRODUCT_SIGN))]
+        its_members = [key for key in members if key[0] in (model, *model.split(PRODUCT_SIGN))]
         kind = "product" if PRODUCT_SIGN in model else "model"
-        own_score = oof["models"][model] | _spread(oof["members"].get(model, {}))
-        rows.append(_row(kind, model, "", own_score, own, costs, test and test["models"][model]))
+        model_score = oof["models"][model] | _score_spread(oof["members"].get(model, {}))
+        rows.append(_row(kind, model, "", model_score, its_members, costs, test and test["models"][model]))
     for model, fold in sorted(members):
-        own_score = oof["members"][model][str(fold)]
-        rows.append(_row("member", model, str(fold), own_score, [(model, fold)], costs, None))
+        member_score = oof["members"][model][str(fold)]
+        rows.append(_row("member", model, str(fold), member_score, [(model, fold)], costs, None))
     columns = COLUMNS + (TEST_COLUMNS if test else ()) + COST_COLUMNS
     return pd.DataFrame(rows, columns=list(columns), dtype="str").fillna("")
 
 
 def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
-    """A few lines of plain text for the end of a run: the ensemble, each vote and each model, aligned.
+    """A table in plain text for the end of a run: the ensemble, each method and each model.
 
     Args:
-        leaderboard: as `make_leaderboard` gives it, or leaderboard.csv read as texts.
+        leaderboard: from `make_leaderboard`, or leaderboard.csv read as texts.
         metrics: the content of ensemble/metrics.json.
     """
     rows = leaderboard[leaderboard["kind"] != "member"]
     folds = leaderboard.loc[leaderboard["kind"] == "member", "model"].value_counts()
-    learnt = {model: own.get("factors_learnt") for model, own in metrics["oof"]["models"].items()}
+    learnt = {model: scored.get("factors_learnt") for model, scored in metrics["oof"]["models"].items()}
     names = [
         f"ensemble ({metrics['chosen']})"
         if kind == "ensemble"
         else f"vote {name}"
         if kind == "vote"
-        else _named(name, folds.get(name), learnt[name])
+        else _model_label(name, folds.get(name), learnt[name])
         for kind, name in zip(rows["kind"], rows["model"], strict=True)
     ]
     spans = zip(_rounded(rows["macro_f1_low"], 3), _rounded(rows["macro_f1_high"], 3), strict=True)
@@ -131,6 +234,29 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     shown["predict s"] = _rounded(rows["predict_seconds"], 1)
     head = f"out-of-fold scores: {_count(metrics['images'], 'image')}, {_count(len(metrics['classes']), 'class')}"
     return "\n".join([head, *align_columns(shown)])
+
+
+def _calibrated_scores(
+    rows: EvaluationRows, probabilities: Floats, label_space: LabelSpace, factors: Sequence[str] | None, seed: int
+) -> dict[str, float]:
+    """Log-loss, Brier score and calibration error after a temperature that is fitted on other groups."""
+    drawn = subsample(len(probabilities), rows.groups, seed)
+    own_space, before = own_classes(probabilities[drawn], factors, label_space)
+    rows = rows.rows(drawn)
+    labels = _own_labels(rows.labels, factors, label_space)
+    after = calibrate_nested(before, labels, outer_folds(rows.folds, rows.groups, seed))
+    points = scores(group_sums(labels, after, np.zeros(len(labels), np.int64), len(own_space.classes)))
+    return {metric: points[metric] for metric in ("log_loss", "brier", "ece")}
+
+
+def _own_labels(labels: Codes, factors: Sequence[str] | None, label_space: LabelSpace) -> Codes:
+    """Labels as codes of the classes of some factors; None: as they are."""
+    return label_space.restricted(factors)[1][labels] if factors else labels
+
+
+def _intervals(drawn: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, list[float]]:
+    """The 95 % interval of each score from its bootstrap draws."""
+    return {metric: [round(end, 6) for end in interval(drawn[metric])] for metric in METRICS}
 
 
 def _row(
@@ -159,22 +285,22 @@ def _row(
     return row | {name: "" if value is None else f"{value:.2f}" for name, value in summed.items()}
 
 
-def _spread(members: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def _score_spread(members: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The standard deviation of macro-F1 over a model's members, where there are two or more."""
-    own = [score["macro_f1"] for score in members.values()]
-    return {"macro_f1_over_folds": statistics.stdev(own)} if len(own) > 1 else {}
+    values = [score["macro_f1"] for score in members.values()]
+    return {"macro_f1_over_folds": statistics.stdev(values)} if len(values) > 1 else {}
 
 
 def _sum(members: Sequence[MemberKey], costs: Costs, names: Sequence[str]) -> float | None:
     """The sum of some costs over members; None where one lacks the first of them."""
-    own = [costs.get(key, {}) for key in members]
-    if not all(names[0] in cost for cost in own):
+    by_member = [costs.get(key, {}) for key in members]
+    if not all(names[0] in cost for cost in by_member):
         return None
-    return sum(cost.get(name, 0.0) for cost in own for name in names)
+    return sum(cost.get(name, 0.0) for cost in by_member for name in names)
 
 
-def _named(model: str, folds: int | None, factors: Sequence[str] | None) -> str:
-    """`lite0 (5 folds)`, `masks (5 folds, mask alone)`, and the product of models by its name."""
+def _model_label(model: str, folds: int | None, factors: Sequence[str] | None) -> str:
+    """`lite0 (5 folds)`, `masks (5 folds, mask alone)`; the factor product by its name alone."""
     if folds is None:
         return model
     return f"{model} ({_count(folds, 'fold')}{', ' + ' and '.join(factors) + ' alone' if factors else ''})"
@@ -187,108 +313,3 @@ def _rounded(values: Iterable[str], decimals: int) -> list[str]:
 def _count(number: int, what: str) -> str:
     plural = f"{what}es" if what.endswith("s") else f"{what}s"
     return f"{number:,} {what if number == 1 else plural}"
-
-
-Codes = npt.NDArray[np.integer]
-Floats = npt.NDArray[np.floating]
-_MOST_TEMPERED = 20_000  # images: one number needs no more
-
-
-def score_with_intervals(
-    images: EvaluationRows,
-    probabilities: Floats,
-    scheme: LabelSpace,
-    factors: Sequence[str] | None,
-    draws: int,
-    seed: int,
-) -> dict[str, Any]:
-    """All scores of some predictions, with 95 % intervals from a bootstrap over persons.
-
-    Args:
-        images: the images' labels (of the whole task's classes) and persons.
-        probabilities: of the whole task's classes, shape (images, classes).
-        scheme: the task's classes.
-        factors: those that the model learns; it is scored on their classes alone. None: on all.
-        draws: number of draws.
-        seed: the run's seed.
-
-    Returns:
-        As `metrics.score` gives it, and `brier`, `ece` and `intervals`; `temperature`, which would calibrate them
-        (above 1: surer than right); `factors_learnt` where only some are.
-    """
-    own, said = own_classes(probabilities, factors, scheme)
-    labels = scheme.restricted(factors)[1][images.labels] if factors else images.labels
-    sums = group_sums(labels, said, images.groups, len(own.classes))
-    found = score(labels, said, own) | with_intervals(sums, draws, seed)
-    found["temperature"] = round(fit_temperature(said, labels, _MOST_TEMPERED), 4)
-    return found | ({"factors_learnt": list(factors)} if factors else {})
-
-
-def with_intervals(sums: GroupSums, draws: int, seed: int) -> dict[str, Any]:
-    """`brier`, `ece`, and `intervals`: low and high end of each score."""
-    drawn, points = bootstrap({"": sums}, draws, seed)[""], scores(sums)
-    spans = {metric: [round(end, 6) for end in interval(drawn[metric])] for metric in METRICS}
-    return {"brier": points["brier"], "ece": points["ece"], "intervals": spans}
-
-
-def method_scores(contest: MethodComparison) -> dict[str, dict[str, Any]]:
-    """Each kind of vote: its nested scores with intervals, the optimistic ones, and the comparison with the chosen."""
-    return {
-        kind: {
-            "images": contest.images,
-            **entry.nested,
-            "intervals": {metric: [round(end, 6) for end in interval(entry.draws[metric])] for metric in METRICS},
-            "optimistic": entry.optimistic,
-            "against_chosen": contest.against[kind]._asdict(),
-        }
-        for kind, entry in contest.entries.items()
-    }
-
-
-def model_scores(
-    gathered: ModelPredictions, images: EvaluationRows, scheme: LabelSpace, draws: int, seed: int
-) -> dict[str, Any]:
-    """Each model's scores over all its folds, and once more after a temperature of its own."""
-    found = {}
-    for model in gathered.models:
-        said, factors = gathered.mean_of(model), gathered.learnt[model]
-        found[model] = score_with_intervals(images, said, scheme, factors, draws, seed)
-        found[model]["calibrated"] = _calibrated(images, said, scheme, factors, seed)
-    return found
-
-
-def _calibrated(
-    images: EvaluationRows, said: Floats, scheme: LabelSpace, factors: Sequence[str] | None, seed: int
-) -> dict[str, float]:
-    """Log-loss, Brier score and calibration error after a temperature that is fitted on other persons."""
-    drawn = subsample(len(said), images.groups, seed)
-    own, before = own_classes(said[drawn], factors, scheme)
-    some = images.rows(drawn)
-    labels = scheme.restricted(factors)[1][some.labels] if factors else some.labels
-    after = calibrate_nested(before, labels, nested_parts(some.folds, some.groups, seed))
-    points = scores(group_sums(labels, after, np.zeros(len(labels), np.int64), len(own.classes)))
-    return {metric: points[metric] for metric in ("log_loss", "brier", "ece")}
-
-
-def calibration_scores(
-    labels: Codes, before: Floats, after: Floats, method: str
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Log-loss, Brier score and expected calibration error before and after calibration, and reliability tables.
-
-    Args:
-        labels: true codes, shape (images,).
-        before: the vote's probabilities, shape (images, classes).
-        after: the same after calibration on other persons.
-        method: how they were calibrated.
-
-    Returns:
-        A JSON-able dict, and the rows of ensemble/reliability.csv.
-    """
-    everyone = np.zeros(len(labels), np.int64)
-    summary: dict[str, Any] = {"method": method}
-    tables = []
-    for name, probabilities in (("before", before), ("after", after)):
-        points = scores(group_sums(labels, probabilities, everyone, probabilities.shape[1]))
-        summary[name] = {metric: points[metric] for metric in ("log_loss", "brier", "ece")}
-        tables.append(reliability(labels, probabilities).assign(calibration=name))
-    return summary, pd.concat(tables, ignore_index=True)

@@ -1,77 +1,75 @@
-"""Kinds of votes: each is fitted on out-of-fold probabilities, kept as plain JSON, and applied image by image.
+"""All ensemble methods: fitted on out-of-fold probabilities, kept as plain JSON, and applied image by image.
 
-A kind may end in `+offsets`: then its classes are chosen after offsets that raise macro-F1 (class_offsets), and its
-probabilities are those of the kind without.
+A method's name may end in `+offsets`: then its classes are chosen after offsets that raise macro-F1 (class_offsets),
+and its probabilities are those of the method without offsets.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from foldvote.config.ensemble import OFFSETS, VOTE_KINDS
+from foldvote.config.ensemble import METHOD_NAMES, OFFSETS
 from foldvote.data.label_space import LabelSpace
-from foldvote.ensemble.candidates import MOST_FITTED, Candidates, equal_shares, mixture_of, model_means, subsample
+from foldvote.ensemble.averaging import BEST_MODEL, GEOMETRIC, MAJORITY, MEAN, RANK, TEMPERED
+from foldvote.ensemble.candidates import Candidates, subsample
 from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
-from foldvote.ensemble.greedy_selection import Metric, ensemble_selection
-from foldvote.ensemble.stacking import MOST_STACKED, apply_lightgbm, apply_stacking, fit_lightgbm, fit_stacking
-from foldvote.ensemble.weighting import (
-    apply_class_weights,
-    apply_factor_weights,
-    apply_ranks,
-    fit_class_weights,
-    fit_factor_weights,
-    fit_mixture_weights,
-    fit_ranks,
-)
+from foldvote.ensemble.ensemble_method import EnsembleMethod, FitContext, Floats, Labels, Metric, Params
+from foldvote.ensemble.greedy_selection import GREEDY
+from foldvote.ensemble.stacking import LIGHTGBM, STACKING
+from foldvote.ensemble.weighting import CLASS_WEIGHTS, FACTOR_WEIGHTS, WEIGHTS
 from foldvote.errors import UserError
-from foldvote.evaluation.calibration import apply_temperature, fit_temperature
-from foldvote.evaluation.metrics import log_loss, macro_f1
-from foldvote.evaluation.probabilities import softmax, weighted_mean
 
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.integer]
-Params = dict[str, Any]
-UNFITTED = ("mean", "geometric", "majority")
-STACKED = ("stacking", "lightgbm")
 PIECE = 4_096  # images applied at once: what they need stays in the processor's cache
-TIE = 1e-3  # what the mean adds to shares of models; less than one model's share among fewer than 1000
-FLOOR = 1e-12  # no model alone makes a class impossible in the geometric mean
+
+# As in METHOD_NAMES of foldvote.config.ensemble, which a test compares.
+METHODS: dict[str, EnsembleMethod] = {
+    method.name: method
+    for method in (
+        *(MEAN, GEOMETRIC, BEST_MODEL, MAJORITY, RANK, TEMPERED, GREEDY),
+        *(WEIGHTS, FACTOR_WEIGHTS, CLASS_WEIGHTS, STACKING, LIGHTGBM),
+    )
+}
 
 
 def simplest_first(kinds: Iterable[str]) -> list[str]:
-    """The kinds in order of simplicity; offsets, a number a class, count as more than a weight a candidate.
+    """Names of methods in order of complexity.
+
+    Offsets are one number per class, so that a method with offsets comes after those with one weight per candidate.
+
+    Args:
+        kinds: names in METHOD_NAMES, also with `+offsets`.
 
     Raises:
-        UserError: if a kind is not known.
+        UserError: if a name is not known.
     """
 
-    def place(kind: str) -> tuple[int, bool, int]:
-        base, offsets = split_kind(kind)
-        at = VOTE_KINDS.index(base)
-        return (max(at, VOTE_KINDS.index("factor_weights")) if offsets else at, offsets, at)
+    def complexity(kind: str) -> tuple[int, bool, int]:
+        name, offsets = split_offsets(kind)
+        place = METHOD_NAMES.index(name)
+        return (max(place, METHOD_NAMES.index("factor_weights")) if offsets else place, offsets, place)
 
-    return sorted(kinds, key=place)
+    return sorted(kinds, key=complexity)
 
 
-def split_kind(kind: str) -> tuple[str, bool]:
-    """The kind without offsets, and whether it has them: `mean+offsets` gives mean and True.
+def split_offsets(kind: str) -> tuple[str, bool]:
+    """The name of the method, and whether it has offsets: `mean+offsets` gives mean and True.
 
     Raises:
-        UserError: if it is not known.
+        UserError: if the name is not known.
     """
-    base = kind.removesuffix(OFFSETS)
-    if base not in VOTE_KINDS:
-        raise UserError(f"vote: no kind {kind!r}; choose of {', '.join(VOTE_KINDS)}, each also with {OFFSETS}")
-    return base, base != kind
+    name = kind.removesuffix(OFFSETS)
+    if name not in METHOD_NAMES:
+        raise UserError(f"vote: no kind {kind!r}; choose of {', '.join(METHOD_NAMES)}, each also with {OFFSETS}")
+    return name, name != kind
 
 
-def fit_vote(
+def fit_method(
     kind: str,
     candidates: Candidates,
     labels: Labels,
-    scheme: LabelSpace,
+    label_space: LabelSpace,
     seed: int,
     *,
     folds: Labels | None = None,
@@ -79,152 +77,69 @@ def fit_vote(
     metric: Metric = "log_loss",
     rows: Labels | None = None,
 ) -> Params:
-    """Fit a vote.
+    """Fit an ensemble method.
 
     Args:
-        kind: one of ensemble.VOTE_KINDS, also with `+offsets`.
+        kind: a name in METHODS, also with `+offsets`.
         candidates: out-of-fold probabilities.
         labels: true codes, shape (images,).
-        scheme: the classes.
+        label_space: the classes.
         seed: the run's seed.
-        folds: the fold of each image, by which stacking chooses its strength.
-        groups: a code an image; over 50,000 images (20,000 of stacking and lightgbm) the fit is on a draw of whole
-            groups (candidates.subsample).
-        metric: what best_model and greedy improve.
-        rows: places of the images that it may be fitted on; None: all of them.
+        folds: the fold of each image, by which stacking chooses its strength of regularisation.
+        groups: the code of each image's group; over 50,000 images (20,000 for stacking and lightgbm) the fit is on a
+            draw of whole groups (candidates.subsample).
+        metric: the score that best_model and greedy improve.
+        rows: positions of the images that may be used; None: all of them.
 
     Returns:
-        A JSON-able dict: `kind`, `candidates` (sorted names), what the kind has fitted, and `offsets` where asked for.
+        A JSON-able dict: `kind`, `candidates` (sorted names), what the method has fitted, and `offsets` where asked
+        for.
 
     Raises:
-        UserError: if the kind is not known, does not fit the classes, or its package is missing.
+        UserError: if the method is not known, does not fit the classes, or its package is missing.
         ValueError: if the labels do not fit the candidates.
     """
-    base, offsets = split_kind(kind)
+    name, offsets = split_offsets(kind)
+    method = METHODS[name]
     labels = np.asarray(labels, np.int64)
     if labels.shape != (candidates.images,):
         raise ValueError(f"labels of shape {labels.shape} do not fit {candidates.images} images")
     candidates = candidates.ordered()
     names = list(candidates.names)
-    if base not in UNFITTED or offsets:
+    if method.is_fitted or offsets:
         allowed = np.arange(len(labels)) if rows is None else np.asarray(rows)
-        own = None if groups is None else np.asarray(groups)[allowed]
-        drawn = allowed[subsample(len(allowed), own, seed, MOST_STACKED if base in STACKED else MOST_FITTED)]
+        allowed_groups = None if groups is None else np.asarray(groups)[allowed]
+        drawn = allowed[subsample(len(allowed), allowed_groups, seed, method.most_images)]
         if len(drawn) < len(labels):
             candidates, labels = candidates.rows(drawn), labels[drawn]
             folds = None if folds is None else np.asarray(folds)[drawn]
-    params = {"kind": kind, "candidates": names} | _fitted(base, candidates, labels, scheme, seed, folds, metric)
+    context = FitContext(label_space, seed, metric, folds)
+    params = {"kind": kind, "candidates": names} | method.fit(candidates, labels, context)
     if offsets:
-        params["offsets"] = fit_offsets(apply_vote(candidates, params, scheme), labels)
+        params["offsets"] = fit_offsets(apply_method(candidates, params, label_space), labels)
     return params
 
 
-def apply_vote(candidates: Candidates, params: Mapping[str, Any], scheme: LabelSpace) -> Floats:
-    """The vote's probabilities, each image on its own: float64 (images, classes), rows sum to 1.
+def apply_method(candidates: Candidates, params: Mapping[str, Any], label_space: LabelSpace) -> Floats:
+    """The method's probabilities, each image on its own: float64 (images, classes), rows sum to 1.
 
     Args:
         candidates: the same candidates as were fitted, in any order; others are ignored.
-        params: what `fit_vote` gave.
-        scheme: the classes.
+        params: what `fit_method` returned.
+        label_space: the classes.
 
     Raises:
         UserError: if a candidate is missing.
     """
     candidates = candidates.named(params["candidates"])
-    base, _ = split_kind(params["kind"])
-    votes = np.empty((candidates.images, candidates.classes))
+    name, _ = split_offsets(params["kind"])
+    probabilities = np.empty((candidates.images, candidates.classes))
     for start in range(0, candidates.images, PIECE):
         piece = slice(start, start + PIECE)
-        votes[piece] = _applied(base, candidates.rows(piece), params, scheme)
-    return votes
+        probabilities[piece] = METHODS[name].apply(candidates.rows(piece), params, label_space)
+    return probabilities
 
 
-def decide_vote(probabilities: Floats, params: Mapping[str, Any]) -> npt.NDArray[np.int64]:
-    """The classes that a fitted vote chooses, after its offsets where it has any: int64 (images,)."""
+def choose_classes(probabilities: Floats, params: Mapping[str, Any]) -> npt.NDArray[np.int64]:
+    """The classes that a fitted method chooses, after its offsets where it has any: int64 (images,)."""
     return predict_classes(probabilities, params.get("offsets"))
-
-
-def _fitted(
-    kind: str,
-    candidates: Candidates,
-    labels: Labels,
-    scheme: LabelSpace,
-    seed: int,
-    folds: Labels | None,
-    metric: Metric,
-) -> Params:
-    if kind == "weights":
-        own = candidates.probabilities[:, np.arange(len(labels)), labels]
-        return {"weights": dict(zip(candidates.names, fit_mixture_weights(own).tolist(), strict=True))}
-    fits: dict[str, Callable[[], Params]] = {
-        "mean": lambda: {"weights": equal_shares(candidates)},
-        "geometric": lambda: {"weights": equal_shares(candidates)},
-        "majority": dict,
-        "best_model": lambda: {"weights": _best_model(candidates, labels, metric)},
-        "rank": lambda: {"knots": fit_ranks(candidates)},
-        "tempered": lambda: {"temperatures": _temperatures(candidates, labels)},
-        "greedy": lambda: {"weights": ensemble_selection(candidates, labels, seed, metric)},
-        "factor_weights": lambda: {"factors": fit_factor_weights(candidates, labels, scheme)},
-        "class_weights": lambda: {"class_weights": fit_class_weights(candidates, labels)},
-        "stacking": lambda: {"stacking": fit_stacking(candidates, labels, folds)},
-        "lightgbm": lambda: {"lightgbm": fit_lightgbm(candidates, labels, seed)},
-    }
-    return fits[kind]()
-
-
-def _applied(kind: str, candidates: Candidates, params: Mapping[str, Any], scheme: LabelSpace) -> Floats:
-    applies: dict[str, Callable[[], Floats]] = {
-        "geometric": lambda: _geometric(candidates, params["weights"]),
-        "majority": lambda: _majority(candidates),
-        "rank": lambda: apply_ranks(candidates, params["knots"]),
-        "tempered": lambda: _tempered(candidates, params["temperatures"]),
-        "factor_weights": lambda: apply_factor_weights(candidates, params["factors"], scheme),
-        "class_weights": lambda: apply_class_weights(candidates, params["class_weights"]),
-        "stacking": lambda: apply_stacking(candidates, params["stacking"]),
-        "lightgbm": lambda: apply_lightgbm(candidates, params["lightgbm"]),
-    }
-    return applies.get(kind, lambda: mixture_of(candidates, params["weights"]))()
-
-
-def _geometric(candidates: Candidates, weights: Mapping[str, float]) -> Floats:
-    """The mean of log-probabilities, each at least log(1e-12), rows brought to the sum 1."""
-    candidates = candidates.named(sorted(weights))
-    logs = np.log(np.maximum(candidates.probabilities.astype(np.float64), FLOOR))
-    return softmax(weighted_mean(logs, [weights[name] for name in candidates.names]))
-
-
-def _temperatures(candidates: Candidates, labels: Labels) -> dict[str, float]:
-    """The temperature that calibrates each candidate by itself."""
-    pairs = zip(candidates.names, candidates.probabilities, strict=True)
-    return {name: fit_temperature(own, labels) for name, own in pairs}
-
-
-def _tempered(candidates: Candidates, temperatures: Mapping[str, float]) -> Floats:
-    """The equal mean of candidates that are as sure as they are right: one that boasts outvotes no other."""
-    scaled = [
-        apply_temperature(own, temperatures[name])
-        for name, own in zip(candidates.names, candidates.probabilities, strict=True)
-    ]
-    calibrated = Candidates(candidates.names, candidates.models, np.stack(scaled))
-    return mixture_of(calibrated, equal_shares(calibrated))
-
-
-def _majority(candidates: Candidates) -> Floats:
-    """The share of models that choose a class, plus a thousandth of their mean, which orders ties; rows sum to 1."""
-    _, means = model_means(candidates)
-    chosen = np.eye(candidates.classes)[means.argmax(axis=2)].sum(axis=0) / len(means)
-    total = chosen + TIE * weighted_mean(means)
-    return total / total.sum(axis=1, keepdims=True)
-
-
-def _best_model(candidates: Candidates, labels: Labels, metric: Metric) -> dict[str, float]:
-    """Equal weights of the views of the one model with the best score; of equal ones the first by name."""
-    models, means = model_means(candidates)
-    if metric == "log_loss":
-        losses = [log_loss(labels, mean) for mean in means]
-    else:
-        losses = [1 - macro_f1(labels, mean.argmax(axis=1), candidates.classes) for mean in means]
-    best = models[int(np.argmin(np.round(losses, 12)))]
-    views = candidates.models.count(best)
-    named = zip(candidates.names, candidates.models, strict=True)
-    return {name: 1 / views if model == best else 0.0 for name, model in named}

@@ -1,4 +1,4 @@
-"""The choice of the ensemble method: each is fitted, scored by nested cross-validation, and compared with the others.
+"""The choice of an ensemble method: each is scored by nested cross-validation and compared with the others.
 
 Scoring a fitted method on the images that it was fitted on rewards the one with the most parameters (Cawley and
 Talbot, "On over-fitting in model selection and subsequent selection bias in performance evaluation", JMLR 2010).
@@ -15,19 +15,39 @@ import numpy.typing as npt
 from foldvote.config.ensemble import Vote
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import MOST_FITTED, Candidates, subsample
-from foldvote.ensemble.greedy_selection import Metric
-from foldvote.ensemble.methods import UNFITTED, apply_vote, decide_vote, fit_vote, simplest_first, split_kind
+from foldvote.ensemble.ensemble_method import Metric, Need
+from foldvote.ensemble.methods import METHODS, apply_method, choose_classes, fit_method, simplest_first, split_offsets
 from foldvote.errors import UserError
 from foldvote.evaluation.bootstrap import BETTER, Comparison, bootstrap, compare, group_sums, scores
 from foldvote.runtime.seeding import generator
 
 Codes = npt.NDArray[np.integer]
-PARTS = 5
+FOLDS = 5  # where the split has none that can be used
+
+
+@dataclass(frozen=True)
+class EvaluationRows:
+    """The images that methods are compared on.
+
+    Attributes:
+        labels: true codes, int (images,).
+        folds: the fold of each image, int (images,); -1: none.
+        groups: the code of each image's group, int (images,), 0 to groups - 1.
+    """
+
+    labels: Codes
+    folds: Codes
+    groups: Codes
+
+    def rows(self, chosen: Codes) -> "EvaluationRows":
+        """Some of the images; their groups are numbered anew, so that sums by group hold these alone."""
+        _, groups = np.unique(self.groups[chosen], return_inverse=True)
+        return EvaluationRows(self.labels[chosen], self.folds[chosen], groups)
 
 
 @dataclass(frozen=True)
 class NestedPredictions:
-    """A vote on images that it was not fitted on.
+    """A method's output for images that it was not fitted on.
 
     Attributes:
         probabilities: float64 (images, classes), rows sum to 1.
@@ -38,38 +58,145 @@ class NestedPredictions:
     codes: npt.NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class MethodResult:
+    """The scores of one method.
+
+    Attributes:
+        kind: its name, as in `vote.kinds`.
+        params: what it fitted on all images, as plain JSON.
+        nested: its scores in nested cross-validation, by the names in bootstrap.METRICS.
+        optimistic: its scores on the images that it was fitted on.
+        draws: the nested scores in each bootstrap draw of groups, by metric float64 (draws,).
+    """
+
+    kind: str
+    params: dict[str, Any]
+    nested: dict[str, float]
+    optimistic: dict[str, float]
+    draws: Mapping[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """How the methods compare.
+
+    Attributes:
+        results: by name, in order of complexity.
+        chosen: the method that is used.
+        images: on how many images they were compared.
+        against_chosen: how each compares with the one that is used.
+        nested: the nested predictions of the one that is used, for all images.
+    """
+
+    results: dict[str, MethodResult]
+    chosen: str
+    images: int
+    against_chosen: dict[str, Comparison]
+    nested: NestedPredictions
+
+
+def compare_methods(
+    candidates: Candidates, evaluation: EvaluationRows, label_space: LabelSpace, settings: Vote, seed: int
+) -> MethodComparison:
+    """Fit and score every method, and choose one.
+
+    The choice is that of `one_standard_error_rule`, or the method that the settings name. Over 50,000 images, methods
+    are compared on a draw of whole groups (candidates.subsample): there a standard error is about a thousandth, and the
+    time no longer grows with the images.
+
+    Args:
+        candidates: out-of-fold probabilities.
+        evaluation: labels, folds and groups of their images.
+        label_space: the classes.
+        settings: methods, score and number of bootstrap draws.
+        seed: the run's seed.
+
+    Raises:
+        UserError: if a method cannot be fitted.
+    """
+    drawn = subsample(candidates.images, evaluation.groups, seed, MOST_FITTED)
+    is_whole = len(drawn) == candidates.images
+    compared, rows = (candidates, evaluation) if is_whole else (candidates.rows(drawn), evaluation.rows(drawn))
+    folds = outer_folds(rows.folds, rows.groups, seed)
+    nested, sums, params, optimistic = {}, {}, {}, {}
+    for kind in applicable_methods(settings, candidates, label_space):
+        nested[kind] = _run_nested(kind, compared, rows, folds, label_space, settings, seed)
+        sums[kind] = group_sums(
+            rows.labels, nested[kind].probabilities, rows.groups, candidates.classes, nested[kind].codes
+        )
+        params[kind] = fit_method(
+            kind, compared, rows.labels, label_space, seed, folds=folds, groups=rows.groups, metric=settings.fit_by
+        )
+        fitted = apply_method(compared, params[kind], label_space)
+        codes = choose_classes(fitted, params[kind])
+        optimistic[kind] = scores(group_sums(rows.labels, fitted, rows.groups, candidates.classes, codes))
+    draws = bootstrap(sums, settings.draws, seed)
+    results = {
+        kind: MethodResult(kind, params[kind], scores(sums[kind]), optimistic[kind], draws[kind]) for kind in sums
+    }
+    chosen = settings.use if settings.use != "auto" else _choose_method(results, settings.score)
+    against = {kind: compare_results(result, results[chosen], settings.score) for kind, result in results.items()}
+    nested_of_all = nested[chosen]
+    if not is_whole:
+        folds = outer_folds(evaluation.folds, evaluation.groups, seed)
+        nested_of_all = _run_nested(chosen, candidates, evaluation, folds, label_space, settings, seed)
+    return MethodComparison(results, chosen, compared.images, against, nested_of_all)
+
+
+def applicable_methods(settings: Vote, candidates: Candidates, label_space: LabelSpace) -> list[str]:
+    """The methods of the settings that can differ from the mean for these candidates; the mean always.
+
+    Returns:
+        Their names in order of complexity. The method in `use` is among them, whatever it needs.
+    """
+    unmet = set()
+    if len(set(candidates.models)) < 2:
+        unmet.add(Need.SEVERAL_MODELS)
+    if len(candidates.names) < 2:
+        unmet.add(Need.SEVERAL_CANDIDATES)
+    if not label_space.factors:
+        unmet.add(Need.FACTORS)
+    asked = {"mean", *settings.kinds, *([] if settings.use == "auto" else [settings.use])}
+    return simplest_first(
+        kind for kind in asked if kind == settings.use or not METHODS[split_offsets(kind)[0]].needs & unmet
+    )
+
+
 def nested_cv(
     kind: str,
     candidates: Candidates,
     labels: Codes,
     folds: Codes,
-    scheme: LabelSpace,
+    label_space: LabelSpace,
     seed: int,
     *,
     groups: Codes | None = None,
     metric: Metric = "log_loss",
 ) -> NestedPredictions:
-    """Fit on all folds but one and apply on that one, for every fold; a kind that fits nothing is applied at once.
+    """Fit on all folds but one and apply to that one, for every fold; a method that fits nothing is applied at once.
 
     Args:
-        kind: as in `methods.fit_vote`, like the other arguments.
+        kind: the method's name, also with `+offsets`.
         candidates: out-of-fold probabilities.
         labels: true codes, shape (images,). Those of a fold never influence the rows of that fold.
-        folds: the fold of each image, shape (images,), at least two different ones, none below 0; `nested_parts` gives
+        folds: the fold of each image, shape (images,), at least two different ones, none below 0; `outer_folds` gives
             them for any split.
-        scheme: the classes.
+        label_space: the classes.
         seed: the run's seed.
-        groups: a code an image.
-        metric: what best_model and greedy improve.
+        groups: the code of each image's group, shape (images,); of many images, whole groups are drawn for the fit.
+        metric: the score that best_model and greedy improve.
 
     Raises:
-        UserError: as `methods.fit_vote` does.
+        UserError: if the method is not known, does not fit the classes, or its package is missing.
         ValueError: if the folds do not fit.
     """
     labels, folds = np.asarray(labels), np.asarray(folds)
-    if kind in UNFITTED:
-        probabilities = apply_vote(candidates, fit_vote(kind, candidates, labels, scheme, seed), scheme)
-        return NestedPredictions(probabilities, probabilities.argmax(axis=1))
+    name, offsets = split_offsets(kind)
+    if not METHODS[name].is_fitted and not offsets:
+        params = fit_method(kind, candidates, labels, label_space, seed)
+        probabilities = apply_method(candidates, params, label_space)
+        return NestedPredictions(probabilities, choose_classes(probabilities, params))
     known = np.unique(folds)
     if folds.shape != labels.shape or len(known) < 2 or known[0] < 0:
         raise ValueError(f"folds {known.tolist()} of shape {folds.shape}: expected two or more, one for each image")
@@ -77,49 +204,63 @@ def nested_cv(
     codes = np.empty(candidates.images, np.int64)
     for fold in known:
         out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        given = {"folds": folds, "groups": groups, "metric": metric, "rows": rest}
-        params = fit_vote(kind, candidates, labels, scheme, seed, **given)
-        probabilities[out] = apply_vote(candidates.rows(out), params, scheme)
-        codes[out] = decide_vote(probabilities[out], params)
+        params = fit_method(
+            kind, candidates, labels, label_space, seed, folds=folds, groups=groups, metric=metric, rows=rest
+        )
+        probabilities[out] = apply_method(candidates.rows(out), params, label_space)
+        codes[out] = choose_classes(probabilities[out], params)
     return NestedPredictions(probabilities, codes)
 
 
-def nested_parts(folds: Codes, groups: Codes, seed: int, parts: int = PARTS) -> npt.NDArray[np.int64]:
-    """The folds themselves where there are two or more and every image is in one, else parts of the groups.
+def outer_folds(folds: Codes, groups: Codes, seed: int, count: int = FOLDS) -> npt.NDArray[np.int64]:
+    """The folds of nested cross-validation: the split's own where there are two or more and every image is in one.
 
-    A hold-out has one fold, and some images may be in none (-1): there the models saw none of the images that are
-    voted on either, and any split by groups is as honest.
+    A hold-out has one fold, and some images may be in none (-1). There the models saw none of the images that are
+    evaluated, so that any split by groups will do: the groups are dealt to `count` new folds.
+
+    Args:
+        folds: the fold of each image in the split, shape (images,); -1: none.
+        groups: the code of each image's group, shape (images,).
+        seed: the run's seed.
+        count: number of new folds.
+
+    Returns:
+        int64 (images,).
+
+    Raises:
+        UserError: if new folds are needed and there are fewer than two groups.
     """
     known = np.unique(np.asarray(folds))
     if len(known) >= 2 and known[0] >= 0:
         return np.asarray(folds, np.int64)
-    return split_groups(groups, parts, seed)
+    return split_groups(groups, count, seed)
 
 
-def split_groups(groups: Codes, parts: int, seed: int) -> npt.NDArray[np.int64]:
-    """Whole groups dealt to parts of about equal size, the same whatever the order of the images.
+def split_groups(groups: Codes, count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Whole groups dealt to folds of about equal size, the same in any order of the images.
 
     Args:
-        groups: a code an image, shape (images,).
-        parts: how many; as many as there are groups where these are fewer.
+        groups: the code of each image's group, shape (images,).
+        count: number of folds; as many as there are groups where these are fewer.
         seed: the run's seed.
 
     Returns:
-        The part of each image, int64 (images,), 0 to parts - 1.
+        The fold of each image, int64 (images,), 0 to count - 1.
 
     Raises:
         UserError: if there are fewer than two groups.
     """
-    codes, place, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
-    parts = min(parts, len(codes))
-    if parts < 2:
+    codes, positions, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
+    count = min(count, len(codes))
+    if count < 2:
         raise UserError("vote: a fitted vote needs at least two persons among the validated images; choose the mean")
     order = generator(seed, "vote", "parts").permutation(len(codes))
     order = order[np.argsort(-sizes[order], kind="stable")]
-    turn = np.arange(len(codes)) % (2 * parts)  # there and back, so that no part always comes first
-    dealt = np.empty(len(codes), np.int64)
-    dealt[order] = np.minimum(turn, 2 * parts - 1 - turn)
-    return dealt[place]
+    # The largest groups first, dealt to the folds from 0 up and then back down, so that no fold always comes first.
+    turn = np.arange(len(codes)) % (2 * count)
+    fold_of = np.empty(len(codes), np.int64)
+    fold_of[order] = np.minimum(turn, 2 * count - 1 - turn)
+    return fold_of[positions]
 
 
 def one_standard_error_rule(
@@ -129,19 +270,19 @@ def one_standard_error_rule(
     *,
     higher_is_better: bool = True,
 ) -> str:
-    """The simplest kind whose nested score is within one standard error of the best.
+    """The simplest method whose nested score is within one standard error of the best.
 
     The rule of Breiman, Friedman, Olshen and Stone, "Classification and regression trees" (1984), section 3.4.3, with
-    the error of the paired difference, since all kinds vote on the same images.
+    the error of the paired difference, because all methods predict the same images.
 
     Args:
-        kinds: in order of simplicity (methods.simplest_first).
-        scores: nested score a kind.
-        standard_errors: of the difference of each kind's score to the best one's; that of the best is not used.
+        kinds: names of methods in order of complexity (methods.simplest_first).
+        scores: the nested score of each.
+        standard_errors: of the difference between each method's score and the best; that of the best is not used.
         higher_is_better: False for a loss.
 
     Raises:
-        ValueError: if there is no kind, or a score or an error is no finite number.
+        ValueError: if there is no method, or a score or an error is not a finite number.
     """
     sign = 1 if higher_is_better else -1
     numbers = [scores[kind] for kind in kinds]
@@ -158,152 +299,32 @@ def one_standard_error_rule(
     return best
 
 
-Draws = Mapping[str, npt.NDArray[np.float64]]
-_OF_SEVERAL_VOICES = ("best_model", "majority", "factor_weights", "class_weights")
-_OF_SEVERAL_CANDIDATES = (*_OF_SEVERAL_VOICES, "geometric", "rank", "tempered", "greedy", "weights")
-
-
-@dataclass(frozen=True)
-class EvaluationRows:
-    """The images that votes are compared on.
-
-    Attributes:
-        labels: true codes, int (images,).
-        folds: the fold of each.
-        groups: a code of the person of each, 0 to persons - 1.
-    """
-
-    labels: Codes
-    folds: Codes
-    groups: Codes
-
-    def rows(self, chosen: Codes) -> "EvaluationRows":
-        """Some of the images; their persons are numbered anew, so that sums by person hold these alone."""
-        _, persons = np.unique(self.groups[chosen], return_inverse=True)
-        return EvaluationRows(self.labels[chosen], self.folds[chosen], persons)
-
-
-@dataclass(frozen=True)
-class MethodResult:
-    """One kind of vote in the contest.
-
-    Attributes:
-        kind: its name.
-        params: what it fitted on all images, as plain JSON.
-        nested: its scores, each image voted on by a fit on other persons.
-        optimistic: its scores on the images that it was fitted on.
-        draws: the nested scores in each draw of persons.
-    """
-
-    kind: str
-    params: dict[str, Any]
-    nested: dict[str, float]
-    optimistic: dict[str, float]
-    draws: Draws
-
-
-@dataclass(frozen=True)
-class MethodComparison:
-    """How the kinds compare.
-
-    Attributes:
-        entries: the kinds in order of simplicity.
-        chosen: the one that is used.
-        images: on how many they were compared.
-        against: how each compares with the one that is used.
-        honest: the one that is used, on images that it was not fitted on: all of them.
-    """
-
-    entries: dict[str, MethodResult]
-    chosen: str
-    images: int
-    against: dict[str, Comparison]
-    honest: NestedPredictions
-
-
-def applicable_methods(settings: Vote, candidates: Candidates, scheme: LabelSpace) -> list[str]:
-    """The kinds that can differ from the mean for these candidates, the simplest first, and always the mean."""
-    voices, out = len(set(candidates.models)), set()
-    if voices < 2:
-        out |= set(_OF_SEVERAL_VOICES)
-    if len(candidates.names) < 2:
-        out |= set(_OF_SEVERAL_CANDIDATES)
-    if not scheme.factors:
-        out.add("factor_weights")
-    asked = {"mean", *settings.kinds, *([] if settings.use == "auto" else [settings.use])}
-    return simplest_first(kind for kind in asked if split_kind(kind)[0] not in out or kind == settings.use)
-
-
-def compare_methods(
-    candidates: Candidates, images: EvaluationRows, scheme: LabelSpace, settings: Vote, seed: int
-) -> MethodComparison:
-    """Fit and score every kind of vote, and choose one.
-
-    The choice: the simplest kind whose nested score is within one standard error of the paired difference of the
-    best one's; or the kind that the settings name. Over 50,000 images it is held among a draw of whole persons
-    (candidates.subsample): there a standard error is about a thousandth, and time no longer grows with the images.
-
-    Args:
-        candidates: out-of-fold probabilities.
-        images: their labels, folds and persons.
-        scheme: the classes.
-        settings: kinds, score and number of draws.
-        seed: the run's seed.
-
-    Raises:
-        UserError: if a kind cannot be fitted.
-    """
-    drawn = subsample(candidates.images, images.groups, seed, MOST_FITTED)
-    whole = len(drawn) == candidates.images
-    compared, judged = (candidates, images) if whole else (candidates.rows(drawn), images.rows(drawn))
-    parts = nested_parts(judged.folds, judged.groups, seed)
-    count, params, optimistic, sums, honest = candidates.classes, {}, {}, {}, {}
-    for kind in applicable_methods(settings, candidates, scheme):
-        honest[kind] = _run_nested(kind, compared, judged, parts, scheme, settings, seed)
-        sums[kind] = group_sums(judged.labels, honest[kind].probabilities, judged.groups, count, honest[kind].codes)
-        params[kind] = fit_vote(
-            kind, compared, judged.labels, scheme, seed, folds=parts, groups=judged.groups, metric=settings.fit_by
-        )
-        fitted = apply_vote(compared, params[kind], scheme)
-        codes = decide_vote(fitted, params[kind])
-        optimistic[kind] = scores(group_sums(judged.labels, fitted, judged.groups, count, codes))
-    draws = bootstrap(sums, settings.draws, seed)
-    entries = {
-        kind: MethodResult(kind, params[kind], scores(own), optimistic[kind], draws[kind]) for kind, own in sums.items()
-    }
-    chosen = settings.use if settings.use != "auto" else _choice(entries, settings.score)
-    against = {kind: versus(entry, entries[chosen], settings.score) for kind, entry in entries.items()}
-    of_all = honest[chosen]
-    if not whole:
-        parts = nested_parts(images.folds, images.groups, seed)
-        of_all = _run_nested(chosen, candidates, images, parts, scheme, settings, seed)
-    return MethodComparison(entries, chosen, compared.images, against, of_all)
+def compare_results(one: MethodResult, other: MethodResult, score: str) -> Comparison:
+    """The difference of two methods' nested scores, over the same bootstrap draws."""
+    points = (one.nested[score], other.nested[score])
+    return compare(one.draws[score], other.draws[score], BETTER[score], points=points)
 
 
 def _run_nested(
     kind: str,
     candidates: Candidates,
-    images: EvaluationRows,
-    parts: Codes,
-    scheme: LabelSpace,
+    evaluation: EvaluationRows,
+    folds: Codes,
+    label_space: LabelSpace,
     settings: Vote,
     seed: int,
 ) -> NestedPredictions:
-    """A kind on images that it was not fitted on; arguments as in `compare_methods`, parts from `nested_parts`."""
-    return nested_cv(kind, candidates, images.labels, parts, scheme, seed, groups=images.groups, metric=settings.fit_by)
+    labels, groups = evaluation.labels, evaluation.groups
+    return nested_cv(kind, candidates, labels, folds, label_space, seed, groups=groups, metric=settings.fit_by)
 
 
-def versus(one: MethodResult, other: MethodResult, score: str) -> Comparison:
-    """The difference of two kinds' nested scores, over the same draws of persons."""
-    points = (one.nested[score], other.nested[score])
-    return compare(one.draws[score], other.draws[score], BETTER[score], points=points)
-
-
-def _choice(entries: Mapping[str, MethodResult], score: str) -> str:
+def _choose_method(results: Mapping[str, MethodResult], score: str) -> str:
+    """The method by the one-standard-error rule; standard errors are those of the paired bootstrap differences."""
     higher = BETTER[score] == "higher"
-    values = {kind: entry.nested[score] for kind, entry in entries.items()}
+    values = {kind: result.nested[score] for kind, result in results.items()}
     best = (max if higher else min)(values, key=lambda kind: values[kind])
     errors = {
-        kind: float(np.std(entry.draws[score] - entries[best].draws[score], ddof=1)) for kind, entry in entries.items()
+        kind: float(np.std(result.draws[score] - results[best].draws[score], ddof=1))
+        for kind, result in results.items()
     }
-    return one_standard_error_rule(list(entries), values, errors, higher_is_better=higher)
+    return one_standard_error_rule(list(results), values, errors, higher_is_better=higher)

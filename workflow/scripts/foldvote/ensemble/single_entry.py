@@ -1,4 +1,4 @@
-"""One row of the leaderboard on the test images: a kind of vote, a model or a single member, to be handed in."""
+"""One entry of the leaderboard applied to the test images: a method, a model or a single member, to be handed in."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,22 +10,22 @@ import pandas as pd
 
 from foldvote.config.entry_names import entry_model
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.candidates import ModelPredictions, average_over_folds, candidates_of
-from foldvote.ensemble.methods import apply_vote, decide_vote
+from foldvote.ensemble.candidates import ModelPredictions, candidates_of
+from foldvote.ensemble.inputs import read_test_predictions
+from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.errors import UserError, raise_all
 from foldvote.evaluation.vote_table import votes_frame, votes_schema
-from foldvote.inference.prediction_files import Predictions, read_member, sound_records, test_set_faults
+from foldvote.inference.prediction_files import read_member
 from foldvote.io.files import read_json
 from foldvote.io.parquet import write_table
 from foldvote.io.paths import member_of
 from foldvote.splits.folds import read_folds
 
 Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
 
 
 def write_entry(
-    row: str,
+    entry: str,
     tests: Sequence[Path],
     count: int,
     folds: Path,
@@ -34,59 +34,53 @@ def write_entry(
     votes: Path | None,
     path: Path,
 ) -> None:
-    """Write what one row of the leaderboard says of the test images.
+    """Write the probabilities and classes that one entry of the leaderboard gives the test images.
 
     Args:
-        row: `vote=<kind>`, `model=<name>` or `model=<name>/fold=<k>`.
-        tests: test predictions of the members that the row is made of.
+        entry: `vote=<kind>`, `model=<name>` or `model=<name>/fold=<k>`.
+        tests: test predictions of the members that the entry is made of.
         count: number of folds of each model.
         folds: the split, folds.FOLDS.
         certificate: its certificate.
         classes: `data/classes.json`.
-        votes: `ensemble/votes.json`, what every kind of vote has fitted; None where the row is no vote.
-        path: written as ensemble/test.parquet is, in the order of the first member's images; not calibrated.
+        votes: `ensemble/votes.json`, what every method has fitted; None where the entry is no method.
+        path: written with the columns of ensemble/test.parquet, in the order of the first member's images; not
+            calibrated.
 
     Raises:
-        UserError: if predictions do not fit each other or the split, there is no such vote, or a model knows only some
-            factors of the classes.
+        UserError: if predictions do not fit each other or the split, there is no such method, or a model knows only
+            some factors of the classes.
     """
-    scheme = read_label_space(classes)
-    _, digest = read_folds(folds, certificate)
+    label_space = read_label_space(classes)
+    _, split_sha256 = read_folds(folds, certificate)
     params: Mapping[str, Any] = {}
-    model, fold = entry_model(row)
+    model, fold = entry_model(entry)
     if fold is not None:
-        member = read_member(tests[0], "test", scheme.classes, digest)
-        ids, probabilities = member.ids, _whole(row, member.mean, member.record.get("factors"))
+        member = read_member(tests[0], "test", label_space.classes, split_sha256)
+        ids, probabilities = member.ids, _whole_classes(entry, member.mean, member.record.get("factors"))
     else:
-        gathered = _gathered(tests, count, scheme, digest)
-        ids = gathered.ids
+        predictions = _read_members(tests, count, label_space, split_sha256)
+        ids = predictions.ids
         if model is not None:
-            probabilities = _whole(row, gathered.mean_of(model), gathered.learnt[model])
+            probabilities = _whole_classes(entry, predictions.mean_of(model), predictions.learnt[model])
         else:
-            params = _fitted(row.removeprefix("vote="), votes)
-            probabilities = apply_vote(candidates_of(gathered, scheme), params, scheme)
-    codes = decide_vote(probabilities, params)
-    frame = votes_frame(pd.DataFrame({"image_id": ids.to_pylist()}), probabilities, codes, scheme)
-    record = {"split_sha256": digest, "row": row}
-    write_table(frame, path, votes_schema(scheme.classes, labelled=False), ("image_id",), record)
+            params = _fitted_params(entry.removeprefix("vote="), votes)
+            probabilities = apply_method(candidates_of(predictions, label_space), params, label_space)
+    codes = choose_classes(probabilities, params)
+    frame = votes_frame(pd.DataFrame({"image_id": ids.to_pylist()}), probabilities, codes, label_space)
+    record = {"split_sha256": split_sha256, "row": entry}
+    write_table(frame, path, votes_schema(label_space.classes, labelled=False), ("image_id",), record)
 
 
-def _gathered(tests: Sequence[Path], count: int, scheme: LabelSpace, digest: str) -> ModelPredictions:
+def _read_members(tests: Sequence[Path], count: int, label_space: LabelSpace, split_sha256: str) -> ModelPredictions:
     expected = dict.fromkeys(sorted({member_of(path)[0] for path in tests}), count)
-    records, faults = sound_records(tests, "test", expected, scheme.classes, digest)
-    first: list[Predictions] = []
-
-    def seen(member: Predictions) -> list[str]:
-        if not first:
-            first.append(member)
-        return test_set_faults(member, first[0], {})
-
-    gathered, more = average_over_folds(records, None, scheme.classes, seen)
-    raise_all(faults + more)
-    return gathered
+    predictions, faults = read_test_predictions(tests, expected, label_space, split_sha256, {})
+    raise_all(faults)
+    return predictions
 
 
-def _fitted(kind: str, votes: Path | None) -> Mapping[str, Any]:
+def _fitted_params(kind: str, votes: Path | None) -> Mapping[str, Any]:
+    """What a method has fitted, from `ensemble/votes.json`."""
     if votes is None:
         raise ValueError(f"vote {kind}: needs the file of what it has fitted")
     fitted = read_json(votes)
@@ -95,11 +89,11 @@ def _fitted(kind: str, votes: Path | None) -> Mapping[str, Any]:
     return fitted[kind]
 
 
-def _whole(row: str, probabilities: Floats, factors: Sequence[str] | None) -> Floats:
-    """The probabilities, of a model that learns whole classes."""
+def _whole_classes(entry: str, probabilities: Floats, factors: Sequence[str] | None) -> Floats:
+    """The probabilities as they are, if the model learns whole classes."""
     if factors:
         raise UserError(
-            f"{row}: learns only {', '.join(factors)}, which is no whole answer: take a row vote=..., where it is "
+            f"{entry}: learns only {', '.join(factors)}, which is no whole answer: take a row vote=..., where it is "
             "multiplied with the models of the other factors"
         )
     return probabilities

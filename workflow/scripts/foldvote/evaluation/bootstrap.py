@@ -1,12 +1,12 @@
-"""How sure a score is: a bootstrap over persons, not images.
+"""Intervals of scores: a bootstrap over groups (persons) and not over images.
 
-Photographs of one person succeed and fail together, so an interval that draws images is too narrow. Here whole groups
-are drawn with replacement (Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979; for groups Field and
-Welsh, "Bootstrapping clustered data", JRSS B 2007, the randomised cluster bootstrap).
+Images of one group are not independent, so an interval from drawing images is too narrow. Here whole groups are drawn
+with replacement (Efron, "Bootstrap Methods: Another Look at the Jackknife", 1979; for groups Field and Welsh,
+"Bootstrapping clustered data", JRSS B 2007, the randomised cluster bootstrap).
 
-Every score is a function of sums over images. A row of a leaderboard is therefore first reduced to sums of each group
-(`add`, in as many pieces as one likes); a draw is how often each group was drawn, and a product of matrices gives the
-sums of all draws at once.
+Every score here is a function of sums over images. The predictions are therefore first reduced to sums for each group
+(`add`, in as many pieces as one likes). A draw is then a vector of how often each group was drawn, and the product of
+the matrix of draws and the matrix of group sums gives the sums of all draws at once. No image is looked at again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,21 +31,23 @@ BETTER: dict[str, Direction] = {
     "brier": "lower",
     "ece": "lower",
 }
+# Columns of GroupSums.values; the last two blocks have one column per class.
 _IMAGES, _LOG_LOSS, _BRIER, _GAPS = 0, 1, 2, 3
 _HITS = _GAPS + BINS
-_BAGS = 4_000
-_PIECE_IMAGES = 1 << 13
+_BAGS = 4_000  # more groups are drawn in so many bags
+_PIECE_IMAGES = 1 << 13  # images added at once
 _PIECE_BYTES = 64 << 20  # of one piece of the matrix of draws
 
 
 @dataclass(frozen=True)
 class GroupSums:
-    """All that the scores need to know of one row of predictions.
+    """The sums that scores of some predictions are computed from, for each group of images.
 
     Attributes:
-        values: float64 of shape (groups, 18 + 2 C). Columns: images; sum of log-loss; sum of the Brier score; of each
-            of 15 bins the sum of confidence - correctness; hits of each class; true + predicted of each class. Sums of
-            the same groups over different images add up: `GroupSums(a.values + b.values, a.classes)`.
+        values: float64 of shape (groups, 18 + 2 C). Columns: number of images; sum of the log-loss; sum of the Brier
+            score; for each of 15 bins of confidence, the sum of confidence - correctness; for each class the hits; for
+            each class the number of images that have it as label plus those that have it as prediction. Sums of the
+            same groups over different images can be added: `GroupSums(a.values + b.values, a.classes)`.
         classes: number of classes C.
     """
 
@@ -54,7 +56,7 @@ class GroupSums:
 
 
 class Comparison(NamedTuple):
-    """`a - b` with its interval, and the share of draws in which a is better, where a tie counts half."""
+    """The difference `a - b`, its interval, and the share of draws in which a is better (a tie counts half)."""
 
     difference: float
     low: float
@@ -63,7 +65,7 @@ class Comparison(NamedTuple):
 
 
 def empty_sums(groups: int, classes: int) -> GroupSums:
-    """Sums of no image, for groups 0..groups-1 and classes 0..classes-1."""
+    """The sums before any image is added: zeros, for groups 0..groups-1 and classes 0..classes-1."""
     return GroupSums(np.zeros((groups, _HITS + 2 * classes)), classes)
 
 
@@ -73,12 +75,12 @@ def add(
     """Add images to the sums, in place.
 
     Args:
-        sums: as `empty_sums` gives them.
+        sums: from `empty_sums`, or with images added already.
         labels: true codes, shape (images,), each in 0..C-1.
         probabilities: shape (images, C), rows sum to 1, any float type.
-        groups: the group of each image (a code of its person), shape (images,), each in 0..G-1.
-        predicted: the class chosen for each image by a rule of decision; None: the most probable, of equal ones the
-            lowest code. The confidence in ECE is the probability of this class.
+        groups: the code of each image's group, shape (images,), each in 0..G-1.
+        predicted: predicted codes, shape (images,); None: those of the largest probability, of equal ones the lowest
+            code. The confidence in ECE is the probability of the predicted class.
 
     Returns:
         The same sums.
@@ -96,35 +98,49 @@ def add(
         _check_codes("predictions", predicted, len(labels), classes)
     for start in range(0, len(labels), _PIECE_IMAGES):
         piece = slice(start, start + _PIECE_IMAGES)
-        chosen = probabilities[piece].argmax(axis=1) if predicted is None else predicted[piece].astype(np.int64)
-        _add_piece(sums, *checked(labels[piece], probabilities[piece]), groups[piece].astype(np.int64), chosen)
+        codes = probabilities[piece].argmax(axis=1) if predicted is None else predicted[piece].astype(np.int64)
+        _add_piece(sums, *checked(labels[piece], probabilities[piece]), groups[piece].astype(np.int64), codes)
     return sums
 
 
 def group_sums(
     labels: Codes, probabilities: Floats, groups: Codes, classes: int, predicted: Codes | None = None
 ) -> GroupSums:
-    """Sums of the images of each group, for as many groups as the highest code needs. Arguments as in `add`."""
+    """The sums of some predictions.
+
+    Args:
+        labels: true codes, shape (images,), each in 0..classes-1.
+        probabilities: shape (images, classes), rows sum to 1, any float type.
+        groups: the code of each image's group, shape (images,), from 0 up; the highest gives the number of groups.
+        classes: number of classes.
+        predicted: predicted codes, shape (images,); None: those of the largest probability.
+
+    Raises:
+        ValueError: if shapes do not go together, a code is out of range or a value is not a probability.
+    """
     number = int(np.max(groups)) + 1 if len(groups) else 0
     return add(empty_sums(number, classes), labels, probabilities, groups, predicted)
 
 
 def scores(sums: GroupSums) -> dict[str, float]:
-    """The scores themselves, by the names in METRICS; each as in `metrics` and `calibration`, 0.0 without images."""
+    """The scores of all images together, by the names in METRICS; 0.0 without images.
+
+    They equal those of the modules metrics and calibration, but for rounding.
+    """
     totals = sums.values.sum(axis=0)[None]
     return {name: float(values[0]) for name, values in _scores(totals, sums.classes).items()}
 
 
 def bootstrap(rows: Mapping[str, GroupSums], draws: int = 2000, seed: int = 0) -> dict[str, dict[str, Array]]:
-    """The scores of every row in each of many draws of its groups.
+    """The scores of several sets of predictions (rows, as of a leaderboard) in each of many draws of their groups.
 
-    A row draws among the groups that have images in it, as many as there are, with replacement. Draw i depends on the
-    seed, i and this set of groups alone: rows of the same groups share their draws and compare in pairs, rows of other
-    groups are drawn on their own, and rows may be given all at once or in several calls.
+    A draw takes as many groups as have images in the row, among these, with replacement. Draw i depends on the seed, i
+    and this set of groups alone. So rows with the same groups share their draws and can be compared in pairs; rows with
+    other groups are drawn on their own; and rows may be given all at once or in several calls.
 
-    Over 4,000 groups, these are first dealt at random to 4,000 bags, and bags are drawn. Sums of independent groups
-    are independent as well, so the spread stays true to within 1/sqrt(2 * 4,000) = 1.1 % of itself, less than 2,000
-    draws leave open, and time no longer grows with the groups.
+    More than 4,000 groups are first dealt at random to 4,000 bags, and bags are drawn. Sums of independent groups are
+    independent as well, so the spread stays true to within 1/sqrt(2 * 4,000) = 1.1 % of itself. That is less than the
+    error of 2,000 draws, and the time no longer grows with the number of groups.
 
     Args:
         rows: sums by the name of the row.
@@ -132,34 +148,36 @@ def bootstrap(rows: Mapping[str, GroupSums], draws: int = 2000, seed: int = 0) -
         seed: the run's seed.
 
     Returns:
-        For each row and each name in METRICS the scores of the draws, float64 of shape (draws,). Beside the rows it
-        takes at most 64 MiB for a piece of the draws (more only if one draw is larger), and a copy of the rows that
-        cover a part of their groups.
+        For each row and each name in METRICS the scores in the draws, float64 of shape (draws,).
 
     Raises:
         ValueError: if a row has no image.
     """
-    alike: dict[bytes, list[str]] = {}
+    by_groups: dict[bytes, list[str]] = {}  # names of the rows by the codes of the groups that have images in them
     for name, sums in rows.items():
-        cover = sums.values[:, _IMAGES] > 0
-        if not cover.any():
+        has_images = sums.values[:, _IMAGES] > 0
+        if not has_images.any():
             raise ValueError(f"row {name} has no image")
-        alike.setdefault(np.flatnonzero(cover).tobytes(), []).append(name)
+        by_groups.setdefault(np.flatnonzero(has_images).tobytes(), []).append(name)
     drawn = {}
-    for own, names in alike.items():
-        for name, totals in zip(names, _totals(own, [rows[name].values for name in names], draws, seed), strict=True):
-            drawn[name] = _scores(totals, rows[name].classes)
+    for codes, names in by_groups.items():
+        totals = _draw_totals(codes, [rows[name].values for name in names], draws, seed)
+        for name, of_draws in zip(names, totals, strict=True):
+            drawn[name] = _scores(of_draws, rows[name].classes)
     return {name: drawn[name] for name in rows}
 
 
 def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of drawn scores (Efron 1979): the middle part of them, of size `level`.
+    """The percentile interval (Efron 1979): the range of the middle part of the drawn scores.
 
-    Below some 30 groups it is too narrow. Macro-F1 leans downwards in draws that miss a rare class.
+    With less than about 30 groups it is too narrow. Macro-F1 is biased downwards, by draws that miss a rare class.
 
     Args:
-        values: scores of draws, shape (draws,).
-        level: above 0 and below 1.
+        values: scores in the draws, shape (draws,).
+        level: size of the middle part, above 0 and below 1.
+
+    Raises:
+        ValueError: if the level is not between 0 and 1.
     """
     if not 0 < level < 1:
         raise ValueError(f"level {level} must be between 0 and 1")
@@ -173,10 +191,12 @@ def compare(
     """Compare two rows draw by draw in one score.
 
     Args:
-        a, b: scores of the same draws, shape (draws,), of two rows over the same groups.
+        a: scores of one row in the draws, shape (draws,).
+        b: scores of another row in the same draws, shape (draws,).
         better: which values are better, as in BETTER.
         level: of the interval.
-        points: the scores of a and b themselves; then the difference is theirs, else it is the mean over the draws.
+        points: the scores of a and b over all images, whose difference is returned; None: the mean difference over the
+            draws is returned.
 
     Raises:
         ValueError: if the shapes differ or `better` is neither `higher` nor `lower`.
@@ -186,11 +206,11 @@ def compare(
         raise ValueError(f"draws {a.shape} and {b.shape} must be one row of equal length")
     if better not in ("higher", "lower"):
         raise ValueError(f"better is {better!r}, neither higher nor lower")
-    apart = a - b
-    gain = apart if better == "higher" else -apart
+    differences = a - b
+    gain = differences if better == "higher" else -differences
     share = np.mean(gain > 0) + np.mean(gain == 0) / 2
-    difference = apart.mean() if points is None else points[0] - points[1]
-    return Comparison(float(difference), *interval(apart, level), float(share))
+    difference = differences.mean() if points is None else points[0] - points[1]
+    return Comparison(float(difference), *interval(differences, level), float(share))
 
 
 def _check_codes(name: str, codes: Codes, images: int, number: int) -> None:
@@ -200,34 +220,47 @@ def _check_codes(name: str, codes: Codes, images: int, number: int) -> None:
         raise ValueError(f"{name} run from {codes.min()} to {codes.max()}, outside 0 to {number - 1}")
 
 
-def _add_piece(sums: GroupSums, labels: Codes, probabilities: Array, groups: Codes, chosen: Codes) -> None:
+def _add_piece(sums: GroupSums, labels: Codes, probabilities: Array, groups: Codes, predicted: Codes) -> None:
     rows = np.arange(len(labels))
-    confidence, hit = probabilities[rows, chosen], chosen == labels
-    flat, start = sums.values.reshape(-1), groups * sums.values.shape[1]  # a view: `empty_sums` is contiguous
-    both = start + _HITS + sums.classes
+    confidence, hit = probabilities[rows, predicted], predicted == labels
+    # One flat view of the table: the cell of a group and a column is at group * columns + column. (`empty_sums` is
+    # contiguous, so reshape makes no copy.) `add.at` adds once for each image, also where a cell comes up repeatedly.
+    flat, start = sums.values.reshape(-1), groups * sums.values.shape[1]
+    labels_and_predictions = start + _HITS + sums.classes
     np.add.at(flat, start + _IMAGES, 1.0)
     np.add.at(flat, start + _LOG_LOSS, -np.log(np.clip(probabilities[rows, labels], SMALLEST, 1.0)))
     np.add.at(flat, start + _BRIER, squared_distances(labels, probabilities))
     np.add.at(flat, start + _GAPS + confidence_bins(confidence), confidence - hit)
     np.add.at(flat, start + _HITS + labels, hit.astype(np.float64))
-    np.add.at(flat, both + labels, 1.0)
-    np.add.at(flat, both + chosen, 1.0)
+    np.add.at(flat, labels_and_predictions + labels, 1.0)
+    np.add.at(flat, labels_and_predictions + predicted, 1.0)
 
 
-def _totals(own: bytes, rows: Sequence[Array], draws: int, seed: int) -> list[Array]:
-    """Sums of each draw, shape (draws, columns), of every row; `own` are the codes of the groups they all cover."""
-    codes, key = np.frombuffer(own, dtype=np.intp), sha256_bytes(own)
-    covered = _in_bags([row if len(row) == len(codes) else row[codes] for row in rows], key, seed)
+def _draw_totals(codes: bytes, rows: Sequence[Array], draws: int, seed: int) -> list[Array]:
+    """The sums over images in each draw, of every row.
+
+    Args:
+        codes: bytes of the codes of the groups that have images in these rows.
+        rows: sums by group, shape (groups, columns).
+        draws: number of draws.
+        seed: the run's seed.
+
+    Returns:
+        float64 (draws, columns) for each row.
+    """
+    groups, key = np.frombuffer(codes, dtype=np.intp), sha256_bytes(codes)
+    units = _deal_to_bags([row if len(row) == len(groups) else row[groups] for row in rows], key, seed)
     totals = [np.empty((draws, row.shape[1])) for row in rows]
-    for start, times in _multiplicities(len(covered[0]), key, draws, seed):
-        for values, of_draws in zip(covered, totals, strict=True):
+    # Draws come in pieces, so that the matrix of draws takes little memory whatever the number of groups.
+    for start, times in _draw_counts(len(units[0]), key, draws, seed):
+        for values, of_draws in zip(units, totals, strict=True):
             # A product for each row: its sums do not depend on the rows beside it, and equal rows stay equal.
             np.matmul(times, values, out=of_draws[start : start + len(times)])
     return totals
 
 
-def _in_bags(rows: list[Array], key: str, seed: int) -> list[Array]:
-    """The sums of at most so many bags of groups; bags differ by one group at most."""
+def _deal_to_bags(rows: list[Array], key: str, seed: int) -> list[Array]:
+    """The sums of 4,000 bags of groups, whose sizes differ by one at most; where there are fewer groups, the rows."""
     groups = len(rows[0])
     if groups <= _BAGS:
         return rows
@@ -236,23 +269,27 @@ def _in_bags(rows: list[Array], key: str, seed: int) -> list[Array]:
     return [np.add.reduceat(row[order], starts, axis=0) for row in rows]
 
 
-def _multiplicities(groups: int, key: str, draws: int, seed: int) -> Iterator[tuple[int, Array]]:
-    """How often each group is in each draw, float64 (draws of a piece, groups), with the piece's first draw."""
-    at_once = max(1, min(draws, _PIECE_BYTES // (8 * groups)))
+def _draw_counts(units: int, key: str, draws: int, seed: int) -> Iterator[tuple[int, Array]]:
+    """The matrix of draws in pieces: the number of a piece's first draw, and how often each group or bag is drawn.
+
+    A piece is float64 (its draws, units) of 64 MiB at most, or one draw if that is larger. Each draw has a generator of
+    its own, so that the pieces do not change it.
+    """
+    at_once = max(1, min(draws, _PIECE_BYTES // (8 * units)))
     for start in range(0, draws, at_once):
-        piece = np.empty((min(at_once, draws - start), groups))
+        piece = np.empty((min(at_once, draws - start), units))
         for row, draw in zip(piece, range(start, draws), strict=False):
-            chosen = generator(seed, "bootstrap", key, draw).integers(groups, size=groups)
-            row[:] = np.bincount(chosen, minlength=groups)
+            chosen = generator(seed, "bootstrap", key, draw).integers(units, size=units)
+            row[:] = np.bincount(chosen, minlength=units)
         yield start, piece
 
 
 def _scores(totals: Array, classes: int) -> dict[str, Array]:
-    """Scores of sums over images: float64 (n, columns) to float64 (n,) by name."""
+    """Scores from sums over images: float64 (n, columns) to float64 (n,) by name."""
     images = np.maximum(totals[:, _IMAGES], 1)
-    hits, both = totals[:, _HITS : _HITS + classes], totals[:, _HITS + classes :]
+    hits, labels_and_predictions = totals[:, _HITS : _HITS + classes], totals[:, _HITS + classes :]
     return {
-        "macro_f1": (2 * hits / np.maximum(both, 1)).mean(axis=1),
+        "macro_f1": (2 * hits / np.maximum(labels_and_predictions, 1)).mean(axis=1),
         "accuracy": hits.sum(axis=1) / images,
         "log_loss": totals[:, _LOG_LOSS] / images,
         "brier": totals[:, _BRIER] / images,

@@ -1,7 +1,7 @@
-"""How far probabilities mean what they say, and how they are made to: temperature and vector scaling.
+"""Calibration: how it is measured (ECE, Brier score, reliability), and temperature and vector scaling.
 
 Both scalings (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017) work on the logarithms of
-probabilities, so that they fit a vote of many members as well as a single softmax. Knows nothing of files.
+probabilities, so that they apply to a mean of many members as well as to a single softmax.
 """
 
 from typing import Literal
@@ -16,27 +16,27 @@ from foldvote.runtime.seeding import generator
 
 Method = Literal["temperature", "vector"]
 BINS = 15
-LOWEST, HIGHEST = 0.05, 20.0  # of a temperature, and of the weights of vector scaling
-MOST_IMAGES = 100_000  # a fit of at most 2 numbers a class gains nothing from more
-PULL = 10.0  # strength of vector scaling's pull to the identity; about so many images stand against those of a class
-_FLAT = 1e-9  # nats: a smaller slope of the loss teaches nothing
+LOWEST, HIGHEST = 0.05, 20.0  # bounds of a temperature, and of the weights of vector scaling
+MOST_IMAGES = 100_000  # a fit of at most 2 numbers per class gains nothing from more
+PULL = 10.0  # strength of vector scaling's pull to the identity: about as much as so many images of a class
+_FLAT = 1e-9  # nats: with a smaller slope of the loss there is nothing to fit
 
 
 def confidence_bins(confidence: Floats, bins: int = BINS) -> npt.NDArray[np.int64]:
-    """The bin of each confidence, 0..bins-1, in equal parts of (0, 1] that are open below; 0 is in the first."""
+    """The bin of each confidence, 0..bins-1. Bins are equal parts of (0, 1], open below; 0 is in the first."""
     return np.clip(np.searchsorted(_edges(bins), np.asarray(confidence, np.float64)) - 1, 0, bins - 1)
 
 
 def reliability(labels: Codes, probabilities: Floats, bins: int = BINS) -> pd.DataFrame:
-    """The reliability table: how often the chosen class is right where it was given so much probability.
+    """The reliability table: confidence and accuracy of the predictions, by bins of their confidence.
 
     Args:
         labels: true codes, shape (images,), each in 0..C-1.
         probabilities: shape (images, C), rows sum to 1.
-        bins: number of equal parts of (0, 1] by the probability of the chosen class.
+        bins: number of equal parts of (0, 1], by the probability of the predicted class.
 
     Returns:
-        A row a bin: `bin`, `low` (excluded), `high`, `images` and the means `confidence` and `accuracy`, NaN in an
+        One row per bin: `bin`, `low` (excluded), `high`, `images` and the means `confidence` and `accuracy`, NaN in an
         empty bin.
 
     Raises:
@@ -44,11 +44,11 @@ def reliability(labels: Codes, probabilities: Floats, bins: int = BINS) -> pd.Da
     """
     labels, probabilities = checked(labels, probabilities)
     confidence = probabilities.max(axis=1)
-    of_bin = confidence_bins(confidence, bins)
-    images = np.bincount(of_bin, minlength=bins)
+    bin_of = confidence_bins(confidence, bins)
+    images = np.bincount(bin_of, minlength=bins)
     sums = {
-        "confidence": np.bincount(of_bin, confidence, bins),
-        "accuracy": np.bincount(of_bin, probabilities.argmax(axis=1) == labels, bins),
+        "confidence": np.bincount(bin_of, confidence, bins),
+        "accuracy": np.bincount(bin_of, probabilities.argmax(axis=1) == labels, bins),
     }
     edges = _edges(bins)
     means = {name: np.divide(of, images, out=np.full(bins, np.nan), where=images > 0) for name, of in sums.items()}
@@ -59,7 +59,15 @@ def ece(labels: Codes, probabilities: Floats, bins: int = BINS) -> float:
     """Expected calibration error: the mean over images of |accuracy - confidence| of their bin, from 0 to 1.
 
     Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015. 0.0 without images.
-    It leans upwards where bins hold few images. Arguments and errors as in `reliability`.
+    It is biased upwards where bins hold few images.
+
+    Args:
+        labels: true codes, shape (images,), each in 0..C-1.
+        probabilities: shape (images, C), rows sum to 1.
+        bins: number of bins.
+
+    Raises:
+        ValueError: if shapes do not go together, a label is out of range or a value is not a probability.
     """
     table = reliability(labels, probabilities, bins)
     gaps = (table["accuracy"] - table["confidence"]).abs().fillna(0.0)
@@ -69,7 +77,12 @@ def ece(labels: Codes, probabilities: Floats, bins: int = BINS) -> float:
 def brier(labels: Codes, probabilities: Floats) -> float:
     """Brier score of many classes (1950): mean squared distance to the true class, from 0 to 2; 0.0 without images.
 
-    Arguments and errors as in `reliability`.
+    Args:
+        labels: true codes, shape (images,), each in 0..C-1.
+        probabilities: shape (images, C), rows sum to 1.
+
+    Raises:
+        ValueError: if shapes do not go together, a label is out of range or a value is not a probability.
     """
     labels, probabilities = checked(labels, probabilities)
     return float(squared_distances(labels, probabilities).mean()) if len(labels) else 0.0
@@ -85,21 +98,21 @@ def squared_distances(labels: Codes, probabilities: Floats) -> npt.NDArray[np.fl
 def fit_temperature(probabilities: Floats, labels: Codes, most_images: int = MOST_IMAGES) -> float:
     """The temperature that minimises the log-loss of `apply_temperature`.
 
-    The loss is convex in 1/T, so that its slope has one root at most, which is bracketed.
+    The loss is convex in 1/T, so that its slope has one root at most, which Brent's method finds between the bounds.
 
     Args:
         probabilities: shape (images, C), rows sum to 1; values below 2.2e-16 count as it.
         labels: true codes, shape (images,), each in 0..C-1.
-        most_images: of more images a subset of this size is used, drawn by their number alone.
+        most_images: of more images, a draw of this size is used, which depends on their number alone.
 
     Returns:
-        T from 0.05 to 20; a bound where the loss falls all the way (every image right), and 1.0 where there is nothing
-        to learn: no image, equal probabilities, or all right with certainty.
+        T from 0.05 to 20: a bound where the loss falls all the way to it (every image right), and 1.0 where there is
+        nothing to fit: no image, equal probabilities, or all right with certainty.
 
     Raises:
-        ValueError: as in `reliability`.
+        ValueError: if shapes do not go together, a label is out of range or a value is not a probability.
     """
-    from scipy.optimize import brentq  # slow to import, and scores alone do not need it
+    from scipy.optimize import brentq  # slow to import, and not needed for scores
 
     labels, probabilities = _sample(*checked(labels, probabilities), most_images)
     if not len(labels):
@@ -108,6 +121,7 @@ def fit_temperature(probabilities: Floats, labels: Codes, most_images: int = MOS
     of_label = logs[np.arange(len(labels)), labels].mean()
 
     def slope(inverse: float) -> float:
+        """The derivative of the mean log-loss by 1/T."""
         return float(np.einsum("ij,ij->", softmax(inverse * logs), logs) / len(logs) - of_label)
 
     if abs(slope(1.0)) < _FLAT:
@@ -121,7 +135,9 @@ def fit_temperature(probabilities: Floats, labels: Codes, most_images: int = MOS
 
 
 def apply_temperature(probabilities: Floats, t: float) -> npt.NDArray[np.float64]:
-    """softmax(log(probabilities) / t), float64 of the same shape. The order of the classes stays; t > 1 softens.
+    """softmax(log(probabilities) / t), float64 of the same shape.
+
+    The order of the classes stays; t > 1 makes the probabilities less confident.
 
     Raises:
         ValueError: if t is not a number above 0.
@@ -134,22 +150,25 @@ def apply_temperature(probabilities: Floats, t: float) -> npt.NDArray[np.float64
 def fit_vector(
     probabilities: Floats, labels: Codes, most_images: int = MOST_IMAGES, pull: float = PULL
 ) -> dict[str, list[float]]:
-    """A weight and a bias of each class that minimise the log-loss of `apply_vector`, with a pull to the identity.
+    """A weight and a bias for each class that minimise the log-loss of `apply_vector`, with a pull to the identity.
 
-    What is minimised is the sum of the log-loss over the images + pull/2 * (|weights - 1|^2 + |biases|^2), in nats. It
-    is convex. The pull decides for a class without images, and fades as images come in.
+    The sum over the images of the log-loss + pull/2 * (|weights - 1|^2 + |biases|^2) is minimised, in nats. It is
+    convex. For a class without images the pull decides; the more images, the less it matters.
 
     Args:
-        probabilities, labels, most_images: as in `fit_temperature`.
+        probabilities: shape (images, C), rows sum to 1; values below 2.2e-16 count as it.
+        labels: true codes, shape (images,), each in 0..C-1.
+        most_images: of more images, a draw of this size is used, which depends on their number alone.
         pull: above 0.
 
     Returns:
         `weights` (each from 0.05 to 20) and `biases` (nats), lists of C floats; 1 and 0 without images.
 
     Raises:
-        ValueError: as in `reliability`, or if the pull is not above 0.
+        ValueError: if shapes do not go together, a label is out of range, a value is not a probability, or the pull is
+            not above 0.
     """
-    from scipy.optimize import minimize  # as above
+    from scipy.optimize import minimize  # slow to import
 
     if not pull > 0:
         raise ValueError(f"the pull {pull} must be above 0")
@@ -164,14 +183,14 @@ def fit_vector(
         weights, biases = np.split(values, 2)
         scaled = logs * weights + biases
         scaled -= scaled.max(axis=1, keepdims=True)
-        own = scaled[rows, labels].sum()
+        of_labels = scaled[rows, labels].sum()
         powers = np.exp(scaled, out=scaled)
         totals = powers.sum(axis=1)
         excess = np.divide(powers, totals[:, None], out=powers)
         excess[rows, labels] -= 1
         gradient = np.concatenate([np.einsum("ij,ij->j", excess, logs), excess.sum(axis=0)])
         away = values - identity
-        return (np.log(totals).sum() - own + pull / 2 * away @ away) / images, (gradient + pull * away) / images
+        return (np.log(totals).sum() - of_labels + pull / 2 * away @ away) / images, (gradient + pull * away) / images
 
     bounds = [(LOWEST, HIGHEST)] * classes + [(None, None)] * classes
     options = {"maxiter": 1000, "ftol": 1e-11, "gtol": 1e-7}
@@ -183,7 +202,7 @@ def apply_vector(probabilities: Floats, scaling: dict[str, list[float]]) -> npt.
 
     Args:
         probabilities: shape (images, C), rows sum to 1.
-        scaling: as `fit_vector` gives it.
+        scaling: what `fit_vector` returned.
     """
     return softmax(_logs(probabilities) * np.asarray(scaling["weights"]) + np.asarray(scaling["biases"]))
 
@@ -193,8 +212,8 @@ def calibrate_nested(
 ) -> npt.NDArray[np.float64]:
     """Calibrate every fold by a fit on the other folds only, so that no label helps to calibrate its own image.
 
-    This keeps the few numbers of the scaling honest. The networks behind the other folds' out-of-fold rows have seen
-    this fold in training, as in every cross-validation of one level.
+    So scores after calibration are not optimistic. The networks behind the other folds' rows have still seen this fold
+    in training; only a nested cross-validation that trains them anew would avoid that.
 
     Args:
         probabilities: out-of-fold, shape (images, C), rows sum to 1.
@@ -203,10 +222,11 @@ def calibrate_nested(
         method: `temperature` or `vector`.
 
     Returns:
-        float64 of shape (images, C), rows sum to 1. A fold that has no other beside it stays as it is.
+        float64 of shape (images, C), rows sum to 1. Where there is one fold only, its probabilities stay as they are.
 
     Raises:
-        ValueError: as in `reliability`, or of an unknown method or folds of another length.
+        ValueError: if shapes do not go together, a label is out of range, a value is not a probability, or the method
+            is not known.
     """
     if method not in ("temperature", "vector"):
         raise ValueError(f"method {method!r} is none of temperature, vector")
@@ -216,19 +236,23 @@ def calibrate_nested(
         raise ValueError(f"folds {folds.shape} must be as many as labels {labels.shape}")
     calibrated = probabilities.copy()
     for fold in np.unique(folds):
-        own = folds == fold
-        if own.all():
+        out = folds == fold
+        if out.all():
             break
-        others, values = probabilities[~own], probabilities[own]
+        others, values = probabilities[~out], probabilities[out]
         if method == "temperature":
-            calibrated[own] = apply_temperature(values, fit_temperature(others, labels[~own]))
+            calibrated[out] = apply_temperature(values, fit_temperature(others, labels[~out]))
         else:
-            calibrated[own] = apply_vector(values, fit_vector(others, labels[~own]))
+            calibrated[out] = apply_vector(values, fit_vector(others, labels[~out]))
     return calibrated
 
 
 def checked(labels: Codes, probabilities: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Labels as int64 and probabilities as float64, if they go together; else ValueError as in `reliability`."""
+    """Labels as int64 and probabilities as float64.
+
+    Raises:
+        ValueError: if shapes do not go together, a label is out of range or a value is not a probability.
+    """
     labels, probabilities = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
     if labels.ndim != 1 or probabilities.ndim != 2 or len(labels) != len(probabilities):
         raise ValueError(f"labels {labels.shape} and probabilities {probabilities.shape} do not go together")
@@ -248,7 +272,7 @@ def _logs(probabilities: Floats) -> npt.NDArray[np.float64]:
 
 
 def _sample(labels: Codes, probabilities: Floats, most: int) -> tuple[Codes, Floats]:
-    """At most so many images. Which ones depends on nothing but their number, so that no label has a say in it."""
+    """A fixed draw of at most `most` images, which depends on their number alone and not on their labels."""
     if len(labels) <= most:
         return labels, probabilities
     chosen = np.sort(generator(0, "calibration", len(labels)).choice(len(labels), most, replace=False, shuffle=False))

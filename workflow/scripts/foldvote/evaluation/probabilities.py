@@ -1,6 +1,6 @@
-"""How members' logits become one probability a class: softmax, then means over views, folds and models.
+"""From the logits of several members to one probability per class: softmax, and means over views, folds and models.
 
-All sums are in float64 and over sorted terms, so that the vote does not depend on the order of its members.
+Sums are in float64 and over sorted terms, so that a mean does not depend on the order of its members.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.floating]
-_PIECE = 4_096  # images at once: what is sorted stays in the processor's cache
+_PIECE = 4_096  # images sorted at once, so that they stay in the processor's cache
 
 
 def softmax(logits: Floats) -> npt.NDArray[np.float64]:
@@ -30,11 +30,11 @@ def softmax(logits: Floats) -> npt.NDArray[np.float64]:
 def weighted_mean(members: Floats, weights: Iterable[float] | None = None) -> npt.NDArray[np.float64]:
     """The weighted mean of members' probabilities.
 
-    One member gives exactly that member, and a permutation of the members (with their weights) gives exactly the same.
+    The mean of one member is exactly that member, and the order of the members (with their weights) changes no bit.
 
     Args:
         members: probabilities, shape (members, images, classes).
-        weights: one a member, none negative, with the sum 1; None: all equal.
+        weights: one per member, none negative, with the sum 1; None: all equal.
 
     Returns:
         float64 of shape (images, classes); rows sum to 1 where those of the members do.
@@ -55,9 +55,3 @@ def weighted_mean(members: Floats, weights: Iterable[float] | None = None) -> np
         piece = slice(start, start + _PIECE)
         total[piece] = np.sort(members[:, piece] * factors[:, None, None], axis=0).sum(axis=0)
     return total / len(members) if weights is None else total
-
-
-def equal_weights(models: Iterable[str]) -> dict[str, float]:
-    """The same weight for every model, with the sum 1; models in sorted order."""
-    names = sorted(models)
-    return {name: 1 / len(names) for name in names}

@@ -1,0 +1,51 @@
+"""Offsets of classes: what they bring, and the fast score over the grid against the slow one."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from foldvote.ensemble.class_offsets import LIMIT, _macro_f1_over_grid, fit_offsets, predict_classes
+from foldvote.evaluation.metrics import macro_f1
+from foldvote.evaluation.probabilities import softmax
+from foldvote.runtime.seeding import generator
+from support.simulated_votes import SEEDS, drawn
+
+
+@given(SEEDS)
+@settings(max_examples=15, deadline=None)
+def test_offsets_never_lower_macro_f1_on_what_they_were_fitted_on(seed):
+    candidates, labels = drawn(seed, skills=(1.2,), views=1, images=120)
+    probabilities = candidates.probabilities[0]
+    offsets = fit_offsets(probabilities, labels)
+    assert max(map(abs, offsets)) <= LIMIT
+    plain, moved = (macro_f1(labels, predict_classes(probabilities, own), 6) for own in (None, offsets))
+    assert moved >= plain
+
+
+def test_offsets_find_a_class_that_is_held_too_low():
+    draws = generator(10, "offsets")
+    labels = draws.integers(0, 3, 2000)
+    logits = 2 * np.eye(3)[labels] + draws.normal(0, 1, (2000, 3)) - [0, 0, 1.2]
+    probabilities = softmax(logits)
+    offsets = fit_offsets(probabilities, labels)
+    assert 0.8 < offsets[2] - np.mean(offsets[:2]) < 1.6
+    assert (
+        macro_f1(labels, predict_classes(probabilities, offsets), 3)
+        > macro_f1(labels, predict_classes(probabilities), 3) + 0.05
+    )
+    assert predict_classes(np.array([[0.5, 0.5]]), [0.0, 0.0]).tolist() == [0]
+
+
+@given(SEEDS, st.integers(1, 40), st.integers(2, 5))
+@settings(max_examples=60, deadline=None)
+def test_the_score_over_the_grid_is_that_of_each_offset_tried_by_itself(seed, images, classes):
+    draws = generator(seed, "grid")
+    # Eighths are exact and make many ties, in which the lower code must win.
+    logs, offsets = draws.integers(-9, 1, (images, classes)) / 8, draws.integers(-3, 4, classes) / 8
+    labels, grid = draws.integers(0, classes, images), draws.permutation(np.arange(-8, 9)) / 8
+    for code in range(classes):
+        slow = []
+        for offset in grid:
+            moved = logs + np.where(np.arange(classes) == code, offset, offsets)
+            slow.append(macro_f1(labels, moved.argmax(axis=1), classes))
+        np.testing.assert_allclose(_macro_f1_over_grid(logs, labels, offsets, code, grid), slow, rtol=1e-12)
