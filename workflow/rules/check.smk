@@ -57,7 +57,7 @@ rule data_check:
         splits=SPLITS,
         root=str(CONFIG.root),
         images=canonical(CONFIG.images.model_dump(mode="json")),
-        age_borders=list(getattr(CONFIG.data, "age_borders", [])),
+        numeric=numeric_factor(),
         model=next(iter(CONFIG.models)),
         seed=CONFIG.seed,
         code=digest("check_data.py"),

@@ -108,6 +108,17 @@ def recipe(wildcards):
     return CONFIG.models[wildcards.model]
 
 
+def numeric_factor(without=frozenset()):
+    """The factor with a number behind its levels, as JSON; null where there is none."""
+    factor = CONFIG.data.numeric_factor
+    return canonical(factor and factor.model_dump(mode="json", exclude=set(without)))
+
+
+def learnt_factor():
+    """The same as far as training depends on it: not on how scores by number are shown."""
+    return numeric_factor(without=("detail", "unit"))
+
+
 def own(path):
     """A file of the user's: read where it lies, also where a run keeps its files in a storage such as S3."""
     return local(str(path)) if path else []

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from foldvote.config.data import numeric_factor_of
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.ensemble.build_ensemble import EnsembleFiles, make_ensemble
 from foldvote.ensemble.inputs import EnsembleInputs
@@ -21,6 +22,7 @@ if __name__ == "__main__":
                 weights=[Path(path) for path in given.weights],
                 manifest=Path(given.manifest),
                 answers=Path(given.answers) if given.answers else None,
+                numeric=numeric_factor_of(params.numeric),
             ),
             files=EnsembleFiles(
                 oof=Path(made.oof),

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldvote.config.data import NumericFactor
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.ensemble.candidates import (
     PRODUCT_SIGN,
@@ -49,7 +50,7 @@ from foldvote.io.parquet import read_table, write_table
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 Scaling = dict[str, Any]
-_OF_MANIFEST = ["image_id", "format", "width", "height", "age_years"]
+_OF_MANIFEST = ["image_id", "format", "width", "height"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,8 @@ def make_ensemble(
     if files.test is not None and tests is not None:
         write_table(tests, files.test, votes_schema(scheme.classes, labelled=False), ("image_id",), record)
     write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
-    write_csv(slice_scores(_described(rows, inputs.manifest), calibrated, scheme).round(6), files.slices)
+    described = _described(rows, inputs.manifest, inputs.numeric)
+    write_csv(slice_scores(described, calibrated, scheme, inputs.numeric).round(6), files.slices)
     write_csv(reliability.round(6), files.reliability)
     write_json(files.weights, {"calibration": scaling, **contest.entries[contest.chosen].params})
     write_json(files.votes, {kind: entry.params for kind, entry in contest.entries.items()})
@@ -209,9 +211,10 @@ def _scaled(probabilities: Floats, scaling: Scaling) -> Floats:
     return apply_vector(probabilities, scaling["scaling"]) if scaling["method"] == "vector" else probabilities
 
 
-def _described(rows: pd.DataFrame, manifest: Path | None) -> pd.DataFrame:
+def _described(rows: pd.DataFrame, manifest: Path | None, numeric: NumericFactor | None) -> pd.DataFrame:
     """The rows with what the manifest knows of each image."""
     if manifest is None:
         return rows
     known = read_table(manifest)
-    return rows.merge(known[[name for name in _OF_MANIFEST if name in known]], on="image_id", how="left")
+    wanted = [*_OF_MANIFEST, *([numeric.column] if numeric else [])]
+    return rows.merge(known[[name for name in wanted if name in known]], on="image_id", how="left")

@@ -1,5 +1,6 @@
 """What a member is made of, and what changes while it trains."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +32,7 @@ class MemberSpec:
         recipe: how it is trained.
         lessons: what it learns from and is scored on.
         weights: pretrained weights, or None.
-        age_borders: borders of the age bands in years, where there are any.
+        bands: borders of the bands of a factor with a number behind it, by the factor's name.
         fingerprint: digests of all of the above; a checkpoint with another one is not used.
         title: what a person calls it, where not by model and fold.
     """
@@ -40,7 +41,7 @@ class MemberSpec:
     recipe: Recipe
     lessons: TrainingSet
     weights: Path | None
-    age_borders: tuple[int, int] | None
+    bands: Mapping[str, Sequence[float]]
     fingerprint: dict[str, Any]
     title: str | None = None
 
@@ -131,7 +132,7 @@ def start_or_resume(member: MemberSpec, compute: Device, folder: Path) -> TrainS
     recipe, key, team = member.recipe, member.draws.key("init"), compute.team
     if recipe.sync_bn and team.size > 1 and compute.device.type == "cpu":
         raise UserError("sync_bn: torch has it on GPUs only; drop it, or set runtime.cpu_processes: 1")
-    model = compute.place(build_model(recipe, member.lessons.scheme, key, member.weights, member.age_borders))
+    model = compute.place(build_model(recipe, member.lessons.scheme, key, member.weights, member.bands))
     averages = recipe.ema is not None or recipe.swa is not None
     average = clone_state(model.state_dict()) if averages else {}
     run = TrainState(model, make_optimizer(recipe, model), compute.scaler(), Progress(parts=recipe.accumulate), average)

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors.torch import save
 
 from foldvote import __version__
+from foldvote.config.data import NumericFactor
 from foldvote.config.recipe import Recipe
 from foldvote.io.files import canonical, sha256_bytes, sha256_file, write_bytes, write_json
 from foldvote.io.parquet import write_table
@@ -39,7 +40,7 @@ class MemberInputs:
         split: classes and folds.
         pretrained: local weights file, or None.
         manifest: of the training images; only asked for by a recipe that treats labels by age.
-        age_borders: borders of the age bands in years, where there are any.
+        numeric: the factor with a number behind it, where there is one.
         pseudo: test images and what a first round says of them; only for a recipe that learns from them.
     """
 
@@ -47,8 +48,13 @@ class MemberInputs:
     split: SplitFiles
     pretrained: Path | None = None
     manifest: Path | None = None
-    age_borders: tuple[int, int] | None = None
+    numeric: NumericFactor | None = None
     pseudo: PseudoInputs | None = None
+
+    @property
+    def bands(self) -> dict[str, tuple[int, ...]]:
+        """Borders of the bands by factor, for a head that regresses the number behind them."""
+        return self.numeric.bands if self.numeric else {}
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,7 @@ def _train(
 ) -> None:
     compute = choose_device(recipe, machine.gpus, machine.threads, place.rank)
     lessons = build_training_set(
-        recipe, draws.fold, inputs.pixels, inputs.split, inputs.manifest, inputs.age_borders, inputs.pseudo
+        recipe, draws.fold, inputs.pixels, inputs.split, inputs.manifest, inputs.numeric, inputs.pseudo
     )
     member, origin = assemble(draws, recipe, code, inputs, lessons)
     with join_process_group(place, compute.device) as team:
@@ -149,12 +155,12 @@ def assemble(
         "fold": draws.fold,
         "seed": draws.seed,
         **lessons.origin,
-        "age_borders": list(inputs.age_borders) if inputs.age_borders else None,
+        "age_borders": list(inputs.numeric.borders) if inputs.numeric else None,
         "pretrained_sha256": sha256_file(inputs.pretrained) if inputs.pretrained else None,
     }
     keys = {f"recipe.{key}": canonical(value) for key, value in recipe.model_dump(mode="json").items()}
     fingerprint = origin | {"code": code} | keys
-    return MemberSpec(draws, recipe, lessons, inputs.pretrained, inputs.age_borders, fingerprint), origin
+    return MemberSpec(draws, recipe, lessons, inputs.pretrained, inputs.bands, fingerprint), origin
 
 
 def _write(trained: TrainResult, recipe: Recipe, origin: dict[str, Any], files: MemberFiles) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from foldvote.config.data import NumericFactor
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages, open_packed_images
@@ -92,24 +93,23 @@ def pseudo_labels(
     )
 
 
-AGE = "age"
-
-
 def training_targets(
     scheme: LabelSpace,
     labels: np.ndarray,
     years: np.ndarray | None,
     treatment: Treatment,
-    borders: tuple[int, int] | None,
+    numeric: NumericFactor | None,
 ) -> np.ndarray:
     """The targets of a training set.
 
     Args:
-        scheme: the classes; with a treatment, a factor `age` of three levels is among their factors.
+        scheme: the classes; with a treatment, `numeric` is among their factors and has three levels.
         labels: class codes, int64 (N,).
-        years: ages, float (N,) with NaN where one is not known; None: none is known. Those keep their label.
+        years: the numbers behind that factor, ages in years, float (N,) with NaN where one is not known; None: none is
+            known. Those keep their label.
         treatment: moved borders and the years around a border in which both bands share the target.
-        borders: the data's own borders, for a treatment that moves none.
+        numeric: the factor with a number behind it, where there is one; its borders are those of a treatment that
+            moves none.
 
     Returns:
         `labels` where nothing is treated, else probabilities, float32 (N, classes), whose rows sum to 1: the age band
@@ -121,7 +121,7 @@ def training_targets(
     """
     if not treatment.active:
         return labels
-    low, high = _borders(scheme, treatment, borders)
+    name, (low, high) = _borders(scheme, treatment, numeric)
     count = len(labels)
     targets = np.zeros((count, len(scheme.classes)), np.float32)
     known = np.zeros(count, bool) if years is None else np.isfinite(years)
@@ -132,7 +132,7 @@ def training_targets(
     shares = np.stack([1 - older[0], older[0] - older[1], older[1]], axis=1)  # the ramps never cross, as low < high
     rows = np.flatnonzero(known)
     for band, share in enumerate(shares.T):
-        targets[rows, _with_band(scheme, labels[known], band)] = share
+        targets[rows, _with_band(scheme, name, labels[known], band)] = share
     return targets
 
 
@@ -152,16 +152,14 @@ def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
     return targets.sum(axis=0, dtype=np.float64).round(6)
 
 
-def _borders(scheme: LabelSpace, treatment: Treatment, own: tuple[int, int] | None) -> tuple[float, float]:
-    """The borders to train with."""
-    if len(scheme.factors.get(AGE, ())) != 3:
+def _borders(scheme: LabelSpace, treatment: Treatment, numeric: NumericFactor | None) -> tuple[str, tuple[float, ...]]:
+    """The factor whose bands are treated, and the borders to train with."""
+    if numeric is None or len(scheme.factors.get(numeric.name, ())) != 3:
         raise UserError("labels: age_borders and soft_years need the home task's factor age; drop them from this model")
-    borders = treatment.age_borders or own
-    if borders is None:
-        raise UserError("labels.soft_years: the data have no age borders of their own; give labels.age_borders")
+    borders = treatment.age_borders or numeric.borders
     if not borders[0] < borders[1]:
         raise UserError(f"labels.age_borders: {list(borders)} do not rise; put the lower border first")
-    return borders
+    return numeric.name, borders
 
 
 def _share_above(years: np.ndarray, border: float, soft: float) -> np.ndarray:
@@ -172,11 +170,11 @@ def _share_above(years: np.ndarray, border: float, soft: float) -> np.ndarray:
         return np.clip(0.5 + (years - border) / (2 * soft), 0, 1)
 
 
-def _with_band(scheme: LabelSpace, labels: np.ndarray, band: int) -> np.ndarray:
-    """The class of each label with its age band exchanged."""
+def _with_band(scheme: LabelSpace, factor: str, labels: np.ndarray, band: int) -> np.ndarray:
+    """The class of each label with its level of a factor exchanged."""
     names = list(scheme.factors)
-    step = int(np.prod([len(scheme.factors[name]) for name in names[names.index(AGE) + 1 :]], dtype=np.int64))
-    return labels + (band - scheme.level_codes(AGE)[labels]) * step
+    step = int(np.prod([len(scheme.factors[name]) for name in names[names.index(factor) + 1 :]], dtype=np.int64))
+    return labels + (band - scheme.level_codes(factor)[labels]) * step
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,7 @@ def build_training_set(
     pixels_path: Path,
     split: SplitFiles,
     manifest: Path | None = None,
-    age_borders: tuple[int, int] | None = None,
+    numeric: NumericFactor | None = None,
     pseudo: PseudoInputs | None = None,
 ) -> TrainingSet:
     """Bring together what the member of a fold learns from.
@@ -220,7 +218,7 @@ def build_training_set(
         pixels_path: packed training images.
         split: classes and folds.
         manifest: of the training images; only asked for by a recipe that treats labels by age.
-        age_borders: borders of the age bands in years, where there are any.
+        numeric: the factor with a number behind it, where there is one.
         pseudo: where test images to learn from are; only read for a recipe with `pseudo`, None learns from none.
 
     Raises:
@@ -237,9 +235,9 @@ def build_training_set(
     targets = training_targets(
         scheme,
         training["label"].to_numpy(np.int64),
-        _years(manifest, training) if recipe.labels.active else None,
+        _numbers(manifest, training, numeric) if recipe.labels.active and numeric else None,
         recipe.labels,
-        age_borders,
+        numeric,
     )
     origin = {"split_sha256": digest, "data_sha256": pixels.record["data_sha256"], "classes": list(whole.classes)}
     if recipe.pseudo is None or pseudo is None:
@@ -264,9 +262,9 @@ def _as_shares(targets: np.ndarray, classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets
 
 
-def _years(manifest: Path | None, training: pd.DataFrame) -> np.ndarray:
-    """Age in years of each training image, NaN where it is not known."""
+def _numbers(manifest: Path | None, training: pd.DataFrame, numeric: NumericFactor) -> np.ndarray:
+    """The number of each training image, such as the age in years; NaN where it is not known."""
     if manifest is None:
         raise UserError("labels: are treated by age, and no manifest was given to take it from")
-    ages = read_table(manifest).set_index("image_id")["age_years"]
-    return ages.reindex(training["image_id"]).to_numpy(np.float64)
+    numbers = read_table(manifest).set_index("image_id")[numeric.column]
+    return numbers.reindex(training["image_id"]).to_numpy(np.float64)

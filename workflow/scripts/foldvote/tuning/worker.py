@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from optuna.trial import TrialState
 
+from foldvote.config.data import NumericFactor
 from foldvote.config.recipe import Recipe
 from foldvote.config.search_space import label
 from foldvote.errors import Interrupted, UserError
@@ -106,7 +107,7 @@ class SearchInputs:
         pixels: packed training images, below folders `size=<HxW>/roi=<roi>`.
         pretrained: local weights files by what a recipe calls them.
         manifest: of the training images, where a recipe may treat labels by age.
-        age_borders: borders of the age bands in years, where there are any.
+        numeric: the factor with a number behind it, where there is one.
         pseudo_pixels: packed test images, where a recipe may learn from them.
         pseudo: what models of a first round say of them, below folders `model=<m>/fold=<k>`.
     """
@@ -115,7 +116,7 @@ class SearchInputs:
     pixels: Sequence[Path]
     pretrained: Mapping[str, Path] = field(default_factory=dict)
     manifest: Path | None = None
-    age_borders: tuple[int, int] | None = None
+    numeric: NumericFactor | None = None
     pseudo_pixels: Sequence[Path] = ()
     pseudo: Sequence[Path] = ()
 
@@ -127,7 +128,7 @@ class SearchInputs:
             self.split,
             self.pretrained[recipe.pretrained] if recipe.pretrained else None,
             self.manifest,
-            self.age_borders,
+            self.numeric,
             PseudoInputs(
                 _packed(self.pseudo_pixels, recipe), tuple(path for path in self.pseudo if member_of(path) in keys)
             )
@@ -184,7 +185,7 @@ def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
         "code": code,
         "split_sha256": digest,
         "data_sha256": read_json(inputs.split.certificate)["data_sha256"],
-        "age_borders": list(inputs.age_borders or ()),
+        "age_borders": list(inputs.numeric.borders if inputs.numeric else ()),
         "pretrained_sha256": {name: sha256_file(path) for name, path in sorted(inputs.pretrained.items())},
         "pseudo_sha256": [sha256_file(path) for path in sorted(inputs.pseudo)],
     }
@@ -251,7 +252,7 @@ def _score(
         if stopping.is_set():
             raise Interrupted
         own = inputs.of(recipe, fold)
-        lessons = build_training_set(recipe, fold, own.pixels, own.split, own.manifest, own.age_borders, own.pseudo)
+        lessons = build_training_set(recipe, fold, own.pixels, own.split, own.manifest, own.numeric, own.pseudo)
         member, _ = assemble(MemberSeeds(search.seed, search.model, fold), recipe, search.origin["code"], own, lessons)
         with _values_at_fault():
             trained = fit(
@@ -283,7 +284,7 @@ def _out_of_fold(
     machine: JobResources,
 ) -> np.ndarray:
     """Probabilities of a fold's validation images, the mean over the views: float64 (images, classes)."""
-    model = build_model(recipe, lessons.scheme, seed=0, age_borders=inputs.age_borders)
+    model = build_model(recipe, lessons.scheme, seed=0, bands=inputs.bands)
     model.load_state_dict(trained.chosen)
     rows = lessons.pixels.rows(lessons.validation["image_id"].tolist())
     ready = ready_views(views, *lessons.pixels.shape[:2])

@@ -75,7 +75,7 @@ def write_report(
         UserError: if an input is missing, damaged or of another run, or an image changed since the manifest was made.
     """
     data = layout_section(settings["data"])
-    outcome = read_run(files)
+    outcome = read_run(files, data.numeric_factor)
     exhibits = build_gallery(outcome, layout_of(data))
     album = EmbeddedImages(BUDGET, HEIGHT)
     looks = _looks(album, read_heatmaps(attention), PackedImages(pixels))
