@@ -2,7 +2,12 @@
 
 from pathlib import PurePosixPath
 
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
 from foldvote.data.entries import entries
+from foldvote.data.layouts.maskbase_labels import age_band, age_levels
 from support.data_folders import (
     PERSONS,
     SHOTS,
@@ -170,3 +175,11 @@ def test_corrections_that_do_not_fit_are_faults_with_rows(tmp_path):
     assert len(told) == len(expected)
     for row, (line, part) in enumerate(zip(told, expected, strict=True), start=2):
         assert f"fixes.csv, row {row}: id " in line and part in line
+
+
+@given(st.integers(0, 120), st.tuples(st.integers(1, 119), st.integers(1, 119)).filter(lambda two: two[0] < two[1]))
+def test_a_border_belongs_to_the_older_band(age, borders):
+    levels = age_levels(borders)
+    assert age_band(age, borders) == levels[int(np.searchsorted(borders, age, side="right"))]
+    assert age_band(borders[0], borders) == levels[1] and age_band(borders[0] - 1, borders) == levels[0]
+    assert age_band(borders[1], borders) == levels[2] and age_band(borders[1] - 1, borders) == levels[1]
