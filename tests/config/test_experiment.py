@@ -12,6 +12,7 @@ from foldvote.errors import UserError
 from foldvote.io.files import canonical
 
 ROOT = Path(__file__).resolve().parents[2]
+AGE_TABLE = {"layout": "table", "table": "t.csv", "label": None, "factors": {"age": ["young", "middle", "old"]}}
 BASE = {"data": {"layout": "maskbase"}, "data_root": "data", "models": {"a": {"net": "resnet18"}}}
 
 
@@ -110,6 +111,18 @@ def test_the_shipped_configurations_are_valid() -> None:
         (
             {"models": {"a": {"net": "resnet18", "factors": ["mask"], "heads": {"age": "ordinal"}}}},
             "models.a.heads.age: this model does not learn age",
+        ),
+        (
+            {"data": AGE_TABLE, "models": {"a": {"net": "resnet18", "labels": {"soft_years": 2}}}},
+            "models.a.labels: age borders are the home task's",
+        ),
+        (
+            {"data": AGE_TABLE, "models": {"a": {"net": "resnet18", "heads": {"age": "regression"}}}},
+            "models.a.heads.age: regression needs a number behind the bands",
+        ),
+        (
+            {"models": {"a": {"net": "resnet18", "heads": {"mask": "regression"}}}},
+            "models.a.heads.mask: regression needs a number behind the bands",
         ),
         (
             {"models": {"a": {"net": "resnet18", "factors": ["mask"], "labels": {"soft_years": 2}}}},

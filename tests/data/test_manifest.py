@@ -8,7 +8,7 @@ import pytest
 from foldvote.data import manifest
 from foldvote.data.image_inspection import perceptual_hash
 from foldvote.data.label_space import label_space_from_json
-from foldvote.data.layouts.table import factor_names, raw_columns
+from foldvote.data.layouts.registry import layout_of
 from foldvote.data.manifest import build_manifest, data_digest
 from foldvote.data.manifest_table import QUARANTINE, manifest_schema
 from foldvote.errors import UserError
@@ -21,7 +21,7 @@ from support.data_folders import SHOTS, class_folders, config_for, encoded, mask
 def built(config, tmp_path, split="train", workers=1):
     manifest, quarantine = tmp_path / f"m/{split}.parquet", tmp_path / f"q/{split}.parquet"
     build_manifest(config, split, manifest, quarantine, workers)
-    schema = manifest_schema(factor_names(config.data), raw_columns(config.data))
+    schema = manifest_schema(config.data.factor_names, layout_of(config.data).raw_columns)
     return read_table(manifest, schema, key=("image_id",)), read_table(quarantine, QUARANTINE), read_record(manifest)
 
 

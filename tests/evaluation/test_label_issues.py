@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from foldvote.config.data import layout_section
 from foldvote.data.label_corrections import apply_corrections
 from foldvote.data.label_space import LabelSpace
+from foldvote.data.layouts.registry import layout_of
 from foldvote.evaluation.label_issues import BETWEEN, LABEL_ISSUES, draft_corrections, label_issues, write_draft
 from foldvote.evaluation.probabilities import softmax
 from foldvote.io.csv_files import read_csv, write_csv
@@ -17,6 +19,8 @@ from foldvote.runtime.seeding import generator
 from support.data_folders import config_for
 from support.member_predictions import Run
 from support.simulated_persons import HOME, perfect, simulated
+
+MASKBASE = layout_of(layout_section({"layout": "maskbase"}))
 
 
 def benchmark(name="label_errors"):
@@ -142,7 +146,8 @@ def test_no_factors_and_no_models():
         "42", "label", "dog", "cat", "image",
     ]  # fmt: skip
     assert issues["disagreement"].eq(0).all()
-    assert draft_corrections(issues, 1, label="species").iloc[0, :4].tolist() == ["42", "species", "dog", "cat"]
+    table = layout_of(layout_section({"layout": "table", "table": "t.csv", "label": "species"}))
+    assert draft_corrections(issues, 1, table).iloc[0, :4].tolist() == ["42", "species", "dog", "cat"]
     with pytest.raises(ValueError, match="by_model"):
         label_issues(rows, probabilities, np.zeros((1, 89, 3)), scheme)
 
@@ -175,11 +180,11 @@ def test_drafts_put_the_home_task_right_once_they_are_allowed(tmp_path):
     spoilt = recoded(spoilt, person, "age", (HOME.level_codes("age")[rows["label"][63]] + 1) % 3)
     spoilt = swapped(spoilt, 7 * 20 + 5, 7 * 20 + 2)
     issues = label_issues(spoilt, probabilities, by_model, HOME)
-    drafts = draft_corrections(issues, 3, home=True)
+    drafts = draft_corrections(issues, 3, MASKBASE)
     assert sorted(drafts["field"]) == ["age", "gender", "shots"]
     assert set(drafts["certainty"]) == {"suspected"}
     write_table(issues, tmp_path / "issues.parquet", LABEL_ISSUES, ("rank",))
-    write_draft(tmp_path / "issues.parquet", tmp_path / "draft.csv", 3, home=True)
+    write_draft(tmp_path / "issues.parquet", tmp_path / "draft.csv", 3, MASKBASE)
     pd.testing.assert_frame_equal(read_csv(tmp_path / "draft.csv"), drafts.reset_index(drop=True))
     settings = {"corrections": str(tmp_path / "draft.csv")}
     untouched, summary = apply_corrections(entries(spoilt), config_for(tmp_path, **settings))
@@ -192,14 +197,15 @@ def test_drafts_put_the_home_task_right_once_they_are_allowed(tmp_path):
 def test_drafts_of_a_table_name_both_images_of_a_swap(tmp_path):
     rows, probabilities, by_model = simulated(sure=6.0, noise=0.3)
     spoilt = swapped(rows, 7 * 20 + 5, 7 * 20 + 2)
-    drafts = draft_corrections(label_issues(spoilt, probabilities, by_model, HOME), 1)
-    write_csv(drafts, tmp_path / "draft.csv")
     layout = {"layout": "table", "table": "t.csv", "path": "path", "group": "g", "label": None, "factors": HOME.factors}
+    table = layout_of(layout_section(layout))
+    drafts = draft_corrections(label_issues(spoilt, probabilities, by_model, HOME), 1, table)
+    write_csv(drafts, tmp_path / "draft.csv")
     config = config_for(tmp_path, layout, corrections=str(tmp_path / "draft.csv"), corrections_certainty=["suspected"])
     right, _ = apply_corrections(entries(spoilt), config)
     assert right["corrected"].sum() == 2
     assert right["mask"].equals(entries(rows)["mask"])
-    assert draft_corrections(label_issues(rows, perfect(rows), by_model, HOME), 5).empty
+    assert draft_corrections(label_issues(rows, perfect(rows), by_model, HOME), 5, table).empty
 
 
 def test_the_benchmark_reads_a_finished_run(tmp_path, monkeypatch, capsys):

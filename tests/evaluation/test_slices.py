@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, log_loss
 from foldvote.data.label_space import LabelSpace
 from foldvote.evaluation.slices import border_table, slice_scores, slices_of, wilson
 from foldvote.runtime.seeding import generator
-from support.simulated_persons import HOME, perfect, simulated
+from support.simulated_persons import HOME, NUMERIC, perfect, simulated
 
 
 def with_manifest(rows, seed=0):
@@ -32,7 +32,7 @@ def with_manifest(rows, seed=0):
 def test_the_slices_of_each_kind_hold_all_images_once(seed):
     rows, probabilities, _ = simulated(seed, persons=20)
     rows = with_manifest(rows, seed)
-    scores = slice_scores(rows, probabilities, HOME)
+    scores = slice_scores(rows, probabilities, HOME, NUMERIC)
     kinds = {"mask", "gender", "age", "class", "stratum", "fold", "format", "size", "age_years"}
     assert scores.groupby("slice")["images"].sum().to_dict() == dict.fromkeys(kinds, len(rows))
     assert (scores["persons"] <= scores["images"]).all()
@@ -42,7 +42,10 @@ def test_the_slices_of_each_kind_hold_all_images_once(seed):
     assert (scores["accuracy"] <= scores["accuracy_high"] + 1e-12).all()
     assert scores["accuracy_high"].is_monotonic_increasing
     order = generator(seed, "order").permutation(len(rows))
-    pd.testing.assert_frame_equal(slice_scores(rows.iloc[order], probabilities[order], HOME), scores, rtol=1e-12)
+    turned = slice_scores(rows.iloc[order], probabilities[order], HOME, NUMERIC)
+    pd.testing.assert_frame_equal(turned, scores, rtol=1e-12)
+    without = slice_scores(rows, probabilities, HOME)
+    assert set(without["slice"]) == kinds - {"age_years"}
 
 
 def test_scores_are_those_of_scikit_learn():
@@ -74,7 +77,7 @@ def test_a_tiny_slice_does_not_come_before_a_large_bad_one():
 def test_years_around_the_borders_stand_alone():
     rows, _, _ = simulated(persons=4)
     years = pd.array([0, 24, 25, 26, 27, 32, 33, 34, 35, 54, 55, 60, 62, 63, 64, 65, None, 58] + [40] * 10, "Int16")
-    found = slices_of(rows.assign(age_years=years), HOME)["age_years"][:18].tolist()
+    found = slices_of(rows.assign(age_years=years), HOME, NUMERIC)["age_years"][:18].tolist()
     texts = "00-04 20-24 25-26 25-26 27 32 33-34 33-34 35-39 50-54 55 60 62 63-64 63-64 65-69 unknown 58"
     assert found == texts.split()
 
@@ -94,16 +97,18 @@ def test_the_border_table_counts_the_older_band():
     rows["label"] = np.where(person < 3, 1, np.where(person < 6, 2, 0))
     probabilities = perfect(rows)
     probabilities[0] = np.eye(18)[2]
-    table = border_table(rows, probabilities, HOME)
+    table = border_table(rows, probabilities, HOME, NUMERIC)
     assert table["age_years"].tolist() == [59, 60]
     assert table["images"].tolist() == [21, 21]
     assert table["persons"].tolist() == [3, 3]
     assert table["given_older"].tolist() == [0, 1]
     np.testing.assert_allclose(table["predicted_older"], [1 / 21, 1])
     np.testing.assert_allclose(table["probability_older"], [1 / 21, 1])
-    lower = border_table(rows, probabilities, HOME, level=1, years=(27, 32))
+    near = NUMERIC.model_copy(update={"detail": NUMERIC.detail[:1]})
+    lower = border_table(rows, probabilities, HOME, near, level=1)
     assert lower[["age_years", "given_older"]].to_numpy().tolist() == [[30, 0]]
-    assert border_table(rows.drop(columns="age_years"), probabilities, HOME).empty
+    assert border_table(rows.drop(columns="age_years"), probabilities, HOME, NUMERIC).empty
+    assert border_table(rows, probabilities, HOME, None).empty
 
 
 def test_no_factors_and_no_manifest():

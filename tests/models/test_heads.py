@@ -20,6 +20,7 @@ from support.tiny_member import SCHEME, recipe
 AGES = ("under30", "30to59", "60plus")
 HOME = factor_label_space({"mask": ("wear", "incorrect", "not-wear"), "gender": ("male", "female"), "age": AGES})
 BORDERS = (30, 60)
+BANDS = {"age": BORDERS}
 KINDS = [
     "factored",
     {"age": "ordinal"},
@@ -35,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def home_head(heads: str | dict, seed: int = 1, **changes: object) -> FactoredHead:
     torch.manual_seed(seed)
-    head = make_head(recipe(heads=heads, **changes), HOME, FEATURES, BORDERS)
+    head = make_head(recipe(heads=heads, **changes), HOME, FEATURES, BANDS)
     assert isinstance(head, FactoredHead)
     return head.eval()
 
@@ -132,7 +133,7 @@ def test_a_regression_learns_the_order_of_ages_from_bands_alone() -> None:
     x = torch.from_numpy(np.stack([age / 50 - 1, *draws.normal(size=(FEATURES - 1, 300))], axis=1).astype("float32"))
     labels = torch.from_numpy(np.searchsorted(BORDERS, age, side="right"))
     torch.manual_seed(1)
-    head = make_head(recipe(heads={"age": "regression"}), factor_label_space({"age": AGES}), FEATURES, BORDERS)
+    head = make_head(recipe(heads={"age": "regression"}), factor_label_space({"age": AGES}), FEATURES, BANDS)
     head.eval()
     optimizer = torch.optim.Adam(head.parameters(), lr=0.02)
     for _ in range(250):
@@ -158,8 +159,8 @@ def test_under_autocast_heads_still_compute_in_float32() -> None:
 @pytest.mark.parametrize(("heads", "samples"), [("joint", 4), ("factored", 1), ({"age": "ordinal"}, 4)])
 def test_dropout_is_drawn_in_training_and_absent_in_eval(heads: str | dict, samples: int) -> None:
     torch.manual_seed(1)
-    head = make_head(recipe(heads=heads, drop_rate=0.5, dropout_samples=samples), HOME, FEATURES, BORDERS)
-    without = make_head(recipe(heads=heads, drop_rate=0.0), HOME, FEATURES, BORDERS)
+    head = make_head(recipe(heads=heads, drop_rate=0.5, dropout_samples=samples), HOME, FEATURES, BANDS)
+    without = make_head(recipe(heads=heads, drop_rate=0.0), HOME, FEATURES, BANDS)
     x = features(3, 1.0)
     torch.manual_seed(2)
     first, second = head(x), head(x)
@@ -190,7 +191,7 @@ def test_the_samples_outputs_are_averaged() -> None:
 @pytest.mark.parametrize("heads", ["factored", "joint"])
 def test_a_head_takes_the_classifiers_place_and_name(net: str, prefix: str, heads: str) -> None:
     settings = recipe(net=net, heads=heads, dropout_samples=2, size="32x32")
-    model = build_model(settings, HOME, 1, age_borders=BORDERS)
+    model = build_model(settings, HOME, 1, bands=BANDS)
     names = head_parameters(model)
     assert names == {name for name in model.state_dict() if name.startswith(prefix) and "norm" not in name}
     assert len(names) >= 2 and model(torch.zeros(2, 3, 32, 32)).shape == (2, 18) and model.training
@@ -214,9 +215,9 @@ def test_equal_seeds_draw_equal_heads_whatever_came_before() -> None:
 
 def test_weights_go_through_safetensors_and_back(tmp_path: Path) -> None:
     settings = recipe(heads={"mask": "ordinal", "gender": "ordinal", "age": "regression"})
-    model = build_model(settings, HOME, 1, age_borders=BORDERS).eval()
+    model = build_model(settings, HOME, 1, bands=BANDS).eval()
     save_file(model.state_dict(), tmp_path / "w.safetensors")
-    other = build_model(settings, HOME, 2, age_borders=BORDERS).eval()
+    other = build_model(settings, HOME, 2, bands=BANDS).eval()
     x = torch.rand(2, 3, 32, 24)
     assert not torch.equal(other(x), model(x))
     other.load_state_dict(load_file(tmp_path / "w.safetensors"), strict=True)
@@ -270,21 +271,21 @@ def test_activations_are_computed_again_where_the_net_can() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heads", "scheme", "borders", "told"),
+    ("heads", "scheme", "bands", "told"),
     [
         ("factored", SCHEME, None, "heads: factored: the classes are not made up of factors; use heads: joint"),
-        ({"hat": "ordinal"}, HOME, BORDERS, "heads: no factor hat; this model learns mask, gender, age"),
-        ({"mask": "regression"}, HOME, BORDERS, "heads.mask: regression is for the home task's age alone"),
+        ({"hat": "ordinal"}, HOME, BANDS, "heads: no factor hat; this model learns mask, gender, age"),
+        ({"mask": "regression"}, HOME, BANDS, "heads.mask: regression is for the home task's age alone"),
         ({"age": "regression"}, HOME, None, "heads.age: regression is for the home task's age alone"),
-        ({"age": "regression"}, HOME, (30, 45, 60), "heads.age: regression is for the home task's age alone"),
-        ({"age": "regression"}, HOME, (60, 30), r"heads.age: the age borders \[60, 30\] do not rise"),
+        ({"age": "regression"}, HOME, {"age": (30, 45, 60)}, "heads.age: regression is for the home task's age alone"),
+        ({"age": "regression"}, HOME, {"age": (60, 30)}, r"heads.age: the age borders \[60, 30\] do not rise"),
     ],
 )
 def test_heads_that_do_not_suit_the_classes_are_refused(
-    heads: str | dict, scheme: LabelSpace, borders: tuple | None, told: str
+    heads: str | dict, scheme: LabelSpace, bands: dict | None, told: str
 ) -> None:
     with pytest.raises(UserError, match=told) as refusal:
-        build_model(recipe(heads=heads), scheme, 1, age_borders=borders)
+        build_model(recipe(heads=heads), scheme, 1, bands=bands)
     assert len(refusal.value.faults) == 1 and "\n" not in str(refusal.value)
 
 

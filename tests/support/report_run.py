@@ -32,6 +32,7 @@ from support.tiny_member import manifest_row, write_manifest
 SCRIPT, QUOTED, KOREAN = "<script>alert(1)</script>", "a\"b'c & <b>d</b>", "마스크 $착용$"
 HOSTILE = LabelSpace((SCRIPT, QUOTED, KOREAN))
 HOME = factor_label_space({"mask": ("wear", "incorrect", "not-wear"), "gender": ("male", "female")})
+TABLE = {"layout": "table", "table": "table.csv", "label": "kind,of"}
 RULES = Images(min_side=8)
 VIEWS = ["hflip", "identity"]
 
@@ -47,7 +48,7 @@ class Made:
         self, folder: Path, layout: dict[str, object] | None = None, workers: int = 1, search: Path | None = None
     ) -> str:
         """The text of the page; figures and tables lie in `folder`/report."""
-        settings = {"data": layout or {"layout": "table", "label": "kind,of"}, "seed": 7}
+        settings = {"data": layout or TABLE, "seed": 7}
         seen = self.root / "attention.parquet", self.root / "train.arrow"
         page, beside = folder / "report.html", folder / "report"
         write_report(self.files, self.root, RULES, settings, page, beside, *seen, workers, search)

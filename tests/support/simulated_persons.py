@@ -3,11 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from foldvote.data.label_space import MASKS, factor_label_space
+from foldvote.config.data import MaskbaseLayout
+from foldvote.data.label_space import factor_label_space
+from foldvote.data.layouts.maskbase_labels import MASKS
 from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator
 
 HOME = factor_label_space({"mask": MASKS, "gender": ("male", "female"), "age": ("under30", "30to59", "60plus")})
+NUMERIC = MaskbaseLayout(layout="maskbase").numeric_factor
 SHOTS = ("mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal")
 
 

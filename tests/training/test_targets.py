@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foldvote.config.data import NumericFactor
 from foldvote.config.recipe import Treatment
-from foldvote.data.label_space import LabelSpace, age_band, factor_label_space
+from foldvote.data.label_space import LabelSpace, factor_label_space
+from foldvote.data.layouts.maskbase_labels import age_band
 from foldvote.errors import UserError
 from foldvote.training.training_set import class_counts, training_targets
 
@@ -15,11 +17,12 @@ HOME = factor_label_space({"mask": ("wear", "incorrect", "not-wear"), "gender": 
 TURNED = factor_label_space({"age": AGES, "mask": ("wear", "not-wear")})
 AGE_ALONE = factor_label_space({"age": AGES})
 BORDERS = (30, 60)
+NUMERIC = NumericFactor(name="age", column="age_years", borders=BORDERS)
 
 
-def age_rows(years: list[float], treatment: Treatment, borders: tuple[int, int] | None = BORDERS) -> list[list[float]]:
+def age_rows(years: list[float], treatment: Treatment) -> list[list[float]]:
     labels = np.zeros(len(years), np.int64)
-    return training_targets(AGE_ALONE, labels, np.array(years, float), treatment, borders).tolist()
+    return training_targets(AGE_ALONE, labels, np.array(years, float), treatment, NUMERIC).tolist()
 
 
 # --- restricted schemes
@@ -69,7 +72,7 @@ def test_without_a_treatment_the_labels_are_as_they_were() -> None:
 def test_a_moved_border_changes_the_band_and_nothing_else() -> None:
     labels = np.array([HOME.code({"mask": "incorrect", "gender": "female", "age": age}) for age in AGES])
     moved = Treatment(age_borders=(30, 58))
-    targets = training_targets(HOME, labels, np.array([29.0, 58.0, 60.0]), moved, BORDERS)
+    targets = training_targets(HOME, labels, np.array([29.0, 58.0, 60.0]), moved, NUMERIC)
     assert targets.dtype == np.float32 and targets.shape == (3, 18)
     assert (
         targets.argmax(axis=1).tolist() == [labels[0], labels[2], labels[2]] and targets.max(axis=1).tolist() == [1] * 3
@@ -96,8 +99,8 @@ def test_unknown_years_keep_the_label() -> None:
     labels = np.array([2, 0, 7])
     one_hot = np.eye(18, dtype=np.float32)
     soft = Treatment(soft_years=3)
-    assert np.array_equal(training_targets(HOME, labels, None, soft, BORDERS), one_hot[labels])
-    some = training_targets(HOME, labels, np.array([np.nan, 31.0, np.nan]), soft, BORDERS)
+    assert np.array_equal(training_targets(HOME, labels, None, soft, NUMERIC), one_hot[labels])
+    some = training_targets(HOME, labels, np.array([np.nan, 31.0, np.nan]), soft, NUMERIC)
     assert np.array_equal(some[[0, 2]], one_hot[[2, 7]]) and some[1].max() < 1
 
 
@@ -114,7 +117,7 @@ def test_rows_are_probabilities_and_other_factors_keep_their_levels(
 ) -> None:
     labels = np.random.default_rng(seed).integers(0, len(scheme.classes), len(ages))
     treatment = Treatment(age_borders=borders, soft_years=soft)
-    targets = training_targets(scheme, labels, np.array(ages, float), treatment, BORDERS)
+    targets = training_targets(scheme, labels, np.array(ages, float), treatment, NUMERIC)
     assert targets.shape == (len(ages), len(scheme.classes)) and targets.dtype == np.float32
     assert (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1, atol=1e-6)
     for name in set(scheme.factors) - {"age"}:
@@ -131,19 +134,20 @@ def test_the_datas_own_borders_without_a_ramp_are_the_true_bands(age: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("scheme", "treatment", "borders", "told"),
+    ("scheme", "numeric"),
     [
-        (LabelSpace(("a", "b")), Treatment(soft_years=2), BORDERS, "need the home task's factor age"),
-        (HOME.restricted(["mask"])[0], Treatment(soft_years=2), BORDERS, "need the home task's factor age"),
-        (factor_label_space({"age": ("young", "old")}), Treatment(age_borders=(30, 58)), None, "need the home task's"),
-        (HOME, Treatment(soft_years=2), None, "no age borders of their own"),
+        (LabelSpace(("a", "b")), NUMERIC),
+        (HOME.restricted(["mask"])[0], NUMERIC),
+        (factor_label_space({"age": ("young", "old")}), NUMERIC),
+        (HOME, None),
     ],
 )
+@pytest.mark.parametrize("treatment", [Treatment(soft_years=2), Treatment(age_borders=(30, 58))])
 def test_treatments_without_bands_are_refused(
-    scheme: LabelSpace, treatment: Treatment, borders: tuple[int, int] | None, told: str
+    scheme: LabelSpace, numeric: NumericFactor | None, treatment: Treatment
 ) -> None:
-    with pytest.raises(UserError, match=told):
-        training_targets(scheme, np.zeros(2, np.int64), np.array([20.0, 40.0]), treatment, borders)
+    with pytest.raises(UserError, match="need the home task's factor age"):
+        training_targets(scheme, np.zeros(2, np.int64), np.array([20.0, 40.0]), treatment, numeric)
 
 
 # --- counts
@@ -155,5 +159,5 @@ def test_counts_of_labels_and_of_shared_targets() -> None:
     soft = class_counts(np.full((30, 3), [0.1, 0.2, 0.7], np.float32), 3)
     assert soft.tolist() == [3.0, 6.0, 21.0] and soft.dtype == np.float64
     labels = np.random.default_rng(0).integers(0, 18, 200)
-    plain = training_targets(HOME, labels, None, Treatment(soft_years=1), BORDERS)
+    plain = training_targets(HOME, labels, None, Treatment(soft_years=1), NUMERIC)
     assert np.array_equal(class_counts(plain, 18), class_counts(labels, 18))

@@ -1,8 +1,8 @@
 """What the data is, as one page, before any training.
 
 Reads all that the data stages made, and some pictures of the data folder; writes data_check.html, data/counts.csv and
-data/light/. The augmentation of each model is drawn into preview/. Needs no network and no weights. Nothing else needs it: ask for
-`data_check` or `augment_preview`.
+data/light/. The augmentation of each model is drawn into preview/. Needs no network and no weights. Nothing else needs
+it: ask for `data_check` or `augment_preview`.
 """
 
 
@@ -58,7 +58,7 @@ rule data_check:
         splits=SPLITS,
         root=str(CONFIG.root),
         images=canonical(CONFIG.images.model_dump(mode="json")),
-        age_borders=list(getattr(CONFIG.data, "age_borders", [])),
+        numeric=numeric_factor(),
         model=next(iter(CONFIG.models)),
         seed=CONFIG.seed,
         code=digest("check_data.py"),

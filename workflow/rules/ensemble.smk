@@ -37,6 +37,7 @@ rule ensemble:
         members={name: len(FOLDS) for name in sorted(CONFIG.models)},
         vote=canonical(CONFIG.vote.model_dump(mode="json")),
         submission=canonical(CONFIG.submission.model_dump(mode="json")),
+        numeric=numeric_factor(),
         seed=CONFIG.seed,
         code=digest("build_ensemble.py"),
     script:

@@ -1,4 +1,4 @@
-"""Which files rules take: functions of the configuration that name them."""
+"""What rules take: functions of the configuration that name files, and a parameter of several rules."""
 
 from foldvote.config.entry_names import entry_members
 
@@ -97,3 +97,14 @@ def searched_weights():
 def first_round():
     """Models whose test predictions a trial may learn from."""
     return sorted({name for r in searched("pseudo") for name in r.first_round})
+
+
+def numeric_factor(without=frozenset()):
+    """The factor with a number behind its levels, as JSON; null where there is none."""
+    factor = CONFIG.data.numeric_factor
+    return canonical(factor and factor.model_dump(mode="json", exclude=set(without)))
+
+
+def learnt_factor():
+    """The same as far as training depends on it: not on how scores by number are shown."""
+    return numeric_factor(without=("detail", "unit"))

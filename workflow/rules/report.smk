@@ -111,8 +111,8 @@ rule draft_corrections:
         "../../envs/foldvote.yaml"
     params:
         top=50,
-        home=CONFIG.data.layout in ("maskbase", "demo"),
-        label=getattr(CONFIG.data, "label", None) or "label",
+        # A function, as a pattern may hold what looks like a wildcard.
+        data=lambda w: canonical(CONFIG.data.model_dump(mode="json")),
         code=digest("draft_corrections.py"),
     script:
         "../scripts/draft_corrections.py"

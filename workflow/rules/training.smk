@@ -48,7 +48,7 @@ rule train:
     params:
         recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
         seed=CONFIG.seed,
-        age_borders=list(getattr(CONFIG.data, "age_borders", [])),
+        numeric=learnt_factor(),
         code=digest("train_member.py"),
     script:
         "../scripts/train_member.py"

@@ -55,7 +55,7 @@ if CONFIG.tune is not None:
             folds=CONFIG.searched_folds,
             seed=CONFIG.seed,
             views=CONFIG.predict.views,
-            age_borders=list(getattr(CONFIG.data, "age_borders", [])),
+            numeric=learnt_factor(),
             pretrained=searched_weights(),
             code=digest("tune_worker.py"),
         script:

@@ -1,5 +1,6 @@
 """Compare the ensemble methods, choose one, and score it."""
 
+from foldvote.config.data import numeric_factor_of
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.ensemble.build_ensemble import EnsembleFiles, make_ensemble
 from foldvote.ensemble.inputs import EnsembleInputs
@@ -10,7 +11,7 @@ if __name__ == "__main__":
     params = snakemake.params
     with job(snakemake.log[0]):
         make_ensemble(
-            inputs=named_files(EnsembleInputs, snakemake.input),
+            inputs=named_files(EnsembleInputs, snakemake.input, numeric=numeric_factor_of(params.numeric)),
             files=named_files(EnsembleFiles, snakemake.output),
             expected=params.members,
             settings=Vote.model_validate_json(params.vote),

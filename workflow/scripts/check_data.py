@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from foldvote.config.data import Images
+from foldvote.config.data import Images, numeric_factor_of
 from foldvote.io.paths import named_files
 from foldvote.report.data_check.inputs import DataCheckFiles
 from foldvote.report.data_check.page import write_data_check
@@ -24,7 +24,7 @@ if __name__ == "__main__":
             previews={params.model: Path(given.preview)},
             page_path=Path(snakemake.output.page),
             counts_path=Path(snakemake.output.counts),
-            age_borders=params.age_borders,
+            numeric=numeric_factor_of(params.numeric),
             seed=params.seed,
             workers=snakemake.threads,
         )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from foldvote.config.data import numeric_factor_of
 from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime
 from foldvote.runtime.gpus import gpu_lease
@@ -27,7 +28,7 @@ if __name__ == "__main__":
                 SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
                 Path(given.pretrained) if given.pretrained else None,
                 Path(given.manifest) if given.manifest else None,
-                tuple(params.age_borders) or None,
+                numeric_factor_of(params.numeric),
                 PseudoInputs(Path(given.pseudo_pixels), tuple(Path(path) for path in given.pseudo))
                 if given.pseudo
                 else None,

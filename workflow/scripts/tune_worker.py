@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from foldvote.config.data import numeric_factor_of
 from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime
 from foldvote.config.tuning import Tune
@@ -33,7 +34,7 @@ if __name__ == "__main__":
                 [Path(path) for path in given.pixels],
                 dict(zip(params.pretrained, map(Path, given.pretrained), strict=True)),
                 Path(given.manifest) if given.manifest else None,
-                tuple(params.age_borders) or None,
+                numeric_factor_of(params.numeric),
                 [Path(path) for path in given.pseudo_pixels],
                 [Path(path) for path in given.pseudo],
             ),

@@ -4,12 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from foldvote.config.data import NumericFactor
 from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.report.data_check import counts
 from foldvote.report.data_check.inputs import CONFLICT, JOINED, LEAKED, NEAR, NEAR_TEST, lookalikes
 from support.tiny_member import manifest_row
 
 SCHEME = factor_label_space({"mask": ("on", "off"), "age": ("young", "old")})
+AGE = NumericFactor(name="age", column="age_years", borders=(40,))
 
 
 def manifest() -> pd.DataFrame:
@@ -49,18 +51,21 @@ def test_images_persons_and_groups_of_classes_and_factors() -> None:
 def test_repeats_are_counted_once_and_all_counts_stand_in_one_table() -> None:
     frame = manifest()
     assert counts.stratum_counts(folds_of(frame))["images"].tolist() == [2, 4]
-    every = counts.all_counts(frame, folds_of(frame), SCHEME)
+    every = counts.all_counts(frame, folds_of(frame), SCHEME, AGE)
     assert (every.groupby("kind")["images"].sum() == 6).all()
     assert set(every["kind"]) == {"class", "mask", "age", "stratum", "age_years"}
     assert every[every["kind"] == "age_years"]["name"].tolist() == ["20", "61"]
+    without = counts.all_counts(frame, folds_of(frame), SCHEME, None)
+    assert without.equals(every[every["kind"] != "age_years"])
 
 
 def test_ages_in_years_are_persons_of_each_year_where_there_are_any() -> None:
     frame = manifest()
-    ages = counts.age_counts(frame)
+    ages = counts.number_counts(frame, AGE)
+    assert list(ages) == ["number", "band", "persons", "images"]
     assert ages.to_numpy().tolist() == [[20, "young", 2, 4], [61, "old", 1, 2]]
-    assert counts.age_counts(frame.drop(columns="age_years")).empty
-    assert counts.age_counts(frame.assign(age_years=pd.array([None] * 6, "Int16"))).empty
+    assert counts.number_counts(frame, None).empty
+    assert counts.number_counts(frame.assign(age_years=pd.array([None] * 6, "Int16")), AGE).empty
 
 
 def test_sizes_formats_and_flags_of_both_splits() -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from foldvote.config.data import NumericFactor
 from foldvote.config.experiment import Config
 from foldvote.data.duplicates import report_overlap
 from foldvote.data.image_statistics import measure_images
@@ -220,8 +221,9 @@ def test_a_class_that_light_gives_away_and_a_test_set_of_other_light_are_found(f
 def test_ages_near_a_border_classes_without_images_and_odd_shapes_are_told(facts: DataCheckInputs) -> None:
     years = facts.train["profile"].map({name: 20 + place for place, name in enumerate(PERSONS)})
     aged = facts.train.assign(age_years=years, width=[60] + [40] * (len(facts.train) - 1))
+    age = NumericFactor(name="age", column="age_years", borders=(30, 60), unit="years")
     changed = replace(
-        facts, manifests={"train": aged}, light={"train": facts.light["train"]}, overlap=None, age_borders=(30, 60)
+        facts, manifests={"train": aged}, light={"train": facts.light["train"]}, overlap=None, numeric=age
     )
     assert levels_of(changed, "33% of the persons are within 2 years of an age border (30 or 60)") == ["ok"]  # 28 to 31
     assert levels_of(changed, "different shapes: width over height from 0.83 to 1.25") == ["look"]

@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from foldvote.config.data import layout_section
 from foldvote.data.label_space import LabelSpace
+from foldvote.data.layouts.registry import layout_of
 from foldvote.errors import UserError
 from foldvote.io.files import read_json, sha256_file, write_json
 from foldvote.io.parquet import read_table
@@ -28,7 +30,7 @@ from foldvote.report.results.gallery import (
 )
 from foldvote.report.results.inputs import RunResults, read_numbers, read_run
 from support.data_folders import encoded, picture, put
-from support.report_run import HOME, HOSTILE, QUOTED, SCRIPT, Made, drawn_run, drawn_search
+from support.report_run import HOME, HOSTILE, QUOTED, SCRIPT, TABLE, Made, drawn_run, drawn_search
 
 
 class Page(HTMLParser):
@@ -87,7 +89,7 @@ def either(request: pytest.FixtureRequest) -> tuple[Made, str, Path]:
 
 
 def shown(outcome: RunResults) -> ReportGallery:
-    return build_gallery(outcome, home=False, label="label")
+    return build_gallery(outcome, layout_of(layout_section(TABLE)))
 
 
 def test_f25_names_from_data_are_text_and_never_elements(hostile: tuple[Made, str, Path]) -> None:

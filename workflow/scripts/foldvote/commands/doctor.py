@@ -11,7 +11,6 @@ from pathlib import Path
 from foldvote.commands.environment import examine_compute, examine_disk, examine_environment
 from foldvote.commands.session import UNPACKED, check_files, check_transforms
 from foldvote.config.base import parse_size
-from foldvote.config.data import FoldersLayout, MaskbaseLayout
 from foldvote.config.experiment import Config
 from foldvote.errors import UserError
 from foldvote.io.paths import files_below
@@ -19,7 +18,6 @@ from foldvote.runtime.checks import Finding, Level, as_text
 from foldvote.runtime.locks import busy
 
 _PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-_SHOTS = 7  # of a person of the demo
 
 
 def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[str, int]:
@@ -67,9 +65,9 @@ def _transforms(config: Config) -> Iterator[Finding]:
 
 
 def _data(config: Config) -> Iterator[Finding]:
-    if config.data.layout == "demo":
-        persons = config.data.profiles + config.data.test_profiles
-        yield Finding("ok", f"the demo: {persons:,} persons, drawn by the workflow", "", "data")
+    drawn = config.data.drawn
+    if drawn:
+        yield Finding("ok", f"the {drawn.folder}: {drawn.persons:,} persons, drawn by the workflow", "", "data")
         return
     try:
         check_files(config)
@@ -128,12 +126,8 @@ def _picture_sizes(folder: Path) -> list[int]:
 
 
 def _images_folder(config: Config, split: str) -> Path | None:
-    layout = config.data
-    if isinstance(layout, MaskbaseLayout):
-        return config.root / (layout.train_images if split == "train" else layout.test_images)
-    if isinstance(layout, FoldersLayout):
-        return config.root / str(layout.train if split == "train" else layout.test)
-    return None
+    folder = config.data.image_folder(split)
+    return config.root / folder if folder is not None else None
 
 
 def _packages(config: Config) -> Iterator[Finding]:
@@ -151,8 +145,8 @@ def _packages(config: Config) -> Iterator[Finding]:
 
 def _packed_bytes(config: Config) -> float:
     """Bytes of the packed images, roughly: three bytes a pixel for each size and region; 0 where nobody knows yet."""
-    if config.data.layout == "demo":
-        images = _SHOTS * (config.data.profiles + config.data.test_profiles)
+    if config.data.drawn:
+        images = config.data.drawn.images
     else:
         folders = [_images_folder(config, split) for split in (("train", "test") if config.has_test else ("train",))]
         images = sum(len(_picture_sizes(folder)) for folder in folders if folder)

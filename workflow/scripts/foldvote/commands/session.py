@@ -100,7 +100,7 @@ def check_files(config: Config) -> None:
         UserError: naming every key whose file is missing.
     """
     named: dict[str, Path | None] = {"folds.file": Path(config.folds.file) if config.folds.file else None}
-    if config.data.layout != "demo":
+    if config.data.drawn is None:
         named |= {"data_root": config.root, "corrections": config.corrections_path, "answers": config.answers_path}
         named |= {"submission.sample": config.sample_path}
         named |= {f"the {split} table of data": path for split in ("train", "test") for path in config.tables(split)}

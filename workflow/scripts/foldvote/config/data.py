@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
     Field,
+    TypeAdapter,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -14,7 +15,98 @@ from pydantic import (
 from foldvote.config.base import Classes, Name, Section, Size
 
 
-class MaskbaseLayout(Section):
+class NumericFactor(Section):
+    """A factor whose levels are bands of a number that the manifest holds, such as age bands of an age in years."""
+
+    name: str
+    """The factor."""
+    column: str
+    """The manifest's column with the number."""
+    borders: tuple[int, ...]
+    """Rising; each is the first number of the next band, so there is one band more than borders."""
+    detail: tuple[tuple[int, int], ...] = ()
+    """Ranges, first and last number, that slices of the scores show number by number; the last is around the last
+    border."""
+    unit: str = ""
+    """What the number counts, for a person to read, such as years."""
+
+    @property
+    def bands(self) -> dict[str, tuple[int, ...]]:
+        """The borders by the factor's name."""
+        return {self.name: self.borders}
+
+
+class DrawnData(NamedTuple):
+    """Data that the workflow draws itself.
+
+    Attributes:
+        folder: its name below `results`.
+        persons: how many are drawn.
+        images: how many pictures of them.
+    """
+
+    folder: str
+    persons: int
+    images: int
+
+
+class ImageList(NamedTuple):
+    """A table that names the images.
+
+    Attributes:
+        table: its path relative to the data folder.
+        path: column with the path of an image relative to the data folder.
+        split: column that says train or test; None: every row is for training.
+    """
+
+    table: str
+    path: str
+    split: str | None
+
+
+class LayoutSection(Section):
+    """What every layout says of itself; each overrides what is different for it. Paths are relative to `data_root`."""
+
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The factors that make up the class, in order; none where the class is one column or folder."""
+        return ()
+
+    @property
+    def numeric_factor(self) -> NumericFactor | None:
+        """The factor that has a number behind its levels, where there is one."""
+        return None
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there are images to predict."""
+        return False
+
+    @property
+    def submission_table(self) -> str | None:
+        """The table whose ids and order a submission keeps where the user names no sample."""
+        return None
+
+    @property
+    def drawn(self) -> DrawnData | None:
+        """What the workflow draws; None where the data is the user's."""
+        return None
+
+    @property
+    def image_list(self) -> ImageList | None:
+        """The table that names the images, where they are in no folder of their own."""
+        return None
+
+    def tables(self, split: str) -> list[str]:  # noqa: ARG002 - other layouts have one for each split
+        """The tables that a split (train or test) is read from."""
+        return []
+
+    def image_folder(self, split: str) -> str | None:  # noqa: ARG002 - other layouts have one for each split
+        """The folder that holds the images of a split and nothing else; None: they may be anywhere."""
+        return None
+
+
+class MaskbaseLayout(LayoutSection):
     """The home task's folders: a table of persons, a folder of seven shots for each, a table of test images."""
 
     layout: Literal["maskbase"]
@@ -38,6 +130,36 @@ class MaskbaseLayout(Section):
             raise ValueError(f"must be two rising ages above 0 (it is {list(borders)})")
         return borders
 
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """Mask state, gender and age band."""
+        return ("mask", "gender", "age")
+
+    @property
+    def numeric_factor(self) -> NumericFactor:
+        """The age band, and the age in years behind it."""
+        near = ((27, 32), (55, 62))
+        return NumericFactor(name="age", column="age_years", borders=self.age_borders, detail=near, unit="years")
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a table of test images."""
+        return self.test_table is not None
+
+    @property
+    def submission_table(self) -> str | None:
+        """The table of test images."""
+        return self.test_table
+
+    def tables(self, split: str) -> list[str]:
+        """The table of persons, or that of test images."""
+        table = self.train_table if split == "train" else self.test_table
+        return [table] if table else []
+
+    def image_folder(self, split: str) -> str:
+        """The folder of persons' folders, or that of the test images."""
+        return self.train_images if split == "train" else self.test_images
+
 
 class DemoLayout(MaskbaseLayout):
     """Drawn faces in the home task's folders, made by the workflow itself under `results`."""
@@ -50,8 +172,14 @@ class DemoLayout(MaskbaseLayout):
     picture_size: Size = "256x192"
     """Height x width of the drawn pictures."""
 
+    @property
+    def drawn(self) -> DrawnData:
+        """Seven pictures of each person."""
+        persons = self.profiles + self.test_profiles
+        return DrawnData("demo", persons, 7 * persons)
 
-class TableLayout(Section):
+
+class TableLayout(LayoutSection):
     """Any images listed in a CSV or parquet table."""
 
     layout: Literal["table"]
@@ -80,8 +208,27 @@ class TableLayout(Section):
             )
         return self
 
+    @property
+    def factor_names(self) -> tuple[str, ...]:
+        """The columns of `factors`."""
+        return tuple(self.factors)
 
-class FoldersLayout(Section):
+    @property
+    def has_test(self) -> bool:
+        """Whether a column says which rows are to predict."""
+        return self.split is not None
+
+    @property
+    def image_list(self) -> ImageList:
+        """The table itself."""
+        return ImageList(self.table, self.path, self.split)
+
+    def tables(self, split: str) -> list[str]:  # noqa: ARG002 - one table holds both
+        """The table."""
+        return [self.table]
+
+
+class FoldersLayout(LayoutSection):
     """One folder a class."""
 
     layout: Literal["folders"]
@@ -94,6 +241,15 @@ class FoldersLayout(Section):
     group_pattern: str
     r"""Regular expression on the image's path below its class folder; its first group names the image's group.
     `^(.*)$` makes every image its own group."""
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a folder of images to predict."""
+        return self.test is not None
+
+    def image_folder(self, split: str) -> str | None:
+        """The folder of class folders, or that of the test images."""
+        return self.train if split == "train" else self.test
 
 
 Layout = Annotated[DemoLayout | MaskbaseLayout | TableLayout | FoldersLayout, Field(discriminator="layout")]
@@ -139,32 +295,22 @@ class DataSettings(Section):
     @property
     def factor_names(self) -> frozenset[str]:
         """Names of the factors that make up the class; none where the class is one column or folder."""
-        return factor_names_of(self.data)
+        return frozenset(self.data.factor_names)
 
     @property
     def root(self) -> Path:
-        """The data folder; the demo's lies under results."""
-        return Path(self.results) / "demo" if self.data.layout == "demo" else Path(str(self.data_root))
+        """The data folder; data that the workflow draws lies under results."""
+        drawn = self.data.drawn
+        return Path(self.results) / drawn.folder if drawn else Path(str(self.data_root))
 
     @property
     def has_test(self) -> bool:
         """Whether there are images to predict and so a submission to write."""
-        data = self.data
-        if isinstance(data, TableLayout):
-            return data.split is not None
-        if isinstance(data, FoldersLayout):
-            return data.test is not None
-        return data.test_table is not None
+        return self.data.has_test
 
     def tables(self, split: str) -> list[Path]:
         """The user's tables that a split (train or test) is read from; a folder of classes has none."""
-        data = self.data
-        if isinstance(data, TableLayout):
-            return [self.root / data.table]
-        if isinstance(data, MaskbaseLayout):
-            table = data.train_table if split == "train" else data.test_table
-            return [self.root / table] if table else []
-        return []
+        return [self.root / table for table in self.data.tables(split)]
 
     def for_split(self, split: str) -> dict[str, Any]:
         """All that a manifest depends on, as plain JSON values: a test manifest not on the corrections."""
@@ -181,7 +327,7 @@ class DataSettings(Section):
         if path is None:
             return None
         here = Path(path)
-        return here if self.data.layout != "demo" and (here.is_absolute() or here.exists()) else self.root / here
+        return here if self.data.drawn is None and (here.is_absolute() or here.exists()) else self.root / here
 
     @field_validator("results")
     @classmethod
@@ -193,14 +339,21 @@ class DataSettings(Section):
     @field_validator("data_root")
     @classmethod
     def _rooted(cls, data_root: str | None, info: ValidationInfo) -> str | None:
-        layout = getattr(info.data.get("data"), "layout", None)
-        if layout == "demo" and data_root is not None:
-            raise ValueError("is not used by data.layout: demo, which draws its own; set data.layout: maskbase")
-        if layout not in (None, "demo") and not data_root:
+        data: Layout | None = info.data.get("data")
+        if data is not None and data.drawn and data_root is not None:
+            raise ValueError(
+                f"is not used by data.layout: {data.layout}, which draws its own; set data.layout: maskbase"
+            )
+        if data is not None and not data.drawn and not data_root:
             raise ValueError("missing: the folder of the data; add --config data_root=FOLDER")
         return data_root
 
 
-def factor_names_of(data: Layout | None) -> frozenset[str]:
-    """Names of the factors that make up the class; none where it is one column or folder, or no data is known."""
-    return frozenset({"mask", "gender", "age"} if isinstance(data, MaskbaseLayout) else getattr(data, "factors", {}))
+def layout_section(values: Any) -> Layout:
+    """The section `data` of its plain values, as a rule or a report's settings hold it."""
+    return TypeAdapter(Layout).validate_python(values)
+
+
+def numeric_factor_of(text: str) -> NumericFactor | None:
+    """A numeric factor of its JSON; None of `null`."""
+    return TypeAdapter(NumericFactor | None).validate_json(text)

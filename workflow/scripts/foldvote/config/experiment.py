@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from foldvote.config.augmentation_names import transform_faults
 from foldvote.config.base import Name
-from foldvote.config.data import DataSettings, MaskbaseLayout, factor_names_of
+from foldvote.config.data import DataSettings, Layout
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.recipe import Recipe, division_faults, parts_of
@@ -50,8 +50,8 @@ class Config(DataSettings):
     @field_validator("folds")
     @classmethod
     def _known_strata(cls, folds: Folds, info: ValidationInfo) -> Folds:
-        data = info.data.get("data")
-        known = factor_names_of(data)
+        data: Layout | None = info.data.get("data")
+        known = frozenset(data.factor_names if data is not None else ())
         unknown = [name for name in folds.stratify if name not in known] if isinstance(folds.stratify, list) else []
         if data is not None and unknown:
             raise ValueError("\n".join(f"stratify: no factor {name!r}{did_you_mean(name, known)}" for name in unknown))
@@ -75,14 +75,15 @@ class Config(DataSettings):
         yield from (f"heads: no factor {name!r}{did_you_mean(name, self.factor_names)}" for name in unknown)
         if recipe.heads != "joint" and not self.factor_names:
             yield "heads: the classes of this data are not made up of factors; use heads: joint"
-        at_home = isinstance(self.data, MaskbaseLayout)
-        for name in (name for name, kind in heads.items() if kind == "regression" and not (at_home and name == "age")):
+        numeric = self.data.numeric_factor
+        regressed = [name for name, kind in heads.items() if kind == "regression"]
+        for name in (name for name in regressed if numeric is None or name != numeric.name):
             yield f"heads.{name}: regression needs a number behind the bands, which only the home task's age has"
         yield from (f"augment: {fault}" for fault in transform_faults(recipe.augment))
         for processes in sorted({self.runtime.gpus_per_member, self.runtime.cpu_processes}):
             parts = parts_of(recipe.accumulate, processes)
             yield from (f"batch_size: {fault}" for fault in division_faults(recipe.batch_size, parts, processes))
-        if recipe.labels.active and not at_home:
+        if recipe.labels.active and numeric is None:
             yield "labels: age borders are the home task's; drop it"
 
     def _factor_misfits(self, recipe: Recipe) -> Iterator[str]:
@@ -93,8 +94,9 @@ class Config(DataSettings):
         heads = recipe.heads if isinstance(recipe.heads, dict) else {}
         others = [name for name in heads if name in self.factor_names and name not in learnt]
         yield from (f"heads.{name}: this model does not learn {name}; drop it or add it to factors" for name in others)
-        if recipe.labels.active and self.factor_names and "age" not in learnt:
-            yield "labels: this model does not learn age; drop it or add age to factors"
+        numeric = self.data.numeric_factor
+        if recipe.labels.active and numeric is not None and numeric.name not in learnt:
+            yield f"labels: this model does not learn {numeric.name}; drop it or add {numeric.name} to factors"
 
     def _pseudo_faults(self) -> Iterator[str]:
         """Models with pseudo-labels whose first round is missing."""
@@ -170,9 +172,9 @@ class Config(DataSettings):
 
     @property
     def sample_path(self) -> Path | None:
-        """The file that gives the ids and the order of the submission: the user's, or the home task's test table."""
-        at_home = self.tables("test") if isinstance(self.data, MaskbaseLayout) else []
-        return self.found(self.submission.sample) or next(iter(at_home), None)
+        """The file that gives the ids and the order of the submission: the user's, or the layout's own table."""
+        own = self.data.submission_table
+        return self.found(self.submission.sample) or (self.root / own if own else None)
 
     @property
     def answers_path(self) -> Path | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from foldvote.config.data import DataSettings, FoldersLayout, MaskbaseLayout, TableLayout
+from foldvote.config.data import DataSettings, ImageList
 from foldvote.io.paths import files_below, relative_fault
 
 Split = Literal["train", "test"]
@@ -19,43 +19,39 @@ Split = Literal["train", "test"]
 def listing_digest(config: DataSettings, split: Split) -> str:
     """SHA-256 over the sorted paths and sizes of the image files that belong to a split.
 
-    What is wrong with the files is no matter here: the manifest stage tells it. The demo's files are the workflow's
-    own, known to it as outputs, and give a constant.
+    What is wrong with the files is no matter here: the manifest stage tells it. Files that the workflow draws itself
+    are known to it as outputs, and give a constant.
 
     Args:
         config: the configuration.
         split: `train` or `test`.
     """
     digest = hashlib.sha256()
-    if config.data.layout != "demo":
+    if config.data.drawn is None:
         for path, size in sorted(_files(config, split)):
             digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
 def _files(config: DataSettings, split: Split) -> Iterable[tuple[str, int]]:
-    layout, root = config.data, config.root
-    if isinstance(layout, TableLayout):
-        return _listed(config, layout, split)
-    if isinstance(layout, MaskbaseLayout):
-        return _below(root / (layout.train_images if split == "train" else layout.test_images))
-    assert isinstance(layout, FoldersLayout)
-    folder = layout.train if split == "train" else layout.test
-    return _below(root / folder) if folder is not None else ()
+    if split == "test" and not config.has_test:
+        return ()
+    folder, listed = config.data.image_folder(split), config.data.image_list
+    if folder is not None:
+        return _below(config.root / folder)
+    if listed is not None and Path(listed.table).suffix.lower() == ".csv":
+        return _listed(config.root, listed, split)
+    return _below(config.root, Path(config.results))
 
 
-def _listed(config: DataSettings, layout: TableLayout, split: Split) -> Iterator[tuple[str, int]]:
-    """The files that a CSV names for the split; for any other table every file below the data folder."""
-    table = config.root / layout.table
-    if table.suffix.lower() != ".csv":
-        yield from _below(config.root, Path(config.results))
-        return
+def _listed(root: Path, listed: ImageList, split: Split) -> Iterator[tuple[str, int]]:
+    """The files that a CSV names for the split."""
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
+        with (root / listed.table).open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):
-                path = row.get(layout.path) or ""
-                if (layout.split is None or row.get(layout.split) == split) and not relative_fault(path):
-                    yield path, _size(config.root / path)
+                path = row.get(listed.path) or ""
+                if (listed.split is None or row.get(listed.split) == split) and not relative_fault(path):
+                    yield path, _size(root / path)
     except (OSError, UnicodeDecodeError, csv.Error):
         return
 

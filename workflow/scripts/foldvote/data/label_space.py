@@ -1,20 +1,18 @@
 """Classes, the factors that make them up, and the codes and names of both."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foldvote.config.data import FoldersLayout, Layout, MaskbaseLayout, TableLayout
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
 from foldvote.io.files import read_json, write_json
 
-MASKS = ("wear", "incorrect", "not-wear")
-GENDERS = ("male", "female")
+LABEL = "label"  # the field that names the class where the class is not made up of factors
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class LabelSpace:
     factors: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def code(self, levels: dict[str, str]) -> int:
-        """The class code of one level a factor: mixed-radix, as `mask*6 + gender*3 + age` at home."""
+        """The class code of one level a factor: mixed-radix, the last factor varying fastest."""
         code = 0
         for name, known in self.factors.items():
             code = code * len(known) + known.index(levels[name])
@@ -79,36 +77,20 @@ def factor_label_space(factors: dict[str, tuple[str, ...]]) -> LabelSpace:
     return LabelSpace(names, dict(factors))
 
 
-def age_levels(borders: tuple[int, int]) -> tuple[str, str, str]:
-    """Names of the age bands: (30, 60) gives under30, 30to59, 60plus."""
-    first, second = borders
-    return f"under{first}", f"{first}to{second - 1}", f"{second}plus"
-
-
-def age_band(age: float, borders: tuple[int, int]) -> str:
-    """The name of the band that an age in years falls into; a border belongs to the older band."""
-    return age_levels(borders)[int(np.searchsorted(borders, age, side="right"))]
-
-
-def layout_label_space(layout: Layout, found: set[str]) -> LabelSpace:
-    """The scheme of a layout.
+def named_label_space(classes: Sequence[str] | None, found: Iterable[str]) -> LabelSpace:
+    """The scheme of plain class names.
 
     Args:
-        layout: the `data` section of the configuration.
-        found: class names seen in the training rows, for layouts that do not name their classes.
+        classes: the names in the order of their codes; None: those of `found`, sorted.
+        found: class names of the training rows.
 
     Raises:
-        UserError: if fewer than two classes are known.
+        UserError: if there are fewer than two classes.
     """
-    if isinstance(layout, MaskbaseLayout):
-        return factor_label_space({"mask": MASKS, "gender": GENDERS, "age": age_levels(layout.age_borders)})
-    if isinstance(layout, TableLayout) and layout.factors:
-        return factor_label_space({name: tuple(levels) for name, levels in layout.factors.items()})
-    assert isinstance(layout, TableLayout | FoldersLayout)
-    classes = tuple(layout.classes or sorted(found))
-    if len(classes) < 2:
-        raise UserError(f"data: found {len(classes)} class(es) {sorted(found)}; a classifier needs at least two")
-    return LabelSpace(classes)
+    names = tuple(classes or sorted(found))
+    if len(names) < 2:
+        raise UserError(f"data: found {len(names)} class(es) {sorted(found)}; a classifier needs at least two")
+    return LabelSpace(names)
 
 
 def label_space_from_json(content: dict[str, Any]) -> LabelSpace:

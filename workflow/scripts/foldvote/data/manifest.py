@@ -8,10 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from foldvote.config.data import DataSettings
+from foldvote.data.entries import entries
 from foldvote.data.file_listing import Split
 from foldvote.data.image_inspection import AcceptedImage, RejectedImage, inspector
 from foldvote.data.label_space import LabelSpace
-from foldvote.data.layouts.table import entries, factor_names, raw_columns
+from foldvote.data.layouts.registry import layout_of
 from foldvote.data.manifest_table import QUARANTINE, manifest_schema
 from foldvote.errors import MOST_TOLD, UserError
 from foldvote.io.files import sha256_lines
@@ -54,7 +55,7 @@ def build_manifest(
     columns = pd.DataFrame([asdict(found) for found in findings if isinstance(found, AcceptedImage)])
     frame = pd.concat([frame[accepted].reset_index(drop=True), columns], axis=1)
     _tell(frame, scheme, split)
-    schema = manifest_schema(factor_names(config.data), raw_columns(config.data))
+    schema = manifest_schema(config.data.factor_names, layout_of(config.data).raw_columns)
     quarantine = pd.DataFrame([(path, found.reason, found.message) for path, found in bad], columns=QUARANTINE.names)
     write_table(quarantine, quarantine_path, QUARANTINE)
     record = {"data_sha256": data_digest(frame), "corrections": corrections, "split": split, "scheme": scheme.as_json()}

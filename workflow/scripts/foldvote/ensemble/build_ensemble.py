@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldvote.config.data import NumericFactor
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.ensemble.candidates import (
     PRODUCT_SIGN,
@@ -49,7 +50,7 @@ from foldvote.io.parquet import read_table, write_table
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 Scaling = dict[str, Any]
-_OF_MANIFEST = ["image_id", "format", "width", "height", "age_years"]
+_OF_MANIFEST = ["image_id", "format", "width", "height"]
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,8 @@ def make_ensemble(
     if files.test is not None and test_frame is not None:
         write_table(test_frame, files.test, votes_schema(label_space.classes, labelled=False), ("image_id",), record)
     write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
-    described = _with_manifest(table, inputs.manifest)
-    write_csv(slice_scores(described, calibrated, label_space).round(6), files.slices)
+    described = _with_manifest(table, inputs.manifest, inputs.numeric)
+    write_csv(slice_scores(described, calibrated, label_space, inputs.numeric).round(6), files.slices)
     write_csv(reliability.round(6), files.reliability)
     results = comparison.results
     write_json(files.weights, {"calibration": scaling, **results[comparison.chosen].params})
@@ -220,9 +221,10 @@ def _apply_scaling(probabilities: Floats, scaling: Scaling) -> Floats:
     return apply_vector(probabilities, scaling["scaling"]) if scaling["method"] == "vector" else probabilities
 
 
-def _with_manifest(table: pd.DataFrame, manifest: Path | None) -> pd.DataFrame:
+def _with_manifest(table: pd.DataFrame, manifest: Path | None, numeric: NumericFactor | None) -> pd.DataFrame:
     """The table with the columns of the manifest that slices are made by."""
     if manifest is None:
         return table
     known = read_table(manifest)
-    return table.merge(known[[name for name in _OF_MANIFEST if name in known]], on="image_id", how="left")
+    wanted = [*_OF_MANIFEST, *([numeric.column] if numeric else [])]
+    return table.merge(known[[name for name in wanted if name in known]], on="image_id", how="left")

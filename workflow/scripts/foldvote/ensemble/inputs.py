@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from foldvote.config.data import NumericFactor
 from foldvote.config.ensemble import Submission
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.candidates import ModelPredictions, average_over_folds
@@ -43,6 +44,7 @@ class EnsembleInputs:
         weights: `<results>/train/model=<m>/fold=<k>/model.safetensors`; only their sizes are read.
         manifest: of the training images, for slices; None leaves out the slices that need it.
         answers: CSV with the true answers of the test images; only scored, never learnt from; None: not known.
+        numeric: the factor with a number behind it, where there is one, for slices.
     """
 
     oof: Sequence[Path]
@@ -54,6 +56,7 @@ class EnsembleInputs:
     weights: Sequence[Path] = ()
     manifest: Path | None = None
     answers: Path | None = None
+    numeric: NumericFactor | None = None
 
 
 @dataclass(frozen=True)

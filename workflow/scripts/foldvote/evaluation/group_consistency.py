@@ -11,12 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldvote.data.label_space import LabelSpace
+from foldvote.data.label_space import LABEL, LabelSpace
 from foldvote.evaluation.metrics import SMALLEST, accuracy, macro_f1
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-LABEL = "label"  # the one field of classes that are not made up of factors
 NEARLY_EVERY = 0.95  # share of the persons within whom a field must be constant to belong to the person
 
 

@@ -8,7 +8,7 @@ or two pictures that changed places. That makes the three kinds comparable.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 
 from foldvote.data.label_space import LabelSpace
-from foldvote.evaluation.group_consistency import LABEL, by_group, check, fields, group_fields, level_codes, marginals
+from foldvote.data.layouts.base import DataLayout
+from foldvote.evaluation.group_consistency import by_group, check, fields, group_fields, level_codes, marginals
 from foldvote.io.csv_files import write_csv
 from foldvote.io.parquet import read_table
 from foldvote.runtime.job_log import log
@@ -109,7 +110,7 @@ def label_issues(
     return issues[LABEL_ISSUES.names]
 
 
-def draft_corrections(issues: pd.DataFrame, top: int, *, home: bool = False, label: str = LABEL) -> pd.DataFrame:
+def draft_corrections(issues: pd.DataFrame, top: int, layout: DataLayout) -> pd.DataFrame:
     """The first issues as rows for corrections.csv, each to be looked at by a person before it counts.
 
     Their certainty is `suspected`, which is applied only where the configuration names it.
@@ -117,39 +118,33 @@ def draft_corrections(issues: pd.DataFrame, top: int, *, home: bool = False, lab
     Args:
         issues: as `label_issues` gives them.
         top: how many issues, from the first.
-        home: write them as the home task's layout reads them: persons by their path, swaps as `shots`. One picture of
-            a person that looks like another mask state is left out there, since no correction can say that.
-        label: the label column of a table without factors.
+        layout: of the data, which says how its corrections are written. An issue may take several rows or none.
 
     Returns:
-        Texts, columns id, field, from, to, source, certainty; a swap elsewhere than at home takes two rows.
+        Texts, columns id, field, from, to, source, certainty.
     """
-    drafted: list[tuple[str, str, str, str, str]] = []
-    for issue in issues.nsmallest(top, "rank").to_dict("records"):
-        source = f"foldvote, rank {issue['rank']}, score {issue['score']:.3f}"
-        field = label if issue["field"] == LABEL else issue["field"]
-        change = (field, issue["given"], issue["suggested"], source)
-        if issue["kind"] == "person":
-            drafted.append((issue["profile"], *change))
-        elif home and issue["kind"] == "swap":
-            stems = (PurePosixPath(issue[name]).stem for name in ("image_id", "other_image_id"))
-            drafted.append((issue["profile"], "shots", *stems, source))
-        elif not home:
-            drafted.append((issue["image_id"], *change))
-            if issue["kind"] == "swap":
-                drafted.append((issue["other_image_id"], field, issue["suggested"], issue["given"], source))
+    drafted = [
+        (*correction, f"foldvote, rank {issue['rank']}, score {issue['score']:.3f}")
+        for issue in issues.nsmallest(top, "rank").to_dict("records")
+        for correction in layout.draft(issue)
+    ]
     columns = ["id", "field", "from", "to", "source"]
     return pd.DataFrame(drafted, columns=columns, dtype="str").assign(certainty="suspected")
 
 
-def write_draft(issues_path: Path, path: Path, top: int, *, home: bool = False, label: str = LABEL) -> None:
+def write_draft(issues_path: Path, path: Path, top: int, layout: DataLayout) -> None:
     """Write `draft_corrections` of a table of label issues as CSV.
+
+    Args:
+        issues_path: `ensemble/label_issues.parquet`.
+        path: the CSV file.
+        top: how many issues, from the first.
+        layout: of the data.
 
     Raises:
         UserError: if the table is damaged.
     """
-    issues = read_table(issues_path, LABEL_ISSUES, key=("rank",))
-    drafted = draft_corrections(issues, top, home=home, label=label)
+    drafted = draft_corrections(read_table(issues_path, LABEL_ISSUES, key=("rank",)), top, layout)
     write_csv(drafted, path)
     log(f"{path}: {len(drafted)} suspected labels. Look at each; then name the file as `corrections`")
 

@@ -1,4 +1,4 @@
-"""Scores by slice: where the ensemble is worse than its mean says. Levels, classes, folds, formats, sizes, ages."""
+"""Scores by slice: where the ensemble is worse than its mean says. Levels, classes, folds, formats, sizes, numbers."""
 
 from collections.abc import Sequence
 
@@ -6,35 +6,41 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldvote.config.data import NumericFactor
 from foldvote.data.label_space import LabelSpace
 from foldvote.evaluation.group_consistency import check, level_codes, marginals
 from foldvote.evaluation.metrics import SMALLEST
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-YEAR_BY_YEAR = ((27, 32), (55, 62))  # years of age around the borders of the home task, each a slice of its own
-BAND = 5  # years of the other slices
+BAND = 5  # numbers of a slice, such as years, where they are not shown one by one
 MOST_SIZES = 12  # with more sizes than that, images are sliced by their shorter side
 UNKNOWN = "unknown"
 Z = 1.96  # two-sided 95 %
 
 
-def slice_scores(rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], scheme: LabelSpace) -> pd.DataFrame:
+def slice_scores(
+    rows: pd.DataFrame,
+    probabilities: npt.NDArray[np.floating],
+    scheme: LabelSpace,
+    numeric: NumericFactor | None = None,
+) -> pd.DataFrame:
     """Every score by slice, the worst first.
 
     The order is that of the upper end of the Wilson interval of the accuracy (Wilson, JASA 1927), taken over persons
     as the shots of one are no independent trials: first comes what is surely bad, and not what is small.
 
     Args:
-        rows: a row an image: image_id, profile, label (code), and of the columns fold, stratum, format, width, height
-            and age_years those that are there.
+        rows: one row per image: image_id, profile, label (code), and of the columns fold, stratum, format, width,
+            height and that of `numeric` those that are there.
         probabilities: shape (images, classes), rows sum to 1.
         scheme: the classes.
+        numeric: the factor with a number behind it, where there is one.
 
     Returns:
-        Columns slice (a factor, class, stratum, fold, format, size or age_years), value, images, persons, accuracy,
-        accuracy_low and accuracy_high (the interval), macro_f1 (over the classes present in the slice), log_loss
-        (nats), accuracy_<factor>. The images of a slice's values add up to all images.
+        Columns slice (a factor, class, stratum, fold, format, size or the numeric column), value, images, persons,
+        accuracy, accuracy_low and accuracy_high (the interval), macro_f1 (over the classes present in the slice),
+        log_loss (nats), accuracy_<factor>. The images of a slice's values add up to all images.
 
     Raises:
         ValueError: if the shapes do not go together.
@@ -50,7 +56,7 @@ def slice_scores(rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], sc
         means[f"accuracy_{factor}"] = right.astype(float)
     person, _ = pd.factorize(rows["profile"])
     tables = []
-    for name, values in slices_of(rows, scheme).items():
+    for name, values in slices_of(rows, scheme, numeric).items():
         part, names = pd.factorize(values, sort=True)
         sizes = np.bincount(part, minlength=len(names))
         table = pd.DataFrame({"slice": name, "value": np.asarray(names, dtype=object), "images": sizes})
@@ -72,34 +78,34 @@ def border_table(
     rows: pd.DataFrame,
     probabilities: npt.NDArray[np.floating],
     scheme: LabelSpace,
+    numeric: NumericFactor | None,
     *,
-    factor: str = "age",
     level: int = -1,
-    years: tuple[int, int] = YEAR_BY_YEAR[-1],
 ) -> pd.DataFrame:
-    """What the ensemble makes of the ages around a border, year by year.
+    """What the ensemble makes of the images around a border of bands, number by number, such as year by year of age.
 
     Args:
-        rows: a row an image: profile, label (code), age_years.
+        rows: one row per image: image_id, profile, label (code), and the column of `numeric`.
         probabilities: shape (images, classes), rows sum to 1.
         scheme: the classes.
-        factor: the factor of age bands.
+        numeric: the factor of bands; the last of its ranges of detail is shown.
         level: the first band beyond the border, -1 the last.
-        years: first and last year of age to show.
 
     Returns:
-        A row a year that occurs: age_years, images, persons, given_older (share labelled as of the older bands),
-        predicted_older (share predicted so), probability_older (mean probability). Empty without ages or the factor.
+        One row per number that occurs: the numeric column, images, persons, given_older (share labelled as of the
+        bands beyond the border), predicted_older (share predicted so), probability_older (mean probability). Empty
+        without the numbers or the factor.
     """
-    columns = ["age_years", "images", "persons", "given_older", "predicted_older", "probability_older"]
-    if "age_years" not in rows or factor not in scheme.factors:
-        return pd.DataFrame(columns=columns)
+    scores = ["images", "persons", "given_older", "predicted_older", "probability_older"]
+    if numeric is None or not numeric.detail or numeric.column not in rows or numeric.name not in scheme.factors:
+        return pd.DataFrame(columns=scores)
+    factor, number = numeric.name, numeric.column
     check(rows, probabilities, scheme)
     first = range(len(scheme.factors[factor]))[level]
     bands = marginals(probabilities, scheme, factor)
     table = pd.DataFrame(
         {
-            "age_years": pd.array(rows["age_years"], dtype="Int16"),
+            number: pd.array(rows[number], dtype="Int16"),
             "image_id": np.asarray(rows["image_id"], dtype=object),
             "profile": np.asarray(rows["profile"], dtype=object),
             "given": level_codes(scheme, factor)[rows["label"].to_numpy(np.int64)] >= first,
@@ -107,17 +113,19 @@ def border_table(
             "probability": bands[:, first:].sum(axis=1),
         }
     )
-    shown = table[table["age_years"].between(*years).fillna(False)].sort_values("image_id").groupby("age_years")
+    shown = table[table[number].between(*numeric.detail[-1]).fillna(False)].sort_values("image_id").groupby(number)
     return shown.agg(
         images=("given", "size"),
         persons=("profile", "nunique"),
         given_older=("given", "mean"),
         predicted_older=("predicted", "mean"),
         probability_older=("probability", "mean"),
-    ).reset_index()[columns]
+    ).reset_index()[[number, *scores]]
 
 
-def slices_of(rows: pd.DataFrame, scheme: LabelSpace) -> dict[str, npt.NDArray[np.object_]]:
+def slices_of(
+    rows: pd.DataFrame, scheme: LabelSpace, numeric: NumericFactor | None = None
+) -> dict[str, npt.NDArray[np.object_]]:
     """The value of every image in every slicing that the columns allow: texts, shape (images,) each."""
     labels = rows["label"].to_numpy(np.int64)
     values = {
@@ -128,8 +136,8 @@ def slices_of(rows: pd.DataFrame, scheme: LabelSpace) -> dict[str, npt.NDArray[n
     values |= {name: _texts(rows[name]) for name in ("stratum", "fold", "format") if name in rows}
     if {"width", "height"} <= set(rows.columns):
         values["size"] = _sizes(rows["width"].to_numpy(np.int64), rows["height"].to_numpy(np.int64))
-    if "age_years" in rows:
-        values["age_years"] = _ages(rows["age_years"])
+    if numeric is not None and numeric.column in rows:
+        values[numeric.column] = _numbers(rows[numeric.column], numeric.detail)
     return values
 
 
@@ -159,23 +167,23 @@ def _sizes(width: Codes, height: Codes) -> npt.NDArray[np.object_]:
     return np.array([f"side {2**low}-{2 ** (low + 1) - 1}" for low in octave], dtype=object)[part[size.reshape(-1)]]
 
 
-def _ages(column: pd.Series, single: Sequence[tuple[int, int]] = YEAR_BY_YEAR) -> npt.NDArray[np.object_]:
-    """`58`, or a band such as `35-39` that ends where the years that are shown one by one begin."""
-    years = pd.to_numeric(column, errors="coerce").astype("Float64")
-    known, place = np.unique(years.to_numpy(dtype=float, na_value=-1.0), return_inverse=True)
-    return np.array([_age_slice(int(np.floor(year)), single) for year in known], dtype=object)[place.reshape(-1)]
+def _numbers(column: pd.Series, single: Sequence[tuple[int, int]]) -> npt.NDArray[np.object_]:
+    """`58`, or a range such as `35-39` that ends where the numbers that are shown one by one begin."""
+    numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
+    known, place = np.unique(numbers.to_numpy(dtype=float, na_value=-1.0), return_inverse=True)
+    return np.array([_number_slice(int(np.floor(number)), single) for number in known], dtype=object)[place.reshape(-1)]
 
 
-def _age_slice(year: int, single: Sequence[tuple[int, int]]) -> str:
-    if year < 0:
+def _number_slice(number: int, single: Sequence[tuple[int, int]]) -> str:
+    if number < 0:
         return UNKNOWN
-    if any(low <= year <= high for low, high in single):
-        return f"{year:02d}"
-    first = year - year % BAND
+    if any(low <= number <= high for low, high in single):
+        return f"{number:02d}"
+    first = number - number % BAND
     last = first + BAND - 1
     for low, high in single:
-        last = min(last, low - 1) if year < low else last
-        first = max(first, high + 1) if year > high else first
+        last = min(last, low - 1) if number < low else last
+        first = max(first, high + 1) if number > high else first
     return f"{first:02d}-{last:02d}" if last > first else f"{first:02d}"
 
 

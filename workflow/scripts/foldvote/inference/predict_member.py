@@ -104,9 +104,15 @@ def load_member(weights: Path, sidecar: Path, split: SplitFiles) -> tuple[dict[s
     whole = read_label_space(split.classes)
     _, digest = read_folds(split.folds, split.certificate)
     raise_all(_member_faults(about, sidecar, list(whole.classes), digest))
-    model = build_model(recipe, known_classes(recipe, whole)[0], seed=0, age_borders=about["age_borders"])
+    model = build_model(recipe, known_classes(recipe, whole)[0], seed=0, bands=_bands(about, recipe))
     model.load_state_dict(_read_weights(weights, about["sha256"]))
     return about, recipe, model
+
+
+def _bands(about: dict[str, Any], recipe: Recipe) -> dict[str, list[int]]:
+    """The borders that a regression head was trained with, by the name of its factor."""
+    kinds = recipe.heads if isinstance(recipe.heads, dict) else {}
+    return {name: about["age_borders"] for name, kind in kinds.items() if kind == "regression"}
 
 
 def _member_faults(about: dict[str, Any], sidecar: Path, classes: list[str], digest: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Networks: any of timm's, from scratch or from a local file of weights. Nothing here asks a network for anything."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def build_model(
     scheme: LabelSpace,
     seed: int,
     weights: Path | None = None,
-    age_borders: Sequence[float] | None = None,
+    bands: Mapping[str, Sequence[float]] | None = None,
 ) -> nn.Module:
     """Make a network with freshly drawn or pretrained weights.
 
@@ -34,7 +34,7 @@ def build_model(
         seed: of the drawn weights.
         weights: local file (.safetensors, or .pth of plain tensors) that holds the net's pretrained weights; its
             classifier is not used. None: from scratch.
-        age_borders: borders of the age bands in years, for a head that regresses the age.
+        bands: borders of the bands of each factor with a number behind it, for a head that regresses the number.
 
     Raises:
         UserError: if the net cannot be made for the size, the head or the options, or the file is missing, is not a
@@ -48,7 +48,7 @@ def build_model(
     }
     if recipe.drop_path > 0:
         options["drop_path_rate"] = recipe.drop_path
-    finish = partial(_replace_head, recipe=recipe, scheme=scheme, seed=seed, age_borders=age_borders)
+    finish = partial(_replace_head, recipe=recipe, scheme=scheme, seed=seed, bands=bands or {})
     try:
         model = _drawn_model(recipe, seed, options, finish)
     except UserError:
@@ -127,7 +127,7 @@ def _pretrained_model(
 
 
 def _replace_head(
-    model: nn.Module, recipe: Recipe, scheme: LabelSpace, seed: int, age_borders: Sequence[float] | None
+    model: nn.Module, recipe: Recipe, scheme: LabelSpace, seed: int, bands: Mapping[str, Sequence[float]]
 ) -> nn.Module:
     """Put the recipe's head in the place, and under the name, of timm's linear classifier; joint heads are left."""
     if keeps_classifier(recipe):
@@ -139,7 +139,7 @@ def _replace_head(
             f"{recipe.net}: this net's classifier is no linear layer; use heads: joint and dropout_samples: 1"
         )
     torch.manual_seed(derive(seed, "head"))
-    head = make_head(recipe, scheme, classifier.in_features, age_borders)
+    head = make_head(recipe, scheme, classifier.in_features, bands)
     assert head is not None
     model.set_submodule(name, head, strict=True)
     return model

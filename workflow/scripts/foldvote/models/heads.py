@@ -5,7 +5,7 @@ the factors are taken as independent given the image, and cross-entropy on the c
 Knows nothing of nets; foldvote.models.factory puts a head into one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -28,7 +28,7 @@ def keeps_classifier(recipe: Recipe) -> bool:
 
 
 def make_head(
-    recipe: Recipe, scheme: LabelSpace, in_features: int, age_borders: Sequence[float] | None = None
+    recipe: Recipe, scheme: LabelSpace, in_features: int, bands: Mapping[str, Sequence[float]] | None = None
 ) -> nn.Module | None:
     """The head that a recipe asks for, drawn from torch's generator.
 
@@ -36,7 +36,7 @@ def make_head(
         recipe: for heads, drop_rate and dropout_samples.
         scheme: the classes that the net learns.
         in_features: length of the feature vector before the classifier.
-        age_borders: rising borders of the bands in years, for a regression head.
+        bands: rising borders of the bands of each factor with a number behind it, for a regression head.
 
     Returns:
         A module from features (B, in_features) to float32 logits (B, classes), or None where timm's own
@@ -49,8 +49,8 @@ def make_head(
         return None
     if recipe.heads == "joint":
         return JointHead(in_features, len(scheme.classes), recipe.drop_rate, recipe.dropout_samples)
-    kinds = _head_kinds(recipe, scheme, age_borders)
-    return FactoredHead(scheme, kinds, in_features, recipe.drop_rate, recipe.dropout_samples, age_borders)
+    kinds = _head_kinds(recipe, scheme, bands or {})
+    return FactoredHead(scheme, kinds, in_features, recipe.drop_rate, recipe.dropout_samples, bands)
 
 
 class SampledLinear(nn.Module):
@@ -89,7 +89,7 @@ class FactoredHead(nn.Module):
         in_features: length of the feature vector.
         drop_rate: dropout before the linear layer.
         samples: number of dropouts that are averaged.
-        age_borders: borders in years, for regression.
+        bands: borders of the bands of each factor that is regressed.
     """
 
     def __init__(
@@ -99,11 +99,14 @@ class FactoredHead(nn.Module):
         in_features: int,
         drop_rate: float = 0.0,
         samples: int = 1,
-        age_borders: Sequence[float] | None = None,
+        bands: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
         self.factors = tuple(scheme.factors)
-        distributions = [_distribution(kinds[name], len(scheme.factors[name]), age_borders) for name in self.factors]
+        borders = bands or {}
+        distributions = [
+            _distribution(kinds[name], len(scheme.factors[name]), borders.get(name)) for name in self.factors
+        ]
         self.distributions = nn.ModuleList(distributions)
         self.widths = [distribution.width for distribution in distributions]
         self.scores = SampledLinear(in_features, sum(self.widths), drop_rate, samples)
@@ -201,14 +204,14 @@ def _band_logs(distances: torch.Tensor, gaps: torch.Tensor) -> torch.Tensor:
     return torch.cat([below[..., :1], between, above[..., -1:]], dim=-1)
 
 
-def _distribution(kind: HeadKind, levels: int, age_borders: Sequence[float] | None) -> nn.Module:
+def _distribution(kind: HeadKind, levels: int, borders: Sequence[float] | None) -> nn.Module:
     if kind == "regression":
-        assert age_borders is not None
-        return AgeRegression(age_borders)
+        assert borders is not None
+        return AgeRegression(borders)
     return Ordinal(levels) if kind == "ordinal" else Categorical(levels)
 
 
-def _head_kinds(recipe: Recipe, scheme: LabelSpace, age_borders: Sequence[float] | None) -> dict[str, HeadKind]:
+def _head_kinds(recipe: Recipe, scheme: LabelSpace, bands: Mapping[str, Sequence[float]]) -> dict[str, HeadKind]:
     """The kind of every factor's head."""
     if not scheme.factors:
         raise UserError(f"heads: {recipe.heads}: the classes are not made up of factors; use heads: joint")
@@ -218,8 +221,9 @@ def _head_kinds(recipe: Recipe, scheme: LabelSpace, age_borders: Sequence[float]
     for name, kind in named.items():
         if kind != "regression":
             continue
-        if name != "age" or age_borders is None or len(scheme.factors[name]) != len(age_borders) + 1:
+        borders = bands.get(name)
+        if borders is None or len(scheme.factors[name]) != len(borders) + 1:
             raise UserError(f"heads.{name}: regression is for the home task's age alone; use ordinal")
-        if any(low >= high for low, high in pairwise(age_borders)):
-            raise UserError(f"heads.{name}: the age borders {list(age_borders)} do not rise; correct them")
+        if any(low >= high for low, high in pairwise(borders)):
+            raise UserError(f"heads.{name}: the age borders {list(borders)} do not rise; correct them")
     return {name: named.get(name, "classes") for name in scheme.factors}

@@ -90,7 +90,7 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
         "fold": seeds.fold,
         "seed": seeds.seed,
         **training_set.origin,
-        "age_borders": list(inputs.age_borders) if inputs.age_borders else None,
+        "age_borders": list(inputs.numeric.borders) if inputs.numeric else None,
         "pretrained_sha256": sha256_file(inputs.pretrained) if inputs.pretrained else None,
     }
     return MemberSpec(seeds, recipe, inputs, training_set, origin, code)
@@ -174,8 +174,8 @@ def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Train
     recipe, group = spec.recipe, device.group
     if recipe.sync_bn and group.size > 1 and device.torch_device.type == "cpu":
         raise UserError("sync_bn: torch has it on GPUs only; drop it, or set runtime.cpu_processes: 1")
-    pretrained, borders = spec.inputs.pretrained, spec.inputs.age_borders
-    model = build_model(recipe, spec.training_set.label_space, spec.seeds.key("init"), pretrained, borders)
+    inputs, label_space = spec.inputs, spec.training_set.label_space
+    model = build_model(recipe, label_space, spec.seeds.key("init"), inputs.pretrained, inputs.bands)
     model = device.place(model)
     averages = recipe.ema is not None or recipe.swa is not None
     average = clone_state(model.state_dict()) if averages else {}

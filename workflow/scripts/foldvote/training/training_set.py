@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from foldvote.config.data import NumericFactor
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages, open_packed_images
@@ -49,7 +50,7 @@ class MemberInputs:
         split: classes and folds.
         pretrained: local weights file, or None.
         manifest: of the training images; only needed by a recipe that treats labels by age.
-        age_borders: borders of the age bands in years, where there are any.
+        numeric: the factor with a number behind it, where there is one.
         pseudo: test images and their first-round predictions; only for a recipe that learns from them.
     """
 
@@ -57,8 +58,13 @@ class MemberInputs:
     split: SplitFiles
     pretrained: Path | None = None
     manifest: Path | None = None
-    age_borders: tuple[int, int] | None = None
+    numeric: NumericFactor | None = None
     pseudo: PseudoInputs | None = None
+
+    @property
+    def bands(self) -> dict[str, tuple[int, ...]]:
+        """Borders of the bands by factor, for a head that regresses the number behind them."""
+        return self.numeric.bands if self.numeric else {}
 
 
 @dataclass(frozen=True)
@@ -113,24 +119,22 @@ def pseudo_labels(
     )
 
 
-AGE = "age"
-
-
 def training_targets(
     label_space: LabelSpace,
     labels: np.ndarray,
     years: np.ndarray | None,
     treatment: Treatment,
-    borders: tuple[int, int] | None,
+    numeric: NumericFactor | None,
 ) -> np.ndarray:
     """The targets of a training set.
 
     Args:
-        label_space: the classes; with a treatment, a factor `age` of three levels is among their factors.
+        label_space: the classes; with a treatment, `numeric` is among their factors and has three levels.
         labels: class codes, int64 (N,).
-        years: ages, float (N,) with NaN where unknown; None: all unknown. An image of unknown age keeps its label.
+        years: the numbers behind that factor, such as ages in years, float (N,) with NaN where unknown; None: all
+            unknown. An image whose number is unknown keeps its label.
         treatment: moved age borders, and the years around a border in which both bands share the target.
-        borders: the data's own borders, for a treatment that moves none.
+        numeric: the factor with a number behind it, where there is one; its borders are used where none are moved.
 
     Returns:
         `labels` where nothing is treated, else probabilities, float32 (N, classes), whose rows sum to 1: the age band
@@ -142,7 +146,7 @@ def training_targets(
     """
     if not treatment.active:
         return labels
-    low, high = _borders(label_space, treatment, borders)
+    name, (low, high) = _borders(label_space, treatment, numeric)
     count = len(labels)
     targets = np.zeros((count, len(label_space.classes)), np.float32)
     known = np.zeros(count, bool) if years is None else np.isfinite(years)
@@ -153,7 +157,7 @@ def training_targets(
     shares = np.stack([1 - older[0], older[0] - older[1], older[1]], axis=1)  # the ramps never cross, as low < high
     rows = np.flatnonzero(known)
     for band, share in enumerate(shares.T):
-        targets[rows, _with_band(label_space, labels[known], band)] = share
+        targets[rows, _with_band(label_space, name, labels[known], band)] = share
     return targets
 
 
@@ -173,16 +177,16 @@ def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
     return targets.sum(axis=0, dtype=np.float64).round(6)
 
 
-def _borders(label_space: LabelSpace, treatment: Treatment, own: tuple[int, int] | None) -> tuple[float, float]:
-    """The age borders to train with: the treatment's, else the data's own."""
-    if len(label_space.factors.get(AGE, ())) != 3:
+def _borders(
+    label_space: LabelSpace, treatment: Treatment, numeric: NumericFactor | None
+) -> tuple[str, tuple[float, ...]]:
+    """The factor whose bands are treated, and the borders to train with: the treatment's, else the data's own."""
+    if numeric is None or len(label_space.factors.get(numeric.name, ())) != 3:
         raise UserError("labels: age_borders and soft_years need the home task's factor age; drop them from this model")
-    borders = treatment.age_borders or own
-    if borders is None:
-        raise UserError("labels.soft_years: the data have no age borders of their own; give labels.age_borders")
+    borders = treatment.age_borders or numeric.borders
     if not borders[0] < borders[1]:
         raise UserError(f"labels.age_borders: {list(borders)} do not rise; put the lower border first")
-    return borders
+    return numeric.name, borders
 
 
 def _share_above(years: np.ndarray, border: float, soft: float) -> np.ndarray:
@@ -193,11 +197,11 @@ def _share_above(years: np.ndarray, border: float, soft: float) -> np.ndarray:
         return np.clip(0.5 + (years - border) / (2 * soft), 0, 1)
 
 
-def _with_band(label_space: LabelSpace, labels: np.ndarray, band: int) -> np.ndarray:
-    """The class of each label with its age band replaced."""
+def _with_band(label_space: LabelSpace, factor: str, labels: np.ndarray, band: int) -> np.ndarray:
+    """The class of each label with its level of a factor replaced."""
     names = list(label_space.factors)
-    step = int(np.prod([len(label_space.factors[name]) for name in names[names.index(AGE) + 1 :]], dtype=np.int64))
-    return labels + (band - label_space.level_codes(AGE)[labels]) * step
+    step = int(np.prod([len(label_space.factors[name]) for name in names[names.index(factor) + 1 :]], dtype=np.int64))
+    return labels + (band - label_space.level_codes(factor)[labels]) * step
 
 
 @dataclass(frozen=True)
@@ -247,9 +251,9 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
     targets = training_targets(
         label_space,
         training["label"].to_numpy(np.int64),
-        _years(inputs.manifest, training) if recipe.labels.active else None,
+        _numbers(inputs.manifest, training, inputs.numeric) if recipe.labels.active and inputs.numeric else None,
         recipe.labels,
-        inputs.age_borders,
+        inputs.numeric,
     )
     origin = {"split_sha256": digest, "data_sha256": images.record["data_sha256"], "classes": list(whole.classes)}
     if recipe.pseudo is None or inputs.pseudo is None:
@@ -279,9 +283,9 @@ def _as_probabilities(targets: np.ndarray, classes: int) -> np.ndarray:
     return np.eye(classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets
 
 
-def _years(manifest: Path | None, training: pd.DataFrame) -> np.ndarray:
-    """Age in years of each training image, NaN where unknown."""
+def _numbers(manifest: Path | None, training: pd.DataFrame, numeric: NumericFactor) -> np.ndarray:
+    """The number behind the factor for each training image, such as the age in years; NaN where unknown."""
     if manifest is None:
         raise UserError("labels: are treated by age, and no manifest was given to take it from")
-    ages = read_table(manifest).set_index("image_id")["age_years"]
-    return ages.reindex(training["image_id"]).to_numpy(np.float64)
+    numbers = read_table(manifest).set_index("image_id")[numeric.column]
+    return numbers.reindex(training["image_id"]).to_numpy(np.float64)

@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from optuna.trial import TrialState
 
+from foldvote.config.data import NumericFactor
 from foldvote.config.recipe import Recipe
 from foldvote.config.search_space import label
 from foldvote.errors import Interrupted, UserError
@@ -106,7 +107,7 @@ class SearchInputs:
         images: packed training images, below folders `size=<HxW>/roi=<roi>`.
         pretrained: local weights files by what a recipe calls them.
         manifest: of the training images, where a recipe may treat labels by age.
-        age_borders: borders of the age bands in years, where there are any.
+        numeric: the factor with a number behind it, where there is one.
         pseudo_images: packed test images, where a recipe may learn from them.
         pseudo: predictions of first-round models for them, below folders `model=<m>/fold=<k>`.
     """
@@ -115,7 +116,7 @@ class SearchInputs:
     images: Sequence[Path]
     pretrained: Mapping[str, Path] = field(default_factory=dict)
     manifest: Path | None = None
-    age_borders: tuple[int, int] | None = None
+    numeric: NumericFactor | None = None
     pseudo_images: Sequence[Path] = ()
     pseudo: Sequence[Path] = ()
 
@@ -127,7 +128,7 @@ class SearchInputs:
             self.split,
             self.pretrained[recipe.pretrained] if recipe.pretrained else None,
             self.manifest,
-            self.age_borders,
+            self.numeric,
             PseudoInputs(
                 _packed(self.pseudo_images, recipe), tuple(path for path in self.pseudo if member_of(path) in keys)
             )
@@ -184,7 +185,7 @@ def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
         "code": code,
         "split_sha256": digest,
         "data_sha256": read_json(inputs.split.certificate)["data_sha256"],
-        "age_borders": list(inputs.age_borders or ()),
+        "age_borders": list(inputs.numeric.borders if inputs.numeric else ()),
         "pretrained_sha256": {name: sha256_file(path) for name, path in sorted(inputs.pretrained.items())},
         "pseudo_sha256": [sha256_file(path) for path in sorted(inputs.pseudo)],
     }
@@ -280,8 +281,8 @@ def _out_of_fold(
     resources: JobResources,
 ) -> np.ndarray:
     """Probabilities of a fold's validation images, the mean over the views: float64 (images, classes)."""
-    learnt, borders = spec.training_set, spec.inputs.age_borders
-    model = build_model(spec.recipe, learnt.label_space, seed=0, age_borders=borders)
+    learnt = spec.training_set
+    model = build_model(spec.recipe, learnt.label_space, seed=0, bands=spec.inputs.bands)
     model.load_state_dict(trained.chosen)
     rows = learnt.images.rows(learnt.validation["image_id"].tolist())
     ready = ready_views(views, *learnt.images.shape[:2])

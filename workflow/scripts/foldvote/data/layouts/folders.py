@@ -1,52 +1,77 @@
-"""Entries of data that lie in one folder a class."""
+"""The layout `folders`: images that lie in one folder per class."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pandas as pd
 
 from foldvote.config.data import FoldersLayout
 from foldvote.data.file_listing import Split
+from foldvote.data.label_space import LABEL, LabelSpace, named_label_space
+from foldvote.data.layouts.base import Correction, RawColumns
+from foldvote.data.layouts.named_classes import correct_field, draft_field
 from foldvote.errors import UserError, did_you_mean, raise_all
 from foldvote.io.paths import files_below, is_ignored, relative_fault, tidy
 
 
-def folder_entries(root: Path, layout: FoldersLayout, split: Split) -> tuple[pd.DataFrame, set[str]]:
-    """A row a file, sorted by path, and the names of the class folders.
+@dataclass(frozen=True)
+class ClassFolders:
+    """One folder per class; corrections are of images or groups. A `DataLayout`."""
 
-    Args:
-        root: the data folder.
-        layout: where the classes lie.
-        split: `train` or `test`.
+    raw_columns: ClassVar[RawColumns] = ()
+    ignored_fields: ClassVar[frozenset[str]] = frozenset()
+    section: FoldersLayout
 
-    Returns:
-        Columns image_id (path below the train or test folder), path, profile, group, class_name (null for test); and
-        the class names: those configured, or the folders found.
+    def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
+        """One row per file, sorted by path, and the names of the class folders.
 
-    Raises:
-        UserError: if a folder is missing or empty, a class folder is not known, or a path has no group.
-    """
-    names = _class_folders(root, layout)
-    top = _inside(layout.train if split == "train" else str(layout.test), f"data.{split}")
-    files = (
-        _files(root / top)
-        if split == "test"
-        else [f"{name}/{path}" for name in names for path in _files(root / top / name)]
-    )
-    if not files:
-        raise UserError(f"{root / top}: holds no images; set data.{split} to the folder that does")
-    raise_all(f"{root / top}: the file name {path!r} {fault}" for path in files if (fault := relative_fault(path)))
-    groups = _groups(files, layout.group_pattern, root / top) if split == "train" else [None] * len(files)
-    frame = pd.DataFrame(
-        {
-            "image_id": files,
-            "path": [tidy(f"{top}/{path}") for path in files],
-            "profile": groups,
-            "group": groups,
-            "class_name": [path.split("/", 1)[0] if split == "train" else None for path in files],
-        }
-    )
-    return frame, set(names)
+        Args:
+            root: the data folder.
+            split: `train` or `test`.
+
+        Returns:
+            Columns image_id (path below the train or test folder), path, profile, group, class_name (null for test);
+            and the class folders found.
+
+        Raises:
+            UserError: if a folder is missing or empty, a class folder is not known, or a path has no group.
+        """
+        names = _class_folders(root, self.section)
+        top = _inside(self.section.train if split == "train" else str(self.section.test), f"data.{split}")
+        files = (
+            _files(root / top)
+            if split == "test"
+            else [f"{name}/{path}" for name in names for path in _files(root / top / name)]
+        )
+        if not files:
+            raise UserError(f"{root / top}: holds no images; set data.{split} to the folder that does")
+        raise_all(f"{root / top}: the file name {path!r} {fault}" for path in files if (fault := relative_fault(path)))
+        groups = _groups(files, self.section.group_pattern, root / top) if split == "train" else [None] * len(files)
+        frame = pd.DataFrame(
+            {
+                "image_id": files,
+                "path": [tidy(f"{top}/{path}") for path in files],
+                "profile": groups,
+                "group": groups,
+                "class_name": [path.split("/", 1)[0] if split == "train" else None for path in files],
+            }
+        )
+        return frame, set(names)
+
+    def label_space(self, found: set[str]) -> LabelSpace:
+        """The classes that are configured, or the class folders."""
+        return named_label_space(self.section.classes, found)
+
+    def correct(self, frame: pd.DataFrame, correction: Correction) -> pd.Series:
+        """Correct the class of an image or a group in place; the field is `label`. Returns the mask of its rows."""
+        return correct_field(frame, correction, {LABEL: ("class_name", self.section.classes)})
+
+    def draft(self, issue: Mapping[str, Any]) -> list[Correction]:
+        """A label issue as corrections."""
+        return draft_field(issue, LABEL)
 
 
 def group_pattern(pattern: str) -> re.Pattern[str]:

@@ -1,30 +1,56 @@
-"""Entries of the home task's folders: a table of persons, seven shots of each, a table of test images."""
+"""The layouts `maskbase` and `demo`: a table of persons, seven shots of each, a table of test images."""
 
 import os
-import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pandas as pd
+import pyarrow as pa
 
 from foldvote.config.data import MaskbaseLayout
-from foldvote.data.label_space import GENDERS, MASKS, age_band
+from foldvote.data.file_listing import Split
+from foldvote.data.label_space import LabelSpace, factor_label_space
+from foldvote.data.layouts.base import Correction, RawColumns
 from foldvote.data.layouts.folders import group_pattern
+from foldvote.data.layouts.maskbase_corrections import IGNORED, correct_person, draft_person
+from foldvote.data.layouts.maskbase_labels import GENDERS, MASKS, OLDEST, SHOTS, age_band, age_in_years, age_levels
 from foldvote.errors import UserError, did_you_mean, raise_all
 from foldvote.io.csv_files import read_user_table
 from foldvote.io.paths import is_ignored, relative_fault, tidy
 from foldvote.runtime.job_log import log
 
-SHOTS = {
-    **{f"mask{number}": MASKS[0] for number in range(1, 6)},
-    "incorrect_mask": MASKS[1],
-    "normal": MASKS[2],
-}
-OLDEST = 120  # years
-_YEARS = re.compile(r"(\d{1,3})(\.0+)?")
+
+@dataclass(frozen=True)
+class MaskbaseFolders:
+    """The home task's folders; the class is mask state, gender and age band. A `DataLayout`."""
+
+    raw_columns: ClassVar[RawColumns] = (("person_id", pa.string()), ("age_years", pa.int16()))
+    ignored_fields: ClassVar[frozenset[str]] = IGNORED
+    section: MaskbaseLayout
+
+    def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
+        """The rows of `maskbase_train` or `maskbase_test`; no class name is beside them."""
+        read = maskbase_train if split == "train" else maskbase_test
+        return read(root, self.section), set()
+
+    def label_space(self, found: set[str]) -> LabelSpace:  # noqa: ARG002 - its classes are known
+        """18 classes: `mask*6 + gender*3 + age`."""
+        ages = age_levels(self.section.age_borders)
+        return factor_label_space(dict(zip(self.section.factor_names, (MASKS, GENDERS, ages), strict=True)))
+
+    def correct(self, frame: pd.DataFrame, correction: Correction) -> pd.Series:
+        """Correct a person in place; the field is gender, age or shots. Returns the mask of the changed rows."""
+        return correct_person(frame, correction, self.section.age_borders)
+
+    def draft(self, issue: Mapping[str, Any]) -> list[Correction]:
+        """A label issue as a correction of a person or of two shots."""
+        return draft_person(issue)
 
 
 def maskbase_train(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
-    """Seven rows a person, in the table's order.
+    """Seven rows per person, in the table's order.
 
     Returns:
         Columns image_id (`<path>/<file name>`), path, profile (the person's `path`), group, mask, gender, age,
@@ -53,7 +79,7 @@ def maskbase_train(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
 
 
 def maskbase_test(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
-    """A row a test image, in the order of the table; image_id is its ImageID.
+    """One row per test image, in the order of the table; image_id is its ImageID.
 
     Raises:
         UserError: every fault of the table, and every image that is not there, with row numbers.
@@ -77,12 +103,6 @@ def maskbase_test(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
     frame = pd.DataFrame({"image_id": ids, "path": [tidy(f"{layout.test_images}/{name}") for name in ids]})
     empty = dict.fromkeys(["profile", "group", "mask", "gender", "age", "person_id"])
     return frame.assign(**empty, age_years=pd.Series(pd.NA, index=frame.index, dtype="Int16"))
-
-
-def age_in_years(text: str) -> int | None:
-    """A text as an age in whole years from 0 to 120, or None."""
-    match = _YEARS.fullmatch(text.strip())
-    return int(match.group(1)) if match and int(match.group(1)) <= OLDEST else None
 
 
 def _person_faults(table_path: Path, table: pd.DataFrame, pattern: str) -> list[str]:

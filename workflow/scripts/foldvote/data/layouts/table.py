@@ -1,22 +1,21 @@
-"""From a data folder to its entries: one row an image, with who is on it and what class it is.
+"""The layout `table`: images that a CSV or parquet table lists, one row per image.
 
-Knows the three shapes of data folders; opens no image. Every fault of a table is told at once, with row numbers
-that count the header as row 1.
+Every fault of the table is told at once, with row numbers that count the header as row 1.
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import pandas as pd
-import pyarrow as pa
 
-from foldvote.config.data import DataSettings, FoldersLayout, Layout, MaskbaseLayout, TableLayout
+from foldvote.config.data import TableLayout
 from foldvote.data.file_listing import Split
-from foldvote.data.label_corrections import apply_corrections
-from foldvote.data.label_space import LabelSpace, layout_label_space
-from foldvote.data.layouts.folders import folder_entries
-from foldvote.data.layouts.maskbase import maskbase_test, maskbase_train
+from foldvote.data.label_space import LABEL, LabelSpace, factor_label_space, named_label_space
+from foldvote.data.layouts.base import Correction, RawColumns
+from foldvote.data.layouts.named_classes import correct_field, draft_field
 from foldvote.data.manifest_table import manifest_schema
 from foldvote.errors import UserError, did_you_mean, raise_all
 from foldvote.io.csv_files import read_user_table
@@ -25,70 +24,39 @@ from foldvote.io.paths import relative_fault, tidy
 _FRACTION = re.compile(r"[-+]?\d*\.\d+")
 
 
-class Entries(NamedTuple):
-    """The images of one split.
+@dataclass(frozen=True)
+class ImageTable:
+    """A table with one row per image; corrections are of images or groups. A `DataLayout`."""
 
-    Attributes:
-        frame: a row an image: image_id, path (relative to the data folder, with /), profile, group, a column a
-            factor, raw columns (person_id, age_years at home), label (int16, -1 where unknown), class_name, corrected.
-        scheme: the classes.
-        corrections: what was applied and what was skipped, for the provenance record.
-    """
+    raw_columns: ClassVar[RawColumns] = ()
+    ignored_fields: ClassVar[frozenset[str]] = frozenset()
+    section: TableLayout
 
-    frame: pd.DataFrame
-    scheme: LabelSpace
-    corrections: dict[str, Any]
+    def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
+        """The split's rows in the table's order; for test, beside them the class names of the training rows."""
+        return _table_entries(root, self.section, split)
 
+    def label_space(self, found: set[str]) -> LabelSpace:
+        """The product of the factors' levels, or the classes that are configured or found."""
+        if self.section.factors:
+            return factor_label_space({name: tuple(levels) for name, levels in self.section.factors.items()})
+        return named_label_space(self.section.classes, found)
 
-def entries(config: DataSettings, split: Split) -> Entries:
-    """Find the images of a split, apply the corrections and label them.
+    def correct(self, frame: pd.DataFrame, correction: Correction) -> pd.Series:
+        """Correct an image or a group in place; the field is the label column or a factor. Returns its rows' mask."""
+        if self.section.factors:
+            return correct_field(
+                frame, correction, {name: (name, levels) for name, levels in self.section.factors.items()}
+            )
+        return correct_field(frame, correction, {self._label: ("class_name", self.section.classes)})
 
-    Args:
-        config: the configuration.
-        split: `train` or `test`; every label of `test` is -1.
+    def draft(self, issue: Mapping[str, Any]) -> list[Correction]:
+        """A label issue as corrections."""
+        return draft_field(issue, self._label)
 
-    Raises:
-        UserError: every fault of the folder, the table or the corrections, with file and row.
-    """
-    if not config.root.is_dir():
-        raise UserError(f"data_root: {config.root} is no folder; set data_root to the folder of the data")
-    if split == "test" and not config.has_test:
-        raise UserError("data: names no test images, so there is no test split; name them or ask for train only")
-    layout = config.data
-    factors = factor_names(layout)
-    frame, found = _read(config.root, layout, split)
-    if split == "train":
-        frame, summary = apply_corrections(frame, config)
-        if not factors:
-            found = set(frame["class_name"]) | (found if isinstance(layout, FoldersLayout) else set())
-    else:
-        summary = {}
-        frame = frame.assign(corrected=False)
-    scheme = layout_label_space(layout, found)
-    frame = _labelled(frame, scheme, split)
-    return Entries(frame.reset_index(drop=True), scheme, summary)
-
-
-def factor_names(layout: Layout) -> list[str]:
-    """The factors that make up the class, in order; none where classes are plain names."""
-    if isinstance(layout, MaskbaseLayout):
-        return ["mask", "gender", "age"]
-    return list(layout.factors) if isinstance(layout, TableLayout) else []
-
-
-def raw_columns(layout: Layout) -> list[tuple[str, pa.DataType]]:
-    """The manifest's extra columns of a layout."""
-    return [("person_id", pa.string()), ("age_years", pa.int16())] if isinstance(layout, MaskbaseLayout) else []
-
-
-def _read(root: Path, layout: Layout, split: Split) -> tuple[pd.DataFrame, set[str]]:
-    """The split's rows, and the class names of the training rows where the layout does not name them."""
-    if isinstance(layout, MaskbaseLayout):
-        return (maskbase_train(root, layout) if split == "train" else maskbase_test(root, layout)), set()
-    if isinstance(layout, TableLayout):
-        return _table_entries(root, layout, split)
-    assert isinstance(layout, FoldersLayout)
-    return folder_entries(root, layout, split)
+    @property
+    def _label(self) -> str:
+        return self.section.label or LABEL
 
 
 def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.DataFrame, set[str]]:
@@ -116,7 +84,7 @@ def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.Da
     faults += [f"{path}, row {row}: {layout.id} is empty; name the image" for row in numbers[ids == ""]]
     faults += _level_faults(path, layout, table[training], numbers[training])
     raise_all(faults)
-    found = set(table.loc[training, layout.label]) if layout.label else set()
+    found = set(table.loc[training, layout.label]) if layout.label and split == "test" else set()
     rows = table[training if split == "train" else ~training]
     if rows.empty:
         raise UserError(f"{path}: holds no {split} rows; correct the column {layout.split}")
@@ -181,17 +149,3 @@ def _level_faults(path: Path, layout: TableLayout, rows: pd.DataFrame, numbers: 
                     "write a name or a whole number, or list it in data.classes"
                 )
     return faults
-
-
-def _labelled(frame: pd.DataFrame, scheme: LabelSpace, split: Split) -> pd.DataFrame:
-    """Add label and class_name, from the factors or from the class name."""
-    if split == "test":
-        return frame.assign(label=pd.Series(-1, index=frame.index, dtype="int16"), class_name=None)
-    if scheme.factors:
-        levels = frame[list(scheme.factors)].to_dict("records")
-        codes = [scheme.code(row) for row in levels]
-    else:
-        known = {name: code for code, name in enumerate(scheme.classes)}
-        codes = [known[name] for name in frame["class_name"]]
-    names = [scheme.classes[code] for code in codes]
-    return frame.assign(label=pd.Series(codes, index=frame.index, dtype="int16"), class_name=names)

@@ -16,7 +16,7 @@ SHIFTED = 0.5  # standard deviations between train and test
 TELLING = 0.2  # share of a measure's variance that lies between the levels of a factor
 BLACK, WHITE, FLAT = 20.0, 235.0, 8.0  # mean luma below and above, and its standard deviation below, of 0 to 255
 ASPECTS = 0.1  # by how much widths over heights may differ, relatively
-NEAR_BORDER = 2  # years
+NEAR_BORDER = 2  # of what the numeric factor counts, such as years
 MOST_NAMED = 5
 
 
@@ -25,7 +25,7 @@ def run_checks(facts: DataCheckInputs) -> list[Finding]:
     found = [
         *_people(facts),
         *_classes(facts),
-        *_ages(facts),
+        *_near_borders(facts),
         *_files(facts),
         *_light(facts),
         *_folds(facts),
@@ -92,17 +92,19 @@ def _classes(facts: DataCheckInputs) -> Iterator[Finding]:
     yield Finding("look" if times >= UNEVEN else "ok", text, remedy, "counts")
 
 
-def _ages(facts: DataCheckInputs) -> Iterator[Finding]:
-    if "age_years" not in facts.train or not facts.age_borders:
+def _near_borders(facts: DataCheckInputs) -> Iterator[Finding]:
+    numeric = facts.numeric
+    if numeric is None:
         return
-    years = facts.train.dropna(subset=["age_years"]).drop_duplicates("profile")["age_years"].astype(int)
+    known = facts.train.dropna(subset=[numeric.column]).drop_duplicates("profile")[numeric.column].astype(int)
     near = sum(
-        ((years >= border - NEAR_BORDER) & (years < border + NEAR_BORDER)).to_numpy() for border in facts.age_borders
+        ((known >= border - NEAR_BORDER) & (known < border + NEAR_BORDER)).to_numpy() for border in numeric.borders
     )
-    share = float(np.mean(np.asarray(near) > 0)) if len(years) else 0.0
-    borders = " or ".join(map(str, facts.age_borders))
+    share = float(np.mean(np.asarray(near) > 0)) if len(known) else 0.0
+    borders = " or ".join(map(str, numeric.borders))
     text = (
-        f"{share:.0%} of the persons are within {NEAR_BORDER} years of an age border ({borders}): hard to tell by eye."
+        f"{share:.0%} of the persons are within {NEAR_BORDER} {numeric.unit} of an {numeric.name} border ({borders}): "
+        "hard to tell by eye."
     )
     yield Finding("ok", text, "", "counts")
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from foldvote.config.data import NumericFactor
 from foldvote.data.label_space import LabelSpace
 
 MOST_SIZES = 20  # rows of a table of sizes; the rest is summed up
@@ -40,33 +41,45 @@ def stratum_counts(folds: pd.DataFrame) -> pd.DataFrame:
     return _by(rows, "stratum", sorted(rows["stratum"].unique()))
 
 
-def age_counts(manifest: pd.DataFrame) -> pd.DataFrame:
-    """Persons and images of each age in years and band; no rows where the data has no ages in years.
+def number_counts(manifest: pd.DataFrame, numeric: NumericFactor | None) -> pd.DataFrame:
+    """Persons and images of each number and band, such as each age in years; no rows where there are no numbers.
+
+    Args:
+        manifest: training rows.
+        numeric: the factor with a number behind it, where there is one.
 
     Returns:
-        Columns years, band, persons, images; by years.
+        Columns number, band, persons, images; by number.
     """
-    columns = ["years", "band", "persons", "images"]
-    if "age_years" not in manifest or manifest["age_years"].isna().all():
+    columns = ["number", "band", "persons", "images"]
+    if numeric is None or manifest[numeric.column].isna().all():
         return pd.DataFrame(columns=columns)
-    rows = manifest[manifest["age_years"].notna()].assign(years=lambda rows: rows["age_years"].astype(int))
-    rows["band"] = rows.get("age", "")
-    counted = rows.groupby(["years", "band"]).agg(persons=("profile", "nunique"), images=("image_id", "size"))
+    rows = manifest[manifest[numeric.column].notna()].assign(band=lambda rows: rows[numeric.name])
+    rows = rows.assign(number=rows[numeric.column].astype(int))
+    counted = rows.groupby(["number", "band"]).agg(persons=("profile", "nunique"), images=("image_id", "size"))
     return counted.reset_index()[columns]
 
 
-def all_counts(manifest: pd.DataFrame, folds: pd.DataFrame, scheme: LabelSpace) -> pd.DataFrame:
+def all_counts(
+    manifest: pd.DataFrame, folds: pd.DataFrame, scheme: LabelSpace, numeric: NumericFactor | None
+) -> pd.DataFrame:
     """Every count of the training images in one long table.
 
+    Args:
+        manifest: training rows.
+        folds: rows of folds.FOLDS.
+        scheme: the classes.
+        numeric: the factor with a number behind it, where there is one.
+
     Returns:
-        Columns kind (class, a factor's name, stratum, age_years), name, images, persons, groups, share.
+        Columns kind (class, a factor's name, stratum, the numeric column), name, images, persons, groups, share.
     """
     parts = {"class": class_counts(manifest, scheme), **factor_counts(manifest, scheme)}
     parts["stratum"] = stratum_counts(folds)
-    ages = age_counts(manifest)
-    if len(ages):
-        rows = manifest[manifest["age_years"].notna()].assign(age_years=lambda rows: rows["age_years"].astype(int))
-        parts["age_years"] = _by(rows, "age_years", sorted(rows["age_years"].unique()))
+    if numeric is not None and manifest[numeric.column].notna().any():
+        column = numeric.column
+        rows = manifest[manifest[column].notna()].assign(**{column: lambda rows: rows[column].astype(int)})
+        parts[column] = _by(rows, column, sorted(rows[column].unique()))
     return pd.concat([table.assign(kind=kind) for kind, table in parts.items()])[
         ["kind", "name", "images", "persons", "groups", "share"]
     ].reset_index(drop=True)

@@ -1,12 +1,13 @@
 """The figures of the data check."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from foldvote.config.data import NumericFactor
 from foldvote.report.svg import FAINT, INK, LINE, SERIES, figure_style, new_figure
 
 _BAR = 0.24  # inches a row
@@ -38,25 +39,27 @@ def plot_counts(counted: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_ages(ages: pd.DataFrame, borders: Sequence[int]) -> Figure:
-    """Persons of each age in years, with the borders of the bands as lines.
+def plot_numbers(numbers: pd.DataFrame, numeric: NumericFactor) -> Figure:
+    """Persons of each number, such as each age in years, with the borders of the bands as lines.
 
     Args:
-        ages: counts.age_counts, at least one row.
-        borders: years at which a band begins.
+        numbers: counts.number_counts, at least one row.
+        numeric: the factor with a number behind it.
     """
     with figure_style():
         figure = new_figure(8.0, 2.8)
         axes = figure.add_subplot()
-        for number, (band, rows) in enumerate(ages.groupby("band", sort=False)):
-            axes.bar(rows["years"], rows["persons"], width=0.85, color=SERIES[number % len(SERIES)], label=_short(band))
-        for border in borders:
+        for number, (band, rows) in enumerate(numbers.groupby("band", sort=False)):
+            axes.bar(
+                rows["number"], rows["persons"], width=0.85, color=SERIES[number % len(SERIES)], label=_short(band)
+            )
+        for border in numeric.borders:
             axes.axvline(border - 0.5, color=FAINT, linewidth=1, linestyle=(0, (3, 2)))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title("Persons by age in years")
-        if ages["band"].nunique() > 1:
-            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=min(ages["band"].nunique(), 5))
+        axes.set_title(f"Persons by {numeric.name} in {numeric.unit}")
+        if numbers["band"].nunique() > 1:
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=min(numbers["band"].nunique(), 5))
     return figure
 
 

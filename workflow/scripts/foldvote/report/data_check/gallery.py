@@ -123,8 +123,9 @@ def _subject_row(
     levels = list(facts.scheme.factors) or ["class_name"]
     same = [factor for factor in levels if rows[factor].nunique() == 1]
     about = [str(rows[factor].iloc[0]) for factor in same]
-    if "age_years" in rows and rows["age_years"].notna().any():
-        about.append(f"{int(rows['age_years'].iloc[0])} years")
+    numeric = facts.numeric
+    if numeric is not None and rows[numeric.column].notna().any():
+        about.append(f"{int(rows[numeric.column].iloc[0])} {numeric.unit}")
     if rows["group"].iloc[0] in shared:
         about.append(f"group {rows['group'].iloc[0]}")
     if fold is not None:

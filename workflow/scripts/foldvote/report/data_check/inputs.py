@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from foldvote.config.data import NumericFactor
 from foldvote.data.image_statistics import IMAGE_STATISTICS
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.data.manifest_table import QUARANTINE
@@ -43,7 +44,7 @@ class DataCheckInputs:
         certificate: `folds/certificate.json`.
         alike: the pairs of inputs.lookalikes.
         corrections: the training manifest's record of corrections; empty where there are none.
-        age_borders: years at which an age band begins; empty where the data has no ages in years.
+        numeric: the factor with a number behind it, where there is one.
     """
 
     scheme: LabelSpace
@@ -56,7 +57,7 @@ class DataCheckInputs:
     alike: pd.DataFrame
     overlap: dict[str, Any] | None
     corrections: dict[str, Any]
-    age_borders: tuple[int, ...]
+    numeric: NumericFactor | None
 
     @property
     def train(self) -> pd.DataFrame:
@@ -64,12 +65,12 @@ class DataCheckInputs:
         return self.manifests["train"]
 
 
-def read_data_check_inputs(files: DataCheckFiles, age_borders: tuple[int, ...] = ()) -> DataCheckInputs:
+def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None = None) -> DataCheckInputs:
     """Read and check everything.
 
     Args:
         files: where it lies.
-        age_borders: of the configuration.
+        numeric: the factor with a number behind it, where there is one.
 
     Raises:
         UserError: if a file is missing or damaged, or was made from another manifest.
@@ -101,7 +102,7 @@ def read_data_check_inputs(files: DataCheckFiles, age_borders: tuple[int, ...] =
         alike=alike,
         overlap=overlap,
         corrections=read_record(files.manifests["train"]).get("corrections", {}),
-        age_borders=age_borders,
+        numeric=numeric,
     )
 
 

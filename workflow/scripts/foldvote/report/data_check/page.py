@@ -1,12 +1,12 @@
 """The data check: one page on the data before any training, and its counts as a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from foldvote.config.data import Images
+from foldvote.config.data import Images, NumericFactor
 from foldvote.errors import UserError
 from foldvote.io.csv_files import write_csv
 from foldvote.report.data_check.checks import certificate_in_words, run_checks
@@ -44,7 +44,7 @@ def write_data_check(
     previews: Mapping[str, Path],
     page_path: Path,
     counts_path: Path,
-    age_borders: Sequence[int] = (),
+    numeric: NumericFactor | None = None,
     seed: int = 0,
     workers: int = 1,
 ) -> None:
@@ -57,20 +57,20 @@ def write_data_check(
         previews: a picture of an augmented batch, by model.
         page_path: the HTML file.
         counts_path: the CSV file of counts.all_counts.
-        age_borders: years at which an age band begins.
+        numeric: the factor with a number behind it, where there is one.
         seed: chooses the persons that are shown.
         workers: processes that decode.
 
     Raises:
         UserError: if an input is missing or damaged, or an image changed since the manifest was made.
     """
-    facts = read_data_check_inputs(files, tuple(age_borders))
+    facts = read_data_check_inputs(files, numeric)
     verdicts = run_checks(facts)
     sheet = choose_images(facts, seed)
     pictures = load_thumbnails(facts.manifests, sheet.keys(), root, rules, HEIGHT, workers)
     album = EmbeddedImages(BUDGET, HEIGHT)
     numbers = {key: album.add("\0".join(key), pixels) for key, pixels in pictures.items()}
-    write_csv(all_counts(facts.train, facts.folds, facts.scheme), counts_path)
+    write_csv(all_counts(facts.train, facts.folds, facts.scheme, numeric), counts_path)
     write_page(
         page_path,
         "data_check.html",

@@ -22,10 +22,11 @@ def page_tables(facts: DataCheckInputs) -> dict[str, Any]:
     counted = [("class", counts.class_counts(facts.train, facts.scheme))]
     counted += list(counts.factor_counts(facts.train, facts.scheme).items())
     counted.append(("stratum", counts.stratum_counts(facts.folds)))
-    ages = counts.age_counts(facts.train)
+    numbers, numeric = counts.number_counts(facts.train, facts.numeric), facts.numeric
     tabs = [(name, table(rows, f"Training images by {name}", formats=_SHARE)) for name, rows in counted]
-    if len(ages):
-        tabs.append(("age in years", table(ages, "Persons by age in years")))
+    if numeric is not None and len(numbers):
+        what = f"{numeric.name} in {numeric.unit}"
+        tabs.append((what, table(numbers, f"Persons by {what}", labels={"number": numeric.unit})))
     balance = counts.stratum_balance(facts.certificate)
     classes = counts.class_balance(facts.certificate)
     return {
@@ -68,11 +69,12 @@ def page_figures(facts: DataCheckInputs) -> dict[str, Drawing | None]:
     counted = counts.class_counts(facts.train, facts.scheme)
     if len(counted) <= _MOST_BARS:
         drawings["classes"] = inline_svg(figures.plot_counts(counted), "Bars: images and persons of each class.")
-    ages = counts.age_counts(facts.train)
-    if len(ages):
-        lines = " Dashed: borders of the age bands." if facts.age_borders else ""
+    numbers, numeric = counts.number_counts(facts.train, facts.numeric), facts.numeric
+    if numeric is not None and len(numbers):
         drawings["ages"] = inline_svg(
-            figures.plot_ages(ages, facts.age_borders), "Bars: persons of each age in years.", f"As told.{lines}"
+            figures.plot_numbers(numbers, numeric),
+            f"Bars: persons of each {numeric.name} in {numeric.unit}.",
+            f"As told. Dashed: borders of the {numeric.name} bands.",
         )
     light = {split: rows for split, rows in facts.light.items() if len(rows)}
     drawings["light"] = inline_svg(

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldvote.data.layouts.base import DataLayout
 from foldvote.evaluation.group_consistency import disagreeing_groups, fields, level_codes, marginals
 from foldvote.evaluation.label_issues import BETWEEN, draft_corrections
 from foldvote.report.results.inputs import RunResults
@@ -90,20 +91,19 @@ class ReportGallery:
         return list(dict.fromkeys(ordered))
 
 
-def build_gallery(outcome: RunResults, *, home: bool, label: str) -> ReportGallery:
+def build_gallery(outcome: RunResults, layout: DataLayout) -> ReportGallery:
     """Choose the pictures.
 
     Args:
         outcome: the finished run.
-        home: the data has the home task's layout, which corrections are written for.
-        label: the label column of a table without factors.
+        layout: of the data, which corrections are written for.
     """
     disagreeing = disagreeing_groups(outcome.rows, outcome.probabilities, outcome.scheme)
     return ReportGallery(
         losses=_losses(outcome),
         persons=tuple(_persons(outcome, disagreeing)),
         disagreeing=disagreeing,
-        suspects=tuple(_label_issue_cards(outcome, home=home, label=label)),
+        suspects=tuple(_label_issue_cards(outcome, layout)),
         confusions=tuple(_confusions(outcome)),
     )
 
@@ -170,7 +170,7 @@ def _persons(outcome: RunResults, disagreeing: pd.DataFrame) -> Iterable[Person]
         yield Person(str(name), about, places[:MOST_SHOTS], max(len(places) - MOST_SHOTS, 0))
 
 
-def _label_issue_cards(outcome: RunResults, *, home: bool, label: str) -> Iterable[LabelIssueCard]:
+def _label_issue_cards(outcome: RunResults, layout: DataLayout) -> Iterable[LabelIssueCard]:
     place_of = {image_id: place for place, image_id in enumerate(outcome.rows["image_id"])}
     for place in range(min(len(outcome.issues), MOST_SUSPECTS)):
         alone = outcome.issues.iloc[[place]]
@@ -181,7 +181,7 @@ def _label_issue_cards(outcome: RunResults, *, home: bool, label: str) -> Iterab
         known = [place_of[name] for name in ids if name in place_of]
         if len(known) < len(ids):
             known = np.flatnonzero(outcome.rows["profile"] == issue["profile"]).tolist()
-        lines = _lines(draft_corrections(alone, 1, home=home, label=label))
+        lines = _lines(draft_corrections(alone, 1, layout))
         yield LabelIssueCard(issue, np.array(known[:MOST_SHOTS], np.int64), max(len(known) - MOST_SHOTS, 0), lines)
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from foldvote.config.data import NumericFactor
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.candidates import own_classes
 from foldvote.errors import UserError, raise_all
@@ -27,7 +28,7 @@ from foldvote.training.history import HISTORY
 
 Floats = npt.NDArray[np.float64]
 _TEXTS = ("kind", "model", "fold", "slice", "value", "calibration")
-_OF_MANIFEST = ("image_id", "path", "sha256", "age_years", "corrected")
+_OF_MANIFEST = ("image_id", "path", "sha256", "corrected")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class RunResults:
         scheme: classes and factors.
         certificate: `folds/certificate.json`.
         rows: a row a validated train image, in the order of ensemble/oof.parquet: image_id, profile, label, fold,
-            prediction (codes), path, sha256, age_years (where the data has it), corrected.
+            prediction (codes), path, sha256, corrected, and the column of
+            `numeric`.
         probabilities: of the vote after its calibration, shape (images, classes).
         opinions: a row an image and member that never saw it: place (in `rows`), model, fold, said (a class, or the
             levels of the factors that the model learns), confidence (mean over its views).
@@ -70,6 +72,7 @@ class RunResults:
         histories, sidecars: by model and fold.
         devices: what the networks ran on.
         data_sha256: of the training images.
+        numeric: the factor with a number behind it, where there is one.
     """
 
     scheme: LabelSpace
@@ -87,6 +90,7 @@ class RunResults:
     sidecars: dict[MemberKey, dict[str, Any]]
     devices: tuple[str, ...]
     data_sha256: str
+    numeric: NumericFactor | None = None
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
@@ -103,11 +107,12 @@ class RunResults:
         return self.probabilities[np.arange(len(codes)), codes]
 
 
-def read_run(files: RunFiles) -> RunResults:
+def read_run(files: RunFiles, numeric: NumericFactor | None = None) -> RunResults:
     """Read and check everything.
 
     Args:
         files: where it lies.
+        numeric: the factor with a number behind it, where there is one.
 
     Raises:
         UserError: if a file is missing or damaged, or two were made from different data, splits or weights.
@@ -119,7 +124,8 @@ def read_run(files: RunFiles) -> RunResults:
     made_from = read_record(files.votes)
     raise_all(_strange(files, certificate, digest, data, made_from, sidecars))
     manifest = read_table(files.manifest)
-    known = manifest[[name for name in _OF_MANIFEST if name in manifest]]
+    wanted = [*_OF_MANIFEST, *([numeric.column] if numeric else [])]
+    known = manifest[[name for name in wanted if name in manifest]]
     votes = read_table(files.votes, votes_schema(scheme.classes, labelled=True), key=("image_id",))
     rows = votes[["image_id", "profile", "label", "fold", "prediction"]].merge(known, on="image_id", how="left")
     return RunResults(
@@ -138,6 +144,7 @@ def read_run(files: RunFiles) -> RunResults:
         sidecars=dict(sorted(sidecars.items())),
         devices=tuple(sorted({str(read_json(path).get("device", "unknown")) for path in files.timings})),
         data_sha256=data,
+        numeric=numeric,
     )
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldvote.config.data import Images
+from foldvote.config.data import Images, layout_section
+from foldvote.data.layouts.registry import layout_of
 from foldvote.data.packed_images import PackedImages
 from foldvote.inference.heatmaps import ClassHeatmap, read_heatmaps
 from foldvote.report.html import EmbeddedImages, write_page
@@ -62,7 +63,7 @@ def write_report(
         files: the finished run.
         root: the data folder, from which the pictures are taken.
         rules: how images are decoded.
-        settings: the configuration, which is shown; of `data` it must have `layout`.
+        settings: the configuration, which is shown; its `data` must be whole.
         page_path: the HTML file.
         folder: of figures and tables.
         attention: what gradcam.write_attention wrote.
@@ -73,10 +74,9 @@ def write_report(
     Raises:
         UserError: if an input is missing, damaged or of another run, or an image changed since the manifest was made.
     """
-    outcome = read_run(files)
-    data = settings["data"]
-    home = data["layout"] in ("maskbase", "demo")
-    exhibits = build_gallery(outcome, home=home, label=data.get("label") or "label")
+    data = layout_section(settings["data"])
+    outcome = read_run(files, data.numeric_factor)
+    exhibits = build_gallery(outcome, layout_of(data))
     album = EmbeddedImages(BUDGET, HEIGHT)
     looks = _looks(album, read_heatmaps(attention), PackedImages(pixels))
     numbers = _fill(album, outcome, exhibits, root, rules, workers)

@@ -52,7 +52,6 @@ _AGREEMENT = {
     "agreement": "mean share of shots that agree",
 }
 _BORDER = {
-    "age_years": "age",
     "given_older": "labelled as of the last band",
     "predicted_older": "predicted so",
     "probability_older": "mean probability of it",
@@ -161,10 +160,10 @@ def page_tables(outcome: RunResults) -> dict[str, Any]:
             for name, rows in slices.groupby("slice", sort=False)
         ],
         "border": _or_none(
-            border_table(outcome.rows, outcome.probabilities, outcome.scheme),
+            border_table(outcome.rows, outcome.probabilities, outcome.scheme, outcome.numeric),
             "Ages around the last border",
             formats=dict.fromkeys(("given_older", "predicted_older", "probability_older"), ".1%"),
-            labels=_BORDER,
+            labels=_BORDER | ({outcome.numeric.column: outcome.numeric.name} if outcome.numeric else {}),
         ),
         "calibration": table(
             calibration_scores(metrics),

@@ -1,0 +1,52 @@
+"""One folder per class: its rows, labels and corrections."""
+
+from foldvote.data.entries import entries
+from support.data_folders import class_folders, config_for, put
+from support.layouts import FILES, FOLDERS, layout_faults, with_corrections
+
+
+def test_folders_at_any_depth_are_sorted_and_grouped(tmp_path):
+    root = class_folders(tmp_path / "d", FILES)
+    put(root / "train/cat/._p1_b.jpg", b"mac")
+    (root / "train/empty").mkdir()
+    frame, scheme, _ = entries(config_for(root, FOLDERS), "train")
+    assert scheme.classes == ("cat", "dog", "empty")
+    assert frame["image_id"].tolist() == ["cat/deep/er/p2_a.jpg", "cat/p1_b.jpg", "dog/p1_a.jpg"]
+    assert frame["path"].tolist() == [f"train/{name}" for name in frame["image_id"]]
+    assert frame["group"].tolist() == ["p2", "p1", "p1"] and frame["label"].tolist() == [0, 0, 1]
+    test, _, _ = entries(config_for(root, FOLDERS), "test")
+    assert test["image_id"].tolist() == ["sub/y y.jpg", "z.jpg"] and set(test["label"]) == {-1}
+    given, scheme, _ = entries(config_for(root, FOLDERS | {"classes": ["empty", "dog", "cat"]}), "train")
+    assert scheme.classes == ("empty", "dog", "cat") and given["label"].tolist() == [2, 2, 1]
+
+
+def test_folders_faults(tmp_path):
+    root = class_folders(tmp_path / "d", FILES)
+    (told,) = layout_faults(config_for(root, FOLDERS | {"classes": ["cat", "dig"]}))
+    assert "did you mean 'dig'?" in told
+    told = layout_faults(config_for(root, FOLDERS | {"group_pattern": "q(.)"}))
+    assert len(told) == 3 and "p1_b.jpg" in told[1]
+    assert "parentheses" in layout_faults(config_for(root, FOLDERS | {"group_pattern": "p."}))[0]
+    assert "no regular expression" in layout_faults(config_for(root, FOLDERS | {"group_pattern": "("}))[0]
+    assert "no such folder" in layout_faults(config_for(root, FOLDERS | {"train": "nope"}))[0]
+    assert "`..`" in layout_faults(config_for(root, FOLDERS | {"train": "../d/train"}))[0]
+    put(root / "train/loose.jpg", b"x")
+    assert "loose.jpg" in layout_faults(config_for(root, FOLDERS))[0]
+    assert "no test images" in layout_faults(config_for(root, FOLDERS | {"test": None}), "test")[0]
+    assert "data_root" in layout_faults(config_for(tmp_path / "none", FOLDERS))[0]
+
+
+def test_f16_a_symlinked_folder_is_no_silent_gap_and_no_loop(tmp_path):
+    root = class_folders(tmp_path / "d", FILES)
+    (root / "train/cat/p3_loop").symlink_to("..")
+    frame, _, _ = entries(config_for(root, FOLDERS), "train")
+    assert "cat/p3_loop" in set(frame["image_id"])
+    assert len(frame) == 4
+
+
+def test_corrections_of_class_folders(tmp_path):
+    root = class_folders(tmp_path / "f", FILES)
+    frame, _, _ = entries(
+        with_corrections(root, [("dog/p1_a.jpg", "label", "dog", "cat", "certain")], FOLDERS), "train"
+    )
+    assert frame["class_name"].tolist() == ["cat"] * 3 and frame["corrected"].tolist() == [False, False, True]

@@ -1,0 +1,101 @@
+"""Tables that list images: their rows, labels and corrections."""
+
+import pandas as pd
+
+from foldvote.data.entries import entries
+from support.data_folders import (
+    config_for,
+    put,
+    put_csv,
+    table_folder,
+)
+from support.layouts import FACTORS, TABLE, layout_faults, with_corrections
+
+
+def test_table_rows_with_labels(tmp_path):
+    rows = [("x/b.jpg", "007", "cat", "1e5"), ("x//a.jpg", "NA", "dog", "null"), ("y/가 나.jpg", "007", "cat", "007")]
+    root = table_folder(tmp_path / "d", rows, ("path", "group", "label", "name"))
+    frame, scheme, _ = entries(config_for(root, TABLE | {"id": "name"}), "train")
+    assert scheme.classes == ("cat", "dog")
+    assert frame["image_id"].tolist() == ["1e5", "null", "007"]  # f18
+    assert frame["path"].tolist() == ["x/b.jpg", "x/a.jpg", "y/가 나.jpg"]  # f53
+    assert frame["group"].tolist() == frame["profile"].tolist() == ["007", "NA", "007"]
+    assert frame["label"].tolist() == [0, 1, 0] and frame["label"].dtype == "int16"
+    by_path, _, _ = entries(config_for(root, TABLE), "train")
+    assert by_path["image_id"].tolist() == ["x/b.jpg", "x//a.jpg", "y/가 나.jpg"]
+
+
+def test_table_rows_with_factors_and_a_split_as_parquet(tmp_path):
+    rows = [("a.jpg", "g1", "yes", "f", "train"), ("b.jpg", "g2", "no", "m", "train"), ("c.jpg", "", "?", "", "test")]
+    header = ["path", "group", *FACTORS, "split"]
+    root = table_folder(tmp_path / "d", rows, header)
+    pd.DataFrame(rows, columns=header).to_parquet(root / "t.parquet")
+    for name in ("table.csv", "t.parquet"):
+        config = config_for(root, TABLE | {"table": name, "label": None, "factors": FACTORS, "split": "split"})
+        train, scheme, _ = entries(config, "train")
+        assert scheme.classes == ("yes-m", "yes-f", "no-m", "no-f")
+        assert train["label"].tolist() == [1, 2] and train["class_name"].tolist() == ["yes-f", "no-m"]
+        test, _, _ = entries(config, "test")
+        assert test["label"].tolist() == [-1] and test[["group", "wear", "sex", "class_name"]].isna().all().all()
+
+
+def test_f21_bad_labels_of_a_table_are_named_by_row(tmp_path):
+    rows = [
+        ("a.jpg", "g", "cat"),
+        ("b.jpg", "g", "dgo"),
+        ("c.jpg", "", "dog"),
+        ("d.jpg", "g", ""),
+        ("e.jpg", "g", "13.0"),
+    ]
+    root = table_folder(tmp_path / "d", rows)
+    told = layout_faults(config_for(root, TABLE))
+    assert len(told) == 3
+    assert "row 4: group is empty" in told[0]
+    assert "row 5: label is empty" in told[1] and "row 6" in told[2] and "fraction" in told[2]
+    told = layout_faults(config_for(root, TABLE | {"classes": ["cat", "dog"]}))
+    assert "row 3" in told[1] and "did you mean 'dog'?" in told[1]
+    assert "row 6: label '13.0' is not known; use one of cat, dog" in told[3]
+    put_csv(root / "table.csv", ["path", "group", "label", "row"], [("a.jpg", "g", "cat", "x")])
+    (told,) = layout_faults(config_for(root, TABLE))
+    assert "at least two" in told
+
+
+def test_f19_f20_faults_of_a_table(tmp_path):
+    root = table_folder(tmp_path / "d", [("a.jpg", "g", "x"), ("./a.jpg", "g", "y"), ("b.jpg", "g", "y")])
+    (root / "b.jpg").unlink()
+    told = layout_faults(config_for(root, TABLE))
+    assert "row 4" in told[0] and "no file 'b.jpg'" in told[0]
+    assert "row 3" in told[1] and "row 2 already" in told[1]
+    (told,) = layout_faults(config_for(root, TABLE | {"group": "groop"}))
+    assert "did you mean 'group'?" in told
+    (told,) = layout_faults(config_for(root, TABLE | {"split": "label"}))[:1]
+    assert "row 2: label is 'x'; write train or test" in told
+    put(root / "table.csv", "path,group,label\n")
+    assert "no rows" in layout_faults(config_for(root, TABLE))[0]
+    taken = TABLE | {"label": None, "factors": {"group": ["a", "b"]}}
+    assert "rename the factor" in layout_faults(config_for(root, taken))[0]
+
+
+def test_f17_paths_out_of_the_data_folder_are_refused(tmp_path):
+    table = table_folder(tmp_path / "t", [("../a.jpg", "g", "x"), ("/a.jpg", "g", "y"), ("C:\\a.jpg", "g", "x")])
+    told = layout_faults(config_for(table, TABLE))
+    assert ["`..`" in told[0], "absolute" in told[1], "absolute" in told[2]] == [True] * 3
+
+
+def test_corrections_of_labels_and_of_factors(tmp_path):
+    root = table_folder(tmp_path / "t", [("a.jpg", "g1", "cat"), ("b.jpg", "g1", "cat"), ("c.jpg", "g2", "dgo")])
+    rows = [("c.jpg", "label", "dgo", "dog", "certain"), ("g1", "label", "cat", "cow", "certain")]
+    frame, scheme, _ = entries(with_corrections(root, rows, TABLE), "train")
+    assert frame["class_name"].tolist() == ["cow", "cow", "dog"] and scheme.classes == ("cow", "dog")
+    told = layout_faults(
+        with_corrections(
+            root, [("a.jpg", "lable", "cat", "dog", "certain"), ("z", "label", "a", "b", "certain")], TABLE
+        )
+    )
+    assert "did you mean 'label'?" in told[0] and "no training image or group" in told[1]
+
+    rows = [("a.jpg", "g1", "yes", "f"), ("b.jpg", "g2", "no", "m")]
+    root = table_folder(tmp_path / "x", rows, ["path", "group", *FACTORS])
+    data = TABLE | {"label": None, "factors": FACTORS}
+    frame, _, _ = entries(with_corrections(root, [("a.jpg", "sex", "f", "m", "certain")], data), "train")
+    assert frame["label"].tolist() == [0, 2]

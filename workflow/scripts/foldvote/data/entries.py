@@ -1,0 +1,69 @@
+"""From a data folder to its entries: one row per image, with who is on it and what class it is. Opens no image."""
+
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from foldvote.config.data import DataSettings
+from foldvote.data.file_listing import Split
+from foldvote.data.label_corrections import apply_corrections
+from foldvote.data.label_space import LabelSpace
+from foldvote.data.layouts.registry import layout_of
+from foldvote.errors import UserError
+
+
+class Entries(NamedTuple):
+    """The images of one split.
+
+    Attributes:
+        frame: one row per image: image_id, path (relative to the data folder, with /), profile, group, one column per
+            factor, the layout's raw columns, label (int16, -1 where unknown), class_name, corrected.
+        scheme: the classes.
+        corrections: what was applied and what was skipped, for the provenance record.
+    """
+
+    frame: pd.DataFrame
+    scheme: LabelSpace
+    corrections: dict[str, Any]
+
+
+def entries(config: DataSettings, split: Split) -> Entries:
+    """Find the images of a split, apply the corrections and label them.
+
+    Args:
+        config: the configuration.
+        split: `train` or `test`; every label of `test` is -1.
+
+    Raises:
+        UserError: every fault of the folder, the table or the corrections, with file and row.
+    """
+    if not config.root.is_dir():
+        raise UserError(f"data_root: {config.root} is no folder; set data_root to the folder of the data")
+    if split == "test" and not config.has_test:
+        raise UserError("data: names no test images, so there is no test split; name them or ask for train only")
+    layout = layout_of(config.data)
+    frame, found = layout.entries(config.root, split)
+    if split == "train":
+        frame, summary = apply_corrections(frame, config)
+        if not config.data.factor_names:
+            found = found | set(frame["class_name"])
+    else:
+        summary = {}
+        frame = frame.assign(corrected=False)
+    scheme = layout.label_space(found)
+    frame = _labelled(frame, scheme, split)
+    return Entries(frame.reset_index(drop=True), scheme, summary)
+
+
+def _labelled(frame: pd.DataFrame, scheme: LabelSpace, split: Split) -> pd.DataFrame:
+    """Add label and class_name, from the factors or from the class name."""
+    if split == "test":
+        return frame.assign(label=pd.Series(-1, index=frame.index, dtype="int16"), class_name=None)
+    if scheme.factors:
+        levels = frame[list(scheme.factors)].to_dict("records")
+        codes = [scheme.code(row) for row in levels]
+    else:
+        known = {name: code for code, name in enumerate(scheme.classes)}
+        codes = [known[name] for name in frame["class_name"]]
+    names = [scheme.classes[code] for code in codes]
+    return frame.assign(label=pd.Series(codes, index=frame.index, dtype="int16"), class_name=names)
