@@ -27,21 +27,18 @@ def merge_groups(manifest: pd.DataFrame) -> tuple[pd.Series, list[list[str]]]:
     Returns:
         The group of each row after joining (named by the first of its names), and the sets of joined names.
     """
-    parent = {name: name for name in manifest["group"].unique()}
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components  # slow to import, and most stages do not need it
 
-    def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for _, names in manifest[manifest["sha256"].duplicated(keep=False)].groupby("sha256")["group"]:
-        roots = sorted({root(name) for name in names})
-        for other in roots[1:]:
-            parent[other] = roots[0]
-    merged = manifest["group"].map(root)
-    together = manifest["group"].groupby(merged).unique()
-    return merged, [sorted(names) for names in together if len(names) > 1]
+    # Groups and contents are the nodes of a graph, and each row is an edge between its group and its content.
+    group, names = pd.factorize(manifest["group"], sort=True)
+    content = len(names) + pd.factorize(manifest["sha256"])[0]
+    nodes = len(names) + manifest["sha256"].nunique()
+    graph = coo_array((np.ones(len(manifest)), (group, content)), shape=(nodes, nodes))
+    component = connected_components(graph, directed=False)[1][: len(names)]
+    joined = sorted(pd.Series(list(names)).groupby(component).agg(list))
+    first = {name: members[0] for members in joined for name in members}
+    return manifest["group"].map(first), [members for members in joined if len(members) > 1]
 
 
 def same_bytes(left: pd.DataFrame, right: pd.DataFrame | None = None) -> list[list[str]]:
