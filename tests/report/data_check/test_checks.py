@@ -10,30 +10,30 @@ from support.data_check_run import PERSONS
 
 
 def levels_of(facts: DataCheckInputs, words: str) -> list[str]:
-    return [verdict.level for verdict in run_checks(facts) if words in verdict.text]
+    return [finding.level for finding in run_checks(facts) if words in finding.text]
 
 
-def test_findings_are_told_with_numbers_those_worth_a_look_first(facts: DataCheckInputs) -> None:
-    verdicts = run_checks(facts)
-    levels = [verdict.level for verdict in verdicts]
-    assert levels == sorted(levels, key=["broken", "look", "ok"].index)
-    assert all(verdict.remedy for verdict in verdicts if verdict.level != "ok")
-    assert levels_of(facts, "1 image left out of train: 1 not_an_image.") == ["look"]
-    assert levels_of(facts, "1 pair: the same file, two classes.") == ["look"]
-    assert levels_of(facts, "1 pair: the same file in train and test.") == ["look"]
+def test_findings_have_numbers_and_the_gravest_come_first(facts: DataCheckInputs) -> None:
+    findings = run_checks(facts)
+    levels = [finding.level for finding in findings]
+    assert levels == sorted(levels, key=["error", "warning", "ok"].index)
+    assert all(finding.remedy for finding in findings if finding.level != "ok")
+    assert levels_of(facts, "1 image left out of train: 1 not_an_image.") == ["warning"]
+    assert levels_of(facts, "1 pair: the same file, two classes.") == ["warning"]
+    assert levels_of(facts, "1 pair: the same file in train and test.") == ["warning"]
     assert levels_of(facts, "1 correction applied, which changed 3 images. Left aside: 1 (certainty maybe).") == ["ok"]
-    assert levels_of(facts, "nearly black, white or of one colour") == ["look"]
+    assert levels_of(facts, "nearly black, white or of one colour") == ["warning"]
     assert levels_of(facts, "35 training images of 12 persons in 12 groups. 4 test images.") == ["ok"]
-    assert levels_of(facts, "1 person with other than 3 images") == ["look"]
+    assert levels_of(facts, "1 person with other than 3 images") == ["warning"]
     assert levels_of(facts, "All images are 40 x 48 pixels") == ["ok"]
-    assert levels_of(facts, "3 images of format JPEG in test, none in train") == ["look"]
+    assert levels_of(facts, "3 images of format JPEG in test, none in train") == ["warning"]
     assert levels_of(facts, "Nothing stands on both sides of a fold") == ["ok"]
 
 
-def test_a_leak_in_the_certificate_is_broken_and_said_so(facts: DataCheckInputs) -> None:
+def test_a_leak_in_the_certificate_is_an_error(facts: DataCheckInputs) -> None:
     leaking = {**facts.certificate}
     leaking["folds"] = [fold | {"shared": fold["shared"] | {"profiles": 1}} for fold in leaking["folds"]]
-    assert run_checks(replace(facts, certificate=leaking))[0].level == "broken"
+    assert run_checks(replace(facts, certificate=leaking))[0].level == "error"
     assert "The split leaks: on both sides of some fold stand 3 of person." in certificate_in_words(leaking)
     assert any("no person" in sentence for sentence in certificate_in_words(facts.certificate))
 
@@ -42,8 +42,10 @@ def test_a_class_that_light_gives_away_and_a_test_set_of_other_light_are_found(f
     light = facts.light["train"].merge(facts.train[["image_id", "label"]], on="image_id")
     told = light.assign(brightness=100.0 + 50 * light["label"]).drop(columns="label")
     changed = replace(facts, light={"train": told, "test": facts.light["test"].assign(brightness=20.0)})
-    assert levels_of(changed, "The class explains at most 100% of an image's light or colour (brightness)") == ["look"]
-    assert levels_of(changed, "differ from training images most in brightness") == ["look"]
+    assert levels_of(changed, "The class explains at most 100% of an image's light or colour (brightness)") == [
+        "warning"
+    ]
+    assert levels_of(changed, "differ from training images most in brightness") == ["warning"]
 
 
 def test_ages_near_a_border_classes_without_images_and_odd_shapes_are_told(facts: DataCheckInputs) -> None:
@@ -53,10 +55,10 @@ def test_ages_near_a_border_classes_without_images_and_odd_shapes_are_told(facts
         facts, manifests={"train": aged}, light={"train": facts.light["train"]}, overlap=None, age_borders=(30, 60)
     )
     assert levels_of(changed, "33% of the persons are within 2 years of an age border (30 or 60)") == ["ok"]  # 28 to 31
-    assert levels_of(changed, "different shapes: width over height from 0.83 to 1.25") == ["look"]
+    assert levels_of(changed, "different shapes: width over height from 0.83 to 1.25") == ["warning"]
     assert levels_of(changed, "No test images.") == ["ok"]
     without = replace(changed, scheme=replace(facts.scheme, classes=(*facts.scheme.classes, "none of these")))
-    assert levels_of(without, "1 class without any training image: none of these.") == ["look"]
+    assert levels_of(without, "1 class without any training image: none of these.") == ["warning"]
 
 
 def test_strange_light_says_why() -> None:

@@ -21,7 +21,7 @@ MOST_NAMED = 5
 
 
 def run_checks(facts: DataCheckInputs) -> list[Finding]:
-    """Every finding, those worth a look first; each names the section of the page where to look."""
+    """Every finding, errors first, then warnings; each names the section of the page where to look."""
     found = [
         *_people(facts),
         *_classes(facts),
@@ -33,8 +33,8 @@ def run_checks(facts: DataCheckInputs) -> list[Finding]:
         *_left_out(facts),
         *_corrected(facts),
     ]
-    order = {"broken": 0, "look": 1, "ok": 2}
-    return sorted(found, key=lambda verdict: order[verdict.level])
+    order = {"error": 0, "warning": 1, "ok": 2}
+    return sorted(found, key=lambda finding: order[finding.level])
 
 
 def strange_light(light: pd.DataFrame) -> pd.DataFrame:
@@ -67,8 +67,8 @@ def _people(facts: DataCheckInputs) -> Iterator[Finding]:
     other = shots[shots != usual]
     if len(other):
         text = f"{_n(len(other), 'person')} with other than {_n(usual, 'image')}: {_names(other.index)}."
-        level = "look" if len(other) < len(shots) / 4 else "ok"
-        yield Finding(level, text, "Are images missing, or ids mixed up?" if level == "look" else "", "persons")
+        level = "warning" if len(other) < len(shots) / 4 else "ok"
+        yield Finding(level, text, "Are images missing, or ids mixed up?" if level == "warning" else "", "persons")
     elif len(shots) > 1:
         yield Finding("ok", f"Each person has {_n(usual, 'image')}.", "", "persons")
 
@@ -78,7 +78,7 @@ def _classes(facts: DataCheckInputs) -> Iterator[Finding]:
     absent = counted.loc[counted["images"] == 0, "name"]
     if len(absent):
         text = f"{_n(len(absent), 'class', 'classes')} without any training image: {_names(absent)}."
-        yield Finding("look", text, "Nothing can be learnt of them, and macro-F1 counts them as 0.", "counts")
+        yield Finding("warning", text, "Nothing can be learnt of them, and macro-F1 counts them as 0.", "counts")
     there = counted[counted["images"] > 0].sort_values("images")
     if len(there) < 2:
         return
@@ -89,7 +89,7 @@ def _classes(facts: DataCheckInputs) -> Iterator[Finding]:
         f"({high['images']:,} and {low['images']:,}; {_n(low['persons'], 'person')})."
     )
     remedy = "Macro-F1 hangs on the small classes: see class weights, samplers and losses." if times >= UNEVEN else ""
-    yield Finding("look" if times >= UNEVEN else "ok", text, remedy, "counts")
+    yield Finding("warning" if times >= UNEVEN else "ok", text, remedy, "counts")
 
 
 def _ages(facts: DataCheckInputs) -> Iterator[Finding]:
@@ -114,7 +114,7 @@ def _files(facts: DataCheckInputs) -> Iterator[Finding]:
         yield Finding("ok", f"All images are {sizes['size'].iloc[0]} pixels (width x height).", "", "files")
     elif aspects.max() > aspects.min() * (1 + ASPECTS):
         text = f"Images are of different shapes: width over height from {aspects.min():.2f} to {aspects.max():.2f}."
-        yield Finding("look", text, "They are stretched to the recipe's size; a roi cuts instead.", "files")
+        yield Finding("warning", text, "They are stretched to the recipe's size; a roi cuts instead.", "files")
     else:
         yield Finding("ok", "Images are of several sizes and nearly one shape.", "", "files")
     formats = format_counts(facts.manifests)
@@ -123,10 +123,10 @@ def _files(facts: DataCheckInputs) -> Iterator[Finding]:
             only = formats[(formats[part] > 0) & (formats[other] == 0)]
             for _, row in only.iterrows():
                 text = f"{_n(row[part], 'image')} of format {row['format']} in {part}, none in {other}."
-                yield Finding("look", text, "Were the two sets made in the same way?", "files")
+                yield Finding("warning", text, "Were the two sets made in the same way?", "files")
     for _, row in flag_counts(facts.manifests).iterrows():
         text = f"{_n(row['images'], 'image')} in {row['split']} flagged {row['flag']}, such as {row['example']}."
-        yield Finding("look", text, "docs/files.md says what the flags mean.", "files")
+        yield Finding("warning", text, "docs/files.md says what the flags mean.", "files")
 
 
 def _light(facts: DataCheckInputs) -> Iterator[Finding]:
@@ -138,7 +138,9 @@ def _light(facts: DataCheckInputs) -> Iterator[Finding]:
         name, most = max(shifts.items(), key=lambda item: abs(item[1]))
         far = abs(most) > SHIFTED
         text = f"Test images differ from training images most in {name}: by {most:+.2f} standard deviations."
-        yield Finding("look" if far else "ok", text, "See whether the augmentation covers it." if far else "", "light")
+        yield Finding(
+            "warning" if far else "ok", text, "See whether the augmentation covers it." if far else "", "light"
+        )
     parts = {f"The factor {name}": train[name] for name in facts.scheme.factors} or {"The class": train["class_name"]}
     telling = [
         (eta_squared(train[measure], part), measure, name)
@@ -148,18 +150,18 @@ def _light(facts: DataCheckInputs) -> Iterator[Finding]:
     share, measure, name = max(telling)
     text = f"{name} explains at most {share:.0%} of an image's light or colour ({measure})."
     remedy = "A net may learn the light instead of the thing: compare the pictures." if share > TELLING else ""
-    yield Finding("look" if share > TELLING else "ok", text, remedy, "light")
+    yield Finding("warning" if share > TELLING else "ok", text, remedy, "light")
     for split, light in facts.light.items():
         strange = strange_light(light)
         if len(strange):
             text = f"{_n(len(strange), 'image')} in {split} nearly black, white or of one colour."
-            yield Finding("look", text, "Look at them; leave out what is no photograph.", "light")
+            yield Finding("warning", text, "Look at them; leave out what is no photograph.", "light")
 
 
 def _folds(facts: DataCheckInputs) -> Iterator[Finding]:
     certificate = facts.certificate
     shared = sum(number for fold in certificate["folds"] for number in fold["shared"].values())
-    level = "broken" if shared else "ok"
+    level = "error" if shared else "ok"
     both = f"{shared:,} things stand" if shared else "Nothing stands"
     text = f"{both} on both sides of a fold: no image, person, group or file content was counted twice."
     text = text if not shared else f"{both} on both sides of a fold."
@@ -172,12 +174,12 @@ def _folds(facts: DataCheckInputs) -> Iterator[Finding]:
             f"(the farthest is {worst['stratum']})."
         )
         # Whole groups can be spread no better than to less than one; what is joined may cost a little more.
-        level = "ok" if worst["departure"] <= 1 + len(certificate["merged_groups"]) else "look"
+        level = "ok" if worst["departure"] <= 1 + len(certificate["merged_groups"]) else "warning"
         yield Finding(level, text, "" if level == "ok" else "Stratify by less, or take fewer folds.", "folds")
     rare = certificate["warnings"]
     if rare:
         text = f"{_n(len(rare), 'class or stratum', 'classes and strata')} with fewer groups than folds; {rare[0]}."
-        yield Finding("look", text, "Take fewer folds, or stratify by less.", "folds")
+        yield Finding("warning", text, "Take fewer folds, or stratify by less.", "folds")
 
 
 def _alike(facts: DataCheckInputs) -> Iterator[Finding]:
@@ -189,13 +191,13 @@ def _alike(facts: DataCheckInputs) -> Iterator[Finding]:
     }
     for kind, remedy in remedies.items():
         if kinds.get(kind, 0):
-            yield Finding("look", f"{_n(kinds[kind], 'pair')}: {kind}.", remedy, "alike")
+            yield Finding("warning", f"{_n(kinds[kind], 'pair')}: {kind}.", remedy, "alike")
     near = {"two groups": facts.certificate["near_duplicates"]}
     near |= {"train and test": facts.overlap["near_duplicates"]} if facts.overlap else {}
     for where, pairs in near.items():
         if pairs["pairs"]:
             text = f"{_n(pairs['pairs'], 'pair')} of pictures in {where} alike to {pairs['bits']} of 64 bits."
-            yield Finding("look", text, "Is it one person, or only one background?", "alike")
+            yield Finding("warning", text, "Is it one person, or only one background?", "alike")
     if not len(kinds):
         yield Finding("ok", "No two pictures of different people are alike.", "", "alike")
 
@@ -206,7 +208,7 @@ def _left_out(facts: DataCheckInputs) -> Iterator[Finding]:
             counts = ", ".join(f"{number} {reason}" for reason, number in rows["reason"].value_counts().items())
             text = f"{_n(len(rows), 'image')} left out of {split}: {counts}."
             more = " A submission without them is refused." if split == "test" else ""
-            yield Finding("look", text, f"Mend or replace them.{more}", "quarantine")
+            yield Finding("warning", text, f"Mend or replace them.{more}", "quarantine")
     if not any(map(len, facts.quarantines.values())):
         yield Finding("ok", "No image was left out: every file decodes to its end.", "", "quarantine")
 
