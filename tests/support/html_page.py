@@ -30,12 +30,12 @@ class Page(HTMLParser):
         return [attributes[name] for _, attributes in self.elements if attributes.get(name)]
 
     @property
-    def gallery(self) -> dict:
-        return json.loads(self.data["gallery"])
+    def confusion_images(self) -> dict:
+        return json.loads(self.data["confusion-images"])
 
     @property
-    def album(self) -> list[str]:
-        return json.loads(self.data["album"])
+    def images(self) -> list[str]:
+        return json.loads(self.data["images"])
 
 
 def cells_of(text: str, caption: str) -> list[list[tuple[str, float | None]]]:

@@ -20,5 +20,5 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, DataCheck
 
 
 @pytest.fixture(scope="session")
-def facts(hostile: tuple[Config, DataCheckFiles, Path]) -> DataCheckInputs:
+def inputs(hostile: tuple[Config, DataCheckFiles, Path]) -> DataCheckInputs:
     return read_data_check_inputs(hostile[1])

@@ -46,7 +46,7 @@ def page(hostile: tuple[Config, DataCheckFiles, Path]) -> tuple[str, pd.DataFram
 def test_f25_names_from_data_are_text_and_never_elements(page: tuple[str, pd.DataFrame]) -> None:
     text, _ = page
     seen = Page(text)
-    assert seen.tags.count("script") == 2  # the album and our own script
+    assert seen.tags.count("script") == 2  # the images and our own script
     assert "b" not in seen.tags and "i" not in seen.tags
     assert not [name for name, _ in seen.attributes if name.startswith("on")]
     sources = [value for name, value in seen.attributes if name in ("src", "href") and value]
@@ -55,26 +55,26 @@ def test_f25_names_from_data_are_text_and_never_elements(page: tuple[str, pd.Dat
     for name in (SCRIPT, QUOTED, KOREAN, PERSONS[1], "<i>me</i>", "<img src=x onerror=alert(2)>"):
         assert name in every, name
     labels = [value for name, value in seen.attributes if name in ("alt", "aria-label")]
-    assert f"Pictures of {SCRIPT} 1" in labels
+    assert f"Images of {SCRIPT} 1" in labels
     assert f"First batch of {SCRIPT}" in labels
     assert not re.search(r"https?://(?!www\.w3\.org/)", text)  # the names of SVG are no addresses
 
 
-def test_the_page_shows_what_was_planted(page: tuple[str, pd.DataFrame], facts: DataCheckInputs) -> None:
+def test_the_page_shows_what_was_planted(page: tuple[str, pd.DataFrame], inputs: DataCheckInputs) -> None:
     text, table = page
     for words in (
         "the same file, two classes",
         "the same file in train and test",
-        "the same file in two groups, which were joined",
+        "the same file in two groups, which were merged",
         "nearly black",
         "not_an_image",
-        "Left aside: 1 (certainty maybe)",
+        "Not applied: 1 (certainty maybe)",
         "seed 7",
     ):
         assert words in text, words
-    assert len(re.findall('data-picture="', text)) > len(PERSONS)
-    assert 'class="picture missing"' not in text
-    assert table[table["kind"] == "class"]["images"].sum() == len(facts.train) == len(PERSONS) * SHOTS - 1
+    assert len(re.findall('data-image="', text)) > len(PERSONS)
+    assert 'class="image missing"' not in text
+    assert table[table["kind"] == "class"]["images"].sum() == len(inputs.train) == len(PERSONS) * SHOTS - 1
 
 
 def test_equal_inputs_give_equal_pages(

@@ -26,14 +26,14 @@ from support.html_page import Page, cells_of
 from support.report_run import HOME, HOSTILE, QUOTED, SCRIPT, Made, drawn_run
 
 
-def shown(outcome: RunResults) -> ReportGallery:
-    return build_gallery(outcome, home=False, label="label")
+def shown(run: RunResults) -> ReportGallery:
+    return build_gallery(run, home=False, label="label")
 
 
 def test_f25_names_from_data_are_text_and_never_elements(hostile: tuple[Made, str, Path]) -> None:
     page = Page(hostile[1])
     tags = [tag for tag, _ in page.elements]
-    assert tags.count("script") == 3  # the album, the gallery and our own
+    assert tags.count("script") == 3  # the images, those of the confusion matrices and our own
     assert "i" not in tags
     assert not [name for _, own in page.elements for name in own if name.startswith("on")]
     assert all(value.startswith(("data:,", "#")) for value in page.of("href") + page.of("src"))
@@ -41,7 +41,7 @@ def test_f25_names_from_data_are_text_and_never_elements(hostile: tuple[Made, st
     every = "\n".join(page.texts)
     for name in (*HOSTILE.classes, f"{SCRIPT} 0", f"{QUOTED} 1"):
         assert name in every, name
-    names = set(page.gallery["texts"])
+    names = set(page.confusion_images["texts"])
     assert set(HOSTILE.classes) < names
 
 
@@ -52,19 +52,21 @@ def test_every_reference_of_a_page_has_its_target(either: tuple[Made, str, Path]
     targets = [value[1:] for value in page.of("href") if value.startswith("#")]
     targets += page.of("aria-controls") + page.of("aria-labelledby")
     assert set(targets) <= set(ids)
-    assert all(0 <= int(number) < len(page.album) for number in page.of("data-picture"))
-    assert len(page.gallery["shots"]) == len({tuple(map(str, shot)) for shot in page.gallery["shots"]})
+    assert all(0 <= int(number) < len(page.images) for number in page.of("data-image"))
+    assert len(page.confusion_images["images"]) == len(
+        {tuple(map(str, shot)) for shot in page.confusion_images["images"]}
+    )
 
 
 def test_a_cell_has_its_number_and_opens_its_own_pictures(either: tuple[Made, str, Path]) -> None:
     made, text, _ = either
-    page, outcome = Page(text), read_run(made.files)
-    gallery, seen = page.gallery, set()
-    known = dict(zip(outcome.rows["image_id"], zip(outcome.labels, outcome.predicted, strict=True), strict=True))
-    classes = outcome.scheme.classes
-    for confusion in shown(outcome).confusions:
-        cells = gallery["cells"][confusion.name]
-        assert confusion.counts.sum() == len(outcome.rows)
+    page, run = Page(text), read_run(made.files)
+    data, seen = page.confusion_images, set()
+    known = dict(zip(run.rows["image_id"], zip(run.labels, run.predicted, strict=True), strict=True))
+    classes = run.label_space.classes
+    for confusion in shown(run).confusions:
+        cells = data["cells"][confusion.name]
+        assert confusion.counts.sum() == len(run.rows)
         assert {cell: len(own) for cell, own in cells.items()} == {
             f"{true}-{said}": min(confusion.counts[true, said], MOST_RIGHT if true == said else MOST_WRONG)
             for true, said in np.argwhere(confusion.counts)
@@ -72,29 +74,29 @@ def test_a_cell_has_its_number_and_opens_its_own_pictures(either: tuple[Made, st
         for cell, own in cells.items():
             true, said = map(int, cell.split("-"))
             for number in own:
-                picture_number, name, truth, told, *_ = gallery["shots"][number]
-                assert 0 <= picture_number < len(page.album)
-                assert gallery["texts"][truth] == classes[known[name][0]]
-                assert gallery["texts"][told] == classes[known[name][1]]
+                picture_number, name, truth, told, *_ = data["images"][number]
+                assert 0 <= picture_number < len(page.images)
+                assert data["texts"][truth] == classes[known[name][0]]
+                assert data["texts"][told] == classes[known[name][1]]
                 if confusion.name == JOINT:
                     assert known[name] == (true, said)
         seen |= {(confusion.name, cell) for cell in cells}
     buttons = [own for tag, own in page.elements if tag == "button" and own.get("class") == "cell"]
     assert {(own["data-of"], own["data-cell"]) for own in buttons} == seen
     numbers = read_json(made.files.metrics)["oof"]["ensemble"]["confusion"]
-    assert shown(outcome).confusions[0].counts.tolist() == numbers
+    assert shown(run).confusions[0].counts.tolist() == numbers
 
 
 def test_the_numbers_of_a_page_are_those_of_the_files(either: tuple[Made, str, Path]) -> None:
     made, text, _ = either
-    metrics, board = read_json(made.files.metrics), read_numbers(made.files.leaderboard)
+    metrics, leaderboard = read_json(made.files.metrics), read_numbers(made.files.leaderboard)
     vote = metrics["oof"]["ensemble"]
     low, high = vote["intervals"]["macro_f1"]
-    assert f"Macro-F1 {vote['macro_f1']:.4f} out of fold ({low:.3f} to {high:.3f}, 95 % over persons)." in text
-    columns = board.columns[(board.notna() & (board != "")).any()]
+    assert f"Macro-F1 {vote['macro_f1']:.4f} out of fold (95 % interval {low:.3f} to {high:.3f}, over persons)." in text
+    columns = leaderboard.columns[(leaderboard.notna() & (leaderboard != "")).any()]
     told = cells_of(text, "Leaderboard")
-    assert len(told) == len(board)
-    for cells, row in zip(told, board[columns].to_dict("records"), strict=True):
+    assert len(told) == len(leaderboard)
+    for cells, row in zip(told, leaderboard[columns].to_dict("records"), strict=True):
         for (_, number), value in zip(cells, row.values(), strict=True):
             if not isinstance(value, str):
                 assert number == value or (number is None and np.isnan(value))
@@ -115,20 +117,20 @@ def test_the_numbers_of_a_page_are_those_of_the_files(either: tuple[Made, str, P
 
 def test_a_person_is_shown_once_and_the_used_vote_is_not_compared_with_itself(either: tuple[Made, str, Path]) -> None:
     made, text, _ = either
-    shown = text[text.index('<h2 id="persons">') : text.index('<h2 id="suspects">')]
+    shown = text[text.index('<h2 id="persons">') : text.index('<h2 id="label-issues">')]
     names = re.findall(r"<p><strong>(.*?)</strong> <span", shown, re.S)
     assert names and len(names) == len(set(names))
     used = read_json(made.files.metrics)["chosen"]
-    by_vote = {cells[0][0]: [number for _, number in cells[4:]] for cells in cells_of(text, "Kinds of votes")}
+    by_vote = {cells[0][0]: [number for _, number in cells[4:]] for cells in cells_of(text, "Ensemble methods")}
     assert by_vote.pop(used) == [None] * 4
     assert all(number is not None for numbers in by_vote.values() for number in numbers)
 
 
 def test_each_member_that_never_saw_an_image_has_its_say(home: tuple[Made, str, Path]) -> None:
-    page, outcome = Page(home[1]), read_run(home[0].files)
-    fold_of = outcome.rows.set_index("image_id")["fold"]
-    texts = page.gallery["texts"]
-    for _, name, *_, opinions in page.gallery["shots"]:
+    page, run = Page(home[1]), read_run(home[0].files)
+    fold_of = run.rows.set_index("image_id")["fold"]
+    texts = page.confusion_images["texts"]
+    for _, name, *_, opinions in page.confusion_images["images"]:
         fold = fold_of[name]
         assert [texts[member] for member, *_ in opinions] == [
             f"{model} {fold}" for model in ("genders", "lite0", "lite1", "masks")
@@ -139,11 +141,11 @@ def test_each_member_that_never_saw_an_image_has_its_say(home: tuple[Made, str, 
 
 def test_a_suspect_has_a_line_that_corrections_read(hostile: tuple[Made, str, Path]) -> None:
     made, text, _ = hostile
-    outcome = read_run(made.files)
-    assert len(outcome.issues)
+    run = read_run(made.files)
+    assert len(run.issues)
     lines = [line for line in Page(text).of("data-copy") if line]
-    assert len(lines) == len(shown(outcome).suspects)
-    ids, groups = set(outcome.rows["image_id"]), set(outcome.rows["profile"])
+    assert len(lines) == len(shown(run).label_issues)
+    ids, groups = set(run.rows["image_id"]), set(run.rows["profile"])
     for line in lines:
         for row in csv.reader(io.StringIO(line)):
             assert len(row) == 6 and row[0] in ids | groups
@@ -154,16 +156,16 @@ def test_what_networks_look_at_is_shown_beside_the_packed_image(hostile: tuple[M
     page = Page(hostile[1])
     ids = read_run(hostile[0].files).rows["image_id"]
     alts = [own["alt"] for tag, own in page.elements if tag == "img"]
-    for words in ("as lite0 0 sees it", f"for {SCRIPT}", f"for {QUOTED}"):
+    for words in ("input of lite0 0", f"for {SCRIPT}", f"for {QUOTED}"):
         assert f"{ids[0]} {words}" in alts
-    assert f"{ids[1]} nothing speaks for {QUOTED}" in alts
+    assert f"{ids[1]} no evidence for {QUOTED}" in alts
 
 
 def test_a_vote_that_has_fitted_too_much_to_read_is_named_alone(
     hostile: tuple[Made, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, text, _ = hostile
-    assert "lite0/identity" in text[text.index("The vote that is used") :]
+    assert "lite0/identity" in text[text.index("The ensemble in use") :]
     monkeypatch.setattr("foldvote.report.results.page.MOST_FITTED", 10)
     short = made.report(tmp_path)
     assert "see ensemble/weights.json" in short and len(short) < len(text) + 100
@@ -173,15 +175,15 @@ def test_a_spent_budget_leaves_cells_out_and_the_page_whole(
     hostile: tuple[Made, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, text, _ = hostile
-    spent = 3 * max(map(len, Page(text).album))
+    spent = 3 * max(map(len, Page(text).images))
     monkeypatch.setattr("foldvote.report.results.page.BUDGET", spent)
-    monkeypatch.setattr("foldvote.report.results.page._PIECE", 5)
+    monkeypatch.setattr("foldvote.report.results.page._CHUNK", 5)
     page = Page(made.report(tmp_path))
-    assert 3 <= len(page.album) < len(Page(text).album)
-    assert sum(map(len, page.album)) <= spent
-    pictures = [shot[0] for shot in page.gallery["shots"]]
-    assert all(number is not None and 0 <= number < len(page.album) for number in pictures)
-    assert "picture missing" in " ".join(page.of("class"))  # a top loss without room says so
+    assert 3 <= len(page.images) < len(Page(text).images)
+    assert sum(map(len, page.images)) <= spent
+    pictures = [shot[0] for shot in page.confusion_images["images"]]
+    assert all(number is not None and 0 <= number < len(page.images) for number in pictures)
+    assert "image missing" in " ".join(page.of("class"))  # a top loss without room says so
 
 
 def test_many_classes_are_a_list_and_two_are_a_matrix(tmp_path: Path) -> None:
@@ -197,12 +199,12 @@ def test_many_classes_are_a_list_and_two_are_a_matrix(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("split", "members"), [({"repeats": 2}, 4), ({"method": "holdout", "k": 1}, 1)])
 def test_repeats_and_a_holdout_have_their_report(tmp_path: Path, split: dict[str, object], members: int) -> None:
     made = drawn_run(tmp_path / "data", HOME, {"m": None}, persons=12, split=split)
-    text, outcome = made.report(tmp_path), read_run(made.files)
+    text, run = made.report(tmp_path), read_run(made.files)
     assert len(cells_of(text, "Members")) == members
     page = Page(text)
-    validated = len(outcome.rows)
+    validated = len(run.rows)
     assert (validated == 36) == (members == 4) and f"{validated} training images of" in text
-    assert {len(shot[-1]) for shot in page.gallery["shots"]} == {members // 2 or 1}
+    assert {len(shot[-1]) for shot in page.confusion_images["images"]} == {members // 2 or 1}
 
 
 def test_equal_inputs_give_equal_pages(hostile: tuple[Made, str, Path], tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from foldvote.config.search_space import Dimension, label
-from foldvote.report.svg import FAINT, INK, LINE, PAPER, SERIES, figure_style, new_figure, save_drawing, save_picture
+from foldvote.report.svg import FAINT, INK, LINE, PAPER, SERIES, figure_style, new_figure, save_png, save_svg
 from foldvote.tuning.trials import COMPLETE, FAILED, INTERRUPTED, PARAM, PRUNED, space_of
 
 FIGURES = ("history", "importance", "slices", "parallel")
@@ -40,7 +40,7 @@ def plot_history(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
         stands = done[done["as_it_stands"]]
         if len(stands):
             axes.plot(
-                stands["number"], stands["score"], "D", color=SERIES[1], markersize=7, label="the recipe as it stood"
+                stands["number"], stands["score"], "D", color=SERIES[1], markersize=7, label="the unchanged recipe"
             )
         low, high = axes.get_ylim()
         floor = low - 0.08 * (high - low)  # below every score, whichever is the better end
@@ -168,8 +168,8 @@ def save_figures(trials: pd.DataFrame, record: Mapping[str, Any], folder: Path) 
         UserError: if a file cannot be written.
     """
     for name, figure in figures(trials, record).items():
-        save_drawing(figure, folder / f"{name}.svg")
-        save_picture(figure, folder / f"{name}.png")
+        save_svg(figure, folder / f"{name}.svg")
+        save_png(figure, folder / f"{name}.png")
 
 
 def score_name(name: str) -> str:

@@ -9,16 +9,16 @@ from matplotlib.ticker import MaxNLocator
 
 from foldvote.report.svg import FAINT, INK, LINE, SERIES, figure_style, new_figure
 
-_BAR = 0.24  # inches a row
-_LONGEST_NAME = 40  # letters of a class name in a figure; tables have the whole name
+_BAR = 0.24  # height of a row in inches
+_LONGEST_NAME = 40  # characters of a class name in a figure; tables show the whole name
 MEASURED = ("brightness", "contrast", "saturation")
 
 
 def plot_counts(counted: pd.DataFrame) -> Figure:
-    """Images of each class as bars, with the persons beside the number.
+    """Images of each class as bars, with the numbers of images and persons.
 
     Args:
-        counted: counts.class_counts.
+        counted: the result of counts.class_counts.
     """
     with figure_style():
         figure = new_figure(8.0, 0.7 + _BAR * len(counted))
@@ -34,16 +34,16 @@ def plot_counts(counted: pd.DataFrame) -> Figure:
         axes.margins(x=0.16)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title("Images of each class, and in brackets their persons")
+        axes.set_title("Images of each class (persons in brackets)")
     return figure
 
 
 def plot_ages(ages: pd.DataFrame, borders: Sequence[int]) -> Figure:
-    """Persons of each age in years, with the borders of the bands as lines.
+    """Persons by age in years, with lines at the borders of the age bands.
 
     Args:
-        ages: counts.age_counts, at least one row.
-        borders: years at which a band begins.
+        ages: the result of counts.age_counts, at least one row.
+        borders: the ages in years at which a band begins.
     """
     with figure_style():
         figure = new_figure(8.0, 2.8)
@@ -61,7 +61,7 @@ def plot_ages(ages: pd.DataFrame, borders: Sequence[int]) -> Figure:
 
 
 def plot_light(light: Mapping[str, pd.DataFrame]) -> Figure:
-    """Distribution of brightness, contrast and saturation of the images of each split, as shares of the split.
+    """Histograms of brightness, contrast and saturation of the images, as shares of each split.
 
     Args:
         light: rows of image_statistics.IMAGE_STATISTICS by split, at least one image each.
@@ -85,10 +85,10 @@ def plot_light(light: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_folds(balance: pd.DataFrame) -> Figure:
-    """How far each fold is from its equal share of each stratum, in groups: one dot a fold.
+    """The difference of each fold from its equal share of each stratum, in groups: one dot per fold.
 
     Args:
-        balance: counts.stratum_balance, with targets.
+        balance: the result of counts.stratum_balance, with targets.
     """
     folds = [name for name in balance.columns if name.startswith("fold ")]
     with figure_style():
@@ -106,7 +106,7 @@ def plot_folds(balance: pd.DataFrame) -> Figure:
         axes.set_ylim(len(balance) - 0.4, -0.6)
         widest = max(1.2, float(np.nanmax(balance["departure"])) * 1.15)
         axes.set_xlim(-widest, widest)
-        axes.set_title("Groups more or fewer than the equal share")
+        axes.set_title("Groups above or below an equal share")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
     return figure
 
