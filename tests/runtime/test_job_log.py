@@ -121,8 +121,8 @@ def test_on_a_terminal_progress_is_a_bar_that_lines_do_not_break(monkeypatch: py
         log(f"[bold]line {index}")
     shown = job_log._console.getvalue()
     assert "counting" in shown and "[bold]line 4" in shown
-    assert job_log._live is None
+    assert job_log._progress is None
     bar = track(range(5), "counting", 5)
     next(bar)
     bar.close()
-    assert job_log._live is None
+    assert job_log._progress is None

@@ -339,8 +339,8 @@ def _curve(model: str, folds: Mapping[int, pd.DataFrame]) -> Drawing:
     return inline_svg(
         figures.plot_curves({model: folds}),
         f"Learning curves of {model}: loss and validation macro-F1 of each fold.",
-        "A ring marks the epoch with the best score. The training loss is measured with augmentation and smoothed labels: "
-        "compare its trend with that of the validation loss, not its level.",
+        "A ring marks the epoch with the best score. The training loss is measured with augmentation and smoothed "
+        "labels: compare its trend with that of the validation loss, not its level.",
     )
 
 
