@@ -73,7 +73,7 @@ def test_faces_are_packed_where_they_are_sure_and_else_the_centre(
     for row, place in enumerate([(slice(2, 14), slice(2, 10)), centre, centre, (slice(2, 14), slice(2, 10))]):
         assert np.array_equal(pixels[row], resize(images[row][place], 6, 4))
     assert pixels.record["fallbacks"] == 2 and pixels.record["boxes_sha256"] == sha256_file(boxes)
-    assert "2 of 4 images have no sure face" in capsys.readouterr().err
+    assert "2 of 4 images have no confident face" in capsys.readouterr().err
     assert packed_faces(tmp_path, boxes, least=0.4).record["fallbacks"] == 1
     assert "fallbacks" not in packed_faces(tmp_path, boxes, roi="none").record
 
