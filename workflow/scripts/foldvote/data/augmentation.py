@@ -172,7 +172,7 @@ def _colour(strength: float, _height: int, _width: int) -> A.BasicTransform:
 
 
 def _erase(chance: float, _height: int, _width: int) -> A.BasicTransform:
-    """Noise in place of a rectangle (random erasing, Zhong et al., AAAI 2020), smaller than there: faces stay visible."""
+    """Noise in place of a rectangle (random erasing, Zhong et al., AAAI 2020), smaller than there."""
     return A.Erasing(scale=(0.02, 0.2), ratio=(0.3, 3.3), fill="random", p=chance)
 
 
