@@ -47,14 +47,14 @@ addEventListener("load", () => setTimeout(() => {
   for (const cell of cells) {
     cell.click();
     const opened = document.getElementById(cell.getAttribute("aria-controls"));
-    const shown = opened.querySelectorAll("img.picture").length;
+    const shown = opened.querySelectorAll("img.image").length;
     const all = Number(cell.textContent.replaceAll(",", ""));
     check(`cell ${cell.title}`, cell.getAttribute("aria-expanded") === "true" && shown > 0 && shown <= all);
     cell.click();
     check(`closing ${cell.title}`, !opened.childElementCount);
   }
-  document.querySelectorAll("img[data-picture]").forEach(show);
-  for (const image of document.querySelectorAll("img[data-picture]"))
+  document.querySelectorAll("img[data-image]").forEach(show);
+  for (const image of document.querySelectorAll("img[data-image]"))
     check(`picture ${image.alt}`, image.src.startsWith("data:image/"));
   for (const entry of performance.getEntriesByType("resource"))
     check(`network ${entry.name}`, entry.name.startsWith("data:"));

@@ -1,4 +1,4 @@
-"""`snakemake doctor`: what is well, worth a look or broken, in words with remedies."""
+"""`snakemake doctor`: findings that are ok, warnings or errors, in words with remedies."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ def test_a_data_folder_that_is_ready_is_counted_and_everything_is_well(tmp_path:
     assert "28 pictures" in line_with(lines, "train images")
     assert "3 pictures" in line_with(lines, "test images")
     assert "my.yaml: 1 model of 5 folds: 5 networks to train" in line_with(lines, "my.yaml")
-    assert not [line for line in lines if line.startswith("broken")]
+    assert not [line for line in lines if line.startswith("error")]
     assert lines[-1].startswith("Ready.")
     assert not (tmp_path / "results").exists()  # looking makes nothing
 
@@ -61,10 +61,10 @@ def test_a_refused_configuration_is_told_key_by_key_and_the_exit_code_says_so() 
     wrong = {"data": {"layout": "demo"}, "models": {"a": {"net": "resnet1O"}}, "folds": {"k": 0}, "resutls": "x"}
     lines, code = told(lambda: check_config(wrong))
     assert code == 1
-    broken = [line for line in lines if line.startswith("broken")]
+    broken = [line for line in lines if line.startswith("error")]
     assert len(broken) == 3
     assert "did you mean 'results'?" in line_with(broken, "resutls")
-    assert lines[-1] == "Mend what is broken first."
+    assert lines[-1] == "Fix the errors first."
 
 
 def test_what_is_missing_empty_or_of_no_bytes_is_told_with_a_remedy(tmp_path: Path) -> None:
@@ -80,8 +80,8 @@ def test_what_is_missing_empty_or_of_no_bytes_is_told_with_a_remedy(tmp_path: Pa
     (root / "eval/info.csv").write_text("ImageID,ans\n")
     lines, code = told(lambda: config)
     assert code == 1
-    assert line_with(lines, "info.csv: 0 rows").startswith("broken")
-    assert line_with(lines, "eval/images: 0 pictures").startswith("broken")
+    assert line_with(lines, "info.csv: 0 rows").startswith("error")
+    assert line_with(lines, "eval/images: 0 pictures").startswith("error")
     (root / "train/train.csv").unlink()
     lines, code = told(lambda: config)
     assert code == 1
@@ -120,18 +120,18 @@ def test_trainings_that_are_half_done_and_a_run_under_way_are_told(tmp_path: Pat
         lines, code = told(lambda: config)
     assert code == 0
     assert "model=small/fold=1: the next run goes on with it" in line_with(lines, "half done")
-    assert line_with(lines, "another run works in").startswith("look")
+    assert line_with(lines, "another run works in").startswith("warning")
 
 
 @pytest.mark.parametrize(
     ("found", "gpus", "driver", "level", "words"),
     [
-        ({"error": "ImportError: libcudart"}, [], "", "broken", "cannot be imported: ImportError: libcudart"),
+        ({"error": "ImportError: libcudart"}, [], "", "error", "cannot be imported: ImportError: libcudart"),
         (WHEEL | {"usable": False}, [], "", "ok", "networks train on the CPU"),
         (WHEEL | {"cuda": None, "usable": False}, [], "", "ok", "built for CPUs only"),
-        (WHEEL | {"cuda": None, "usable": False}, ["0"], "580.1", "look", "1 NVIDIA device(s) here, driver 580.1"),
-        (WHEEL | {"usable": False}, ["0", "1"], "470.2", "look", "cannot use any of 2 NVIDIA device(s)"),
-        (WHEEL | {"devices": [{"name": "Old", "compute": 61, "bytes": 8e9}]}, ["0"], "", "broken", "too old"),
+        (WHEEL | {"cuda": None, "usable": False}, ["0"], "580.1", "warning", "1 NVIDIA device(s) here, driver 580.1"),
+        (WHEEL | {"usable": False}, ["0", "1"], "470.2", "warning", "cannot use any of 2 NVIDIA device(s)"),
+        (WHEEL | {"devices": [{"name": "Old", "compute": 61, "bytes": 8e9}]}, ["0"], "", "error", "too old"),
         (
             WHEEL | {"devices": [{"name": "H", "compute": 90, "bytes": 8e10}]},
             ["0"],
@@ -144,10 +144,10 @@ def test_trainings_that_are_half_done_and_a_run_under_way_are_told(tmp_path: Pat
 def test_f46_wheel_driver_and_device_are_judged_together(
     found: dict[str, Any], gpus: list[str], driver: str, level: str, words: str
 ) -> None:
-    verdicts = list(judge_torch(found, gpus, driver))
-    hit = [verdict for verdict in verdicts if words in verdict.text]
-    assert [verdict.level for verdict in hit] == [level]
-    assert all(verdict.remedy for verdict in verdicts if verdict.level != "ok")
+    findings = list(judge_torch(found, gpus, driver))
+    hit = [finding for finding in findings if words in finding.text]
+    assert [finding.level for finding in hit] == [level]
+    assert all(finding.remedy for finding in findings if finding.level != "ok")
 
 
 def test_the_probe_sees_the_torch_that_is_installed_and_leaves_this_process_without_it() -> None:
@@ -169,33 +169,33 @@ print(json.dumps(found))
 def test_packages_that_are_missing_or_of_another_version_are_named(tmp_path: Path) -> None:
     wanted = ["no-such-package-at-all>=1", "numpy>=99", "pandas>=2", 'nothing; python_version < "3"']
     put(tmp_path / "pyproject.toml", f"[project]\ndependencies = {wanted!r}\n")
-    texts = [verdict.text for verdict in examine_environment(tmp_path) if verdict.level == "broken"]
+    texts = [finding.text for finding in examine_environment(tmp_path) if finding.level == "error"]
     assert texts[0] == "no-such-package-at-all is not installed"
     assert texts[1].startswith("numpy ") and texts[1].endswith("is installed, needed is >=99")
     assert len(texts) == 2
-    assert all(verdict.level == "ok" for verdict in examine_environment(ROOT))
+    assert all(finding.level == "ok" for finding in examine_environment(ROOT))
 
 
 def test_a_disk_that_is_too_small_or_has_no_locks_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = tmp_path / "not there yet/results"
     assert [v.level for v in examine_disk(results) if v.place == "results"] == ["ok"]
-    assert [v.level for v in examine_disk(results, needed=1e18) if v.place == "results"] == ["broken"]
+    assert [v.level for v in examine_disk(results, needed=1e18) if v.place == "results"] == ["error"]
 
     def refuse(*arguments: object) -> None:
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(environment.fcntl, "flock", refuse)
-    found = [verdict for verdict in examine_disk(results) if verdict.level == "broken"]
+    found = [finding for finding in examine_disk(results) if finding.level == "error"]
     assert "cannot be locked (Operation not supported)" in found[0].text
     assert list(tmp_path.iterdir()) == []
 
 
 def test_findings_stand_in_columns_with_the_remedy_below() -> None:
-    lines = as_text([Finding("look", "odd", "mend", "a place"), Finding("ok", "fine", "", "b")]).splitlines()
+    lines = as_text([Finding("warning", "odd", "mend", "a place"), Finding("ok", "fine", "", "b")]).splitlines()
     assert lines == [
-        "look    a place  odd",
+        "warning a place  odd",
         "                 -> mend",
         "ok      b        fine",
         "",
-        "1 worth a look, 1 well",
+        "1 warning, 1 ok",
     ]

@@ -1,4 +1,4 @@
-"""Packed pixels: cut, resized, in order, read without copies, and refused where they are not what was packed."""
+"""Packed images: cropped, resized, in order, read without copies, and refused where they are not what was packed."""
 
 import multiprocessing
 import pickle
@@ -9,11 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from foldvote.config.data import Images
-from foldvote.data.cropping import crop_face, crop_region, face_region, resize
+from foldvote.data.cropping import resize
 from foldvote.data.face_detection import BOXES
 from foldvote.data.packed_images import PackedImages, pack_images
 from foldvote.errors import UserError
@@ -47,129 +45,6 @@ def original(root: Path, image_id: str) -> np.ndarray:
     return cv2.imread(str(root / image_id))[..., ::-1]
 
 
-# --- the region of interest
-
-SIDES = st.integers(1, 40)
-
-
-@given(SIDES, SIDES, SIDES, SIDES)
-def test_a_centre_cut_is_in_the_middle_and_never_larger_than_the_image(
-    height: int, width: int, cut_height: int, cut_width: int
-) -> None:
-    image = np.arange(height * width * 3, dtype=np.uint32).reshape(height, width, 3)
-    region = crop_region(image, f"centre-{cut_height}x{cut_width}")
-    assert region.shape == (min(height, cut_height), min(width, cut_width), 3)
-    assert np.shares_memory(region, image)
-    top, left = np.argwhere((image == region[0, 0]).all(axis=-1))[0]
-    assert abs(top - (height - top - region.shape[0])) <= 1
-    assert abs(left - (width - left - region.shape[1])) <= 1
-
-
-@given(SIDES, SIDES, st.integers(0, 50), st.integers(0, 50), st.integers(1, 50), st.integers(1, 50))
-def test_a_box_is_cut_to_the_image_or_refused_where_it_lies_outside(
-    height: int, width: int, left: int, top: int, more_width: int, more_height: int
-) -> None:
-    image = np.arange(height * width * 3, dtype=np.uint32).reshape(height, width, 3)
-    roi = f"box-{left}-{top}-{left + more_width}-{top + more_height}"
-    rows, columns = range(top, min(top + more_height, height)), range(left, min(left + more_width, width))
-    inside = [(y, x) for y in rows for x in columns]
-    if inside:
-        region = crop_region(image, roi)
-        assert region.reshape(-1, 3).tolist() == [image[place].tolist() for place in inside]
-    else:
-        with pytest.raises(UserError, match=rf"roi {roi} lies outside an image of {width}x{height}"):
-            crop_region(image, roi)
-
-
-def test_no_region_is_the_whole_image() -> None:
-    image = np.zeros((5, 4, 3), np.uint8)
-    assert crop_region(image, "none") is image
-    with pytest.raises(UserError, match="lies outside"):
-        crop_region(image, f"box-{10**30}-0-{10**31}-5")
-
-
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(1, 60), st.integers(0, 255))
-def test_a_resize_has_the_asked_shape_and_keeps_a_plain_colour(
-    height: int, width: int, new_height: int, new_width: int, level: int
-) -> None:
-    resized = resize(np.full((height, width, 3), level, np.uint8), new_height, new_width)
-    assert resized.shape == (new_height, new_width, 3) and resized.dtype == np.uint8
-    assert (resized == level).all()
-
-
-def test_shrinking_averages_areas() -> None:
-    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    wanted = image.reshape(2, 2, 3, 2, 3).mean(axis=(1, 3))
-    assert np.abs(resize(image, 2, 3) - wanted).max() <= 0.5
-
-
-# --- faces
-
-LONG = st.integers(1, 900)
-
-
-@st.composite
-def boxed(draw: st.DrawFn) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-    """A box within an image, and the image's height and width."""
-    height, width = draw(LONG), draw(LONG)
-    across = sorted(draw(st.tuples(*[st.floats(0, width, width=32)] * 2)))
-    down = sorted(draw(st.tuples(*[st.floats(0, height, width=32)] * 2)))
-    return (across[0], down[0], across[1], down[1]), (height, width)
-
-
-@given(boxed(), st.floats(0, 3), SIDES, SIDES)
-def test_a_face_region_lies_in_the_image_around_the_boxs_centre_in_the_outputs_aspect(
-    given_box: tuple[tuple[float, float, float, float], tuple[int, int]], margin: float, tall: int, wide: int
-) -> None:
-    box, (height, width) = given_box
-    left, top, right, bottom = face_region(box, margin, (height, width), (tall, wide))
-    assert 0 <= left < right <= width and 0 <= top < bottom <= height
-    assert left <= (box[0] + box[2]) / 2 <= right and top <= (box[1] + box[3]) / 2 <= bottom
-    rows, columns = bottom - top, right - left
-    if min(rows, columns) > 1:  # each side is rounded by half a pixel
-        assert abs(columns - rows * wide / tall) <= 0.5 + 0.5 * wide / tall
-    # Where it is smaller than the box with its margin, the image has no more in this aspect ratio.
-    lacks = columns + 0.5 < (box[2] - box[0]) * (1 + 2 * margin) or rows + 0.5 < (box[3] - box[1]) * (1 + 2 * margin)
-    assert not lacks or columns == width or rows == height
-
-
-@given(boxed(), SIDES, SIDES)
-def test_a_face_region_holds_the_box_wherever_it_fits(
-    given_box: tuple[tuple[float, float, float, float], tuple[int, int]], tall: int, wide: int
-) -> None:
-    box, image = given_box
-    left, top, right, bottom = face_region(box, 0.25, image, (tall, wide))
-    if right - left < image[1] and bottom - top < image[0]:
-        assert left <= box[0] + 1 and top <= box[1] + 1 and right >= box[2] - 1 and bottom >= box[3] - 1
-
-
-@pytest.mark.parametrize(
-    ("box", "margin", "shape", "wanted"),
-    [
-        ((40, 50, 60, 70), 0.0, (10, 10), (40, 50, 60, 70)),
-        ((40, 50, 60, 70), 0.5, (10, 10), (30, 40, 70, 80)),  # a half of 20 pixels on each side
-        ((40, 50, 60, 70), 0.0, (20, 10), (40, 40, 60, 80)),  # the shorter side grows
-        ((40, 50, 60, 70), 0.0, (10, 20), (30, 50, 70, 70)),
-        ((0, 0, 20, 20), 0.5, (10, 10), (0, 0, 40, 40)),  # moved inwards
-        ((80, 130, 100, 150), 0.5, (10, 10), (60, 110, 100, 150)),
-        ((10, 20, 90, 140), 0.0, (10, 10), (0, 30, 100, 130)),  # no more than the image has, and not stretched
-        (None, 0.3, (10, 10), (0, 25, 100, 125)),
-        (None, 0.3, (30, 10), (25, 0, 75, 150)),
-    ],
-)
-def test_margin_aspect_and_border(
-    box: tuple[float, float, float, float] | None,
-    margin: float,
-    shape: tuple[int, int],
-    wanted: tuple[int, int, int, int],
-) -> None:
-    assert face_region(box, margin, (150, 100), shape) == wanted
-    image = np.arange(150 * 100 * 3, dtype=np.uint16).reshape(150, 100, 3)
-    region = crop_face(image, box, margin, shape)
-    assert np.shares_memory(region, image)
-    assert np.array_equal(region, image[wanted[1] : wanted[3], wanted[0] : wanted[2]])
-
-
 def boxes_file(root: Path, rows: list[tuple[float | None, ...]], data_sha256: str | None = None) -> Path:
     """Boxes for the images of `data_folder`, in the manifest's order."""
     frame = pd.DataFrame(rows, columns=BOXES.names[1:], dtype=np.float32)
@@ -198,7 +73,7 @@ def test_faces_are_packed_where_they_are_sure_and_else_the_centre(
     for row, place in enumerate([(slice(2, 14), slice(2, 10)), centre, centre, (slice(2, 14), slice(2, 10))]):
         assert np.array_equal(pixels[row], resize(images[row][place], 6, 4))
     assert pixels.record["fallbacks"] == 2 and pixels.record["boxes_sha256"] == sha256_file(boxes)
-    assert "2 of 4 images have no sure face" in capsys.readouterr().err
+    assert "2 of 4 images have no confident face" in capsys.readouterr().err
     assert packed_faces(tmp_path, boxes, least=0.4).record["fallbacks"] == 1
     assert "fallbacks" not in packed_faces(tmp_path, boxes, roi="none").record
 
@@ -221,9 +96,6 @@ def test_boxes_of_other_images_or_none_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"boxes\.parquet: holds the boxes of other images than the manifest"):
             packed_faces(tmp_path, boxes)
     assert not (tmp_path / "p.arrow").exists()
-
-
-# --- packing
 
 
 def test_packed_pixels_are_those_of_the_files_in_the_manifests_order(tmp_path: Path) -> None:
@@ -308,9 +180,6 @@ def test_f46_a_place_that_cannot_be_written_is_a_refusal(tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         pack_images(tmp_path / "manifest.parquet", tmp_path, RULES, "8x8", "none", tmp_path / "file/p.arrow", 1)
-
-
-# --- damage
 
 
 def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:

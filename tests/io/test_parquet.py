@@ -361,7 +361,7 @@ def test_public_schemas_have_the_columns_of_the_contract() -> None:
 def test_a_table_read_in_many_pieces_joins_as_one_read_at_once(tmp_path, monkeypatch):
     rows = pd.DataFrame({"path": [f"person {n:04d}" for n in range(50)], "reason": "empty", "message": ""})
     write_table(rows, tmp_path / "t.parquet", QUARANTINE)
-    monkeypatch.setattr("foldvote.io.parquet._PIECE_BYTES", 1)
+    monkeypatch.setattr("foldvote.io.parquet._CHUNK_BYTES", 1)
     assert read_columns(tmp_path / "t.parquet").column("path").num_chunks > 1
     frame = read_table(tmp_path / "t.parquet", QUARANTINE)
     assert isinstance(pa.array(frame["path"], pa.string()), pa.Array)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from foldvote.report.html import TEMPLATES, EmbeddedImages, _environment, markup, render_page, table, thumbnail
-from foldvote.report.svg import INK, figure_style, inline_svg, new_figure, save_drawing
+from foldvote.report.svg import INK, figure_style, inline_svg, new_figure, save_svg
 
 EVIL = "<script>alert(1)</script>\"'&한국 $x_1$"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;&#34;&#39;&amp;한국 $x_1$"
@@ -46,13 +46,13 @@ def figure(label: str):
 def test_f25_every_text_of_a_page_is_escaped(page):
     frame = pd.DataFrame({EVIL: [EVIL, "b"], "n": [1, 2]})
     content = (
-        "{{ m.table(t) }}{{ m.picture(none, evil) }}{{ m.copy(evil, evil) }}{{ m.tabs('x', [(evil, evil)]) }}{{ evil }}"
+        "{{ m.table(t) }}{{ m.image(none, evil) }}{{ m.copy(evil, evil) }}{{ m.tabs('x', [(evil, evil)]) }}{{ evil }}"
     )
-    text = page(content, title=EVIL, evil=EVIL, contents=[("a", EVIL)], t=table(frame, EVIL), album=[EVIL])
+    text = page(content, title=EVIL, evil=EVIL, contents=[("a", EVIL)], t=table(frame, EVIL), images=[EVIL])
     assert "<script>alert" not in text
     # title twice, contents; table: caption twice, head, cell; picture; copy twice; tab and panel twice; alone
     assert text.count(ESCAPED) == 13
-    assert "\\u003cscript\\u003e" in text  # the album's JSON
+    assert "\\u003cscript\\u003e" in text  # the JSON of the images
 
 
 def test_f25_names_in_a_drawing_are_escaped_and_no_formulas():
@@ -86,20 +86,20 @@ def test_numbers_are_formatted_and_sort_by_value():
 
 
 def test_markup_in_a_cell_stays_markup(page):
-    frame = pd.DataFrame({"picture": pd.Series([markup("picture", 3, EVIL)], dtype=object)})
-    assert f'<td><img class="picture" data-picture="3" alt="{ESCAPED}">' in page(
+    frame = pd.DataFrame({"picture": pd.Series([markup("image", 3, EVIL)], dtype=object)})
+    assert f'<td><img class="image" data-image="3" alt="{ESCAPED}">' in page(
         "{{ m.table(t) }}", t=table(frame.assign(x="y")[["x", "picture"]], "t")
     )
 
 
-def test_an_album_keeps_each_picture_once_and_its_budget():
+def test_images_are_embedded_once_and_within_the_budget():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
     one = len(thumbnail(pixels))
-    album = EmbeddedImages(budget=2 * one + 10)
-    assert [album.add("a", pixels), album.add("b", lambda: pixels), album.add("a", pixels)] == [0, 1, 0]
-    assert album.add("c", pixels) is None
-    assert album.add("b", pixels) == 1
-    assert sum(map(len, album.sources)) == 2 * one <= 2 * one + 10
+    images = EmbeddedImages(budget=2 * one + 10)
+    assert [images.add("a", pixels), images.add("b", lambda: pixels), images.add("a", pixels)] == [0, 1, 0]
+    assert images.add("c", pixels) is None
+    assert images.add("b", pixels) == 1
+    assert sum(map(len, images.sources)) == 2 * one <= 2 * one + 10
 
 
 def test_a_thumbnail_is_as_high_as_asked_and_never_larger_than_the_picture():
@@ -114,7 +114,7 @@ def test_a_thumbnail_is_as_high_as_asked_and_never_larger_than_the_picture():
 
 def test_equal_figures_are_equal_bytes_and_two_on_a_page_share_no_id(tmp_path):
     for name in ("a", "b"):
-        save_drawing(figure("x"), tmp_path / f"{name}.svg")
+        save_svg(figure("x"), tmp_path / f"{name}.svg")
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
     def ids(drawing):
@@ -125,7 +125,7 @@ def test_equal_figures_are_equal_bytes_and_two_on_a_page_share_no_id(tmp_path):
 
 
 def test_a_drawing_in_a_page_takes_the_pages_colours_and_in_a_file_its_own(tmp_path):
-    save_drawing(figure("x"), tmp_path / "a.svg")
+    save_svg(figure("x"), tmp_path / "a.svg")
     assert INK in (tmp_path / "a.svg").read_text()
     inside = inline_svg(figure("x"), "x").svg
     assert INK not in inside and "var(--ink)" in inside and "var(--series0)" in inside

@@ -49,9 +49,9 @@ class Made:
     ) -> str:
         """The text of the page; figures and tables lie in `folder`/report."""
         settings = {"data": layout or TABLE, "seed": 7}
-        seen = self.root / "attention.parquet", self.root / "train.arrow"
+        attention = self.root / "attention.parquet", self.root / "train.arrow"
         page, beside = folder / "report.html", folder / "report"
-        write_report(self.files, self.root, RULES, settings, page, beside, *seen, workers, search)
+        write_report(self.files, self.root, RULES, settings, page, beside, *attention, workers, search)
         return (folder / "report.html").read_text(encoding="utf-8")
 
 

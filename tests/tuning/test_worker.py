@@ -123,7 +123,7 @@ def test_the_table_the_recipe_and_the_figures_say_what_was_done(undisturbed: Pat
     head = (undisturbed / "best.yaml").read_text(encoding="utf-8")
     assert "# Searched on folds 0, 2." in head and f"include: [{undisturbed / 'best.yaml'}]" in head
     lines = summary(trials, record)
-    assert lines[0].endswith("3 complete") and len(lines) == 5 and sum("(as it stood)" in line for line in lines) == 1
+    assert lines[0].endswith("3 complete") and len(lines) == 5 and sum("(unchanged)" in line for line in lines) == 1
     save_figures(trials, record, undisturbed)
     for name in FIGURES:
         assert (undisturbed / f"{name}.svg").read_text(encoding="utf-8").startswith("<?xml")

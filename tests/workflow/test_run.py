@@ -123,7 +123,7 @@ def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(c
     write_config(copy, folds={"k": 0})
     assert "84 images of 12 persons\n" in snakemake(copy, "--", "leaderboard", "results")
     printed = snakemake(copy, "--", "doctor", code=1)
-    assert "broken  config" in printed
+    assert "error   config" in printed
     assert "folds.k" in printed
 
 

@@ -13,8 +13,8 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         write_preview(
             recipe=Recipe.model_validate_json(params.recipe),
-            pixels_path=Path(given.pixels),
+            packed_path=Path(given.pixels),
             split=SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
-            draws=MemberSeeds(params.seed, snakemake.wildcards.model, params.fold),
+            seeds=MemberSeeds(params.seed, snakemake.wildcards.model, params.fold),
             path=Path(snakemake.output.preview),
         )

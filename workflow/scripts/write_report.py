@@ -20,7 +20,7 @@ if __name__ == "__main__":
             page_path=Path(snakemake.output.page),
             folder=Path(snakemake.output.curves).parent,
             attention=Path(given.attention),
-            pixels=Path(given.pixels),
+            packed_path=Path(given.pixels),
             workers=snakemake.threads,
             search=Path(params.search) if params.search_digest else None,
         )

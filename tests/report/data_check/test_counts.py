@@ -7,7 +7,6 @@ import pytest
 from foldvote.config.data import NumericFactor
 from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.report.data_check import counts
-from foldvote.report.data_check.inputs import CONFLICT, JOINED, LEAKED, NEAR, NEAR_TEST, lookalikes
 from support.tiny_member import manifest_row
 
 SCHEME = factor_label_space({"mask": ("on", "off"), "age": ("young", "old")})
@@ -117,24 +116,3 @@ def test_the_balance_of_folds_is_told_against_the_equal_share() -> None:
     assert counts.fold_sizes(certificate)["shared_bytes"].tolist() == [0, 1]
     certificate["strata"] = [{"stratum": "a", "groups": 5, "target_per_fold": None, "by_fold": [1]}]
     assert counts.stratum_balance(certificate)["departure"].isna().all()
-
-
-def test_f33_f35_look_alikes_are_gathered_with_the_gravest_first() -> None:
-    frame = manifest()
-    frame.loc[frame["image_id"].isin(["p/0", "q/0", "q/1"]), "sha256"] = "same"  # q/0 and q/1 are of one person
-    frame["label"] = (frame["image_id"] == "q/1").astype(int)
-    near = {"bits": 4, "pairs": 1, "nearest": [{"distance": 3, "a": "p/1", "b": "r/0"}]}
-    overlap = {
-        "same_bytes": [["p/2", "t/1", "t/2"]],
-        "near_duplicates": {"bits": 4, "pairs": 1, "nearest": [{"distance": 1, "a": "p/1", "b": "t/3"}]},
-    }
-    pairs = lookalikes(frame, {"near_duplicates": near}, overlap)
-    assert pairs.to_numpy().tolist() == [
-        [CONFLICT, 0, "p/0", "train", "q/1", "train"],
-        [LEAKED, 0, "p/2", "train", "t/1", "test"],
-        [LEAKED, 0, "p/2", "train", "t/2", "test"],
-        [JOINED, 0, "p/0", "train", "q/0", "train"],
-        [NEAR, 3, "p/1", "train", "r/0", "train"],
-        [NEAR_TEST, 1, "p/1", "train", "t/3", "test"],
-    ]
-    assert lookalikes(manifest(), {"near_duplicates": near | {"nearest": []}}, None).empty

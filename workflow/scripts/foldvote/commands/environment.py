@@ -49,12 +49,12 @@ def examine_environment(project: Path) -> Iterator[Finding]:
         yield Finding("ok", told, "", "Python")
     else:
         yield Finding(
-            "broken", f"{told}; 3.11 to 3.13 are supported", "Make it anew: make PYTHON=python3.12 run", "Python"
+            "error", f"{told}; 3.11 to 3.13 are supported", "Make it anew: make PYTHON=python3.12 run", "Python"
         )
     declared = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     wrong = [fault for text in declared if (fault := _misfit(Requirement(text)))]
     for fault in wrong:
-        yield Finding("broken", fault, "pip install --no-deps -r requirements.lock", "packages")
+        yield Finding("error", fault, "pip install --no-deps -r requirements.lock", "packages")
     if not wrong:
         shown = ", ".join(f"{name} {version(name)}" for name in ("snakemake", "torch", "timm", "albumentations"))
         yield Finding("ok", f"all {len(declared)} are there: {shown}", "", "packages")
@@ -66,8 +66,8 @@ def examine_compute() -> Iterator[Finding]:
     yield Finding("ok", f"{cores} for this process", "", "cores")
     memory = _memory()
     if memory is not None:
-        level: Level = "look" if memory < LITTLE_MEMORY else "ok"
-        remedy = "Training may be killed: take fewer --cores, a smaller batch_size." if level == "look" else ""
+        level: Level = "warning" if memory < LITTLE_MEMORY else "ok"
+        remedy = "Training may be killed: take fewer --cores, a smaller batch_size." if level == "warning" else ""
         yield Finding(level, f"{_size(memory)} free", remedy, "memory")
     yield from judge_torch(_probe_torch(), visible_gpus(), _driver())
 
@@ -82,7 +82,7 @@ def judge_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator
     """
     if "error" in torch:
         remedy = "pip install --no-deps -r requirements.lock"
-        yield Finding("broken", f"cannot be imported: {torch['error']}", remedy, "torch")
+        yield Finding("error", f"cannot be imported: {torch['error']}", remedy, "torch")
         return
     kind = f"built for CUDA {torch['cuda']}" if torch["cuda"] else "built for CPUs only"
     wheel = f"{torch['version']}, {kind}"
@@ -96,13 +96,13 @@ def judge_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator
         yield Finding("ok", "no NVIDIA device: networks train on the CPU", "", "GPU")
     elif not torch["cuda"]:
         remedy = "Install torch's CUDA wheel of the same version; until then the CPU is used."
-        yield Finding("look", f"{wheel}, but {told}", remedy, "torch")
+        yield Finding("warning", f"{wheel}, but {told}", remedy, "torch")
     else:
         remedy = (
             f"Update the driver to one for CUDA {torch['cuda']}, or install torch for an older CUDA; "
             "until then the CPU is used."
         )
-        yield Finding("look", f"{wheel}, but cannot use any of {told}", remedy, "torch")
+        yield Finding("warning", f"{wheel}, but cannot use any of {told}", remedy, "torch")
 
 
 def examine_disk(results: Path, needed: float = 0) -> Iterator[Finding]:
@@ -114,7 +114,7 @@ def examine_disk(results: Path, needed: float = 0) -> Iterator[Finding]:
     """
     place = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.is_dir())
     if not os.access(place, os.W_OK | os.X_OK):
-        yield Finding("broken", f"{place}: cannot be written", "Choose another `results`.", "results")
+        yield Finding("error", f"{place}: cannot be written", "Choose another `results`.", "results")
     else:
         yield _judge_room(place, "results", needed)
         yield from _judge_locks(place)
@@ -123,7 +123,7 @@ def examine_disk(results: Path, needed: float = 0) -> Iterator[Finding]:
     if shared.is_dir() and shutil.disk_usage(shared).free < LITTLE_SHARED:
         text = f"{shared}: only {_size(shutil.disk_usage(shared).free)} free"
         yield Finding(
-            "look", text, "Loader processes need it: docker run --shm-size=2g, or runtime.workers: 0.", "shared"
+            "warning", text, "Loader processes need it: docker run --shm-size=2g, or runtime.workers: 0.", "shared"
         )
 
 
@@ -167,7 +167,7 @@ def _judge_device(device: dict[str, Any], built: list[int]) -> Finding:
     told = f"{device['name']}, {_size(device['bytes'])}, compute {device['compute'] / 10:.1f}"
     if built and device["compute"] < min(built):
         remedy = "Install torch built for CUDA 12.6, or use --resources gpu=0."
-        return Finding("broken", f"{told}: too old for this torch (from {min(built) / 10:.1f} on)", remedy, "GPU")
+        return Finding("error", f"{told}: too old for this torch (from {min(built) / 10:.1f} on)", remedy, "GPU")
     return Finding("ok", told, "", "GPU")
 
 
@@ -176,9 +176,9 @@ def _judge_room(place: Path, what: str, needed: float) -> Finding:
     told = f"{place}: {_size(free)} free"
     told += f", about {_size(needed)} needed for packed images" if needed else ""
     if free < max(NO_DISK, needed):
-        return Finding("broken", told, "Free space, or choose another place.", what)
+        return Finding("error", told, "Free space, or choose another place.", what)
     if free < LITTLE_DISK and free < 10 * needed + NO_DISK * 4:
-        return Finding("look", told, "Little room: a full disk ends a run.", what)
+        return Finding("warning", told, "Little room: a full disk ends a run.", what)
     return Finding("ok", told, "", what)
 
 
@@ -189,7 +189,7 @@ def _judge_locks(place: Path) -> Iterator[Finding]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         text = f"{place}: files cannot be locked ({error.strerror})"
-        yield Finding("broken", text, "Put `results` on a file system with locks.", "results")
+        yield Finding("error", text, "Put `results` on a file system with locks.", "results")
 
 
 def _memory() -> float | None:

@@ -1,12 +1,11 @@
-"""Random changes to training images. The only module that imports albumentations.
+"""Augmentation of training images with albumentations, which no other module imports.
 
-albumentations keeps a generator of its own, so that two loader workers repeat each other's draws and every epoch
-repeats the first. Here the generator is set before each image from a counter-based seed, which makes the result a
-function of that seed alone.
+albumentations has its own random generator: with several loader workers, draws would repeat across workers and epochs.
+Here it is seeded before each image with a counter-based seed, so that the result depends on this seed only.
 
-Validation and prediction see images without any of this. A step that changes every image alike, such as `clahe: 1` or a
-crop of the centre, would therefore show the net other images in training than in validation. What is to hold for both
-belongs before the augmentation: `roi: centre-HxW` cuts the centre of training, validation and test images.
+Validation and prediction use no augmentation. A step that changes every image in the same way, such as `clahe: 1` or a
+centre crop, would therefore make training images different from validation images. A change of all images belongs
+before the augmentation: `roi: centre-HxW` crops the centre of training, validation and test images.
 """
 
 import os
@@ -15,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network at import
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise it looks for updates on the network at import
 
 import albumentations as A
 import cv2
@@ -25,14 +24,14 @@ from pydantic import TypeAdapter, ValidationError
 from foldvote.config.augment import Augment, AugmentStep
 from foldvote.config.augmentation_names import transform_faults
 
-cv2.setNumThreads(0)  # OpenCV's threads after a fork can hang a loader
+cv2.setNumThreads(0)  # after a fork, OpenCV's threads can hang a data loader
 
 Change = Callable[[np.ndarray, int], np.ndarray]
 
 _REFLECT = cv2.BORDER_REFLECT_101
 POLICY_STEPS: dict[str, list[Any]] = {
     "none": [],
-    # Resized and normalised, as every image is.
+    # Resizing and normalising only, which every image gets.
     "base": [],
     # The mask competition's baseline: the centre 320x256 of 512x384 enlarged to the whole, jitter, and noise of one
     # standard deviation of its normalised images. As there, validation has no crop: see above.
@@ -74,13 +73,13 @@ POLICY_STEPS: dict[str, list[Any]] = {
         {"erase": 0.25},
     ],
 }
-"""What each policy stands for, as it would be written in a recipe."""
+"""The steps of each policy, as they would be written in a recipe."""
 
-_TRIES = 8  # images that a check draws; a step that spoils half of them is missed once in 256 times
+_TRIES = 8  # images of a check; a step that fails on half of all images is missed once in 256 checks
 
 
 def augmenter(steps: Sequence[AugmentStep], height: int, width: int) -> Change:
-    """The function that changes one training image.
+    """Make the function that augments one training image.
 
     Args:
         steps: the recipe's `augment` section.
@@ -88,17 +87,17 @@ def augmenter(steps: Sequence[AugmentStep], height: int, width: int) -> Change:
         width: output width in pixels.
 
     Returns:
-        A function of an image (uint8, height x width x RGB, not written to) and a seed, giving an image of the same
-        kind. Equal seeds give equal images. Without any step it gives the very image.
+        A function of an image (uint8, height x width x RGB, not modified) and a seed that returns an image of the same
+        shape and type. Equal seeds give equal images. Without any step it returns the image itself.
 
     Raises:
-        ValueError: if a step's arguments are wrong; `check_steps` says so beforehand.
+        ValueError: if the arguments of a step are wrong; `check_steps` finds this before.
     """
     return _composed([_transform(step, height, width) for step in expanded(steps)])
 
 
 def expanded(steps: Sequence[AugmentStep]) -> list[AugmentStep]:
-    """The steps with every policy replaced by what it stands for, and without short steps of strength 0."""
+    """Replace every policy by its steps, and drop short steps of strength 0."""
     found: list[AugmentStep] = []
     for step in steps:
         if step.name in POLICY_STEPS:
@@ -109,28 +108,28 @@ def expanded(steps: Sequence[AugmentStep]) -> list[AugmentStep]:
 
 
 def check_steps(steps: Sequence[AugmentStep], height: int, width: int) -> list[str]:
-    """What is wrong with an augmentation: names, arguments, and what it makes of an image.
+    """Check an augmentation: its names, its arguments, and its result on an image.
 
     Args:
         steps: the recipe's `augment` section.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
 
     Returns:
-        A line for each fault, such as "CLAHE: tile_grid_size: ..."; none where each step can be made and all of them
-        together turn uint8 images (height, width, 3) into such images, equal ones where seeds are equal.
+        One line for each error, such as "CLAHE: tile_grid_size: ...". None if each step can be made, and all together
+        turn uint8 images (height, width, 3) into such images, with equal results for equal seeds.
     """
     if faults := transform_faults(steps):
         return faults
     whole = expanded(steps)
-    made = [_tried(step, partial(_transform, step, height, width)) for step in whole]
+    made = [_try(step, partial(_transform, step, height, width)) for step in whole]
     if faults := [made_one for made_one in made if isinstance(made_one, str)]:
         return faults
-    if not whole or _spoilt(whole, height, width) is None:
+    if not whole or _pipeline_fault(whole, height, width) is None:
         return []
-    # The shortest beginning that already goes wrong ends in the step to blame.
+    # The last step of the shortest failing prefix is the one that is wrong.
     for count in range(1, len(whole) + 1):
-        if (fault := _spoilt(whole[:count], height, width)) is not None:
+        if (fault := _pipeline_fault(whole[:count], height, width)) is not None:
             return [fault]
     return []
 
@@ -161,7 +160,7 @@ def _hflip(chance: float, _height: int, _width: int) -> A.BasicTransform:
 
 
 def _crop(most: float, height: int, width: int) -> A.BasicTransform:
-    """A part of nearly the whole's shape, with at most a share `most` of its area removed, and a hundredth left."""
+    """A crop of nearly the same aspect ratio; at most a share `most` of the area is removed."""
     ratio = width / height
     return A.RandomResizedCrop(
         (height, width), scale=(max(1 - most, 0.01), 1.0), ratio=(ratio * 0.9, ratio / 0.9), p=1.0
@@ -173,12 +172,12 @@ def _colour(strength: float, _height: int, _width: int) -> A.BasicTransform:
 
 
 def _erase(chance: float, _height: int, _width: int) -> A.BasicTransform:
-    """Noise in place of a rectangle (random erasing, Zhong et al., AAAI 2020), smaller than there: faces stay faces."""
+    """Noise in place of a rectangle (random erasing, Zhong et al., AAAI 2020), smaller than there."""
     return A.Erasing(scale=(0.02, 0.2), ratio=(0.3, 3.3), fill="random", p=chance)
 
 
 def _clahe(chance: float, _height: int, _width: int) -> A.BasicTransform:
-    """Contrast evened out in tiles (CLAHE, Zuiderveld, Graphics Gems IV, 1994)."""
+    """Contrast equalised in tiles (CLAHE, Zuiderveld, Graphics Gems IV, 1994)."""
     return A.CLAHE(clip_limit=(1.0, 4.0), tile_grid_size=(8, 8), p=chance)
 
 
@@ -194,29 +193,29 @@ _SHORT: dict[str, Callable[[float, int, int], A.BasicTransform]] = {
 # --- checks
 
 
-def _tried(step: AugmentStep, make: Callable[[], Any]) -> Any:
-    """What `make` gives, or a fault line where it raises or albumentations warns."""
+def _try(step: AugmentStep, make: Callable[[], Any]) -> Any:
+    """The result of `make`, or a line about the error if it raises or albumentations warns."""
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:
             made = make()
         except Exception as error:  # whatever a transform raises is about its arguments or this image
             return f"{step.name}: {_one_line(error)}"
-    told = [warning.message for warning in warned if issubclass(warning.category, UserWarning)]
-    return f"{step.name}: {_one_line(told[0])}" if told else made
+    messages = [warning.message for warning in warned if issubclass(warning.category, UserWarning)]
+    return f"{step.name}: {_one_line(messages[0])}" if messages else made
 
 
-def _spoilt(steps: Sequence[AugmentStep], height: int, width: int) -> str | None:
-    """What the steps together do wrong, told of the last of them; once as given, once with every chance at 1."""
+def _pipeline_fault(steps: Sequence[AugmentStep], height: int, width: int) -> str | None:
+    """What is wrong with the steps together, named after the last one: as given, then with all probabilities 1."""
     for certain in (False, True):
-        fault = _tried(steps[-1], partial(_spoilt_image, steps, height, width, certain))
+        fault = _try(steps[-1], partial(_image_fault, steps, height, width, certain))
         if fault is not None:
             return fault
     return None
 
 
-def _spoilt_image(steps: Sequence[AugmentStep], height: int, width: int, certain: bool) -> str | None:
-    changes = [_composed(_certain(steps, height, width, certain)) for _ in range(2)]
+def _image_fault(steps: Sequence[AugmentStep], height: int, width: int, certain: bool) -> str | None:
+    changes = [_composed(_transforms(steps, height, width, certain)) for _ in range(2)]
     for seed in range(_TRIES):
         image = np.random.Generator(np.random.Philox(seed)).integers(0, 256, (height, width, 3), dtype=np.uint8)
         image.flags.writeable = False  # as packed images are
@@ -232,7 +231,7 @@ def _spoilt_image(steps: Sequence[AugmentStep], height: int, width: int, certain
     return None
 
 
-def _certain(steps: Sequence[AugmentStep], height: int, width: int, certain: bool) -> list[A.BasicTransform]:
+def _transforms(steps: Sequence[AugmentStep], height: int, width: int, certain: bool) -> list[A.BasicTransform]:
     transforms = [_transform(step, height, width) for step in steps]
     for transform in transforms if certain else ():
         transform.p = 1.0
@@ -240,7 +239,7 @@ def _certain(steps: Sequence[AugmentStep], height: int, width: int, certain: boo
 
 
 def _one_line(error: Any) -> str:
-    """The message of an exception or a warning in one short line; pydantic's without its web addresses."""
+    """The message of an exception or a warning in one short line; for pydantic without its web addresses."""
     cause = getattr(error, "__cause__", None)
     if isinstance(cause, ValidationError):
         places = ([*map(str, fault["loc"][:1]), fault["msg"].removeprefix("Value error, ")] for fault in cause.errors())

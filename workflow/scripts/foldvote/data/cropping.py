@@ -1,4 +1,4 @@
-"""Regions of interest cut out of an image, and resizing."""
+"""Cropping of regions of interest and faces, and resizing."""
 
 import cv2
 import numpy as np
@@ -10,11 +10,12 @@ Region = tuple[float, float, float, float]
 
 
 def crop_region(image: np.ndarray, roi: str) -> np.ndarray:
-    """The region of interest of an image, as a view.
+    """Crop the region of interest of an image; the result is a view.
 
     Args:
         image: uint8 array of shape (height, width, 3).
-        roi: `none`, `centre-HxW` (no larger than the image) or `box-LEFT-TOP-RIGHT-BOTTOM` (cut to the image).
+        roi: `none`, `centre-HxW` (at most the whole image) or `box-LEFT-TOP-RIGHT-BOTTOM` (clipped to the
+            image).
 
     Raises:
         UserError: if a box lies outside the image.
@@ -37,12 +38,12 @@ def crop_region(image: np.ndarray, roi: str) -> np.ndarray:
 
 
 def crop_face(image: np.ndarray, box: Region | None, margin: float, shape: tuple[int, int]) -> np.ndarray:
-    """The face with a margin, in the aspect ratio of the output, as a view.
+    """Crop a face with a margin, in the aspect ratio of the output; the result is a view.
 
     Args:
         image: uint8 array of shape (height, width, 3).
-        box: left, top, right, bottom in pixels, within the image; None cuts out the centre, as large as the image has.
-        margin: what is added on each side, as a share of the box's sides.
+        box: left, top, right, bottom in pixels, within the image; None crops the largest possible centre.
+        margin: what is added on each side, as a share of the box's width and height.
         shape: height and width of the output.
     """
     height, width = image.shape[:2]
@@ -53,20 +54,20 @@ def crop_face(image: np.ndarray, box: Region | None, margin: float, shape: tuple
 def face_region(
     box: Region | None, margin: float, image: tuple[int, int], shape: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """Where the face with its margin is to be cut out.
+    """The region of a face with its margin.
 
-    The box grows by the margin, then its shorter side grows to the output's aspect ratio. Where that is larger than
-    the image, it is made smaller in both directions, so that no face is ever stretched; where it goes over the edge,
-    it is moved inwards.
+    The box is enlarged by the margin, then one side is enlarged to the output's aspect ratio. If the region is larger
+    than the image, it is reduced in both directions, so that a face is never stretched; if it crosses the edge of the
+    image, it is moved inwards.
 
     Args:
         box: left, top, right, bottom in pixels, within the image; None is the whole image.
-        margin: what is added on each side, as a share of the box's sides.
+        margin: what is added on each side, as a share of the box's width and height.
         image: height and width of the image.
         shape: height and width of the output.
 
     Returns:
-        left, top, right, bottom: whole pixels within the image, at least one wide and high.
+        left, top, right, bottom: whole pixels within the image, at least one pixel wide and high.
     """
     left, top, right, bottom = box or (0.0, 0.0, float(image[1]), float(image[0]))
     wanted = max((bottom - top) * (1 + 2 * margin) / shape[0], (right - left) * (1 + 2 * margin) / shape[1])

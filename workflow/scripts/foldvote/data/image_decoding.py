@@ -1,8 +1,7 @@
-"""One image file, decoded strictly: the same array at ingest and at every later use, or a reason why not.
+"""Strict decoding of one image file: the same array at every use, or the reason why it is rejected.
 
-Pillow takes quite some damage silently: a JPEG cut in mid-scan and closed by an end marker has a grey tail, a PNG's
-pixel chunks are not checked against their CRCs, and pixels that are not there are black. So completeness is checked
-beside the decoding, here and in `containers`.
+Pillow accepts some damage silently: a JPEG that was cut within its scan and closed by an end marker has a grey tail,
+and missing pixels of a PNG are black. So completeness is checked as well, here and in `image_integrity`.
 """
 
 import hashlib
@@ -32,7 +31,7 @@ _SUFFIXES = {
     "BMP": {".bmp", ".dib"},
     "TIFF": {".tif", ".tiff"},
 }
-_TURNS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -42,11 +41,11 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-_LOST_SHARE = 8  # a garbled JPEG that lost more than height / 8 rows counts as truncated
+_LOST_SHARE = 8  # a damaged JPEG that lost more than height / 8 rows counts as truncated
 
 
 class BadImage(Exception):
-    """An image that is not accepted.
+    """An image that is rejected.
 
     Attributes:
         reason: a code: empty, truncated, damaged, not_an_image, format, too_large, too_small, animated, missing,
@@ -71,10 +70,10 @@ class Decoded:
         pixels: uint8 array of shape (height, width, 3), RGB, C-contiguous, upright (EXIF orientation applied).
         width: in pixels, upright.
         height: in pixels, upright.
-        format: the real format by content, such as `PNG`.
-        flags: what is unusual: extension (the name says another format), tail (a JPEG without its end marker),
-            garbled (a JPEG whose last rows the decoder made up), first_frame (one of several frames), warned (Pillow
-            gave a warning).
+        format: the format by content, such as `PNG`.
+        flags: what is unusual: extension (the file name has another format), tail (a JPEG without its end marker),
+            garbled (a JPEG whose last rows are invented by the decoder), first_frame (one of several frames), warned
+            (Pillow gave a warning).
     """
 
     pixels: np.ndarray
@@ -89,7 +88,7 @@ def decode(data: bytes, rules: Images) -> Decoded:
 
     Args:
         data: the whole file.
-        rules: what counts as readable.
+        rules: which images are accepted.
 
     Raises:
         BadImage: with a reason code and a message.
@@ -112,7 +111,7 @@ def decode(data: bytes, rules: Images) -> Decoded:
                 image.load()
             orientation, exif_fault = _orientation(image)
             image = _rgb(image, data, rules)
-            image = image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+            image = image.transpose(_TRANSPOSITIONS[orientation]) if orientation in _TRANSPOSITIONS else image
         except BadImage:
             raise
         except Image.DecompressionBombError as error:
@@ -126,15 +125,15 @@ def decode(data: bytes, rules: Images) -> Decoded:
 
 
 def read_image(root: str | Path, relative: str, rules: Images) -> tuple[bytes, Decoded]:
-    """Read and decode one file below the data folder, without hanging on a pipe or leaving the folder.
+    """Read and decode one regular file below the data folder.
 
     Args:
         root: the data folder.
         relative: the image's path below it.
-        rules: what counts as readable.
+        rules: which images are accepted.
 
     Returns:
-        The file's bytes and the decoded image, flagged `extension` where its name says another format.
+        The file's bytes and the decoded image, with the flag `extension` if its name has another format.
 
     Raises:
         BadImage: with a reason code and a message.
@@ -148,20 +147,20 @@ def read_image(root: str | Path, relative: str, rules: Images) -> tuple[bytes, D
 
 
 def read_unchanged(root: str | Path, relative: str, sha256: str, rules: Images, image_id: str = "") -> np.ndarray:
-    """The pixels of an image that must still be the one of the manifest.
+    """Decode an image whose file must not have changed since the manifest was made.
 
     Args:
         root: the data folder.
         relative: the image's path below it.
-        sha256: its digest in the manifest.
-        rules: what counts as readable.
-        image_id: its name in messages; its path where empty.
+        sha256: digest of the file in the manifest.
+        rules: which images are accepted.
+        image_id: its name in messages; if empty, its path.
 
     Returns:
         uint8 array of shape (height, width, 3), RGB.
 
     Raises:
-        UserError: naming the image, if its file is gone, changed or unreadable.
+        UserError: naming the image, if its file is missing, changed or unreadable.
     """
     name = image_id or relative
     remedy = "put the file back, or run `snakemake` again so that the manifest is made anew"
@@ -198,7 +197,7 @@ def _read_plain_file(root: str | Path, relative: str, rules: Images) -> bytes:
 
 @contextmanager
 def _strict_pillow(rules: Images) -> Iterator[None]:
-    """Pillow's two global switches as strictness needs them, and afterwards as they were."""
+    """Set two global switches of Pillow for strict decoding during the block."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, int(rules.max_megapixels * 1e6) + 1
     try:
@@ -210,7 +209,7 @@ def _strict_pillow(rules: Images) -> Iterator[None]:
 def _open(data: bytes, rules: Images) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=_OPENED)
-    except OSError:  # what Pillow says here tells nothing; the first bytes do
+    except OSError:  # Pillow's message is not helpful here; the first bytes are
         pass
     form, known = other_format(data)
     if form is None:
@@ -227,7 +226,7 @@ def _open(data: bytes, rules: Images) -> Image.Image:
 
 
 def _check_header(image: Image.Image, rules: Images) -> bool:
-    """Refuse what the header alone tells, before any pixel is decoded. Returns whether there are several frames."""
+    """Reject an image by its header, before its pixels are decoded. Returns whether it has several frames."""
     form = "JPEG" if image.format == "MPO" else image.format
     if form not in rules.formats:
         allowed = ", ".join(rules.formats)
@@ -243,7 +242,7 @@ def _check_header(image: Image.Image, rules: Images) -> bool:
             f"is {width}x{height} pixels (width x height), and each side needs at least {rules.min_side}; "
             "replace it or lower images.min_side",
         )
-    # The further pictures of an MPO are previews or depth maps: a photograph, no animation.
+    # The further images of an MPO file are previews or depth maps: it is a photograph, not an animation.
     several = image.format != "MPO" and bool(getattr(image, "is_animated", False))
     if several and rules.animated == "refuse":
         raise BadImage("animated", "has several frames; replace it or set images.animated: first_frame")
@@ -253,10 +252,10 @@ def _check_header(image: Image.Image, rules: Images) -> bool:
 
 
 def _load_jpeg(image: Image.Image, data: bytes, rules: Images) -> tuple[Image.Image, tuple[str, ...]]:
-    """Decode a JPEG and make sure that its scan is whole.
+    """Decode a JPEG and check that its scan is complete.
 
-    libjpeg fills what is missing before an end marker with grey and tells nobody. Without an end marker it runs dry
-    instead, which Pillow tells. Only a progressive file does not come out without one: it is decoded twice instead.
+    libjpeg silently fills missing data before an end marker with grey. Without an end marker it runs out of data, which
+    Pillow reports. Only a progressive file cannot be decoded without one, so it is decoded twice instead.
     """
     end = jpeg_end(data)
     if end is None and not rules.tolerate_tail:
@@ -285,7 +284,7 @@ def _load_jpeg(image: Image.Image, data: bytes, rules: Images) -> tuple[Image.Im
 
 
 def _lost_rows(image: Image.Image, body: bytes) -> int:
-    """How many rows the decoder made up: from the first that depends on what follows the file's data."""
+    """How many rows the decoder invented: all from the first row that depends on what follows the file's data."""
     other = np.asarray(_loaded(body + JUNK + END))
     differs = (np.asarray(image) != other).reshape(other.shape[0], -1).any(axis=1)
     return int(other.shape[0] - np.argmax(differs)) if differs.any() else 0
@@ -301,12 +300,12 @@ def _orientation(image: Image.Image) -> tuple[int, bool]:
     """EXIF orientation (1 is upright), and whether the EXIF data could not be read."""
     try:
         return int(image.getexif().get(_ORIENTATION, 1)), False
-    except Exception:  # Pillow lets errors of many kinds out of a damaged EXIF block, which spoils no pixel
+    except Exception:  # a damaged EXIF block raises errors of many kinds, and does not affect the pixels
         return 1, True
 
 
 def _rgb(image: Image.Image, data: bytes, rules: Images) -> Image.Image:
-    """Any mode as RGB; what is transparent shows the background. 16 bits a channel keep their upper 8."""
+    """Convert any mode to RGB over the background colour. Of 16 bits per channel the upper 8 are kept."""
     info = dict(image.info)
     clear = info.get("transparency")
     if image.format == "PNG" and data[24] == 16 and clear is not None:
@@ -318,7 +317,7 @@ def _rgb(image: Image.Image, data: bytes, rules: Images) -> Image.Image:
     image.info = info
     if not (image.mode in ("LA", "PA", "La", "RGBA", "RGBa") or "transparency" in info):
         return image if image.mode == "RGB" else image.convert("RGB")
-    # La and RGBa, whose colours are multiplied by alpha already, have no direct way to RGBA and LA.
+    # La and RGBa, with premultiplied alpha, cannot be converted to RGBA directly.
     plain = {"La": "LA", "RGBa": "RGBA"}.get(image.mode)
     over = (image.convert(plain) if plain else image).convert("RGBA")
     under = Image.new("RGBA", over.size, (*rules.background, 255))

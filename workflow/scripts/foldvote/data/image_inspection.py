@@ -1,4 +1,4 @@
-"""What the manifest keeps of one image file. Small and light, as worker processes import it."""
+"""The inspection of one image file for the manifest: size, format, hashes, flags, or why it is rejected."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,7 +15,16 @@ from foldvote.data.image_decoding import BadImage, read_image
 
 @dataclass(frozen=True)
 class AcceptedImage:
-    """An accepted image: size in pixels (upright), real format, bytes, hashes, and flags joined by `+`."""
+    """An accepted image.
+
+    Attributes:
+        width, height: in pixels, upright.
+        format: the format by content, such as `PNG`.
+        bytes: size of the file.
+        sha256: digest of the file, 64 hex digits.
+        phash: perceptual hash, 16 hex digits.
+        flags: the flags of image_decoding.Decoded, joined by `+`.
+    """
 
     width: int
     height: int
@@ -28,19 +37,28 @@ class AcceptedImage:
 
 @dataclass(frozen=True)
 class RejectedImage:
-    """A refused image: reason code and message."""
+    """A rejected image: reason code and message of image_decoding.BadImage."""
 
     reason: str
     message: str
 
 
 def inspector(root: Path, rules: Images) -> partial[AcceptedImage | RejectedImage]:
-    """`inspect` for one data folder, fit to be sent to worker processes."""
+    """`inspect` for one data folder, as a function of the relative path that can be sent to worker processes."""
     return partial(inspect, root, rules)
 
 
 def inspect(root: Path, rules: Images, relative: str) -> AcceptedImage | RejectedImage:
-    """Decode one image and keep what the manifest needs; a bad image is an answer, no exception."""
+    """Decode one image file and collect what the manifest needs.
+
+    Args:
+        root: the data folder.
+        rules: which images are accepted.
+        relative: path of the image below the data folder.
+
+    Returns:
+        The accepted image, or the reason for its rejection; a bad image raises nothing.
+    """
     try:
         data, decoded = read_image(root, relative, rules)
     except BadImage as bad:
@@ -57,5 +75,5 @@ def inspect(root: Path, rules: Images, relative: str) -> AcceptedImage | Rejecte
 
 
 def perceptual_hash(pixels: np.ndarray) -> str:
-    """The 64-bit DCT hash of an RGB image as 16 hex digits: near-equal pictures differ in few bits."""
+    """The 64-bit DCT hash of an RGB image as 16 hex digits: similar images differ in few bits."""
     return str(imagehash.phash(Image.fromarray(pixels)))

@@ -1,4 +1,8 @@
-"""What a file's bytes say before they are decoded: which format it is, and whether it is all there."""
+"""Checks of the bytes of an image file: its format, and whether it is complete.
+
+Pillow's verify() is not enough for PNG: it compares the CRCs, but accepts a file with fewer pixels than its header
+says.
+"""
 
 import re
 import zlib
@@ -6,24 +10,24 @@ from collections.abc import Iterator, Sequence
 
 END = b"\xff\xd9"
 LOOK_AHEAD = bytes(8)  # libjpeg reads up to 8 bytes past the last one that it needs
-JUNK = b"\x5a" * 64  # skipped after a whole scan, decoded as pixels where a scan goes on
+JUNK = b"\x5a" * 64  # skipped after a complete scan, decoded as pixels within a scan
 
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.DOTALL)
 _SCAN = 0xDA
 _FRAMES = {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA}
 _STANDALONE = {0x01, 0xD8}
-_IN_HEADER = {0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # what may stand between two scans
+_IN_HEADER = {0xC4, 0xDA, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # markers that may occur between two scans
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by PNG colour type
 # Left, top, step across and step down of the seven grids of an interlaced PNG.
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_PIECE = 1 << 20  # bytes
+_CHUNK = 1 << 20  # bytes
 _PNG = b"\x89PNG\r\n\x1a\n"
 _KNOWN = {b"\xff\xd8\xff": "JPEG", _PNG: "PNG", b"GIF8": "GIF", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
 _FOREIGN = {b"%PDF": "PDF", b"8BPS": "PSD", b"\0\0\0\x0cjP": "JPEG 2000", b"\xff\x0a": "JPEG XL", b"\0\0\1\0": "ICO"}
 
 
 def jpeg_end(data: bytes) -> int | None:
-    """Offset of a JPEG's end marker, or None where the file stops before it.
+    """Offset of the end marker of a JPEG, or None if the file ends before it.
 
     Segments are skipped by their length, so that the end of a preview inside EXIF data does not count.
     """
@@ -31,7 +35,7 @@ def jpeg_end(data: bytes) -> int | None:
 
 
 def has_every_scan(data: bytes) -> bool:
-    """Whether the scans of a progressive JPEG bring every coefficient of every component to its last bit."""
+    """Whether the scans of a progressive JPEG contain every coefficient of every component to its last bit."""
     components: set[int] = set()
     refined: set[tuple[int, int]] = set()
     for kind, at in _segments(data):
@@ -47,7 +51,12 @@ def has_every_scan(data: bytes) -> bool:
 
 
 def container_fault(form: str, data: bytes) -> tuple[str, str] | None:
-    """Reason code and message where a PNG or WebP file is cut, or a PNG chunk does not match its CRC."""
+    """Reason code and message if a PNG or WebP file is truncated or a PNG is damaged, otherwise None.
+
+    Args:
+        form: the format, such as `PNG`; other formats are not checked.
+        data: the whole file.
+    """
     if form == "PNG":
         return _png_fault(data)
     if form == "WEBP":
@@ -58,9 +67,9 @@ def container_fault(form: str, data: bytes) -> tuple[str, str] | None:
 
 
 def other_format(data: bytes) -> tuple[str | None, bool]:
-    """The format that a file's first bytes name, and whether foldvote can read that format at all.
+    """The format of a file that Pillow could not open, by its first bytes, and whether foldvote can read that format.
 
-    For files that Pillow could not open: (None, False) for what is no image.
+    (None, False) if it is not a known image format.
     """
     for begin, name in _KNOWN.items():
         if data.startswith(begin):
@@ -77,12 +86,12 @@ def other_format(data: bytes) -> tuple[str | None, bool]:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Marker byte and offset of every segment of a JPEG, up to the end marker."""
+    """Yield marker byte and offset of every segment of a JPEG, up to the end marker."""
     at, in_scan = 2, False
     while found := _MARKER.search(data, at):
         at, kind = found.start(), data[found.start() + 1]
         following = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        # Inside a scan, garbled bytes may look like a marker: what cannot stand there, or leads out of the file.
+        # Inside a scan, damaged bytes may look like a marker: one that cannot occur there, or points out of the file.
         real = kind not in _STANDALONE and (not in_scan or (kind in _IN_HEADER and following < len(data)))
         if kind == END[1] or (real and following <= len(data)):
             yield kind, at
@@ -112,16 +121,16 @@ def _png_fault(data: bytes) -> tuple[str, str] | None:
 
 
 def _png_pixel_fault(data: bytes, packed: Sequence[memoryview]) -> tuple[str, str] | None:
-    """Whether the packed pixels are as many as the header says, counted in pieces so that memory stays flat."""
+    """Whether the compressed data contains as many pixels as the header says, counted in chunks to save memory."""
     needed, count = _png_pixel_bytes(data), 0
     inflater = zlib.decompressobj()
     try:
         for piece in packed:
             left: bytes | memoryview = piece
             while len(left) and count < needed:
-                count += len(inflater.decompress(left, _PIECE))
+                count += len(inflater.decompress(left, _CHUNK))
                 left = inflater.unconsumed_tail
-        count += len(inflater.flush(_PIECE)) if count < needed else 0
+        count += len(inflater.flush(_CHUNK)) if count < needed else 0
     except zlib.error as error:
         return "damaged", f"the PNG's pixels cannot be unpacked ({error}); copy it again"
     if count < needed:
@@ -130,7 +139,7 @@ def _png_pixel_fault(data: bytes, packed: Sequence[memoryview]) -> tuple[str, st
 
 
 def _png_pixel_bytes(data: bytes) -> int:
-    """Bytes of a PNG's unpacked pixels, with the filter byte of each line."""
+    """Size of the uncompressed pixels of a PNG in bytes, with the filter byte of each line."""
     width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
     bits = data[24] * _CHANNELS[data[25]]
     grids = _ADAM7 if data[28] else ((0, 0, 1, 1),)

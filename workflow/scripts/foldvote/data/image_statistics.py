@@ -1,4 +1,4 @@
-"""Brightness and colour of images, measured once on the packed pixels: a row an image."""
+"""Brightness and colour of images, measured on the packed images: one row per image."""
 
 from pathlib import Path
 
@@ -21,21 +21,21 @@ IMAGE_STATISTICS = pa.schema(
 )
 
 
-def measure_images(pixels_path: Path, path: Path) -> None:
-    """Write the table of one split, with what was measured (data_sha256, size, roi of the packed file) as its record.
+def measure_images(packed_path: Path, path: Path) -> None:
+    """Measure the images of one split and write the table; data_sha256, size and roi of the packed file are its record.
 
     Args:
-        pixels_path: packed images; one is in memory at a time.
-        path: the parquet file, schema LIGHT, in the order of the packed file.
+        packed_path: packed images, which are read one at a time.
+        path: the parquet file to write, schema IMAGE_STATISTICS, in the order of the packed file.
 
     Raises:
         UserError: if the packed file is missing or damaged.
     """
-    pixels = PackedImages(pixels_path)
-    rows = [image_statistics(pixels[row]) for row in track(range(len(pixels)), "measuring light", len(pixels))]
+    packed = PackedImages(packed_path)
+    rows = [image_statistics(packed[row]) for row in track(range(len(packed)), "measuring images", len(packed))]
     frame = pd.DataFrame(np.array(rows, np.float32).reshape(-1, len(MEASURES)), columns=list(MEASURES))
-    frame.insert(0, "image_id", list(pixels.row_of))
-    record = {name: pixels.record[name] for name in ("data_sha256", "size", "roi")}
+    frame.insert(0, "image_id", list(packed.row_of))
+    record = {name: packed.record[name] for name in ("data_sha256", "size", "roi")}
     write_table(frame, path, IMAGE_STATISTICS, key=("image_id",), record=record)
 
 
@@ -55,13 +55,13 @@ def image_statistics(image: npt.NDArray[np.uint8]) -> tuple[float, ...]:
 
 
 def eta_squared(values: pd.Series, parts: pd.Series) -> float:
-    """The share of a number's variance that lies between the parts of the rows (eta squared): 0 none, 1 all of it.
+    """Eta squared: the share of the variance of `values` that lies between the parts, from 0 to 1.
 
-    Where the class explains much of the brightness, a net may learn the light instead of the face.
+    If the class explains much of the brightness, a network may learn the light instead of the face.
 
     Args:
         values: numbers.
-        parts: which part each row belongs to.
+        parts: the part that each row belongs to, such as its class.
     """
     values = values.astype("float64")
     total = float(((values - values.mean()) ** 2).sum())
@@ -70,7 +70,7 @@ def eta_squared(values: pd.Series, parts: pd.Series) -> float:
 
 
 def cohens_d(train: pd.Series, test: pd.Series) -> float:
-    """Difference of two means in units of the pooled standard deviation (Cohen's d); positive where test is higher.
+    """Cohen's d: the difference of two means in units of the pooled standard deviation; positive if test is higher.
 
     Args:
         train: numbers, at least one.

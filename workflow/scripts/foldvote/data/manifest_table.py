@@ -1,4 +1,4 @@
-"""The tables that ingest writes: their schemas."""
+"""Schemas of the manifest and of the quarantine."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,11 +8,11 @@ from foldvote.io.parquet import required
 
 
 def manifest_schema(factors: Iterable[str], raw: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
-    """Schema of `data/manifest/split=<split>/manifest.parquet`: a row an image.
+    """Schema of `data/manifest/split=<split>/manifest.parquet`: one row per image.
 
     Args:
-        factors: names of the factor columns (texts; null where the label is unknown).
-        raw: extra columns as the layout gives them, such as age_years.
+        factors: names of the factor columns (text; null if the label is unknown).
+        raw: further columns of the layout, such as age_years.
     """
     return pa.schema(
         [

@@ -1,7 +1,7 @@
-"""Images made ready once: region of interest cut, resized, and packed into one memory-mapped Arrow file.
+"""Packed images: cropped to the region of interest, resized, and stored in one memory-mapped Arrow file.
 
-Loaders, several models of one size and all folds read the same file without copies: the operating system keeps one
-set of its pages in memory for all of them.
+Data loaders, models of one size and all folds read the same file without copies: the operating system keeps its pages
+in memory once for all of them.
 """
 
 import json
@@ -24,7 +24,7 @@ from foldvote.io.parquet import read_record, read_table
 from foldvote.runtime.job_log import log
 from foldvote.runtime.parallel_map import map_processes
 
-_ROWS_A_BATCH = 256
+_ROWS_PER_BATCH = 256
 
 
 def pack_images(
@@ -46,25 +46,25 @@ def pack_images(
         rules: how images are decoded.
         size: height x width such as "128x96".
         roi: region of interest, as in the configuration.
-        path: the Arrow IPC file: columns image_id (text) and pixels (fixed-size binary, uint8 height x width x RGB),
-            in the manifest's order.
-        workers: processes.
-        boxes_path: for `face-MARGIN`: where the faces are, the table of face_detection.BOXES.
-        min_confidence: for `face-MARGIN`: fainter boxes are not used, and the centre is cut out instead.
+        path: the Arrow IPC file to write: columns image_id (text) and pixels (fixed-size binary, uint8 height x width
+            x RGB), in the order of the manifest.
+        workers: number of processes.
+        boxes_path: for `face-MARGIN`: the table of face_detection.BOXES.
+        min_confidence: for `face-MARGIN`: with a smaller confidence the centre is cropped.
 
     Raises:
-        UserError: if an image changed since the manifest was made (its id is named), the region lies outside it, or
-            the boxes are missing or those of another manifest.
+        UserError: if an image has changed since the manifest was made (its id is named), the region lies outside an
+            image, or the boxes are missing or belong to another manifest.
     """
     manifest = read_table(manifest_path)
     height, width = parse_size(size)
     record = {"data_sha256": read_record(manifest_path)["data_sha256"], "size": size, "roi": roi}
     boxes: list[Region | None] = [None] * len(manifest)
     if roi.startswith("face-"):
-        boxes = _sure_boxes(manifest, record["data_sha256"], boxes_path, min_confidence)
+        boxes = _confident_boxes(manifest, record["data_sha256"], boxes_path, min_confidence)
         fallbacks = boxes.count(None)
         record |= {"boxes_sha256": sha256_file(str(boxes_path)), "fallbacks": fallbacks}
-        log(f"{path}: {fallbacks:,} of {len(boxes):,} images have no sure face; their centre is cut out")
+        log(f"{path}: {fallbacks:,} of {len(boxes):,} images have no confident face; their centre is cropped")
     schema = pa.schema(
         [
             pa.field("image_id", pa.string(), nullable=False),
@@ -79,8 +79,8 @@ def pack_images(
         pa.OSFile(str(temporary), "wb") as sink,
         pa.ipc.new_file(sink, schema) as writer,
     ):
-        for start in range(0, len(work), _ROWS_A_BATCH):
-            ids = [image_id for image_id, *_ in work[start : start + _ROWS_A_BATCH]]
+        for start in range(0, len(work), _ROWS_PER_BATCH):
+            ids = [image_id for image_id, *_ in work[start : start + _ROWS_PER_BATCH]]
             pixels = [next(ready) for _ in ids]
             writer.write_batch(
                 pa.record_batch([pa.array(ids), pa.array(pixels, schema.field("pixels").type)], schema=schema)
@@ -88,14 +88,12 @@ def pack_images(
 
 
 class PackedImages:
-    """A packed file, read through the operating system's page cache.
-
-    It may be handed to other processes: each opens the file for itself.
+    """A packed file, which is memory-mapped. It can be pickled: each process opens the file for itself.
 
     Attributes:
         path: the Arrow file.
-        record: {"data_sha256", "size", "roi"} as they were when it was packed; for faces also "boxes_sha256" and
-            "fallbacks", the number of images without a sure face.
+        record: {"data_sha256", "size", "roi"} at the time of packing; for faces also "boxes_sha256" and "fallbacks",
+            the number of images without a confident face.
         shape: (height, width, 3).
         row_of: the row of each image id.
     """
@@ -104,7 +102,7 @@ class PackedImages:
         """Open the file.
 
         Raises:
-            UserError: if it is missing or damaged.
+            UserError: if the file is missing or damaged.
         """
         self.path = Path(path)
         self._blocks: list[np.ndarray] = []
@@ -132,16 +130,16 @@ class PackedImages:
 
     def __getitem__(self, row: int) -> np.ndarray:
         """The image in a row: a read-only uint8 view of shape (height, width, 3)."""
-        return self._blocks[row // _ROWS_A_BATCH][row % _ROWS_A_BATCH]
+        return self._blocks[row // _ROWS_PER_BATCH][row % _ROWS_PER_BATCH]
 
     def __reduce__(self) -> tuple[type["PackedImages"], tuple[Path]]:
         return PackedImages, (self.path,)
 
     def rows(self, image_ids: list[str]) -> np.ndarray:
-        """Rows of images by their ids: int64 array.
+        """The rows of images, given by their ids: int64 array of shape (image_ids,).
 
         Raises:
-            UserError: naming images that were not packed.
+            UserError: if an image was not packed; its id is named.
         """
         missing = [image_id for image_id in image_ids if image_id not in self.row_of]
         if missing:
@@ -152,10 +150,10 @@ class PackedImages:
 
 
 class ConcatenatedImages:
-    """Packed files of one shape as one: the rows of each follow those of the file before.
+    """Several packed files of one image shape as one sequence of images.
 
     Attributes:
-        files: the packed files.
+        files: the packed files, in order.
         shape: (height, width, 3).
     """
 
@@ -185,10 +183,10 @@ def _prepare(
         raise UserError(f"image {image_id}: {refusal}") from None
 
 
-def _sure_boxes(
+def _confident_boxes(
     manifest: pd.DataFrame, data_sha256: str, boxes_path: Path | None, min_confidence: float
 ) -> list[Region | None]:
-    """A box an image in the manifest's order; None where there is no face, or none that is sure enough."""
+    """One box per image in the order of the manifest; None if there is no face with enough confidence."""
     if boxes_path is None:
         raise UserError("roi face-MARGIN needs boxes, and none were given; run `snakemake` again to make them")
     table = read_table(boxes_path, BOXES, key=("image_id",))
@@ -198,12 +196,12 @@ def _sure_boxes(
     ):
         raise UserError(f"{boxes_path}: holds the boxes of other images than the manifest; run `snakemake -R boxes`")
     sides = table[["left", "top", "right", "bottom"]].to_numpy(float)
-    sure = np.isfinite(sides).all(axis=1) & (table["confidence"] >= np.float32(min_confidence)).to_numpy()
-    return [tuple(box) if use else None for box, use in zip(sides.tolist(), sure, strict=True)]
+    confident = np.isfinite(sides).all(axis=1) & (table["confidence"] >= np.float32(min_confidence)).to_numpy()
+    return [tuple(box) if use else None for box, use in zip(sides.tolist(), confident, strict=True)]
 
 
 def open_packed_images(path: Path, size: str, roi: str, data_sha256: str | None) -> PackedImages:
-    """Open packed images and make sure that they are those expected.
+    """Open packed images and check that they are those expected.
 
     Args:
         path: the Arrow file.
@@ -212,13 +210,13 @@ def open_packed_images(path: Path, size: str, roi: str, data_sha256: str | None)
         data_sha256: digest of the manifest they must be packed from; None accepts any.
 
     Raises:
-        UserError: if they were packed from something else.
+        UserError: if they were packed from other data, or with another size or region.
     """
-    images = PackedImages(path)
+    packed = PackedImages(path)
     expected = {"size": size, "roi": roi} | ({"data_sha256": data_sha256} if data_sha256 else {})
-    differing = [name for name, value in expected.items() if images.record.get(name) != value]
+    differing = [name for name, value in expected.items() if packed.record.get(name) != value]
     if differing:
         raise UserError(
             f"{path}: was packed from other {', '.join(differing)} than this job expects; run `snakemake -R pixels`"
         )
-    return images
+    return packed

@@ -1,7 +1,7 @@
-"""CSV files and users' tables as text: what stands in the file, or a refusal that names the line.
+"""Reading and writing of CSV files and users' tables as text; errors name the line.
 
-Ids such as `000123`, `1e5`, `null` and `NA` stay texts. Row numbers in messages count the header as row 1, so that
-row `i` of a returned table is row `i + 2`.
+Ids such as `000123`, `1e5`, `null` and `NA` stay text. Row numbers in messages count the header as row 1, so that row
+`i` of a returned table is row `i + 2`.
 """
 
 import csv
@@ -20,7 +20,7 @@ from foldvote.io.files import whole_file
 from foldvote.io.parquet import read_table
 
 MOST_BYTES = 2 << 30
-_MOST_FIELD = 1 << 20  # characters in one cell
+_MOST_CELL = 1 << 20  # characters in one cell
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _QUOTED = re.compile(r'[,"\r\n]')
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -29,22 +29,22 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def read_csv(
     path: str | Path, required: Sequence[str] = (), *, extra: bool = True, empty: bool = False
 ) -> pd.DataFrame:
-    """Read a CSV file with a header, every cell as the text it is.
+    """Read a CSV file with a header, every cell as text.
 
-    A byte order mark and Windows line ends are read right; a blank line at the end does not count.
+    A byte order mark, Windows line ends and blank lines at the end are accepted.
 
     Args:
-        path: a UTF-8 file, comma-separated.
+        path: a comma-separated UTF-8 file.
         required: columns that must be there.
-        extra: accept further columns.
-        empty: accept a table without rows.
+        extra: whether further columns are accepted.
+        empty: whether a table without rows is accepted.
 
     Returns:
         The table: text columns in the file's order, index 0, 1, ...
 
     Raises:
-        UserError: naming file and line, for another encoding, a NUL byte, doubled or missing columns, a row of another
-            length, a broken quote or no rows.
+        UserError: naming file and line, for another encoding, a NUL byte, duplicate or missing columns, a row with
+            another number of cells, a broken quote or no rows.
     """
     lines = _records(_text(Path(path)), path)
     header, rows = (lines[0][1], lines[1:]) if lines else ([], [])
@@ -67,16 +67,16 @@ def read_csv(
 def read_user_table(
     path: str | Path, required: Sequence[str] = (), *, extra: bool = True, empty: bool = False
 ) -> pd.DataFrame:
-    """Read a user's CSV or parquet table, by its extension, every cell as text; an empty cell is the empty text.
+    """Read a user's CSV or parquet table with every cell as text; an empty cell is the empty text.
 
     Args:
-        path: a file named .csv, .parquet or .pq.
+        path: a file with the extension .csv, .parquet or .pq.
         required: columns that must be there.
-        extra: accept further columns.
-        empty: accept a table without rows.
+        extra: whether further columns are accepted.
+        empty: whether a table without rows is accepted.
 
     Raises:
-        UserError: as `read_csv`, and for another extension or a damaged parquet file.
+        UserError: for the errors of `read_csv`, another extension, or a damaged parquet file.
     """
     path = Path(path)
     kind = path.suffix.lower()
@@ -98,13 +98,17 @@ def read_user_table(
 
 
 def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write a table as CSV, whole or not at all: UTF-8, `\\n`, the index left out, None and NaN as empty cells.
+    """Write a table as a CSV file, whole or not at all: UTF-8, lines end with `\\n`, None and NaN are empty cells.
 
-    A text that a spreadsheet would run as a formula (it begins with = + - @, tab or return and is no plain number)
-    gets an apostrophe in front, in the header as well.
+    A text that a spreadsheet would run as a formula (it begins with = + - @, tab or return, and is not a number) gets
+    an apostrophe in front, also in the header. Empty cells are quoted, which csv.writer cannot do.
+
+    Args:
+        frame: the table; its index is left out.
+        path: the CSV file.
 
     Raises:
-        UserError: if the file cannot be written, or a text is not UTF-8 or holds a NUL character.
+        UserError: if the file cannot be written, or a text is not valid UTF-8 or contains a NUL character.
     """
     columns = [frame[name].astype(object).tolist() for name in frame.columns]
     rows = [
@@ -127,7 +131,7 @@ def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
 
 
 def _text(path: Path) -> str:
-    """The file's text without a byte order mark."""
+    """Read a UTF-8 file as text, without its byte order mark."""
     if _plain_size(path) == 0:
         raise UserError(f"{path}: is empty; give a CSV file with a header and rows")
     try:
@@ -171,9 +175,9 @@ def _decodes(data: bytes, encoding: str) -> bool:
 
 
 def _records(text: str, path: str | Path) -> list[tuple[int, list[str]]]:
-    """Every record with the line that it begins on; blank lines at the end left out."""
+    """All records, each with the number of its first line; blank lines at the end are left out."""
     records = []
-    before = csv.field_size_limit(_MOST_FIELD)
+    before = csv.field_size_limit(_MOST_CELL)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         line = 1
@@ -212,12 +216,12 @@ def _cell(value: object) -> str:
 
 
 class _Plain(str):
-    """Text of a value that was no text, such as the number -1: it is no formula."""
+    """The text of a value that was not text, such as the number -1, and so is not a formula."""
 
 
 def _written(text: str) -> str:
-    """One cell: escaped where it looks like a formula, quoted where it must be."""
+    """One cell as it is written: escaped if it looks like a formula, quoted if necessary."""
     if not isinstance(text, _Plain) and text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
         text = f"'{text}"
-    # An empty cell is quoted too, as it may be the only one of its row, which would then be a blank line.
+    # An empty cell is quoted as well: if it is the only one of its row, the row would be a blank line.
     return '"{}"'.format(text.replace('"', '""')) if not text or _QUOTED.search(text) else text

@@ -1,4 +1,4 @@
-"""Files that appear whole: written beside, flushed, renamed; and their checksums."""
+"""Atomic writing of files (write a temporary file, flush, rename), JSON, and checksums."""
 
 import hashlib
 import json
@@ -13,15 +13,15 @@ from foldvote.errors import UserError
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; when the block ends well, it becomes `path` in one step.
+    """Yield a temporary path in the folder of `path`; after the block it is renamed to `path` in one step.
 
-    A reader sees the old file or the new one, never a part. If the block raises, nothing is left behind.
+    A reader sees the old file or the new one, never a part of it. If the block raises, the temporary file is deleted.
 
     Args:
-        path: the final place; its folders are made.
+        path: the file to write; its folders are created.
 
     Raises:
-        UserError: if the place cannot be written.
+        UserError: if the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -48,7 +48,7 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 
 
 def write_json(path: str | Path, content: Any) -> None:
-    """Write `content` as indented JSON with sorted keys, so that equal contents are equal bytes."""
+    """Write `content` as indented JSON with sorted keys, so that equal contents give equal bytes."""
     write_bytes(
         path,
         (json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode(),
@@ -59,7 +59,7 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: if it is missing or is not JSON.
+        UserError: if the file is missing or is not JSON.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -70,7 +70,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def canonical(content: Any) -> str:
-    """One text for equal contents: JSON with sorted keys. For parameters that must not differ by key order."""
+    """Compact JSON with sorted keys: equal contents give equal text, whatever the order of their keys."""
     return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
@@ -80,10 +80,10 @@ def sha256_bytes(content: bytes) -> str:
 
 
 def sha256_file(path: str | Path) -> str:
-    """SHA-256 of a file's bytes as 64 hex digits, read in pieces.
+    """SHA-256 of a file as 64 hex digits, read in blocks.
 
     Raises:
-        UserError: if it is missing or cannot be read.
+        UserError: if the file is missing or cannot be read.
     """
     try:
         with Path(path).open("rb") as file:
@@ -93,7 +93,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def sha256_lines(lines: Iterator[str]) -> str:
-    """SHA-256 over text lines, each ended by a newline: the digest of a table, whatever its file format."""
+    """SHA-256 of text lines, each ended by a newline: a digest of a table that does not depend on its file format."""
     digest = hashlib.sha256()
     for line in lines:
         digest.update(line.encode())
@@ -102,7 +102,7 @@ def sha256_lines(lines: Iterator[str]) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in `folder` survive a power cut, where the file system can."""
+    """Flush a rename in `folder` to the disk, if the file system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Image ids: looked up in other lists, and compared with the ids that were expected."""
+"""Image ids: comparison with the expected ids, and positions in other lists."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,9 +15,17 @@ MOST_SHOWN = 5
 def id_faults(
     path: str | Path, ids: Sequence[str], expected: Sequence[str], source: str | Path, remedy: str = ""
 ) -> list[str]:
-    """Lines for ids that are doubled, missing or surplus in `path` against those of `source`; the order is free.
+    """Compare ids with the expected ids, in any order.
 
-    `remedy` says what to do; without it: keep once, add, remove.
+    Args:
+        path: the file of `ids`, for messages.
+        ids: the ids to check.
+        expected: the ids that should be there, once each.
+        source: the file of `expected`, for messages.
+        remedy: what to do; by default: keep duplicates once, add missing ids, remove unknown ones.
+
+    Returns:
+        One line each for duplicate, missing and unknown ids; empty if there are none.
     """
     faults = []
     counted = pd.Series(list(ids), dtype="object").value_counts(sort=False)
@@ -35,13 +43,21 @@ def id_faults(
 
 
 def first_few(names: Iterable[str]) -> str:
-    """Up to five names, and dots where there are more."""
-    told = [str(name) for name in names]
-    return ", ".join(told[:MOST_SHOWN]) + (", ..." if len(told) > MOST_SHOWN else "")
+    """Up to five names separated by commas, with `...` if there are more."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:MOST_SHOWN]) + (", ..." if len(texts) > MOST_SHOWN else "")
 
 
 def positions_in(ids: pa.Array, among: pa.Array) -> npt.NDArray[np.int64]:
-    """The place of each id among others, -1 where it is not there: int64 (ids,)."""
+    """The position of each id in another list of ids.
+
+    Args:
+        ids: the ids to look up.
+        among: the ids to search, each once.
+
+    Returns:
+        int64 array of shape (ids,); -1 for an id that is not there.
+    """
     if ids.equals(among):
         return np.arange(len(ids))
     found = pc.index_in(ids, value_set=among)

@@ -1,7 +1,7 @@
-"""Every parquet table of the contract: its schema, and the checks on writing and reading it.
+"""Reading and writing of parquet tables, which are checked against their schemas.
 
-Files carry page checksums and a small provenance record (JSON in the schema's metadata), itself with a digest, so
-that a cut file or a flipped byte is refused instead of read.
+A file contains page checksums and a small provenance record (JSON in the schema's metadata) with its own digest, so
+that a truncated or altered file is refused instead of read.
 """
 
 import json
@@ -21,8 +21,8 @@ from foldvote.io.files import canonical, sha256_bytes, whole_file
 _METADATA = b"foldvote"
 MOST_ROWS = 50_000_000
 MOST_BYTES = 16 << 30
-_PIECE_BYTES = 1 << 30
-_GROUP_ROWS = 16_384  # small row groups can be read in large pieces, see _read_within
+_CHUNK_BYTES = 1 << 30
+_GROUP_ROWS = 16_384  # small row groups can be read many rows at a time, see _read_within_limits
 
 
 def write_table(
@@ -35,17 +35,18 @@ def write_table(
     """Check a table against its schema and write it, whole or not at all.
 
     Args:
-        frame: the rows, with exactly the schema's columns in any order.
+        frame: the rows, with exactly the columns of the schema, in any order.
         path: the parquet file.
-        schema: its public schema.
-        key: columns that together name a row: no two rows may share them.
-        record: provenance kept in the file, read back by `read_record`.
+        schema: the schema of the file.
+        key: columns that together identify a row: no two rows may have equal values.
+        record: provenance that is stored in the file, and read by `read_record`.
 
     Raises:
-        UserError: if columns are missing or surplus, a value does not fit, a key is doubled or a number is not finite.
+        UserError: if columns are missing or unknown, a value does not fit its column, a key occurs twice, or a number
+            is not finite.
     """
     raise_all(_column_faults(set(frame.columns), schema, str(path)))
-    loose = pa.schema([field.with_nullable(True) for field in schema])  # what is empty is told below, in words
+    loose = pa.schema([field.with_nullable(True) for field in schema])  # empty values are reported below
     try:
         table = pa.Table.from_pandas(frame[schema.names], schema=loose, preserve_index=False, safe=True)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError) as error:
@@ -59,7 +60,7 @@ def write_table(
             temporary,
             compression="zstd",
             row_group_size=_GROUP_ROWS,
-            # Measured numbers hardly repeat: a dictionary of them costs time and room.
+            # Floating-point numbers rarely repeat: a dictionary of them costs time and space.
             use_dictionary=[field.name for field in schema if not pa.types.is_floating(field.type)],
             write_page_checksum=True,
             store_schema=True,
@@ -67,25 +68,34 @@ def write_table(
 
 
 def read_table(path: str | Path, schema: pa.Schema | None = None, key: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a table as a frame and check it; arguments and refusals as in `read_columns`."""
-    # In one chunk: pyarrow.array of a text column in several is no Array, which joins by id need.
+    """Read and check a table as a data frame.
+
+    Args:
+        path: the parquet file.
+        schema: its expected schema; None accepts any columns (a user's table).
+        key: columns that together identify a row.
+
+    Raises:
+        UserError: if the file is missing, damaged, expands beyond reason, or does not fit the schema.
+    """
+    # In one chunk: pyarrow.array of a text column with several chunks is not an Array, which joins by id need.
     return read_columns(path, schema, key).combine_chunks().to_pandas()
 
 
 def read_columns(path: str | Path, schema: pa.Schema | None = None, key: Sequence[str] = ()) -> pa.Table:
-    """Read a table and check it, without a Python object a cell.
+    """Read and check a table as an Arrow table, without one Python object per cell.
 
     Args:
         path: the parquet file.
-        schema: what it must hold; None accepts any columns (a user's own table).
-        key: columns that together name a row.
+        schema: its expected schema; None accepts any columns (a user's table).
+        key: columns that together identify a row.
 
     Raises:
-        UserError: if the file is missing, cut, altered, expands beyond reason, or does not fit the schema.
+        UserError: if the file is missing, damaged, expands beyond reason, or does not fit the schema.
     """
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            table = _read_within(file, path)
+            table = _read_within_limits(file, path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; run `snakemake` again to make it") from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
@@ -94,7 +104,7 @@ def read_columns(path: str | Path, schema: pa.Schema | None = None, key: Sequenc
         ) from error
     if schema is not None:
         raise_all(_column_faults(set(table.column_names), schema, str(path)))
-        table = _with_plain_texts(table.select(schema.names))
+        table = _with_string_columns(table.select(schema.names))
         wrong = [
             f"{path}: column {field.name} is {table.schema.field(field.name).type}, not {field.type}; make it anew"
             for field in schema
@@ -106,10 +116,10 @@ def read_columns(path: str | Path, schema: pa.Schema | None = None, key: Sequenc
 
 
 def read_record(path: str | Path) -> dict[str, Any]:
-    """The provenance record of a parquet file written by `write_table`.
+    """The provenance record of a parquet file that `write_table` wrote.
 
     Raises:
-        UserError: if there is none or it was altered.
+        UserError: if the file has none, or the record was altered.
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
@@ -127,6 +137,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
 
 
 def required(name: str, kind: pa.DataType) -> pa.Field:
+    """A field of a schema in which every row needs a value."""
     return pa.field(name, kind, nullable=False)
 
 
@@ -141,8 +152,8 @@ def _column_faults(columns: set[str], schema: pa.Schema, path: str) -> list[str]
     ]
 
 
-def _with_plain_texts(table: pa.Table) -> pa.Table:
-    """pandas writes texts as large_string: the same texts, with wider offsets."""
+def _with_string_columns(table: pa.Table) -> pa.Table:
+    """Cast large_string columns, which pandas writes, to string."""
     columns = [column.cast(pa.string()) if column.type == pa.large_string() else column for column in table.columns]
     return pa.Table.from_arrays(columns, names=table.column_names)
 
@@ -151,7 +162,7 @@ def _check_rows(table: pa.Table, schema: pa.Schema, key: Sequence[str], path: st
     faults = []
     for field in schema:
         column = table.column(field.name)
-        column = column.drop_null() if field.nullable else column  # what may be empty is no NaN
+        column = column.drop_null() if field.nullable else column  # an empty value is not NaN
         floating = pa.types.is_floating(field.type)
         if not field.nullable and column.null_count and not floating:
             faults.append(f"{path}: column {field.name} has {column.null_count} empty values; every row needs one")
@@ -171,8 +182,8 @@ def _check_rows(table: pa.Table, schema: pa.Schema, key: Sequence[str], path: st
     raise_all(faults)
 
 
-def _read_within(file: pq.ParquetFile, path: str | Path) -> pa.Table:
-    """Read a file piece by piece, and no further than is reasonable for its size: a few bytes can claim gigabytes."""
+def _read_within_limits(file: pq.ParquetFile, path: str | Path) -> pa.Table:
+    """Read a file in chunks, up to a limit that depends on its size: a few bytes can expand to gigabytes."""
     metadata = file.metadata
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     most = min(MOST_BYTES, max(64 << 20, 1000 * Path(path).stat().st_size))
@@ -184,20 +195,20 @@ def _read_within(file: pq.ParquetFile, path: str | Path) -> pa.Table:
         f"{path}: column {name!r} stands twice; make the file anew"
         for name in sorted({name for name in schema.names if schema.names.count(name) > 1})
     )
-    # No cell is larger than its row group, so that not even the first piece is large; a number is never large.
-    careful = min(max(_PIECE_BYTES // max([1, *(group.total_byte_size for group in groups)]), 1), _GROUP_ROWS)
+    # A cell is at most as large as its row group, so this bounds the first chunk, too. Numbers are never large.
+    few_rows = min(max(_CHUNK_BYTES // max([1, *(group.total_byte_size for group in groups)]), 1), _GROUP_ROWS)
     numbers = [field.name for field in schema if pa.types.is_primitive(field.type)]
     others = [field.name for field in schema if field.name not in set(numbers)]
     columns: dict[str, pa.ChunkedArray] = {}
     size = 0
-    for names, rows in ((numbers, _GROUP_ROWS), (others, careful)):
-        pieces = []
-        for piece in file.iter_batches(batch_size=rows, columns=names):
-            size += piece.nbytes
+    for names, rows in ((numbers, _GROUP_ROWS), (others, few_rows)):
+        batches = []
+        for batch in file.iter_batches(batch_size=rows, columns=names):
+            size += batch.nbytes
             if size > most:
                 raise beyond
-            pieces.append(piece)
-        part = pa.Table.from_batches(pieces, pa.schema([schema.field(name) for name in names]))
+            batches.append(batch)
+        part = pa.Table.from_batches(batches, pa.schema([schema.field(name) for name in names]))
         columns |= dict(zip(names, part.columns, strict=True))
     table = pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
     if table.num_rows != metadata.num_rows:

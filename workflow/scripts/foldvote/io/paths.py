@@ -1,4 +1,4 @@
-"""Paths that come out of tables, and the files below a folder. Knows nothing of images or tables."""
+"""Paths that tables contain, files below a folder, and the folders of members."""
 
 import os
 import re
@@ -15,9 +15,9 @@ _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 
 
 def relative_fault(text: str) -> str | None:
-    """What is wrong with a path that must lie below the data folder, or None.
+    """What is wrong with the text of a path that must lie below the data folder, or None.
 
-    Only the text is judged; `real_path_below` follows symlinks as well.
+    Symlinks are not followed; `real_path_below` does that.
     """
     if not text.strip():
         return "is empty; give a path below the data folder"
@@ -35,20 +35,20 @@ def relative_fault(text: str) -> str | None:
 
 
 def tidy(text: str) -> str:
-    """The same relative path in its one form: `a//./b.jpg` gives `a/b.jpg`."""
+    """The normal form of a relative path: `a//./b.jpg` gives `a/b.jpg`."""
     return PurePosixPath(text).as_posix()
 
 
 def real_path_below(root: str | Path, relative: str) -> Path:
-    """The file's path with every symlink followed.
+    """The path of a file below the data folder, with all symlinks resolved.
 
     Args:
         root: the data folder.
         relative: a path below it.
 
     Raises:
-        ValueError: if it leads out of the folder; the text says how.
-        OSError: if it does not exist or its symlinks form a loop.
+        ValueError: if the path leads out of the folder; the message says why.
+        OSError: if the file does not exist, or its symlinks form a loop.
     """
     fault = relative_fault(relative)
     if fault:
@@ -61,15 +61,15 @@ def real_path_below(root: str | Path, relative: str) -> Path:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file is none of the user's: hidden (macOS `._*` included) or put there by Windows."""
+    """Whether a file is not part of the data: a hidden file (macOS `._*` included), or one that Windows creates."""
     return name.startswith(".") or name in _IGNORED
 
 
 def files_below(folder: str | Path) -> Iterator[tuple[str, int]]:
-    """Every file below a folder at any depth, as (path relative to it, size in bytes), in no particular order.
+    """Yield every file below a folder at any depth as (relative path, size in bytes), in no particular order.
 
-    Ignored files are left out. Symlinks to folders are not entered, as they may form a loop: they are given as
-    files. Whatever is no plain file has size -1.
+    Files for which `is_ignored` is true are left out. Symlinks to folders are not followed, because they may form a
+    loop: they are listed as files. Everything that is not a regular file has size -1.
 
     Raises:
         OSError: if a folder cannot be read.
@@ -99,10 +99,10 @@ _MEMBER_FOLDER = re.compile(r"model=([^/]+)/fold=(\d+)(?:/|\.json$)")
 
 
 def member_of(path: str | Path) -> MemberKey:
-    """Model and fold that a path names: `.../model=lite0/fold=3/...` gives ("lite0", 3).
+    """Model and fold of a path: `.../model=lite0/fold=3/...` gives ("lite0", 3).
 
     Raises:
-        UserError: if the path names none.
+        UserError: if the path has no such folders.
     """
     found = _MEMBER_FOLDER.search(Path(path).as_posix())
     if found is None:

@@ -1,10 +1,17 @@
-"""Columns of text for a terminal."""
+"""Plain text tables for a terminal and for files; rich.table would wrap them to the width of the terminal."""
 
 from collections.abc import Mapping, Sequence
 
 
 def align_columns(columns: Mapping[str, Sequence[str]]) -> list[str]:
-    """Lines of a table, from its columns by their heads: the first column to the left, others to the right."""
+    """Align the columns of a table: the first column to the left, the others to the right.
+
+    Args:
+        columns: cells by header; all columns have the same length.
+
+    Returns:
+        The lines of the table, the header first.
+    """
     widths = [max(map(len, (head, *cells))) for head, cells in columns.items()]
     lines = []
     for cells in [tuple(columns), *zip(*columns.values(), strict=True)]:

@@ -1,11 +1,11 @@
-"""Networks: any of timm's, from scratch or from a local file of weights. Nothing here asks a network for anything."""
+"""Networks of timm, from scratch or with pretrained weights from a local file; nothing is downloaded."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # without it timm retries for the better part of a minute
+os.environ["HF_HUB_OFFLINE"] = "1"  # otherwise timm retries for most of a minute
 
 import timm
 import torch
@@ -21,34 +21,34 @@ from foldvote.runtime.seeding import derive
 
 def build_model(
     recipe: Recipe,
-    scheme: LabelSpace,
+    label_space: LabelSpace,
     seed: int,
     weights: Path | None = None,
     bands: Mapping[str, Sequence[float]] | None = None,
 ) -> nn.Module:
-    """Make a network with freshly drawn or pretrained weights.
+    """Build a network with random or pretrained weights.
 
     Args:
-        recipe: for net, size, the dropouts, heads and grad_checkpointing.
-        scheme: the classes that the net learns: one logit each.
-        seed: of the drawn weights.
-        weights: local file (.safetensors, or .pth of plain tensors) that holds the net's pretrained weights; its
-            classifier is not used. None: from scratch.
+        recipe: for net, size, dropout, heads and grad_checkpointing.
+        label_space: the classes that the network learns: one logit each.
+        seed: seed of the random weights.
+        weights: a local file with pretrained weights (.safetensors, or .pth of plain tensors), whose classifier is not
+            used. None: from scratch.
         bands: borders of the bands of each factor with a number behind it, for a head that regresses the number.
 
     Raises:
-        UserError: if the net cannot be made for the size, the head or the options, or the file is missing, is not a
-            plain weights file, or does not fit the net.
+        UserError: if the network cannot be built with this size, head or options, or the file is missing, is not a
+            plain weights file, or does not fit the network.
     """
     if weights is not None and not weights.is_file():
         raise UserError(f"{weights}: no such weights file; correct the recipe's `pretrained`, or set it to null")
     options: dict[str, object] = {
-        "num_classes": len(scheme.classes),
-        "drop_rate": recipe.drop_rate if keeps_classifier(recipe) else 0.0,  # other heads drop out themselves
+        "num_classes": len(label_space.classes),
+        "drop_rate": recipe.drop_rate if keeps_classifier(recipe) else 0.0,  # other heads have dropout of their own
     }
     if recipe.drop_path > 0:
         options["drop_path_rate"] = recipe.drop_path
-    finish = partial(_replace_head, recipe=recipe, scheme=scheme, seed=seed, bands=bands or {})
+    finish = partial(_replace_head, recipe=recipe, label_space=label_space, seed=seed, bands=bands or {})
     try:
         model = _drawn_model(recipe, seed, options, finish)
     except UserError:
@@ -68,10 +68,10 @@ def build_model(
 
 
 def head_parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters of a timm net's classifier, whichever head it is: what learns while the rest is frozen.
+    """Names of the parameters of a network's head, which are trained while the backbone is frozen.
 
     Raises:
-        UserError: if the net has none.
+        UserError: if the network has no head.
     """
     heads = model.get_classifier()
     parts = [heads] if isinstance(heads, nn.Module) else list(heads)
@@ -83,12 +83,12 @@ def head_parameters(model: nn.Module) -> set[str]:
 
 
 def to_sync_batchnorm(model: nn.Module) -> nn.Module:
-    """The same net, but its batch normalisation is over the images of all processes of torch's default group."""
+    """Convert batch normalisation so that its statistics are over the images of all processes of the default group."""
     return timm.layers.convert_sync_batchnorm(model)
 
 
 def normalisation(model: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of the net's inputs, as float32 tensors of shape (1, 3, 1, 1)."""
+    """Mean and standard deviation that a network's inputs are normalised with: float32 tensors (1, 3, 1, 1)."""
     data = timm.data.resolve_model_data_config(model)
     mean, std = (torch.tensor(data[name], dtype=torch.float32, device=device) for name in ("mean", "std"))
     return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)
@@ -97,7 +97,7 @@ def normalisation(model: nn.Module, device: torch.device) -> tuple[torch.Tensor,
 def _drawn_model(
     recipe: Recipe, seed: int, options: dict[str, object], finish: Callable[[nn.Module], nn.Module]
 ) -> nn.Module:
-    """The net from scratch, tried on one black image: a size that does not suit it is told before any data is read."""
+    """Build a network from scratch and run it on one black image: an unsuitable size fails before any data is read."""
     default = timm.get_pretrained_cfg(recipe.net)
     if default is not None and default.fixed_input_size:
         options["img_size"] = parse_size(recipe.size)
@@ -111,7 +111,10 @@ def _drawn_model(
 def _pretrained_model(
     recipe: Recipe, seed: int, options: dict[str, object], weights: Path, drawn: dict[str, torch.Tensor]
 ) -> nn.Module:
-    """The net with the weights of a file, told from those that were drawn; its classifier is drawn."""
+    """Build a network with the weights of a file, and check that all of them were loaded; its classifier is random.
+
+    `drawn` is the state of the same network with random weights.
+    """
     try:
         # Read before timm reads it, and never as a pickle, whatever timm's own default is.
         given = set(timm.models.load_state_dict(str(weights), device="cpu", weights_only=True))
@@ -127,9 +130,9 @@ def _pretrained_model(
 
 
 def _replace_head(
-    model: nn.Module, recipe: Recipe, scheme: LabelSpace, seed: int, bands: Mapping[str, Sequence[float]]
+    model: nn.Module, recipe: Recipe, label_space: LabelSpace, seed: int, bands: Mapping[str, Sequence[float]]
 ) -> nn.Module:
-    """Put the recipe's head in the place, and under the name, of timm's linear classifier; joint heads are left."""
+    """Replace timm's linear classifier by the recipe's head, under the same name; a joint head keeps it."""
     if keeps_classifier(recipe):
         return model
     classifier = model.get_classifier()
@@ -139,7 +142,7 @@ def _replace_head(
             f"{recipe.net}: this net's classifier is no linear layer; use heads: joint and dropout_samples: 1"
         )
     torch.manual_seed(derive(seed, "head"))
-    head = make_head(recipe, scheme, classifier.in_features, bands)
+    head = make_head(recipe, label_space, classifier.in_features, bands)
     assert head is not None
     model.set_submodule(name, head, strict=True)
     return model
@@ -155,9 +158,9 @@ def _checkpoint_gradients(model: nn.Module, net: str) -> None:
 
 
 def _check_loaded(model: nn.Module, drawn: dict[str, torch.Tensor], given: set[str], weights: Path, net: str) -> None:
-    """timm loads what fits and says nothing of the rest: what is not in the file is still as it was drawn.
+    """Check that no tensor still has its random values: timm loads what fits and ignores the rest.
 
-    Names alone would not do, as timm knows older ones: `given` holds those of the file.
+    Names alone are not enough, because timm also maps older names; `given` are the names in the file.
     """
     classifier = model.pretrained_cfg.get("classifier") or ()
     heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)

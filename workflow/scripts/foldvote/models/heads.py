@@ -1,8 +1,7 @@
-"""Heads: what stands where a timm net has its linear classifier, when the recipe asks for more than that.
+"""Heads that replace the linear classifier of a timm network.
 
-A factored head has one distribution a factor and gives their sum of log-probabilities as the logits of the classes:
-the factors are taken as independent given the image, and cross-entropy on the classes is the sum of the factors'.
-Knows nothing of nets; foldvote.models.factory puts a head into one.
+A factored head has one distribution per factor. The logit of a class is the sum of the log-probabilities of its levels:
+the factors are independent given the image, and the cross-entropy over classes is the sum of those over factors.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,46 +17,51 @@ from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
 
 MIDDLE_AGE, YEARS_A_UNIT = 40.0, 20.0  # a linear output of 0 is 40 years, of 1 is 60
-NARROWEST_BAND = 1e-6  # logits; keeps the logarithm of a band's width finite
-SCALES = (0.1, 400.0)  # years; a spread beyond these says nothing of bands of human ages
+NARROWEST_BAND = 1e-6  # in logits; keeps the logarithm of the width of a band finite
+SCALES = (0.1, 400.0)  # years; limits of the learnt spread of an age
 
 
 def keeps_classifier(recipe: Recipe) -> bool:
-    """Whether timm's own linear classifier does what the recipe asks for: joint, with at most one dropout."""
+    """Whether timm's linear classifier is kept: heads are joint, with at most one dropout sample."""
     return recipe.heads == "joint" and recipe.dropout_samples == 1
 
 
 def make_head(
-    recipe: Recipe, scheme: LabelSpace, in_features: int, bands: Mapping[str, Sequence[float]] | None = None
+    recipe: Recipe, label_space: LabelSpace, in_features: int, bands: Mapping[str, Sequence[float]] | None = None
 ) -> nn.Module | None:
-    """The head that a recipe asks for, drawn from torch's generator.
+    """Make the head of a recipe; its weights are drawn from torch's global generator.
 
     Args:
         recipe: for heads, drop_rate and dropout_samples.
-        scheme: the classes that the net learns.
+        label_space: the classes that the network learns.
         in_features: length of the feature vector before the classifier.
-        bands: rising borders of the bands of each factor with a number behind it, for a regression head.
+        bands: increasing borders of the bands of each factor with a number behind it, for a regression head.
 
     Returns:
-        A module from features (B, in_features) to float32 logits (B, classes), or None where timm's own
-        classifier stays.
+        A module from features (B, in_features) to float32 logits (B, classes), or None if timm's classifier is kept.
 
     Raises:
-        UserError: if the classes have no factors, no factor of a given name, or no bands for a regression.
+        UserError: if the classes have no factors, a named factor does not exist, or a regression has no age bands.
     """
     if keeps_classifier(recipe):
         return None
     if recipe.heads == "joint":
-        return JointHead(in_features, len(scheme.classes), recipe.drop_rate, recipe.dropout_samples)
-    kinds = _head_kinds(recipe, scheme, bands or {})
-    return FactoredHead(scheme, kinds, in_features, recipe.drop_rate, recipe.dropout_samples, bands)
+        return JointHead(in_features, len(label_space.classes), recipe.drop_rate, recipe.dropout_samples)
+    kinds = _head_kinds(recipe, label_space, bands or {})
+    return FactoredHead(label_space, kinds, in_features, recipe.drop_rate, recipe.dropout_samples, bands)
 
 
 class SampledLinear(nn.Module):
-    """A linear layer over the mean of several dropouts of the features (multi-sample dropout, Inoue 2019).
+    """A linear layer over the mean of several dropout samples of the features (multi-sample dropout, Inoue 2019).
 
-    Inoue averages the samples' losses; here their outputs are averaged, which for a linear layer is the same as
-    averaging the features. Always float32, whatever autocast says. In eval mode nothing is dropped.
+    Inoue averages the losses of the samples; here their outputs are averaged, which for a linear layer equals averaging
+    the features. It computes in float32, also under autocast. In eval mode nothing is dropped.
+
+    Args:
+        in_features: length of the feature vector.
+        out_features: number of outputs.
+        drop_rate: dropout rate.
+        samples: number of dropout samples.
     """
 
     def __init__(self, in_features: int, out_features: int, drop_rate: float, samples: int) -> None:
@@ -77,24 +81,24 @@ class SampledLinear(nn.Module):
 
 
 class JointHead(SampledLinear):
-    """One logit a class, with multi-sample dropout."""
+    """One logit per class, with multi-sample dropout."""
 
 
 class FactoredHead(nn.Module):
-    """One distribution a factor; the logit of a class is the sum of its levels' log-probabilities.
+    """One distribution per factor; the logit of a class is the sum of the log-probabilities of its levels.
 
     Args:
-        scheme: classes made up of factors.
-        kinds: for each factor of the scheme classes, ordinal or regression.
+        label_space: classes made up of factors.
+        kinds: for each factor `classes`, `ordinal` or `regression`.
         in_features: length of the feature vector.
-        drop_rate: dropout before the linear layer.
-        samples: number of dropouts that are averaged.
+        drop_rate: dropout rate before the linear layer.
+        samples: number of dropout samples that are averaged.
         bands: borders of the bands of each factor that is regressed.
     """
 
     def __init__(
         self,
-        scheme: LabelSpace,
+        label_space: LabelSpace,
         kinds: dict[str, HeadKind],
         in_features: int,
         drop_rate: float = 0.0,
@@ -102,20 +106,20 @@ class FactoredHead(nn.Module):
         bands: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         super().__init__()
-        self.factors = tuple(scheme.factors)
+        self.factors = tuple(label_space.factors)
         borders = bands or {}
         distributions = [
-            _distribution(kinds[name], len(scheme.factors[name]), borders.get(name)) for name in self.factors
+            _distribution(kinds[name], len(label_space.factors[name]), borders.get(name)) for name in self.factors
         ]
         self.distributions = nn.ModuleList(distributions)
         self.widths = [distribution.width for distribution in distributions]
         self.scores = SampledLinear(in_features, sum(self.widths), drop_rate, samples)
-        for number, name in enumerate(self.factors):  # no part of the weights: they follow from the classes
-            codes = torch.from_numpy(scheme.level_codes(name).astype(np.int64))
+        for number, name in enumerate(self.factors):  # not stored with the weights, as they follow from the classes
+            codes = torch.from_numpy(label_space.level_codes(name).astype(np.int64))
             self.register_buffer(f"level_of_class_{number}", codes, persistent=False)
 
     def factor_logs(self, features: torch.Tensor) -> list[torch.Tensor]:
-        """Log-probabilities of each factor's levels, in the scheme's order: float32 tensors (B, levels)."""
+        """Log-probabilities of each factor's levels, in the order of the label space: float32 tensors (B, levels)."""
         scores = self.scores(features)
         with torch.autocast(features.device.type, enabled=False):
             parts = scores.split(self.widths, dim=-1)
@@ -131,7 +135,7 @@ class FactoredHead(nn.Module):
 
 
 class Categorical(nn.Module):
-    """One score a level, and a softmax over them."""
+    """One score per level, and a softmax over them."""
 
     def __init__(self, levels: int) -> None:
         super().__init__()
@@ -211,19 +215,19 @@ def _distribution(kind: HeadKind, levels: int, borders: Sequence[float] | None) 
     return Ordinal(levels) if kind == "ordinal" else Categorical(levels)
 
 
-def _head_kinds(recipe: Recipe, scheme: LabelSpace, bands: Mapping[str, Sequence[float]]) -> dict[str, HeadKind]:
+def _head_kinds(recipe: Recipe, label_space: LabelSpace, bands: Mapping[str, Sequence[float]]) -> dict[str, HeadKind]:
     """The kind of every factor's head."""
-    if not scheme.factors:
+    if not label_space.factors:
         raise UserError(f"heads: {recipe.heads}: the classes are not made up of factors; use heads: joint")
     named = {} if isinstance(recipe.heads, str) else dict(recipe.heads)
-    if unknown := [name for name in named if name not in scheme.factors]:
-        raise UserError(f"heads: no factor {', '.join(unknown)}; this model learns {', '.join(scheme.factors)}")
+    if unknown := [name for name in named if name not in label_space.factors]:
+        raise UserError(f"heads: no factor {', '.join(unknown)}; this model learns {', '.join(label_space.factors)}")
     for name, kind in named.items():
         if kind != "regression":
             continue
         borders = bands.get(name)
-        if borders is None or len(scheme.factors[name]) != len(borders) + 1:
+        if borders is None or len(label_space.factors[name]) != len(borders) + 1:
             raise UserError(f"heads.{name}: regression is for the home task's age alone; use ordinal")
         if any(low >= high for low, high in pairwise(borders)):
             raise UserError(f"heads.{name}: the age borders {list(borders)} do not rise; correct them")
-    return {name: named.get(name, "classes") for name in scheme.factors}
+    return {name: named.get(name, "classes") for name in label_space.factors}

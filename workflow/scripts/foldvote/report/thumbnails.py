@@ -1,4 +1,4 @@
-"""Small pictures of the images on a page, loaded side by side."""
+"""Thumbnails of images for a page, decoded by several processes."""
 
 from collections.abc import Iterable, Mapping
 from functools import partial
@@ -11,33 +11,37 @@ from PIL import Image
 
 from foldvote.config.data import Images
 from foldvote.data.image_decoding import read_unchanged
-from foldvote.report.data_check.gallery import _WORTH, Key
 from foldvote.runtime.parallel_map import map_processes
+
+Key = tuple[str, str]  # split and image id
+_PER_PROCESS = 40  # images from which a further process saves more time than its start takes
 
 
 def load_thumbnails(
     manifests: Mapping[str, pd.DataFrame], keys: Iterable[Key], root: Path, rules: Images, height: int, workers: int
 ) -> dict[Key, npt.NDArray[np.uint8]]:
-    """Some images of the data, each decoded once and shrunk.
+    """Decode and shrink some images of the data.
 
     Args:
-        manifests: by split.
-        keys: which images.
+        manifests: manifest rows by split.
+        keys: split and image id of each image.
         root: the data folder.
         rules: how images are decoded.
-        height: of a picture at most, in pixels; it is never wider than twice that.
-        workers: processes.
+        height: the largest height of a thumbnail in pixels; its largest width is twice that.
+        workers: number of processes.
 
     Returns:
-        uint8 RGB arrays by key.
+        uint8 RGB arrays of shape (height, width, 3), by key.
 
     Raises:
-        UserError: naming an image that changed since the manifest was made.
+        UserError: naming an image that has changed since the manifest was made.
     """
     keys = list(keys)
     files = {split: rows.set_index("image_id")[["path", "sha256"]] for split, rows in manifests.items()}
     work = [(image_id, *files[split].loc[image_id]) for split, image_id in keys]
-    small = map_processes(partial(_resized, root, rules, height), work, workers, "shrinking pictures", worth=_WORTH)
+    small = map_processes(
+        partial(_resized, root, rules, height), work, workers, "making thumbnails", worth=_PER_PROCESS
+    )
     return dict(zip(keys, small, strict=True))
 
 

@@ -1,4 +1,7 @@
-"""The figures of a search: scores by trial, what mattered, each key by itself, and all keys together."""
+"""The figures of a search: scores by trial, importance of the keys, slices, and parallel coordinates.
+
+They are drawn from the table of trials: the report reads no Optuna study, as optuna.visualization would need.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,23 +15,23 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from foldvote.config.search_space import Dimension, label
-from foldvote.report.svg import FAINT, INK, LINE, PAPER, SERIES, figure_style, new_figure, save_drawing, save_picture
+from foldvote.report.svg import FAINT, INK, LINE, PAPER, SERIES, figure_style, new_figure, save_png, save_svg
 from foldvote.tuning.trials import COMPLETE, FAILED, INTERRUPTED, PARAM, PRUNED, space_of
 
 FIGURES = ("history", "importance", "slices", "parallel")
 _COLUMNS = 3  # of the figure of slices
-_LONGEST_NAME = 18  # letters of a listed value
-_LETTERS = 30  # below a slice, beside each other
-_NOT_SEARCHED = -0.12  # height in the parallel coordinates of a key that a trial did not have
+_LONGEST_NAME = 18  # characters of a listed value
+_MOST_CHARACTERS = 30  # of all tick labels of a slice; longer ones are rotated
+_NOT_SEARCHED = -0.12  # height in the parallel coordinates for a key that the trial did not have
 _ENDED = ((PRUNED, "x", FAINT), (FAILED, "X", SERIES[5]), (INTERRUPTED, "|", FAINT))
 
 
 def plot_history(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
-    """The score of each trial, the best so far, and which trials ended without one.
+    """The score of each trial, the best score so far, and the trials that ended without a score.
 
     Args:
         trials: rows of tune/trials.parquet.
-        record: of that file.
+        record: the record of that file.
     """
     done, name = _done(trials), record["score"]
     with figure_style():
@@ -37,13 +40,18 @@ def plot_history(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
         best = done["score"].cummax() if record["higher_is_better"] else done["score"].cummin()
         axes.step(done["number"], best, where="post", color=SERIES[0], linewidth=1.2, label="best so far")
         axes.plot(done["number"], done["score"], "o", color=SERIES[0], markersize=5, label=COMPLETE)
-        stands = done[done["as_it_stands"]]
-        if len(stands):
+        unchanged = done[done["as_it_stands"]]
+        if len(unchanged):
             axes.plot(
-                stands["number"], stands["score"], "D", color=SERIES[1], markersize=7, label="the recipe as it stood"
+                unchanged["number"],
+                unchanged["score"],
+                "D",
+                color=SERIES[1],
+                markersize=7,
+                label="the unchanged recipe",
             )
         low, high = axes.get_ylim()
-        floor = low - 0.08 * (high - low)  # below every score, whichever is the better end
+        floor = low - 0.08 * (high - low)  # below every score
         for state, marker, colour in _ENDED:
             some = trials.loc[trials["state"] == state, "number"]
             if len(some):
@@ -56,10 +64,10 @@ def plot_history(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
 
 
 def plot_importance(record: Mapping[str, Any]) -> Figure:
-    """How much of the difference between scores each key accounts for.
+    """The importance of each key: its share of the variance of the scores.
 
     Args:
-        record: of tune/trials.parquet.
+        record: the record of tune/trials.parquet.
     """
     shares = dict(sorted(record["importance"].items(), key=lambda item: -item[1]))
     with figure_style():
@@ -67,7 +75,7 @@ def plot_importance(record: Mapping[str, Any]) -> Figure:
         axes = figure.add_subplot()
         if not shares:
             axes.axis("off")
-            axes.text(0, 0.5, "Too few completed trials to tell which key matters.", color=FAINT)
+            axes.text(0, 0.5, "Too few completed trials to estimate importance.", color=FAINT)
             return figure
         places = np.arange(len(shares))
         axes.barh(places, list(shares.values()), height=0.7, color=SERIES[0])
@@ -77,12 +85,17 @@ def plot_importance(record: Mapping[str, Any]) -> Figure:
         axes.set_ylim(len(shares) - 0.4, -0.6)
         axes.set_xlim(0, 1.08 * max(shares.values()))
         axes.grid(visible=False, axis="y")
-        axes.set_title(f"Share of each key in how {score_name(record['score'])} differs")
+        axes.set_title(f"Importance of each key for {score_name(record['score'])}")
     return figure
 
 
 def plot_slices(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
-    """The score against each key by itself; later trials are darker, the best has a ring. Arguments as above."""
+    """The score against the values of each key; later trials are darker, the best one has a ring.
+
+    Args:
+        trials: rows of tune/trials.parquet.
+        record: the record of that file.
+    """
     done, space = _done(trials), space_of(record)
     columns = min(_COLUMNS, len(space))
     rows = -(-len(space) // columns)
@@ -107,7 +120,14 @@ def plot_slices(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
 
 
 def plot_parallel(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
-    """Each completed trial as a line over all keys to its score; the better half in colour, the best one strong."""
+    """Parallel coordinates: each completed trial is a line from its values to its score.
+
+    The better half of the trials is coloured, and the best one is emphasised.
+
+    Args:
+        trials: rows of tune/trials.parquet.
+        record: the record of that file.
+    """
     done, space = (
         _done(trials).sort_values("score", ascending=record["higher_is_better"], kind="stable"),
         space_of(record),
@@ -152,7 +172,12 @@ def plot_parallel(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
 
 
 def figures(trials: pd.DataFrame, record: Mapping[str, Any]) -> dict[str, Figure]:
-    """All of FIGURES by name."""
+    """All figures, by their names in FIGURES.
+
+    Args:
+        trials: rows of tune/trials.parquet.
+        record: the record of that file.
+    """
     return {
         "history": plot_history(trials, record),
         "importance": plot_importance(record),
@@ -162,18 +187,23 @@ def figures(trials: pd.DataFrame, record: Mapping[str, Any]) -> dict[str, Figure
 
 
 def save_figures(trials: pd.DataFrame, record: Mapping[str, Any], folder: Path) -> None:
-    """Write all of them as SVG and PNG.
+    """Write all figures as SVG and PNG.
+
+    Args:
+        trials: rows of tune/trials.parquet.
+        record: the record of that file.
+        folder: where the files are written.
 
     Raises:
         UserError: if a file cannot be written.
     """
     for name, figure in figures(trials, record).items():
-        save_drawing(figure, folder / f"{name}.svg")
-        save_picture(figure, folder / f"{name}.png")
+        save_svg(figure, folder / f"{name}.svg")
+        save_png(figure, folder / f"{name}.png")
 
 
 def score_name(name: str) -> str:
-    """`macro_f1` -> `macro-F1`."""
+    """The name of a score for people: `macro_f1` gives `macro-F1`."""
     return {"macro_f1": "macro-F1", "log_loss": "log-loss"}.get(name, name.replace("_", " "))
 
 
@@ -182,7 +212,7 @@ def _done(trials: pd.DataFrame) -> pd.DataFrame:
 
 
 def _places(values: pd.Series, dimension: Dimension) -> npt.NDArray[np.float64]:
-    """Values as numbers: of a list, their places in it; NaN where a trial had none."""
+    """Values as numbers: for listed values their positions in the list; NaN if the trial did not have the key."""
     if dimension.choice is None:
         return pd.to_numeric(values).to_numpy(np.float64, na_value=np.nan)
     place_of = {label(value): place for place, value in enumerate(dimension.choice)}
@@ -190,7 +220,7 @@ def _places(values: pd.Series, dimension: Dimension) -> npt.NDArray[np.float64]:
 
 
 def _heights(values: pd.Series, dimension: Dimension) -> npt.NDArray[np.float64]:
-    """Values from 0, the lowest that the space allows, to 1."""
+    """Values scaled to 0 (the smallest of the search space) to 1; _NOT_SEARCHED if the trial did not have the key."""
     low, high = (0.0, max(len(dimension.choice) - 1, 1)) if dimension.choice else dimension.range or (0.0, 1.0)
     places = _places(values, dimension)
     if dimension.log:
@@ -212,7 +242,7 @@ def _scale(axes: Axes, dimension: Dimension) -> None:
         axes.xaxis.set_minor_formatter(NullFormatter())
     elif dimension.choice is not None:
         axes.set_xticks(range(len(dimension.choice)), [_cut(label(value)) for value in dimension.choice])
-        crowded = sum(len(_cut(label(value))) for value in dimension.choice) > _LETTERS
+        crowded = sum(len(_cut(label(value))) for value in dimension.choice) > _MOST_CHARACTERS
         axes.tick_params(axis="x", rotation=20 if crowded else 0, labelsize=8 if crowded else None)
         axes.set_xlim(-0.5, len(dimension.choice) - 0.5)
     elif dimension.int is not None:

@@ -1,10 +1,10 @@
-"""What a check found, in words: all well, worth a look, or broken."""
+"""Findings of a check, in words: ok, a warning or an error."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["ok", "look", "broken"]
+Level = Literal["ok", "warning", "error"]
 
 
 @dataclass(frozen=True)
@@ -12,10 +12,10 @@ class Finding:
     """One finding.
 
     Attributes:
-        level: `ok`, `look` (a person should look at it) or `broken` (nothing will run like this).
+        level: `ok`, `warning` (a person should look at it) or `error` (a run cannot work, or cannot be trusted).
         text: what was found, with numbers.
-        remedy: what to do, empty where there is nothing to do.
-        place: where to look: the anchor of a page's section, or the thing that was examined.
+        remedy: what to do; empty if there is nothing to do.
+        place: where to look: the anchor of a page's section, or the name of what was checked.
     """
 
     level: Level
@@ -24,19 +24,21 @@ class Finding:
     place: str = ""
 
 
-def as_text(verdicts: Iterable[Finding]) -> str:
-    """The findings as lines for a terminal, in their order, and how many there are of each level."""
-    found = list(verdicts)
-    widest = max((len(verdict.place) for verdict in found), default=0)
+def as_text(findings: Iterable[Finding]) -> str:
+    """The findings as lines for a terminal, in their order, and a last line with the number of each level."""
+    findings = list(findings)
+    width = max((len(finding.place) for finding in findings), default=0)
     lines = []
-    for verdict in found:
-        lines.append(f"{verdict.level:<7} {verdict.place:<{widest}}  {verdict.text}")
-        lines += [f"{'':<7} {'':<{widest}}  -> {verdict.remedy}"] if verdict.remedy else []
-    return "\n".join([*lines, "", tally(found)])
+    for finding in findings:
+        lines.append(f"{finding.level:<7} {finding.place:<{width}}  {finding.text}")
+        lines += [f"{'':<7} {'':<{width}}  -> {finding.remedy}"] if finding.remedy else []
+    return "\n".join([*lines, "", tally(findings)])
 
 
-def tally(verdicts: Iterable[Finding]) -> str:
-    """How many findings there are of each level, in words."""
-    levels = [verdict.level for verdict in verdicts]
-    words = {"broken": "broken", "look": "worth a look", "ok": "well"}
-    return ", ".join(f"{levels.count(level)} {word}" for level, word in words.items() if level in levels)
+def tally(findings: Iterable[Finding]) -> str:
+    """The number of findings of each level that occurs, such as `1 error, 3 warnings, 9 ok`."""
+    levels = [finding.level for finding in findings]
+    errors, warnings, ok = (levels.count(level) for level in ("error", "warning", "ok"))
+    counts = [f"{errors} error{'s' * (errors != 1)}"] if errors else []
+    counts += [f"{warnings} warning{'s' * (warnings != 1)}"] if warnings else []
+    return ", ".join([*counts, *([f"{ok} ok"] if ok else [])])

@@ -1,6 +1,6 @@
-"""GPUs of this machine, leased to one job each by locks that die with their holder.
+"""Leases of the GPUs of this machine: each GPU belongs to one job, by a lock that ends with its holder.
 
-Snakemake hands out counts and no device numbers. Only the standard library: the Snakefile imports this.
+Snakemake grants a number of GPUs, but does not say which ones.
 """
 
 import itertools
@@ -19,39 +19,39 @@ _POLL_SECONDS = 0.5
 
 
 def visible_gpus() -> list[str]:
-    """Ids of the NVIDIA devices this process may use: CUDA_VISIBLE_DEVICES where it is set, else all."""
+    """Ids of the NVIDIA devices that this process may use: CUDA_VISIBLE_DEVICES if it is set, otherwise all."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         ids = (part.strip() for part in chosen.split(","))
-        return list(itertools.takewhile(lambda part: part not in ("", "-1"), ids))  # CUDA stops there, too
+        return list(itertools.takewhile(lambda part: part not in ("", "-1"), ids))  # as CUDA does
     devices = Path("/dev").glob("nvidia[0-9]*")
     return sorted((match[1] for device in devices if (match := re.fullmatch(r"nvidia(\d+)", device.name))), key=int)
 
 
 @contextmanager
-def gpu_lease(say: Callable[[str], None], wanted: int, folder: Path | None = None) -> Iterator[list[str]]:
-    """Take free GPUs for the block and show only these to CUDA.
+def gpu_lease(log: Callable[[str], None], wanted: int, folder: Path | None = None) -> Iterator[list[str]]:
+    """Take free GPUs for the block, and make only these visible to CUDA.
 
-    Snakemake hands out numbers of GPUs, never which. Slurm has given its job devices of its own, which may bear the
-    numbers of another job's: they are shared out within the job, and a single one is simply taken.
+    A Slurm job has devices of its own, whose numbers may be those of another job's devices: they are leased within the
+    job, and a single device needs no lock.
 
     Args:
-        say: told once when too few devices are free and the job waits, and when there are fewer than wanted.
-        wanted: how many GPUs the job was granted; with 0 nothing is taken.
-        folder: where the locks lie; default: one for this user on this machine, or in this Slurm job.
+        log: called with one message if the job has to wait, and if there are fewer devices than wanted.
+        wanted: how many GPUs the job was granted; 0 takes none.
+        folder: the folder of the lock files; default: one for this user on this machine, or for this Slurm job.
 
     Yields:
-        The ids of the devices, as many as wanted or as there are; none on a machine without.
+        The ids of the devices: as many as wanted, or all that exist.
     """
     devices, slurm = visible_gpus() if wanted else [], os.environ.get("SLURM_JOB_ID")
     if 0 < len(devices) < wanted:
-        say(f"warning: {wanted} GPUs were granted and {len(devices)} can be seen: the job goes on with these")
+        log(f"warning: {wanted} GPUs were granted and {len(devices)} can be seen: the job goes on with these")
     wanted = min(wanted, len(devices))
     if not devices or (slurm and len(devices) == 1):
         yield devices
         return
-    mine = "-".join(filter(None, ["foldvote-gpus", str(os.getuid()), slurm]))
-    held = _free(devices, wanted, folder or Path(tempfile.gettempdir()) / mine, say)
+    name = "-".join(filter(None, ["foldvote-gpus", str(os.getuid()), slurm]))
+    held = _wait_for_devices(devices, wanted, folder or Path(tempfile.gettempdir()) / name, log)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
     try:
@@ -65,13 +65,13 @@ def gpu_lease(say: Callable[[str], None], wanted: int, folder: Path | None = Non
             os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def _free(devices: list[str], wanted: int, folder: Path, say: Callable[[str], None]) -> dict[str, IO[str]]:
-    """The first devices that are free, with their locks; waits until there are enough."""
-    told = False
+def _wait_for_devices(devices: list[str], wanted: int, folder: Path, log: Callable[[str], None]) -> dict[str, IO[str]]:
+    """Wait until enough devices are free. Returns their ids and locks."""
+    logged = False
     while len(held := _try_all(devices, wanted, folder)) < wanted:
-        if not told:
-            say(f"waiting for {wanted} of {len(devices)} GPUs to be free")
-            told = True
+        if not logged:
+            log(f"waiting for {wanted} of {len(devices)} GPUs to be free")
+            logged = True
         time.sleep(_POLL_SECONDS)
     return held
 
@@ -79,7 +79,8 @@ def _free(devices: list[str], wanted: int, folder: Path, say: Callable[[str], No
 def _try_all(devices: list[str], wanted: int, folder: Path) -> dict[str, IO[str]]:
     """Take as many devices as wanted, or none.
 
-    Nobody holds some while waiting for more, and one job tries at a time: two jobs never keep each other from starting.
+    No job holds some devices while it waits for more, and only one job tries at a time, so that jobs cannot block each
+    other.
     """
     held: dict[str, IO[str]] = {}
     with turn(folder):

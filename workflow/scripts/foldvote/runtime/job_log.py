@@ -1,7 +1,7 @@
-"""What a person sees of a job: a log file that holds everything, and a console that holds what matters.
+"""The log file of a job, and its messages and progress on the console.
 
-Under a job, standard output and error go to the log file, children and C libraries included; the console keeps
-single lines and progress. On a terminal progress is a bar, elsewhere it is a line now and then.
+In a job, standard output and standard error go to the log file, those of child processes and C libraries included. The
+console shows messages (`log`) and progress: a bar on a terminal, otherwise a line now and then.
 """
 
 import os
@@ -22,22 +22,22 @@ from foldvote.errors import INTERRUPTED, Interrupted, UserError
 from foldvote.runtime.locks import MASTER
 
 T = TypeVar("T")
-PLAIN_SECONDS = 15  # between two progress lines where there is no terminal
+PLAIN_SECONDS = 15  # between two progress lines without a terminal
 
 _console: TextIO | None = None
-_live: Progress | None = None  # the bar on the terminal, which lines must not be written into
-_number = 0  # of this process among those of one job: the first alone speaks to the console
+_progress: Progress | None = None  # the bar on the terminal, above which messages are printed
+_number = 0  # of this process in its job; only process 0 writes to the console
 
 
 @contextmanager
 def job(path: str | Path) -> Iterator[None]:
-    """Run the block as a job: its output goes to `path`, a `UserError` ends it in one line and exit code 1.
+    """Run the block as a job: its output goes to `path`; a `UserError` is logged, and the process exits with code 1.
 
-    Also watches the Snakemake that started it: where that was killed, this process is told to stop (SIGTERM), so
-    that no orphan goes on writing beside the next run.
+    The Snakemake process that started the job is watched: if it was killed, this process receives SIGTERM, so that it
+    does not keep writing beside the next run.
 
     Args:
-        path: the log file; its folder is made.
+        path: the log file; its folder is created.
     """
     global _console
     try:
@@ -50,7 +50,7 @@ def job(path: str | Path) -> Iterator[None]:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    _watch_master()
+    _watch_snakemake()
     try:
         yield
     except UserError as refusal:
@@ -67,16 +67,16 @@ def job(path: str | Path) -> Iterator[None]:
 
 
 def console_descriptor() -> int | None:
-    """The console of a job, for a process that it starts to speak to; None outside a job."""
+    """The file descriptor of the job's console, to hand to a child process; None outside a job."""
     return None if _console is None else _console.fileno()
 
 
 def set_process_number(number: int, console: int | None) -> None:
-    """Be one of the processes of a job.
+    """Make this process one of several that run a job together.
 
     Args:
-        number: from 0 on; all but the first speak to the log alone.
-        console: descriptor of the job's console, which is kept; None outside a job.
+        number: of this process, from 0; only process 0 writes to the console, the others to the log file.
+        console: file descriptor of the job's console; None outside a job.
     """
     global _console, _number
     _number = number
@@ -85,51 +85,51 @@ def set_process_number(number: int, console: int | None) -> None:
 
 
 def log(line: str) -> None:
-    """One line for the user: on the console, and in the log where there is one."""
+    """Write one line for the user to the console, and in a job also to its log file."""
     if _number:
         print(f"[process {_number + 1}] {line}", file=sys.stderr, flush=True)
         return
     print(line, file=sys.stderr, flush=True)
-    if _live is not None:
-        _live.console.print(line, markup=False, highlight=False)
+    if _progress is not None:
+        _progress.console.print(line, markup=False, highlight=False)
     elif _console is not None:
         print(line, file=_console, flush=True)
 
 
 def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """Pass `items` on and show how far it is: a bar on a terminal, else a line every 15 seconds.
+    """Iterate over `items` and show the progress: a bar on a terminal, otherwise a line every 15 seconds.
 
     Args:
-        items: anything to iterate over.
-        what: a few words, such as `"decoding images"`.
-        total: how many items there will be.
+        items: any iterable.
+        what: a short description, such as `"decoding images"`.
+        total: the number of items.
     """
     if _number:
         yield from items
         return
     stream = _console or sys.stderr
-    if stream.isatty() and _live is None:
+    if stream.isatty() and _progress is None:
         yield from _bar(items, what, total, stream)
         return
-    told = time.monotonic()
+    last = time.monotonic()
     for done, item in enumerate(items):
-        if time.monotonic() - told > PLAIN_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() - last > PLAIN_SECONDS:
+            last = time.monotonic()
             log(f"{what}: {done:,} of {total:,}")
         yield item
 
 
 def _bar(items: Iterable[T], what: str, total: int, stream: TextIO) -> Iterator[T]:
-    global _live
+    global _progress
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=stream), transient=True) as _live:
+    with Progress(*columns, console=Console(file=stream), transient=True) as _progress:
         try:
-            yield from _live.track(items, total=total, description=what)
+            yield from _progress.track(items, total=total, description=what)
         finally:
-            _live = None
+            _progress = None
 
 
-def _watch_master() -> None:
+def _watch_snakemake() -> None:
     master = int(os.environ.get(MASTER, "0"))
     if not master or not _alive(master):
         return

@@ -1,7 +1,7 @@
-"""Several processes that do one thing together, and are started, watched and ended as one.
+"""Several processes that run one function together: they are started, watched and ended as one.
 
-The process that starts them does nothing else. They wait for each other all the time, so that what ends one of them
-ends all: the others would wait for ever. None outlives the process that started it.
+The process that starts them does nothing else. The processes wait for each other all the time, so when one of them ends
+early, all are ended; the others would wait for ever. None outlives the process that started it.
 """
 
 import math
@@ -23,15 +23,15 @@ from foldvote.errors import INTERRUPTED, Interrupted, UserError
 from foldvote.runtime.job_log import console_descriptor, set_process_number
 from foldvote.runtime.signals import end_with_parent, stop_on_signal
 
-GRACE_SECONDS = 5.0  # that the others have to end by themselves after one has failed
+GRACE_SECONDS = 5.0  # after one process has failed, the others have this time to end by themselves
 _POLL_SECONDS = 0.2
 
-# Fresh processes: neither threads nor a driver's state survive a fork.
+# New processes: neither threads nor the state of a GPU driver survive a fork.
 _SPAWN = multiprocessing.get_context("spawn")
 
 
 class Ending(NamedTuple):
-    """How a process ended that did not finish, in its own words."""
+    """Why a process did not finish, as it reported itself: the kind, and its messages."""
 
     kind: Literal["refused", "interrupted", "failed"]
     lines: tuple[str, ...] = ()
@@ -51,18 +51,18 @@ class _Ended(NamedTuple):
 def run_together(body: Callable[[int], None], processes: int, what: str) -> None:
     """Call a function in several new processes at once, and wait for all of them.
 
-    What they print goes where this process prints; the first of them also speaks to the console. SIGTERM, SIGINT and
-    SIGUSR1 to this process are passed on to all.
+    Their output goes where the output of this process goes; the first one also writes to the console. SIGTERM, SIGINT
+    and SIGUSR1 to this process are passed on to all of them.
 
     Args:
-        body: a function of the module level, or a `functools.partial` of one; called with 0, 1, ...
-        processes: how many.
-        what: a few words for messages.
+        body: a module-level function, or a `functools.partial` of one; called with 0, 1, ...
+        processes: number of processes.
+        what: a short description for messages.
 
     Raises:
-        UserError: that of the first process which refused; or if one was killed from outside.
-        Interrupted: if they stopped because they were asked to.
-        RuntimeError: if one failed; its traceback is printed.
+        UserError: the error of the first process that raised one; or if a process was killed from outside.
+        Interrupted: if they stopped because of a signal.
+        RuntimeError: if a process failed; its traceback is printed.
     """
     started: list[_Started] = []
     with stop_on_signal() as stopping:
@@ -80,14 +80,14 @@ def run_together(body: Callable[[int], None], processes: int, what: str) -> None
 
 def _start(body: Callable[[int], None], number: int) -> _Started:
     receives, sends = _SPAWN.Pipe(duplex=False)
-    process = _SPAWN.Process(target=_live, args=(body, number, sends, _Console(console_descriptor())))
+    process = _SPAWN.Process(target=_run_process, args=(body, number, sends, _SentDescriptor(console_descriptor())))
     process.start()
-    sends.close()  # so that the end of the process is the end of what can be received
+    sends.close()  # so that the pipe ends when the process ends
     return _Started(process, receives)
 
 
-def _live(body: Callable[[int], None], number: int, sends: Connection, console: int | None) -> None:
-    """What a started process does."""
+def _run_process(body: Callable[[int], None], number: int, sends: Connection, console: int | None) -> None:
+    """The main function of a started process."""
     end_with_parent()
     set_process_number(number, console)
     ending = _attempt(body, number)
@@ -95,7 +95,7 @@ def _live(body: Callable[[int], None], number: int, sends: Connection, console: 
         sends.send(ending)
         sys.stdout.flush()
         sys.stderr.flush()
-        # At once: tidying up may wait for processes that are gone.
+        # Without cleaning up, which may wait for processes that are gone.
         os._exit(INTERRUPTED if ending.kind == "interrupted" else 1)
 
 
@@ -113,10 +113,10 @@ def _attempt(body: Callable[[int], None], number: int) -> Ending | None:
 
 
 def _watch(started: list[_Started], stopping: threading.Event) -> list[_Ended]:
-    """Wait until all have ended, or for a while after one has failed; pass on what asks to stop.
+    """Wait until all processes have ended, or for GRACE_SECONDS after one has failed; pass on a request to stop.
 
     Returns:
-        Those that ended, in this order.
+        The processes that ended, in the order in which they ended.
     """
     ended: list[_Ended] = []
     running, asked, deadline = dict(enumerate(started, start=1)), False, math.inf
@@ -144,16 +144,16 @@ def _ending(one: _Started) -> Ending | None:
 
 
 def _conclude(ended: list[_Ended], asked: bool, processes: int, what: str) -> None:
-    """Tell once why not all have finished.
+    """Raise one error if not all processes have finished.
 
-    What a process says is worth most. Else it is the one that was killed, which has no part in it, or the one that
-    ended first: others fail because they miss it.
+    What a process reported itself counts most. Otherwise it is the process that was killed or, if none was, the one
+    that ended first, because the others fail when it is missing.
     """
-    told = [one.ending for one in sorted(ended) if one.ending is not None]
-    for ending in told:
+    reported = [one.ending for one in sorted(ended) if one.ending is not None]
+    for ending in reported:
         if ending.kind == "refused":
             raise UserError(*ending.lines)
-    stopped = [ending.lines[0] for ending in told if ending.kind == "interrupted"]
+    stopped = [ending.lines[0] for ending in reported if ending.kind == "interrupted"]
     failed = sorted((one for one in ended if one.code), key=lambda one: one.code != -signal.SIGKILL)
     if stopped or (asked and failed):
         last = f"{what}: stopped as asked; the same command goes on from the last checkpoint"
@@ -168,17 +168,17 @@ def _conclude(ended: list[_Ended], asked: bool, processes: int, what: str) -> No
         )
 
 
-class _Console:
-    """The descriptor of the console, or None, on its way to another process."""
+class _SentDescriptor:
+    """The file descriptor of the console, or None, which can be sent to another process."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._descriptor is None:
-            return _received, (None,)
-        return _received, (reduction.DupFd(self._descriptor),)
+            return _receive, (None,)
+        return _receive, (reduction.DupFd(self._descriptor),)
 
 
-def _received(passed: Any) -> int | None:
+def _receive(passed: Any) -> int | None:
     return None if passed is None else passed.detach()

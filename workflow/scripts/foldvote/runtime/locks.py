@@ -1,7 +1,8 @@
-"""Locks that die with their holder: one writer a folder, one job a GPU, one run a results folder.
+"""Locks that end with their holder: one writer per folder, one job per GPU, one run per results folder.
 
-They are flock(2) locks: the kernel frees them when the process ends, however it ends, so nothing stale is left to
-unlock. The lock file names its holder for whoever has to wait. Only the standard library: the Snakefile imports this.
+These are flock(2) locks: the kernel frees them when the process ends, also after kill -9, so no stale lock is left
+behind. The lock file names its holder for those who wait. The package filelock is not used: on a file system without
+flock it falls back to lock files that stay after a kill, and its import would slow down every start of Snakemake.
 """
 
 import fcntl
@@ -20,22 +21,25 @@ _POLL_SECONDS = 0.5
 
 
 def announce_run() -> None:
-    """Tell the jobs that this process starts which process that is: one that outlives it stops itself.
+    """Store this process's id in the environment for its jobs, which stop themselves when this process has ended.
 
-    Every Snakemake says so for itself, also one that a cluster started on another machine for a single job: a process
-    id means nothing elsewhere.
+    Every Snakemake process does this, also one that a cluster starts on another machine for a single job, because a
+    process id has a meaning on its own machine only.
     """
     os.environ[MASTER] = str(os.getpid())
 
 
 def try_lock(path: str | Path) -> IO[str] | None:
-    """Try to take a lock at once.
+    """Try to take a lock, without waiting.
 
     Args:
-        path: the lock file; its folder is made.
+        path: the lock file; its folder is created.
 
     Returns:
-        The open file, which holds the lock until it is closed, or None when another process holds it.
+        The open file, which holds the lock until it is closed, or None if another process holds it.
+
+    Raises:
+        UserError: if the file cannot be written, or the file system has no locks.
     """
     path = Path(path)
     try:
@@ -60,7 +64,7 @@ def try_lock(path: str | Path) -> IO[str] | None:
 
 
 def holder(path: str | Path) -> str:
-    """Who holds a lock, in words."""
+    """A description of the process that holds a lock: `process 123 on host, since 2026-01-31 12:00:00`."""
     try:
         return Path(path).read_text(encoding="utf-8") or "an unknown process"
     except OSError:
@@ -68,23 +72,23 @@ def holder(path: str | Path) -> str:
 
 
 @contextmanager
-def folder_lock(folder: str | Path, say: Callable[[str], None], wait_seconds: float = 600) -> Iterator[None]:
-    """Hold the lock of a folder during the block; wait for a holder that is about to end.
+def folder_lock(folder: str | Path, log: Callable[[str], None], wait_seconds: float = 600) -> Iterator[None]:
+    """Hold the lock of a folder during the block; wait if another process holds it.
 
     Args:
-        folder: the folder that only one job may write to.
-        say: told once when there is something to wait for.
-        wait_seconds: how long to wait.
+        folder: a folder that only one job may write to.
+        log: called with one message if it has to wait.
+        wait_seconds: how long to wait at most.
 
     Raises:
-        UserError: if the folder is still locked then.
+        UserError: if the folder is still locked after that time.
     """
     path = Path(folder) / "lock"
-    started, told = time.monotonic(), False
+    started, logged = time.monotonic(), False
     while (file := try_lock(path)) is None:
-        if not told:
-            say(f"{folder}: waiting for {holder(path)}, which still writes there")
-            told = True
+        if not logged:
+            log(f"{folder}: waiting for {holder(path)}, which still writes there")
+            logged = True
         if time.monotonic() - started > wait_seconds:
             raise UserError(
                 f"{folder}: still locked by {holder(path)}; stop that process, then run the same command again"
@@ -98,7 +102,11 @@ def folder_lock(folder: str | Path, say: Callable[[str], None], wait_seconds: fl
 
 @contextmanager
 def turn(folder: str | Path) -> Iterator[None]:
-    """Have the one turn of a folder for the block, which others wait for: it should last for a moment."""
+    """Hold a folder's short lock during the block, which others wait for: the block should last only a moment.
+
+    Args:
+        folder: the folder of the lock file.
+    """
     while (file := try_lock(Path(folder) / "turn")) is None:
         time.sleep(0.01)
     with file:
@@ -106,10 +114,16 @@ def turn(folder: str | Path) -> Iterator[None]:
 
 
 def run_lock(results: str | Path) -> IO[str]:
-    """The lock of a whole run: a second run on the same results folder is refused and does no harm.
+    """Take the lock of a run: a second run on the same results folder is refused.
+
+    Args:
+        results: the results folder.
+
+    Returns:
+        The open file, which holds the lock until it is closed.
 
     Raises:
-        UserError: if another run holds it.
+        UserError: if another run holds the lock.
     """
     path = _run_lock(results)
     file = try_lock(path)
@@ -119,7 +133,7 @@ def run_lock(results: str | Path) -> IO[str]:
 
 
 def busy(results: str | Path) -> str | None:
-    """Who runs in a results folder right now, in words; None where nobody does. Makes nothing."""
+    """A description of the run that works in a results folder, or None. Creates no file."""
     path = _run_lock(results)
     if not path.is_file():
         return None

@@ -1,4 +1,4 @@
-"""One function applied to many things on several processes, in order, with progress."""
+"""A parallel map over processes, in order, with progress."""
 
 import multiprocessing
 import signal
@@ -13,31 +13,31 @@ from foldvote.runtime.signals import end_with_parent
 
 T = TypeVar("T")
 R = TypeVar("R")
-_CHUNKS_A_PROCESS = 32
+_CHUNKS_PER_PROCESS = 32
 
 
 def map_processes(
     function: Callable[[T], R], items: Sequence[T], workers: int, what: str, worth: int = 200
 ) -> Iterator[R]:
-    """Results of `function` on each item, in the items' order, as they become ready.
+    """Apply `function` to each item, and yield the results in the order of the items.
 
     Args:
-        function: a module-level function or a `functools.partial` of one; it must not depend on being called in order.
-        items: what it is applied to.
-        workers: most processes to use; few items are done in this process.
-        what: a few words for the progress display.
-        worth: number of items from which one process more saves what its start costs.
+        function: a module-level function, or a `functools.partial` of one; it must not depend on the order of calls.
+        items: the arguments.
+        workers: largest number of processes; few items are processed in this process.
+        what: a short description for the progress display.
+        worth: number of items from which a further process saves more time than its start takes.
 
     Raises:
-        UserError: if a worker process dies.
+        UserError: if a worker process dies, or the one that `function` raises.
     """
     processes = min(workers, len(items) // worth + 1)
     if processes <= 1:
         yield from track(map(function, items), what, len(items))
         return
-    # Served by a fresh process and not forked from this one, which has threads.
+    # Workers are forked from a fresh server process, because this process has threads.
     context = multiprocessing.get_context("forkserver")
-    chunk = min(max(len(items) // (processes * _CHUNKS_A_PROCESS), 1), 32)
+    chunk = min(max(len(items) // (processes * _CHUNKS_PER_PROCESS), 1), 32)
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_start) as pool:
         try:
             yield from track(pool.map(function, items, chunksize=chunk), what, len(items))
@@ -49,7 +49,7 @@ def map_processes(
 
 
 def _start() -> None:
-    """Leave Ctrl-C to the parent, OpenCV's threads to nobody, and end with the parent even where it is killed."""
+    """Set up a worker: Ctrl-C is handled by the parent, OpenCV has one thread, and the worker ends with the parent."""
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

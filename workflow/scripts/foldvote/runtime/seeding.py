@@ -1,9 +1,9 @@
-"""Randomness by counter: every draw is a function of what it is for, never of what was drawn before.
+"""Counter-based randomness: every random draw depends on its purpose only, never on earlier draws.
 
-A generator carries state, and state is what makes a run depend on the number of workers, or a resumed run differ
-from an undisturbed one. Here a key such as `(seed, "augment", fold, epoch, image_id)` is hashed to the seed of a
-fresh generator, so that any draw can be repeated on its own. The idea is that of Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3" (SC 2011), whose Philox generator numpy provides.
+The state of a shared generator would make a run depend on the number of workers, and a resumed run differ from an
+uninterrupted one. Here a key such as `(seed, "augment", fold, epoch, image_id)` is hashed to the seed of a new
+generator, so that any draw can be repeated on its own. The idea is from Salmon et al., "Parallel random numbers: as
+easy as 1, 2, 3" (SC 2011), whose Philox generator numpy provides.
 """
 
 import hashlib
@@ -14,28 +14,33 @@ import numpy as np
 
 
 def derive(seed: int, *key: str | int) -> int:
-    """A seed in [0, 2**63) for the draw named by `key`.
+    """A seed in [0, 2**63) for one random draw.
 
     Args:
         seed: the run's seed.
-        key: what the draw is for, such as `"augment", fold, epoch, image_id`.
+        key: the purpose of the draw, such as `"augment", fold, epoch, image_id`.
     """
     text = json.dumps([seed, *key], separators=(",", ":")).encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
 def generator(seed: int, *key: str | int) -> np.random.Generator:
-    """A fresh counter-based numpy generator for the draw named by `key`."""
+    """A new counter-based numpy generator for one purpose.
+
+    Args:
+        seed: the run's seed.
+        key: the purpose, such as `"order", fold, epoch`.
+    """
     return np.random.Generator(np.random.Philox(derive(seed, *key)))
 
 
 @dataclass(frozen=True)
 class MemberSeeds:
-    """What every random draw of a member is keyed by.
+    """The seeds of a member: every random draw depends on these attributes and its purpose.
 
     Attributes:
         seed: the run's seed.
-        model: the model's name, so that two models of equal recipe differ.
+        model: the model's name, so that two models with equal recipes differ.
         fold: the member's fold.
     """
 
@@ -44,5 +49,10 @@ class MemberSeeds:
     fold: int
 
     def key(self, purpose: str, *counters: str | int) -> int:
-        """Seed of one draw."""
+        """The seed of one random draw.
+
+        Args:
+            purpose: what is drawn, such as `"augment"`.
+            counters: which draw of this purpose, such as epoch and image id.
+        """
         return derive(self.seed, purpose, self.model, self.fold, *counters)

@@ -13,13 +13,13 @@ STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM, SIGINT and SIGUSR1 set during the block, instead of ending the process."""
+    """Yield an event that is set by SIGTERM, SIGINT and SIGUSR1 during the block; they do not end the process."""
     stopping = threading.Event()
 
-    def note(_number: int, _frame: FrameType | None) -> None:
+    def set_event(_number: int, _frame: FrameType | None) -> None:
         stopping.set()
 
-    before = {number: signal.signal(number, note) for number in STOPPING}
+    before = {number: signal.signal(number, set_event) for number in STOPPING}
     try:
         yield stopping
     finally:
@@ -28,7 +28,7 @@ def stop_on_signal() -> Iterator[threading.Event]:
 
 
 def end_with_parent() -> None:
-    """Make this process end when the one that started it has ended, however that happened."""
+    """End this process when its parent process has ended, for whatever reason."""
     threading.Thread(target=_wait_for_parent, daemon=True, name="watch-parent").start()
 
 

@@ -1,1 +1,1 @@
-"""Folds over groups, and the proof that they are sound."""
+"""Folds over groups, and their certificate."""

@@ -1,4 +1,4 @@
-"""The proof that goes with a split: counts, overlaps, balance against target, and look-alikes across groups."""
+"""The certificate of a split: counts, overlaps, balance of the strata, and similar images across groups."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from foldvote.data.label_space import LabelSpace
 
 
 def certify(
-    folds: pd.DataFrame, manifest: pd.DataFrame, scheme: LabelSpace, settings: Folds, merged: list[list[str]]
+    folds: pd.DataFrame, manifest: pd.DataFrame, label_space: LabelSpace, settings: Folds, merged: list[list[str]]
 ) -> dict[str, Any]:
-    """Count everything that a reader needs to believe a split.
+    """Count everything that a reader needs to trust a split.
 
     Args:
         folds: rows of folds.FOLDS.
-        manifest: the training manifest, with groups as they were split.
-        scheme: the classes.
+        manifest: the training manifest, with the groups after merging.
+        label_space: the classes.
         settings: the `folds` section of the configuration.
-        merged: sets of group names that were joined because they share a photograph.
+        merged: lists of group names that were merged because they share an image.
 
     Returns:
         The content of `folds/certificate.json`, without the split's digest.
@@ -33,11 +33,11 @@ def certify(
         "groups": once["group"].nunique(),
         "folds": [_fold_counts(folds, manifest, number) for number in numbers],
         "strata": _strata_table(folds, numbers),
-        "classes": _class_table(folds, scheme, numbers),
+        "classes": _class_table(folds, label_space, numbers),
         "merged_groups": merged,
         "same_bytes_across_groups": same_bytes(manifest),
         "near_duplicates": {"bits": settings.near_duplicate_bits, "pairs": pairs, "nearest": nearest},
-        "warnings": _rare(once, scheme, settings),
+        "warnings": _rare(once, label_space, settings),
     }
 
 
@@ -62,7 +62,7 @@ def _fold_counts(folds: pd.DataFrame, manifest: pd.DataFrame, number: int) -> di
 
 
 def _strata_table(folds: pd.DataFrame, numbers: list[int]) -> list[dict[str, Any]]:
-    """Groups of each stratum in each fold, against the equal share of all its groups."""
+    """Groups of each stratum in each fold of the first repeat, and the equal share."""
     rows = folds[folds["repeat"] == 0].drop_duplicates(["group", "stratum"])
     first = [number for number in numbers if number in set(rows["fold"])]
     table = []
@@ -79,23 +79,23 @@ def _strata_table(folds: pd.DataFrame, numbers: list[int]) -> list[dict[str, Any
     return table
 
 
-def _class_table(folds: pd.DataFrame, scheme: LabelSpace, numbers: list[int]) -> list[dict[str, Any]]:
+def _class_table(folds: pd.DataFrame, label_space: LabelSpace, numbers: list[int]) -> list[dict[str, Any]]:
     counts = folds.groupby(["label", "fold"]).size()
     return [
         {"class": name, "by_fold": [int(counts.get((code, number), 0)) for number in numbers]}
-        for code, name in enumerate(scheme.classes)
+        for code, name in enumerate(label_space.classes)
     ]
 
 
-def _rare(rows: pd.DataFrame, scheme: LabelSpace, settings: Folds) -> list[str]:
-    """Classes and strata with fewer groups than folds: some fold then has none of them."""
+def _rare(rows: pd.DataFrame, label_space: LabelSpace, settings: Folds) -> list[str]:
+    """One line for each class and stratum with fewer groups than folds, so that some fold has none of them."""
     k = settings.k if settings.method != "holdout" else 2
     lines = []
     of_class = rows.groupby("label")["group"].nunique()
-    for code, name in enumerate(scheme.classes):
+    for code, name in enumerate(label_space.classes):
         if of_class.get(code, 0) < k:
             lines.append(f"class {name} has {of_class.get(code, 0)} groups, fewer than {k}: some fold lacks it")
     for stratum, number in rows.groupby("stratum")["group"].nunique().items():
-        if number < k and stratum not in scheme.classes:
+        if number < k and stratum not in label_space.classes:
             lines.append(f"stratum {stratum} has {number} groups, fewer than {k}: some fold lacks it")
     return lines

@@ -1,4 +1,4 @@
-"""The split: whole groups into folds, balanced over strata, and checked again by every later stage."""
+"""The split: whole groups are assigned to folds, balanced over strata; every later stage checks it again."""
 
 import warnings
 from dataclasses import dataclass
@@ -20,28 +20,28 @@ from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import derive
 from foldvote.splits.certificate import certify
 
-UNVALIDATED = -1  # fold of the rows that a hold-out only trains on
+UNVALIDATED = -1  # fold of the rows that a hold-out uses for training only
 
 
 def make_folds(
     manifest_path: Path, settings: Folds, seed: int, folds_path: Path, certificate_path: Path, classes_path: Path
 ) -> None:
-    """Split the training images and prove the split.
+    """Split the training images and write the split with its certificate.
 
     Args:
         manifest_path: manifest of the training images.
         settings: the `folds` section of the configuration.
         seed: the run's seed.
-        folds_path: the parquet table of folds.FOLDS, a row an image and repeat.
-        certificate_path: the JSON proof.
-        classes_path: the JSON list of classes and factors, as the manifest has them.
+        folds_path: the parquet file to write, schema FOLDS: one row per image and repeat.
+        certificate_path: the JSON file to write, see certificate.certify.
+        classes_path: the JSON file to write, with the classes and factors of the manifest.
 
     Raises:
         UserError: if the data cannot be split as asked; nothing is written then.
     """
     manifest = read_table(manifest_path).sort_values("image_id", kind="stable").reset_index(drop=True)
     record = read_record(manifest_path)
-    scheme = label_space_from_json(record["scheme"])
+    label_space = label_space_from_json(record["scheme"])
     if manifest.empty:
         raise UserError(f"{manifest_path}: no training images; check data_root")
     group, merged = merge_groups(manifest)
@@ -64,26 +64,30 @@ def make_folds(
     folds = folds.astype({"repeat": "int8", "fold": "int8"})
     raise_all(_faults_with_reasons(folds, settings, merged))
     digest = split_sha256(folds)
-    proof = certify(folds, manifest.assign(group=group), scheme, settings, merged)
-    proof |= {"method": method, "seed": seed, "split_sha256": digest}
-    proof["data_sha256"] = record["data_sha256"]
+    certificate = certify(folds, manifest.assign(group=group), label_space, settings, merged)
+    certificate |= {"method": method, "seed": seed, "split_sha256": digest}
+    certificate["data_sha256"] = record["data_sha256"]
     if settings.on_rare == "error":
-        raise_all(f"folds: {line}; lower folds.k, or set folds.on_rare: warn" for line in proof["warnings"])
-    for line in proof["warnings"]:
+        raise_all(f"folds: {line}; lower folds.k, or set folds.on_rare: warn" for line in certificate["warnings"])
+    for line in certificate["warnings"]:
         log(f"warning: folds: {line}")
     write_table(folds, folds_path, FOLDS, key=("image_id", "repeat"), record={"split_sha256": digest})
-    write_json(certificate_path, proof)
-    write_label_space(scheme, classes_path)
+    write_json(certificate_path, certificate)
+    write_label_space(label_space, classes_path)
 
 
 def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, str]:
-    """Read the split and make sure that it is the certified one.
+    """Read the split and check that it is the certified one.
+
+    Args:
+        folds_path: folds/folds.parquet.
+        certificate_path: folds/certificate.json.
 
     Returns:
         The rows of folds.FOLDS and the split's digest.
 
     Raises:
-        UserError: if a group stands in two folds, or the table is not the one that was certified.
+        UserError: if a group is in two folds, or the table is not the one that was certified.
     """
     folds = read_table(folds_path, FOLDS, key=("image_id", "repeat"))
     if folds.empty:
@@ -99,7 +103,7 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
 
 
 def split_sha256(folds: pd.DataFrame) -> str:
-    """Digest of a split: over image, profile, group, label, repeat and fold of every row, whatever the rows' order."""
+    """Digest of a split: of image, profile, group, label, repeat and fold of every row, in any order of the rows."""
     rows = folds.sort_values(["repeat", "image_id"])
     columns = (rows[name].astype(str).tolist() for name in ("image_id", "profile", "group", "label", "repeat", "fold"))
     return sha256_lines("\t".join(values) for values in zip(*columns, strict=True))
@@ -110,7 +114,7 @@ def split_faults(folds: pd.DataFrame, count: int = 0) -> list[str]:
 
     Args:
         folds: rows of folds.FOLDS, at least one.
-        count: how many folds there should be; 0 takes the highest fold for the last.
+        count: the expected number of folds; 0 takes the largest fold number as the last one.
     """
     faults = []
     for unit in ("group", "profile"):
@@ -123,7 +127,11 @@ def split_faults(folds: pd.DataFrame, count: int = 0) -> list[str]:
 
 
 def fold_rows(folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The rows that the member of `fold` trains on, and those it is validated on, both sorted by image_id."""
+    """The training rows and the validation rows of the member of `fold`, both sorted by image_id.
+
+    Raises:
+        UserError: if there is no such fold.
+    """
     validation = folds[folds["fold"] == fold]
     if validation.empty:
         raise UserError(f"folds: there is no fold {fold}; the split has folds 0 to {folds['fold'].max()}")
@@ -133,7 +141,7 @@ def fold_rows(folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFram
 
 
 def _faults_with_reasons(folds: pd.DataFrame, settings: Folds, merged: list[list[str]]) -> list[str]:
-    """The faults of a split just made, and what its maker may not know of the groups."""
+    """The errors of a new split; for a user's split with the merged groups, which may explain them."""
     faults = [f"{settings.file or 'folds'}: {fault}" for fault in split_faults(folds, settings.count)]
     if faults and settings.method == "file":
         faults += [f"{settings.file}: {', '.join(names)} share a photograph and count as one group" for names in merged]
@@ -147,7 +155,7 @@ def _strata(manifest: pd.DataFrame, settings: Folds) -> pd.Series:
 
 
 def _split(rows: pd.DataFrame, own_group: pd.Series, settings: Folds, seed: int) -> tuple[str, list[np.ndarray]]:
-    """The method's name, and for each repeat the fold of every row. `own_group` is the group before any joining."""
+    """The name of the method, and for each repeat the fold of every row. `own_group` is the group before merging."""
     if settings.method == "file":
         own = _own_folds(rows.assign(group=own_group), Path(str(settings.file)), settings.k)
         return f"the user's file {settings.file}", [own]
@@ -186,7 +194,7 @@ def _balanced(rows: pd.DataFrame, k: int, seed: int, remedy: str = "lower folds.
 
 
 def _parts(splitter: Any, *columns: Any) -> list[np.ndarray]:
-    """Positions in each validation part. sklearn's warning of rare strata is left out: the certificate names them."""
+    """Positions of each validation part. sklearn's warning of rare strata is silenced: the certificate names them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return [chosen for _, chosen in splitter.split(*columns)]
@@ -214,7 +222,7 @@ def _own_folds(rows: pd.DataFrame, path: Path, k: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SplitFiles:
-    """What tells the classes and the split: data/classes.json, folds/folds.parquet, folds/certificate.json."""
+    """The files of the classes and the split: data/classes.json, folds/folds.parquet, folds/certificate.json."""
 
     classes: Path
     folds: Path

@@ -14,15 +14,15 @@ from foldvote.io.ids import first_few, id_faults
 
 
 def answer_texts(codes: Iterable[int], classes: Sequence[str], answer: Answer) -> list[str]:
-    """Class codes as the texts that are handed in: the class name for `name`, else the code, such as `7`."""
+    """Class codes as the text of a submission: the class name for `name`, otherwise the code, such as `7`."""
     return [classes[int(code)] if answer == "name" else str(int(code)) for code in codes]
 
 
 def answer_codes(texts: Iterable[str], classes: Sequence[str], answer: Answer) -> npt.NDArray[np.int64]:
-    """The codes of answers, -1 for a text that is no answer: int64 array of shape (rows,).
+    """The class codes of answers, -1 for a text that is not an answer: int64 array of shape (rows,).
 
-    Only the exact form counts: `13.0`, `013`, ` 13` and `+13` are no codes. Where probabilities are handed in, true
-    answers may be codes or names.
+    Only the exact form is accepted: `13.0`, `013`, ` 13` and `+13` are not codes. If a submission has probabilities,
+    true answers may be codes or names.
     """
     forms: tuple[Answer, ...] = ("code", "name") if answer == "probabilities" else (answer,)
     known = {text: code for form in forms for code, text in enumerate(answer_texts(range(len(classes)), classes, form))}
@@ -32,7 +32,7 @@ def answer_codes(texts: Iterable[str], classes: Sequence[str], answer: Answer) -
 def answer_faults(
     path: str | Path, frame: pd.DataFrame, column: str, classes: Sequence[str], answer: Answer
 ) -> list[str]:
-    """A line for the answers in `column` that are none, with the row numbers (the first row below the header is 2)."""
+    """One line about invalid answers in `column`, with their row numbers (the first row below the header is 2)."""
     wrong = np.flatnonzero(answer_codes(frame[column], classes, answer) < 0)
     if not len(wrong):
         return []
@@ -55,9 +55,9 @@ def read_answers(
     """The true codes of some images, joined by id.
 
     Args:
-        path: CSV with a row for each of `ids`, in any order.
-        ids: the images, in the order wanted.
-        source: where the ids come from, for messages.
+        path: CSV file with one row for each of `ids`, in any order.
+        ids: the images, in the order of the result.
+        source: the file of the ids, for messages.
         classes: class names in the order of their codes.
         id_column: column of the ids.
         answer_column: column of the answers.
@@ -67,7 +67,7 @@ def read_answers(
         int64 array of shape (len(ids),).
 
     Raises:
-        UserError: if an id is missing, doubled or surplus, or an answer is no class; all faults at once.
+        UserError: if an id is missing, duplicate or unknown, or an answer is not a class; all errors at once.
     """
     frame = read_csv(path, required=[id_column, answer_column])
     faults = id_faults(path, frame[id_column].tolist(), ids, source)

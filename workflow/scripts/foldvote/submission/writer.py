@@ -1,4 +1,4 @@
-"""The submission: written from the vote, checked against the sample file."""
+"""The submission: written from the ensemble's predictions, and checked against the sample file."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,22 +28,22 @@ def write_submission(
     answer_column: str = "ans",
     answer: SubmissionAnswer = "code",
 ) -> None:
-    """Write the predictions of the test images in the form of a sample file.
+    """Write the predictions of the test images in the format of a sample file.
 
     Args:
         votes_path: ensemble/test.parquet.
         classes_path: `data/classes.json`.
-        sample_path: CSV whose rows, order and columns are kept (a formula in another column is escaped); only the
-            answers are filled, and appended where the ids are the sample's only column. None: every image in the order
-            of the votes, ids and answers alone.
-        out_path: submission.csv.
+        sample_path: CSV file whose rows, order and columns are kept (a formula in another column is escaped); only the
+            answers are filled in, or added if the sample has ids only. None: all images in the order of the votes,
+            with ids and answers only.
+        out_path: the CSV file to write.
         id_column: column of the image ids.
         answer_column: column of the answers, unless these are probabilities.
-        answer: write class codes (`7`), class names, or a column of probabilities a class (writer.wide_columns).
+        answer: class codes (`7`), class names, or one column of probabilities per class (see `wide_columns`).
 
     Raises:
-        UserError: if ids are missing, doubled or surplus against the sample, a row of probabilities does not sum to 1,
-            or an id or class name would not survive in a CSV; nothing is written then.
+        UserError: if ids are missing, duplicate or unknown, a row of probabilities does not sum to 1, or an id or class
+            name cannot be written to a CSV file unchanged. Then nothing is written.
     """
     classes = read_label_space(classes_path).classes
     votes = read_table(votes_path, votes_schema(classes, labelled=False), key=("image_id",))
@@ -82,19 +82,19 @@ def check_submission(
     answer_column: str = "ans",
     answer: SubmissionAnswer = "code",
 ) -> None:
-    """Check any submission file against its sample, whoever wrote it.
+    """Check any submission file against its sample.
 
     Args:
         path: the submission.
-        sample_path: CSV with the rows and columns that it must have, in order.
+        sample_path: CSV file with the rows and columns that it must have, in order.
         classes_path: `data/classes.json`.
         id_column: column of the image ids.
         answer_column: column of the answers, unless these are probabilities.
         answer: whether the answers are class codes, class names, or probabilities.
 
     Raises:
-        UserError: every fault at once: other columns; missing, doubled or surplus ids; another order; answers that are
-            no class, such as `13.0` or ` 13`, or no probabilities.
+        UserError: all errors at once: other columns; missing, duplicate or unknown ids; another order; answers that are
+            not classes, such as `13.0` or ` 13`, or not probabilities.
     """
     classes = read_label_space(classes_path).classes
     sample = read_csv(sample_path, required=[id_column])
@@ -113,7 +113,7 @@ def _answer_columns(
     answer: SubmissionAnswer,
     classes: Sequence[str],
 ) -> dict[str, int]:
-    """The columns that hold answers; of probabilities, with the class that each is for."""
+    """The columns of the answers; for probabilities with the class code of each."""
     others = [name for name in sample.columns if name != id_column]
     if answer == "probabilities":
         return wide_columns(others or classes, classes, source)
@@ -146,7 +146,7 @@ def _vote_faults(votes: pd.DataFrame, path: str | Path, classes: Sequence[str]) 
 
 
 def _altered(frame: pd.DataFrame, written: pd.DataFrame, path: str | Path, columns: Sequence[str]) -> list[str]:
-    """Lines for texts that came back changed: a spreadsheet would run them as formulas, so they were escaped."""
+    """One line for each column in which text was escaped, because a spreadsheet would run it as a formula."""
     pairs = [("the column names", list(frame.columns), list(written.columns))]
     if not (lines := _escaped(pairs, path)):
         pairs = [(f"column {name}", frame[name].tolist(), written[name].tolist()) for name in columns]
@@ -204,11 +204,11 @@ SUM_TOLERANCE = 1e-6  # how far a row may be from the sum 1; DECIMALS must be en
 
 
 def wide_columns(columns: Sequence[str], classes: Sequence[str], path: str | Path) -> dict[str, int]:
-    """Which class each column of a sample file asks for.
+    """The class of each column of a sample file.
 
     Args:
-        columns: the sample's columns without its ids: the class names, or all codes, in any order; of two classes one
-            column of any name asks for the second.
+        columns: the columns of the sample without its ids: all class names, or all codes, in any order; with two
+            classes also a single column of any name, for the second class.
         classes: class names in the order of their codes.
         path: the sample, for messages.
 
@@ -216,7 +216,7 @@ def wide_columns(columns: Sequence[str], classes: Sequence[str], path: str | Pat
         The code of each column.
 
     Raises:
-        UserError: if a column is no class, or a class has no column.
+        UserError: if a column is not a class, or a class has no column.
     """
     for names in (list(classes), [str(code) for code in range(len(classes))]):
         if sorted(columns) == sorted(names):
@@ -234,12 +234,12 @@ def wide_columns(columns: Sequence[str], classes: Sequence[str], path: str | Pat
 
 
 def wide_texts(probabilities: npt.NDArray[np.float64], columns: Mapping[str, int]) -> dict[str, list[str]]:
-    """The texts of each column: probabilities of shape (images, classes) with nine decimals."""
+    """The text of each column: probabilities of shape (images, classes) with nine decimals."""
     return {name: [f"{value:.{DECIMALS}f}" for value in probabilities[:, code]] for name, code in columns.items()}
 
 
 def wide_faults(path: str | Path, frame: pd.DataFrame, columns: Mapping[str, int]) -> list[str]:
-    """Lines for rows whose answers are no probabilities, or do not sum to 1 where every class has a column."""
+    """Lines about rows whose answers are not probabilities, or do not sum to 1 if every class has a column."""
     values = frame[list(columns)].apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
     wrong = ~((values >= 0) & (values <= 1)).all(axis=1)
     faults = []

@@ -1,4 +1,4 @@
-"""What a study came to: the table of its trials, what mattered in it, and the best recipe as a file to include."""
+"""The results of a study: the table of its trials, the importance of the keys, and the best recipe as a YAML file."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -30,20 +30,20 @@ from foldvote.tuning.trials import (
     trials_schema,
 )
 
-LEAST_TRIALS = 8  # completed ones before anything is said of importance
+LEAST_TRIALS = 8  # completed trials that an estimate of importance needs
 _STATES = {TrialState.COMPLETE: COMPLETE, TrialState.FAIL: INTERRUPTED}
 _STATES |= {TrialState.RUNNING: "running", TrialState.WAITING: "waiting"}
 
 
 def read_study(storage: optuna.storages.BaseStorage, workers: Sequence[Path]) -> optuna.Study:
-    """The study that all workers of a run worked on.
+    """Load the study that all workers of a run worked on.
 
     Args:
         storage: the journal.
-        workers: what they left.
+        workers: the JSON files that the workers wrote, with the name of the study.
 
     Raises:
-        UserError: if they worked on different ones.
+        UserError: if they worked on different studies.
     """
     names = {read_json(path)["study"] for path in workers}
     if len(names) > 1:
@@ -52,11 +52,14 @@ def read_study(storage: optuna.storages.BaseStorage, workers: Sequence[Path]) ->
 
 
 def trials_table(study: optuna.Study) -> tuple[pd.DataFrame, pa.Schema, dict[str, Any]]:
-    """All trials of a study, by number.
+    """All trials of a study, sorted by number.
+
+    Args:
+        study: the study.
 
     Returns:
-        The rows of `trials_schema`, the schema, and the record: the study's identity and name, whether a higher score
-            is better, the importance of keys, and the number of the best trial (None: none is complete).
+        The rows of `trials_schema`, the schema, and the record: identity and name of the study, whether a higher score
+        is better, the importance of the keys, and the number of the best trial (None if none is complete).
     """
     identity = study.user_attrs["identity"]
     space = space_of(identity)
@@ -75,19 +78,25 @@ def trials_table(study: optuna.Study) -> tuple[pd.DataFrame, pa.Schema, dict[str
 
 
 def importance(trials: pd.DataFrame, space: Space, identity: Mapping[str, Any]) -> dict[str, float]:
-    """The share of each key in how scores differ: fANOVA (Hutter et al., ICML 2014) over completed trials.
+    """The importance of each key for the score: fANOVA (Hutter et al., ICML 2014) over the completed trials.
 
-    Keys with conditions are left out, as are all keys where fewer than `LEAST_TRIALS` trials are complete.
+    Args:
+        trials: the table of trials.
+        space: the searched keys. Keys with a condition are left out.
+        identity: the study's identity, for its seed.
+
+    Returns:
+        Shares by key, the largest first; empty if fewer than `LEAST_TRIALS` trials are complete, or nothing varies.
     """
     done = trials[trials["state"] == COMPLETE]
     always = {key: distribution(one) for key, one in space.items() if not one.when}
-    moving = {key: one for key, one in always.items() if done[PARAM + key].astype(str).nunique() > 1}
-    if len(done) < LEAST_TRIALS or len(moving) < 2 or done["score"].nunique() < 2:
+    varied = {key: one for key, one in always.items() if done[PARAM + key].astype(str).nunique() > 1}
+    if len(done) < LEAST_TRIALS or len(varied) < 2 or done["score"].nunique() < 2:
         return {}
     study = optuna.create_study(direction="maximize")
-    for values, score in zip(done[[PARAM + key for key in moving]].to_numpy(object), done["score"], strict=True):
-        params = dict(zip(moving, values, strict=True))
-        study.add_trial(optuna.create_trial(params=params, distributions=moving, value=float(score)))
+    for values, score in zip(done[[PARAM + key for key in varied]].to_numpy(object), done["score"], strict=True):
+        params = dict(zip(varied, values, strict=True))
+        study.add_trial(optuna.create_trial(params=params, distributions=varied, value=float(score)))
     found = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=identity["seed"] % 2**32))
     return {key: float(share) for key, share in found.items()}
 
@@ -99,9 +108,9 @@ def write_results(
 
     Args:
         storage: the journal.
-        workers: what the workers left.
-        trials: the parquet file.
-        best: the YAML file.
+        workers: the JSON files that the workers wrote.
+        trials: the parquet file to write.
+        best: the YAML file to write.
 
     Returns:
         The table and its record.
@@ -122,7 +131,12 @@ def write_results(
 
 
 def drop_states(resume: Path, study: str) -> None:
-    """Delete the training states of other studies, which no trial will go on from."""
+    """Delete the training states of other studies, which will not be resumed.
+
+    Args:
+        resume: the folder with one folder of states per study.
+        study: name of the study to keep.
+    """
     for folder in resume.glob("*") if resume.is_dir() else ():
         if folder.name != study:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How values are proposed and trials ended early: Optuna's samplers, pruners and distributions by our settings."""
+"""Optuna's samplers, pruners and distributions, made from the configuration."""
 
 import warnings
 from collections.abc import Mapping
@@ -19,13 +19,21 @@ from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, QMCSampler, Ra
 from foldvote.config.search_space import Dimension, is_active, label, ordered
 from foldvote.config.tuning import Pruner, Sampler
 
-_SEEDS = 2**32  # that Optuna takes
+_SEEDS = 2**32  # number of seeds that Optuna accepts
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def propose(asked: optuna.Trial, space: Mapping[str, Dimension]) -> dict[str, Any]:
-    """Let the sampler choose a value of each key that is searched beside the others, in the order of conditions."""
+    """Let the sampler choose the values of a trial.
+
+    Args:
+        asked: the trial.
+        space: the searched keys. A key whose condition is not met by the other values is left out.
+
+    Returns:
+        The values by key.
+    """
     values: dict[str, Any] = {}
     for key in ordered(space):
         dimension = space[key]
@@ -43,7 +51,7 @@ def propose(asked: optuna.Trial, space: Mapping[str, Dimension]) -> dict[str, An
 
 
 def distribution(dimension: Dimension) -> CategoricalDistribution | IntDistribution | FloatDistribution:
-    """A dimension as Optuna has it."""
+    """The Optuna distribution of a dimension of the search space."""
     if dimension.choice is not None:
         return CategoricalDistribution([label(value) for value in dimension.choice])
     if dimension.int is not None:
@@ -53,16 +61,16 @@ def distribution(dimension: Dimension) -> CategoricalDistribution | IntDistribut
 
 
 def make_sampler(settings: Sampler, seed: int, *, alone: bool) -> BaseSampler:
-    """A sampler by its settings.
+    """Make a sampler.
 
     Args:
-        settings: from the configuration.
-        seed: of its draws.
-        alone: whether no other worker searches beside it; else TPE keeps away from what others are trying.
+        settings: the `sampler` section of the configuration.
+        seed: seed of its random draws.
+        alone: whether this is the only worker; otherwise TPE avoids the values that other workers are trying.
     """
     own = settings.model_dump(exclude={"name"}) | {"seed": seed % _SEEDS}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # said anew for each trial
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # it would be repeated for each trial
         match settings.name:
             case "tpe":
                 return TPESampler(group=own["multivariate"], constant_liar=not alone, **own)
@@ -77,7 +85,12 @@ def make_sampler(settings: Sampler, seed: int, *, alone: bool) -> BaseSampler:
 
 
 def make_pruner(settings: Pruner, steps: int) -> BasePruner:
-    """A pruner by its settings; `steps` is how often a trial is compared at most."""
+    """Make a pruner.
+
+    Args:
+        settings: the `pruner` section of the configuration.
+        steps: the largest number of times that a trial is compared with others.
+    """
     own = settings.model_dump(exclude={"name"})
     match settings.name:
         case "median":

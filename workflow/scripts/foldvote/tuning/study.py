@@ -1,8 +1,9 @@
-"""A search as Optuna's study in a journal file: asked by several workers, any of which may be killed at any time.
+"""A search as an Optuna study in a journal file, shared by several workers that may be killed at any time.
 
-Optuna has no heartbeat for a journal, so locks say who is alive: a worker holds one of its own while it works, and asks
-for trials in turn, under another. Whoever has the turn can tell which running trials have lost their worker: those of
-a worker whose lock is free, and those that bear no worker yet. Their values are put in the queue again.
+Optuna has no heartbeat for a journal, so locks tell which workers are alive: a worker holds a lock of its own while it
+works, and takes a second lock, shared by all, while it asks for a trial. Under this lock it can tell which running
+trials have lost their worker: those of a worker whose own lock is free, and those with no worker yet. Their values are
+queued again.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,24 +27,24 @@ from foldvote.runtime.locks import try_lock, turn
 from foldvote.runtime.seeding import derive
 from foldvote.tuning.samplers import make_pruner, make_sampler, propose
 
-MOST_LIVES = 3  # a trial whose worker died so often is not tried again: it may be what kills it
-FIRST_FAILURES = 5  # if so many fail before any is scored, the search ends: it is not the values that are wrong
-_STALE_SECONDS = 30  # after which a lock on the journal is broken; it is held for one write
+MOST_ATTEMPTS = 3  # a trial whose worker died this often is not tried again, as the trial may be the cause
+FIRST_FAILURES = 5  # if the first trials all fail, the search ends: the values are not the reason
+_STALE_SECONDS = 30  # a lock on the journal that is older is removed; it is held during one write only
 
-# Names of what a trial carries beside its values.
-WORKER, FIRST, LIVES, REPEATS, AS_IT_STANDS, RESULT = "worker", "first", "lives", "repeats", "as_it_stands", "result"
+# Keys of the user attributes of a trial.
+WORKER, FIRST, ATTEMPTS, REPEATS, AS_IT_STANDS, RESULT = "worker", "first", "lives", "repeats", "as_it_stands", "result"
 
 
 @dataclass(frozen=True)
 class SearchSpec:
-    """What is searched, and all that the score of a trial depends on.
+    """A search, with everything that the score of a trial depends on.
 
     Attributes:
-        model: the model's name, which is part of every draw.
-        recipe: its recipe, into which values are put.
-        tune: how it is searched.
-        folds: that a trial is trained and scored on, in this order.
-        seed: of the run.
+        model: the model's name, which is part of every seed.
+        recipe: the model's recipe; a trial replaces the values of some keys.
+        tune: the settings of the search.
+        folds: the folds that a trial is trained and scored on, in this order.
+        seed: the run's seed.
         views: test-time views of the predictions that are scored.
         origin: digests of code, split and data.
     """
@@ -58,7 +59,7 @@ class SearchSpec:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What two studies differ in if their scores cannot be compared: plain JSON values."""
+        """What must be equal for the scores of two studies to be comparable, as plain JSON values."""
         return {
             "model": self.model,
             "recipe": self.recipe.model_dump(mode="json"),
@@ -82,15 +83,18 @@ class SearchSpec:
 
     @property
     def epochs(self) -> int:
-        """The fewest epochs that a trial may have: as often in a fold it is compared with others."""
+        """The smallest number of epochs of a trial, which is how often per fold it is compared with other trials."""
         searched = self.tune.space.get("epochs")
         return int(min(searched.ends())) if searched else self.recipe.epochs
 
     def recipe_of(self, values: Mapping[str, Any]) -> Recipe:
-        """The recipe of a trial, scored on its last epoch.
+        """The recipe of a trial, which is scored after its last epoch.
+
+        Args:
+            values: the trial's values by key.
 
         Raises:
-            UserError: if these values do not go together.
+            UserError: if these values contradict each other.
         """
         try:
             return Recipe.model_validate(with_values(self.recipe, values) | AS_SCORED)
@@ -100,11 +104,11 @@ class SearchSpec:
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial that this worker has begun.
+    """A trial that this worker has started.
 
     Attributes:
-        asked: as Optuna knows it.
-        values: of the searched keys.
+        asked: the trial as an object of Optuna.
+        values: the values of the searched keys.
     """
 
     asked: optuna.Trial
@@ -117,17 +121,20 @@ class Trial:
 
     @property
     def first(self) -> int:
-        """The number under which these values were tried first: a repeated trial goes on where that one was."""
+        """The number of the first trial with these values: a repeated trial resumes the training of that one."""
         return self.asked.user_attrs.get(FIRST, self.number)
 
 
 def open_journal(path: Path) -> JournalStorage:
-    """Open the journal, or begin one. A last line that a kill cut off is dropped: nobody had an answer to it.
+    """Open the journal, or start a new one. An incomplete last line, left by a kill, is dropped.
+
+    Args:
+        path: the journal file.
 
     Raises:
-        UserError: if the file holds something else.
+        UserError: if the file is not a journal of Optuna.
     """
-    path = path.resolve()  # the lock is a link to it, which leads nowhere from another folder
+    path = path.resolve()  # the lock is a symlink to it, which must not depend on the current folder
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = JournalFileSymlinkLock(str(path), grace_period=_STALE_SECONDS)
     backend = JournalFileBackend(str(path), lock_obj=lock)
@@ -143,9 +150,14 @@ def open_journal(path: Path) -> JournalStorage:
 
 
 def begin_study(storage: JournalStorage, folder: Path, search: SearchSpec) -> optuna.Study:
-    """The study of this very search; a new one where anything that its scores depend on has changed.
+    """Open the study of this search, or create it: a change of anything that scores depend on gives a new study.
 
-    The first trial of a new study is the recipe as it stands, where that lies in the space.
+    The first trial of a new study is the unchanged recipe, if the search space contains it.
+
+    Args:
+        storage: the journal.
+        folder: the folder of the search, with its locks.
+        search: the search.
     """
     with turn(folder / "locks"):
         known = {study.study_name: study for study in optuna.get_all_study_summaries(storage, include_best_trial=False)}
@@ -156,38 +168,38 @@ def begin_study(storage: JournalStorage, folder: Path, search: SearchSpec) -> op
             pruner=make_pruner(search.tune.pruner, search.epochs * len(search.folds)),
             load_if_exists=True,
         )
-        # What is done once may have been cut off by a kill, so it is done where it is missing.
+        # These two steps may have been interrupted by a kill, so each is done if its result is missing.
         if "identity" not in study.user_attrs:
             study.set_user_attr("identity", search.identity)
             log(f"tune: study {search.name} is new{_why_new([*known.values()], search)}")
         if not study.get_trials(deepcopy=False):
-            _enqueue_as_it_stands(study, search)
+            _enqueue_unchanged_recipe(study, search)
     return study
 
 
 def begin_trial(study: optuna.Study, folder: Path, search: SearchSpec, worker: int) -> Trial | None:
-    """Begin the next trial of a study; None when as many as wanted are done or under way.
+    """Start the next trial of a study; None if enough trials are finished or running.
 
     Args:
-        study: from `begin_study`.
-        folder: of the search, with its locks.
-        search: what is searched.
-        worker: number of this worker, whose lock it holds.
+        study: the result of `begin_study`.
+        folder: the folder of the search, with its locks.
+        search: the search.
+        worker: number of this worker, which holds its own lock.
 
     Raises:
         UserError: if the first trials of the study all failed.
     """
     with turn(folder / "locks"):
-        _rescue(study, folder, worker)
+        _requeue_abandoned(study, folder, worker)
         trials = study.get_trials(deepcopy=False)
-        _refuse_hopeless(trials)
-        busy = [
+        _check_first_failures(trials)
+        counted = [
             trial for trial in trials if trial.state in (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
         ]
-        if len(busy) >= search.tune.trials:
+        if len(counted) >= search.tune.trials:
             return None
-        # A sampler of its own for each trial, seeded by how many were proposed before: a search that was killed and
-        # continued proposes what an undisturbed one does.
+        # Each trial has a new sampler, seeded with the number of earlier proposals: a search that was killed and
+        # continued proposes the same values as an uninterrupted one.
         proposed = sum(REPEATS not in trial.user_attrs for trial in trials)
         study.sampler = make_sampler(
             search.tune.sampler, derive(search.seed, "tune", proposed), alone=search.tune.workers == 1
@@ -198,49 +210,62 @@ def begin_trial(study: optuna.Study, folder: Path, search: SearchSpec, worker: i
 
 
 def finished_duplicate(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
-    """A complete trial of the same values, which would be trained to the same score again."""
+    """A complete trial with the same values, whose score this trial would repeat; None if there is none.
+
+    Args:
+        study: the study.
+        trial: the trial that was started.
+    """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     return next((other for other in done if other.params == trial.asked.params), None)
 
 
 def requeue(study: optuna.Study, trial: FrozenTrial, *, its_fault: bool) -> None:
-    """End a trial that was interrupted, and put its values in the queue, to be tried again.
+    """End a trial that was interrupted, and queue its values for another attempt.
 
     Args:
         study: the trial's study.
-        trial: a running one.
-        its_fault: whether it may be the trial that its worker died of; after `MOST_LIVES` such deaths it is not tried
-            again.
+        trial: a running trial.
+        its_fault: whether the trial may be the reason why its worker died; after `MOST_ATTEMPTS` such deaths it is not
+            queued again.
     """
-    lives = trial.user_attrs.get(LIVES, 1) + its_fault
+    attempts = trial.user_attrs.get(ATTEMPTS, 1) + its_fault
     queued = {other.user_attrs.get(REPEATS) for other in study.get_trials(deepcopy=False)}
-    if lives <= MOST_LIVES and trial.number not in queued:
-        kept = {FIRST: trial.user_attrs.get(FIRST, trial.number), REPEATS: trial.number, LIVES: lives}
+    if attempts <= MOST_ATTEMPTS and trial.number not in queued:
+        attributes = {FIRST: trial.user_attrs.get(FIRST, trial.number), REPEATS: trial.number, ATTEMPTS: attempts}
         if trial.user_attrs.get(AS_IT_STANDS):
-            kept[AS_IT_STANDS] = True
+            attributes[AS_IT_STANDS] = True
         values = trial.system_attrs.get("fixed_params", {}) | trial.params
-        study.enqueue_trial(values, user_attrs=kept)
+        study.enqueue_trial(values, user_attrs=attributes)
     study.tell(trial.number, state=TrialState.FAIL)
 
 
 def worker_lock(folder: Path, worker: int) -> Path:
-    """The folder whose lock a worker holds while it works."""
+    """The folder whose lock a worker holds while it works.
+
+    Args:
+        folder: the folder of the search.
+        worker: number of the worker.
+    """
     return folder / "locks" / f"worker={worker}"
 
 
 def result_of(trial: FrozenTrial) -> dict[str, Any]:
-    """What its worker noted of a trial: `folds` (score of each), `epochs`, `seconds`, `device`, and `fault`, a text.
+    """What the worker recorded about a trial: `folds` (score of each), `epochs`, `seconds`, `device`, `fault` (text).
 
-    Of a trial whose values were trained before, `same_as` is the number of that one.
+    If the same values were trained before, `same_as` is the number of that trial.
     """
     return trial.user_attrs.get(RESULT, {})
 
 
-def _rescue(study: optuna.Study, folder: Path, worker: int) -> None:
-    """Give back the trials whose worker is gone. Under the turn, a trial without a worker is one that died asking."""
+def _requeue_abandoned(study: optuna.Study, folder: Path, worker: int) -> None:
+    """Requeue the trials whose worker is gone.
+
+    The caller holds the shared lock, so a running trial without a worker belongs to one that died while asking.
+    """
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        whose = trial.user_attrs.get(WORKER)
-        if whose in (None, worker) or _is_gone(folder, whose):
+        owner = trial.user_attrs.get(WORKER)
+        if owner in (None, worker) or _is_gone(folder, owner):
             log(f"tune: trial {trial.number} has lost its worker; its values are tried again")
             requeue(study, trial, its_fault=True)
 
@@ -252,14 +277,14 @@ def _is_gone(folder: Path, worker: int) -> bool:
     return file is not None
 
 
-def _refuse_hopeless(trials: Sequence[FrozenTrial]) -> None:
+def _check_first_failures(trials: Sequence[FrozenTrial]) -> None:
     ended = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
     faults = [result_of(trial).get("fault") for trial in ended]
     if len(faults) >= FIRST_FAILURES and all(faults):
         raise UserError(f"tune: all of the first {len(faults)} trials failed; the last one: {faults[-1]}")
 
 
-def _enqueue_as_it_stands(study: optuna.Study, search: SearchSpec) -> None:
+def _enqueue_unchanged_recipe(study: optuna.Study, search: SearchSpec) -> None:
     values = own_values(search.recipe, search.tune.space)
     if values is None:
         log("tune: the recipe as it stands lies outside the space, so it is no trial")
@@ -269,7 +294,7 @@ def _enqueue_as_it_stands(study: optuna.Study, search: SearchSpec) -> None:
 
 
 def _why_new(others: Sequence[Any], search: SearchSpec) -> str:
-    """What differs from the newest study of before."""
+    """What has changed since the newest earlier study, for the log."""
     before = [study.user_attrs["identity"] for study in others if "identity" in study.user_attrs]
     if not before:
         return ""

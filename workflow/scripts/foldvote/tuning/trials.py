@@ -1,4 +1,4 @@
-"""The trials of a search as a table, and the best of them as a recipe. Knows nothing of Optuna."""
+"""The trials of a search as a table, and the best trial as a recipe, without Optuna."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,11 +16,16 @@ from foldvote.io.text_table import align_columns
 PARAM, FOLD = "param_", "fold_"
 COMPLETE, PRUNED, FAILED, INTERRUPTED = "complete", "pruned", "failed", "interrupted"
 _SHOWN = 10  # trials in the summary
-_WIDEST = 24  # letters of a value there
+_WIDEST = 24  # characters of a value in the summary
 
 
 def trials_schema(space: Space, folds: Sequence[int]) -> pa.Schema:
-    """Schema of `tune/trials.parquet`: a row a trial, a column a searched key (empty where it was not searched)."""
+    """Schema of `tune/trials.parquet`: one row per trial.
+
+    Args:
+        space: the searched keys, one column each (empty if a trial did not have the key).
+        folds: the folds of the search, one column each for the score.
+    """
     return pa.schema(
         [
             pa.field("number", pa.int32(), nullable=False),
@@ -43,7 +48,10 @@ def trials_schema(space: Space, folds: Sequence[int]) -> pa.Schema:
 
 
 def read_trials(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """The table of a search and its record.
+    """Read the table of trials and its record.
+
+    Args:
+        path: tune/trials.parquet.
 
     Raises:
         UserError: if the file is missing or damaged.
@@ -53,12 +61,16 @@ def read_trials(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def space_of(record: Mapping[str, Any]) -> dict[str, Dimension]:
-    """What was searched, from a study's identity."""
+    """The search space of a study.
+
+    Args:
+        record: the study's identity, or the record of its table.
+    """
     return {key: Dimension.model_validate(given) for key, given in record["space"].items()}
 
 
 def best_number(trials: pd.DataFrame, higher_is_better: bool) -> int | None:
-    """The number of the best complete trial, of equals the earliest."""
+    """The number of the best complete trial, the earliest of equal ones; None if none is complete."""
     scores = trials[trials["state"] == COMPLETE].set_index("number")["score"]
     if scores.empty:
         return None
@@ -69,8 +81,8 @@ def best_recipe(identity: Mapping[str, Any], trial: Mapping[str, Any]) -> Recipe
     """The recipe of a trial, as it was scored.
 
     Args:
-        identity: of its study.
-        trial: its row of the table.
+        identity: the study's identity, or the record of its table.
+        trial: the trial's row of the table.
     """
     values = {}
     for key, dimension in space_of(identity).items():
@@ -83,46 +95,57 @@ def best_recipe(identity: Mapping[str, Any], trial: Mapping[str, Any]) -> Recipe
 
 
 def best_text(trials: pd.DataFrame, record: Mapping[str, Any], path: Path) -> str:
-    """The best recipe as the YAML file at `path`: its head says what it is and how far its score can be believed."""
+    """The best recipe as YAML text; its header tells where it comes from and how to use it.
+
+    Args:
+        trials: the table of trials.
+        record: the record of the table.
+        path: the file it will be written to, which the header names.
+    """
     row = trials.set_index("number", drop=False).loc[record["best"]].to_dict()
     recipe, counts = best_recipe(record, row), trials["state"].value_counts()
     name = f"{record['model'][:58]}-tuned"
     folds = ", ".join(map(str, record["folds"]))
-    stands = trials[trials["as_it_stands"] & (trials["state"] == COMPLETE)]["score"]
+    unchanged = trials[trials["as_it_stands"] & (trials["state"] == COMPLETE)]["score"]
     lines = [
         f"The best of {counts[COMPLETE]} completed trials ({counts.get(PRUNED, 0)} were pruned) of {record['study']}:",
         f"trial {record['best']}, {record['score']} {row['score']:.4f} out of fold"
-        + (f"; the recipe as it stood: {stands.iloc[-1]:.4f}." if len(stands) else "."),
+        + (f"; the recipe as it stood: {unchanged.iloc[-1]:.4f}." if len(unchanged) else "."),
         f"Searched on folds {folds}. The best score of many is flattered by the choice; other folds judge fairly.",
         f"To use it: `include: [{path}]` in the configuration, and a model with `base: {name}`.",
     ]
-    told = recipe.model_dump(mode="json", exclude_defaults=True) | {"epoch": recipe.epoch}
-    content = yaml.safe_dump({"recipes": {name: told}}, sort_keys=False, allow_unicode=True)
+    settings = recipe.model_dump(mode="json", exclude_defaults=True) | {"epoch": recipe.epoch}
+    content = yaml.safe_dump({"recipes": {name: settings}}, sort_keys=False, allow_unicode=True)
     return "".join(f"# {line}\n" for line in lines) + content
 
 
 def summary(trials: pd.DataFrame, record: Mapping[str, Any]) -> list[str]:
-    """A few lines of plain text: how many trials came to what, and the best of them."""
+    """A summary for the console: the number of trials by state, and the best trials.
+
+    Args:
+        trials: the table of trials.
+        record: the record of the table.
+    """
     counts = trials["state"].value_counts()
-    said = ", ".join(f"{counts[state]} {state}" for state in counts.index)
+    by_state = ", ".join(f"{counts[state]} {state}" for state in counts.index)
     done = trials[trials["state"] == COMPLETE].sort_values(
         "score", ascending=not record["higher_is_better"], kind="stable"
     )
     shown = done.head(_SHOWN)
-    stands = done[done["as_it_stands"]]
-    if len(stands) and not shown["as_it_stands"].any():
-        shown = pd.concat([shown, stands.head(1)])
+    unchanged = done[done["as_it_stands"]]
+    if len(unchanged) and not shown["as_it_stands"].any():
+        shown = pd.concat([shown, unchanged.head(1)])
     columns = {
         "trial": [
-            f"{number}{' (as it stood)' if stood else ''}"
-            for number, stood in zip(shown["number"], shown["as_it_stands"], strict=True)
+            f"{number}{' (unchanged)' if unchanged_recipe else ''}"
+            for number, unchanged_recipe in zip(shown["number"], shown["as_it_stands"], strict=True)
         ],
         record["score"]: [f"{score:.4f}" for score in shown["score"]],
         **{key: [_short(value) for value in shown[PARAM + key]] for key in record["space"]},
         "epochs": [str(number) for number in shown["epochs"]],
         "seconds": [f"{seconds:.1f}" for seconds in shown["seconds"]],
     }
-    return [f"{len(trials)} trials of {record['study']}: {said}", *align_columns(columns)]
+    return [f"{len(trials)} trials of {record['study']}: {by_state}", *align_columns(columns)]
 
 
 def _kind(dimension: Dimension) -> pa.DataType:

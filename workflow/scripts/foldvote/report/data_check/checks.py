@@ -1,4 +1,4 @@
-"""What the data check looks for, as findings in words."""
+"""The checks of the data: each gives findings in words."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -11,37 +11,45 @@ from foldvote.report.data_check.counts import class_counts, flag_counts, format_
 from foldvote.report.data_check.inputs import CONFLICT, JOINED, LEAKED, DataCheckInputs
 from foldvote.runtime.checks import Finding
 
-UNEVEN = 10  # times as many images in the largest class as in the smallest
-SHIFTED = 0.5  # standard deviations between train and test
-TELLING = 0.2  # share of a measure's variance that lies between the levels of a factor
-BLACK, WHITE, FLAT = 20.0, 235.0, 8.0  # mean luma below and above, and its standard deviation below, of 0 to 255
-ASPECTS = 0.1  # by how much widths over heights may differ, relatively
-NEAR_BORDER = 2  # of what the numeric factor counts, such as years
+MOST_IMBALANCE = 10  # images of the largest class per image of the smallest
+MOST_SHIFT = 0.5  # Cohen's d between train and test
+MOST_EXPLAINED = 0.2  # share of a measure's variance that lies between the levels of a factor
+BLACK, WHITE = 20.0, 235.0  # mean luma (0 to 255) below and above which an image is unusual
+FLAT = 8.0  # standard deviation of the luma below which an image is of one colour
+ASPECTS = 0.1  # relative difference between the aspect ratios of images
+NEAR_BORDER = 2  # of the numeric factor's unit, such as years
 MOST_NAMED = 5
 
 
-def run_checks(facts: DataCheckInputs) -> list[Finding]:
-    """Every finding, those worth a look first; each names the section of the page where to look."""
+def run_checks(inputs: DataCheckInputs) -> list[Finding]:
+    """All findings: errors first, then warnings; `place` is a section of the page.
+
+    Args:
+        inputs: the tables of the data stages.
+    """
     found = [
-        *_people(facts),
-        *_classes(facts),
-        *_near_borders(facts),
-        *_files(facts),
-        *_light(facts),
-        *_folds(facts),
-        *_alike(facts),
-        *_left_out(facts),
-        *_corrected(facts),
+        *_persons(inputs),
+        *_classes(inputs),
+        *_near_borders(inputs),
+        *_files(inputs),
+        *_light(inputs),
+        *_folds(inputs),
+        *_lookalikes(inputs),
+        *_quarantine(inputs),
+        *_corrections(inputs),
     ]
-    order = {"broken": 0, "look": 1, "ok": 2}
-    return sorted(found, key=lambda verdict: order[verdict.level])
+    order = {"error": 0, "warning": 1, "ok": 2}
+    return sorted(found, key=lambda finding: order[finding.level])
 
 
-def strange_light(light: pd.DataFrame) -> pd.DataFrame:
+def unusual_images(light: pd.DataFrame) -> pd.DataFrame:
     """Images that are nearly black, nearly white or nearly of one colour.
 
+    Args:
+        light: rows of image_statistics.IMAGE_STATISTICS.
+
     Returns:
-        Rows of image_statistics.IMAGE_STATISTICS with a column why, the flattest first.
+        Those rows with a further column why, those with the least contrast first.
     """
     why = pd.Series("", index=light.index, dtype="object")
     why[light["contrast"] < FLAT] = "nearly of one colour"
@@ -50,10 +58,10 @@ def strange_light(light: pd.DataFrame) -> pd.DataFrame:
     return light.assign(why=why)[why != ""].sort_values(["contrast", "image_id"])
 
 
-def _people(facts: DataCheckInputs) -> Iterator[Finding]:
-    train, place = facts.train, "counts"
+def _persons(inputs: DataCheckInputs) -> Iterator[Finding]:
+    train, place = inputs.train, "counts"
     persons, groups = train["profile"].nunique(), train["group"].nunique()
-    tests = f" {len(facts.manifests['test']):,} test images." if "test" in facts.manifests else " No test images."
+    tests = f" {len(inputs.manifests['test']):,} test images." if "test" in inputs.manifests else " No test images."
     yield Finding(
         "ok", f"{len(train):,} training images of {_n(persons, 'person')} in {_n(groups, 'group')}.{tests}", "", place
     )
@@ -62,23 +70,23 @@ def _people(facts: DataCheckInputs) -> Iterator[Finding]:
     if len(several):
         text = f"{_n(len(several), 'group')} with several persons, such as {_names(several.index)}: kept in one fold."
         yield Finding("ok", text, "", "persons")
-    shots = train.groupby("profile").size()
-    usual = int(shots.mode().iloc[0])
-    other = shots[shots != usual]
+    images = train.groupby("profile").size()
+    usual = int(images.mode().iloc[0])
+    other = images[images != usual]
     if len(other):
-        text = f"{_n(len(other), 'person')} with other than {_n(usual, 'image')}: {_names(other.index)}."
-        level = "look" if len(other) < len(shots) / 4 else "ok"
-        yield Finding(level, text, "Are images missing, or ids mixed up?" if level == "look" else "", "persons")
-    elif len(shots) > 1:
+        text = f"{_n(len(other), 'person')} with more or fewer than {_n(usual, 'image')}: {_names(other.index)}."
+        level = "warning" if len(other) < len(images) / 4 else "ok"
+        yield Finding(level, text, "Are images missing, or ids mixed up?" if level == "warning" else "", "persons")
+    elif len(images) > 1:
         yield Finding("ok", f"Each person has {_n(usual, 'image')}.", "", "persons")
 
 
-def _classes(facts: DataCheckInputs) -> Iterator[Finding]:
-    counted = class_counts(facts.train, facts.scheme)
+def _classes(inputs: DataCheckInputs) -> Iterator[Finding]:
+    counted = class_counts(inputs.train, inputs.label_space)
     absent = counted.loc[counted["images"] == 0, "name"]
     if len(absent):
         text = f"{_n(len(absent), 'class', 'classes')} without any training image: {_names(absent)}."
-        yield Finding("look", text, "Nothing can be learnt of them, and macro-F1 counts them as 0.", "counts")
+        yield Finding("warning", text, "Nothing can be learnt about them, and macro-F1 counts them as 0.", "counts")
     there = counted[counted["images"] > 0].sort_values("images")
     if len(there) < 2:
         return
@@ -88,15 +96,19 @@ def _classes(facts: DataCheckInputs) -> Iterator[Finding]:
         f"The largest class, {high['name']}, has {times:.3g} times the images of the smallest, {low['name']} "
         f"({high['images']:,} and {low['images']:,}; {_n(low['persons'], 'person')})."
     )
-    remedy = "Macro-F1 hangs on the small classes: see class weights, samplers and losses." if times >= UNEVEN else ""
-    yield Finding("look" if times >= UNEVEN else "ok", text, remedy, "counts")
+    remedy = (
+        "Macro-F1 depends on the small classes: consider class weights, samplers and losses."
+        if times >= MOST_IMBALANCE
+        else ""
+    )
+    yield Finding("warning" if times >= MOST_IMBALANCE else "ok", text, remedy, "counts")
 
 
-def _near_borders(facts: DataCheckInputs) -> Iterator[Finding]:
-    numeric = facts.numeric
+def _near_borders(inputs: DataCheckInputs) -> Iterator[Finding]:
+    numeric = inputs.numeric
     if numeric is None:
         return
-    known = facts.train.dropna(subset=[numeric.column]).drop_duplicates("profile")[numeric.column].astype(int)
+    known = inputs.train.dropna(subset=[numeric.column]).drop_duplicates("profile")[numeric.column].astype(int)
     near = sum(
         ((known >= border - NEAR_BORDER) & (known < border + NEAR_BORDER)).to_numpy() for border in numeric.borders
     )
@@ -104,130 +116,137 @@ def _near_borders(facts: DataCheckInputs) -> Iterator[Finding]:
     borders = " or ".join(map(str, numeric.borders))
     text = (
         f"{share:.0%} of the persons are within {NEAR_BORDER} {numeric.unit} of an {numeric.name} border ({borders}): "
-        "hard to tell by eye."
+        "hard to label by eye."
     )
     yield Finding("ok", text, "", "counts")
 
 
-def _files(facts: DataCheckInputs) -> Iterator[Finding]:
-    sizes = size_counts(facts.manifests)
-    aspects = pd.concat([rows["width"] / rows["height"] for rows in facts.manifests.values()])
+def _files(inputs: DataCheckInputs) -> Iterator[Finding]:
+    sizes = size_counts(inputs.manifests)
+    aspects = pd.concat([rows["width"] / rows["height"] for rows in inputs.manifests.values()])
     if len(sizes) == 1:
         yield Finding("ok", f"All images are {sizes['size'].iloc[0]} pixels (width x height).", "", "files")
     elif aspects.max() > aspects.min() * (1 + ASPECTS):
-        text = f"Images are of different shapes: width over height from {aspects.min():.2f} to {aspects.max():.2f}."
-        yield Finding("look", text, "They are stretched to the recipe's size; a roi cuts instead.", "files")
+        text = (
+            f"Images have different aspect ratios: width over height from {aspects.min():.2f} to {aspects.max():.2f}."
+        )
+        yield Finding("warning", text, "They are stretched to the recipe's size; with a roi they are cropped.", "files")
     else:
-        yield Finding("ok", "Images are of several sizes and nearly one shape.", "", "files")
-    formats = format_counts(facts.manifests)
+        yield Finding("ok", "Images have several sizes and nearly one aspect ratio.", "", "files")
+    formats = format_counts(inputs.manifests)
     if "test" in formats:
         for part, other in (("train", "test"), ("test", "train")):
             only = formats[(formats[part] > 0) & (formats[other] == 0)]
             for _, row in only.iterrows():
                 text = f"{_n(row[part], 'image')} of format {row['format']} in {part}, none in {other}."
-                yield Finding("look", text, "Were the two sets made in the same way?", "files")
-    for _, row in flag_counts(facts.manifests).iterrows():
+                yield Finding("warning", text, "Were the two sets made in the same way?", "files")
+    for _, row in flag_counts(inputs.manifests).iterrows():
         text = f"{_n(row['images'], 'image')} in {row['split']} flagged {row['flag']}, such as {row['example']}."
-        yield Finding("look", text, "docs/files.md says what the flags mean.", "files")
+        yield Finding("warning", text, "docs/files.md explains the flags.", "files")
 
 
-def _light(facts: DataCheckInputs) -> Iterator[Finding]:
-    train = facts.light["train"].merge(facts.train, on="image_id", suffixes=("", "_of_file"))
-    if "test" in facts.light and len(facts.light["test"]):
+def _light(inputs: DataCheckInputs) -> Iterator[Finding]:
+    train = inputs.light["train"].merge(inputs.train, on="image_id", suffixes=("", "_of_file"))
+    if "test" in inputs.light and len(inputs.light["test"]):
         shifts = {
-            name: cohens_d(train[name], facts.light["test"][name]) for name in ("brightness", "contrast", "saturation")
+            name: cohens_d(train[name], inputs.light["test"][name]) for name in ("brightness", "contrast", "saturation")
         }
         name, most = max(shifts.items(), key=lambda item: abs(item[1]))
-        far = abs(most) > SHIFTED
+        far = abs(most) > MOST_SHIFT
+        remedy = "Check that the augmentation covers it." if far else ""
         text = f"Test images differ from training images most in {name}: by {most:+.2f} standard deviations."
-        yield Finding("look" if far else "ok", text, "See whether the augmentation covers it." if far else "", "light")
-    parts = {f"The factor {name}": train[name] for name in facts.scheme.factors} or {"The class": train["class_name"]}
-    telling = [
+        yield Finding("warning" if far else "ok", text, remedy, "light")
+    parts = {f"The factor {name}": train[name] for name in inputs.label_space.factors}
+    parts = parts or {"The class": train["class_name"]}
+    explained = [
         (eta_squared(train[measure], part), measure, name)
         for name, part in parts.items()
         for measure in ("brightness", "contrast", "saturation")
     ]
-    share, measure, name = max(telling)
+    share, measure, name = max(explained)
     text = f"{name} explains at most {share:.0%} of an image's light or colour ({measure})."
-    remedy = "A net may learn the light instead of the thing: compare the pictures." if share > TELLING else ""
-    yield Finding("look" if share > TELLING else "ok", text, remedy, "light")
-    for split, light in facts.light.items():
-        strange = strange_light(light)
-        if len(strange):
-            text = f"{_n(len(strange), 'image')} in {split} nearly black, white or of one colour."
-            yield Finding("look", text, "Look at them; leave out what is no photograph.", "light")
+    remedy = (
+        "A network may learn the light instead of the object: compare the images." if share > MOST_EXPLAINED else ""
+    )
+    yield Finding("warning" if share > MOST_EXPLAINED else "ok", text, remedy, "light")
+    for split, light in inputs.light.items():
+        unusual = unusual_images(light)
+        if len(unusual):
+            text = f"{_n(len(unusual), 'image')} in {split} nearly black, white or of one colour."
+            yield Finding("warning", text, "Look at them, and remove what is not a photograph.", "light")
 
 
-def _folds(facts: DataCheckInputs) -> Iterator[Finding]:
-    certificate = facts.certificate
+def _folds(inputs: DataCheckInputs) -> Iterator[Finding]:
+    certificate = inputs.certificate
     shared = sum(number for fold in certificate["folds"] for number in fold["shared"].values())
-    level = "broken" if shared else "ok"
-    both = f"{shared:,} things stand" if shared else "Nothing stands"
-    text = f"{both} on both sides of a fold: no image, person, group or file content was counted twice."
-    text = text if not shared else f"{both} on both sides of a fold."
+    level = "error" if shared else "ok"
+    text = "No image, person, group or file content is on both sides of a fold."
+    if shared:
+        text = f"{shared:,} images, persons, groups or file contents are on both sides of a fold."
     yield Finding(level, text, "Run `snakemake -R folds`." if shared else "", "folds")
     balance = stratum_balance(certificate)
     if balance["departure"].notna().any():
         worst = balance.loc[balance["departure"].idxmax()]
         text = (
-            f"Strata are balanced to within {worst['departure']:.1f} groups of the equal share "
-            f"(the farthest is {worst['stratum']})."
+            f"Strata are balanced to within {worst['departure']:.1f} groups of an equal share "
+            f"(the largest deviation is in {worst['stratum']})."
         )
-        # Whole groups can be spread no better than to less than one; what is joined may cost a little more.
-        level = "ok" if worst["departure"] <= 1 + len(certificate["merged_groups"]) else "look"
-        yield Finding(level, text, "" if level == "ok" else "Stratify by less, or take fewer folds.", "folds")
+        # Whole groups allow a deviation below one group; each set of merged groups may add one more.
+        level = "ok" if worst["departure"] <= 1 + len(certificate["merged_groups"]) else "warning"
+        yield Finding(level, text, "" if level == "ok" else "Stratify by fewer factors, or use fewer folds.", "folds")
     rare = certificate["warnings"]
     if rare:
         text = f"{_n(len(rare), 'class or stratum', 'classes and strata')} with fewer groups than folds; {rare[0]}."
-        yield Finding("look", text, "Take fewer folds, or stratify by less.", "folds")
+        yield Finding("warning", text, "Use fewer folds, or stratify by fewer factors.", "folds")
 
 
-def _alike(facts: DataCheckInputs) -> Iterator[Finding]:
-    kinds = facts.alike["kind"].value_counts()
+def _lookalikes(inputs: DataCheckInputs) -> Iterator[Finding]:
+    kinds = inputs.lookalikes["kind"].value_counts()
     remedies = {
         CONFLICT: "One label is wrong: correct it in corrections.csv.",
-        LEAKED: "Do you know these persons' answers already? Then their test score means nothing.",
-        JOINED: "They are kept in one fold; is it one person under two ids?",
+        LEAKED: "If their labels are known from training, their test score means nothing.",
+        JOINED: "They are kept in one fold. Is it one person with two ids?",
     }
     for kind, remedy in remedies.items():
         if kinds.get(kind, 0):
-            yield Finding("look", f"{_n(kinds[kind], 'pair')}: {kind}.", remedy, "alike")
-    near = {"two groups": facts.certificate["near_duplicates"]}
-    near |= {"train and test": facts.overlap["near_duplicates"]} if facts.overlap else {}
+            yield Finding("warning", f"{_n(kinds[kind], 'pair')}: {kind}.", remedy, "alike")
+    near = {"two groups": inputs.certificate["near_duplicates"]}
+    near |= {"train and test": inputs.overlap["near_duplicates"]} if inputs.overlap else {}
     for where, pairs in near.items():
         if pairs["pairs"]:
-            text = f"{_n(pairs['pairs'], 'pair')} of pictures in {where} alike to {pairs['bits']} of 64 bits."
-            yield Finding("look", text, "Is it one person, or only one background?", "alike")
+            bits = f"at most {pairs['bits']} of 64 bits differ"
+            text = f"{_n(pairs['pairs'], 'pair')} of similar images in {where} ({bits})."
+            yield Finding("warning", text, "Is it one person, or only the same background?", "alike")
     if not len(kinds):
-        yield Finding("ok", "No two pictures of different people are alike.", "", "alike")
+        yield Finding("ok", "No two images of different groups are similar.", "", "alike")
 
 
-def _left_out(facts: DataCheckInputs) -> Iterator[Finding]:
-    for split, rows in facts.quarantines.items():
+def _quarantine(inputs: DataCheckInputs) -> Iterator[Finding]:
+    for split, rows in inputs.quarantines.items():
         if len(rows):
             counts = ", ".join(f"{number} {reason}" for reason, number in rows["reason"].value_counts().items())
-            text = f"{_n(len(rows), 'image')} left out of {split}: {counts}."
+            text = f"{_n(len(rows), 'image')} of {split} in quarantine: {counts}."
             more = " A submission without them is refused." if split == "test" else ""
-            yield Finding("look", text, f"Mend or replace them.{more}", "quarantine")
-    if not any(map(len, facts.quarantines.values())):
-        yield Finding("ok", "No image was left out: every file decodes to its end.", "", "quarantine")
+            yield Finding("warning", text, f"Repair or replace them.{more}", "quarantine")
+    if not any(map(len, inputs.quarantines.values())):
+        yield Finding("ok", "No image is in quarantine: every file can be decoded completely.", "", "quarantine")
 
 
-def _corrected(facts: DataCheckInputs) -> Iterator[Finding]:
-    if not facts.corrections:
+def _corrections(inputs: DataCheckInputs) -> Iterator[Finding]:
+    if not inputs.corrections:
         yield Finding("ok", "No corrections of labels are configured.", "", "corrections")
         return
-    images = int(facts.train["corrected"].sum())
-    applied = len(facts.corrections["applied"])
+    images = int(inputs.train["corrected"].sum())
+    applied = len(inputs.corrections["applied"])
     text = f"{_n(applied, 'correction')} applied, which changed {_n(images, 'image')}."
-    skipped = facts.corrections["skipped"]
+    skipped = inputs.corrections["skipped"]
     if skipped:
-        text += " Left aside: " + ", ".join(f"{number} ({reason})" for reason, number in skipped.items()) + "."
+        text += " Not applied: " + ", ".join(f"{number} ({reason})" for reason, number in skipped.items()) + "."
     yield Finding("ok", text, "", "corrections")
 
 
-def _n(number: int, what: str, many: str = "") -> str:
-    return f"{number:,} {what if number == 1 else many or what + 's'}"
+def _n(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def _names(names: pd.Index | pd.Series) -> str:
@@ -235,11 +254,11 @@ def _names(names: pd.Index | pd.Series) -> str:
     return f"{shown} and {len(names) - MOST_NAMED:,} more" if len(names) > MOST_NAMED else shown
 
 
-_SIDES = {"images": "image", "profiles": "person", "groups": "group", "bytes": "file content"}
+_SHARED = {"images": "image(s)", "profiles": "person(s)", "groups": "group(s)", "bytes": "file content(s)"}
 
 
 def certificate_in_words(certificate: Mapping[str, Any]) -> list[str]:
-    """What a certificate proves and what it does not, a sentence or two an item.
+    """What a certificate proves and what it does not, as sentences.
 
     Args:
         certificate: `folds/certificate.json`.
@@ -254,32 +273,32 @@ def _sentences(certificate: Mapping[str, Any]) -> Iterator[str]:
         f"were split into {len(folds)} {'fold' if len(folds) == 1 else 'folds'} by {certificate['method']}, "
         f"seed {certificate['seed']}."
     )
-    shared = {what: sum(fold["shared"][what] for fold in folds) for what in _SIDES}
+    shared = {name: sum(fold["shared"][name] for fold in folds) for name in _SHARED}
     if any(shared.values()):
-        found = ", ".join(f"{number} of {_SIDES[what]}" for what, number in shared.items() if number)
-        yield f"The split leaks: on both sides of some fold stand {found}."
+        found = ", ".join(f"{number} {_SHARED[name]}" for name, number in shared.items() if number)
+        yield f"The split leaks: training and validation of some fold share {found}."
     else:
         yield (
-            "For every fold the two sides were compared anew: no image, no person, no group and no file content "
-            "stands in training and in validation."
+            "The two sides of every fold were compared: training and validation share no image, no person, no group "
+            "and no file content."
         )
     balance = stratum_balance(certificate)
     if balance["departure"].notna().any():
         worst = balance.loc[balance["departure"].idxmax()]
         yield (
-            f"Each fold should have an equal share of each of {len(balance)} strata. The farthest from it is "
+            f"Each fold should have an equal share of each of {len(balance)} strata. The largest deviation is in "
             f"{worst['stratum']}: {worst['departure']:.1f} groups from {worst['groups'] / _fold_count(balance):.1f}."
         )
     merged = certificate["merged_groups"]
     if merged:
         sets = f"{len(merged)} set{'s' * (len(merged) != 1)}"
-        yield f"{sets} of groups with a photograph in common, joined before the split."
+        yield f"{sets} of groups with an image in common were merged before the split."
     near = certificate["near_duplicates"]
     pairs = near["pairs"]
     found = f"{pairs:,} pair{'s' * (pairs != 1)}" if pairs else "No pair"
     yield (
-        f"Not proved: that a person has only one id. {found} of pictures in different groups "
-        f"{'are' if pairs > 1 else 'is'} alike to {near['bits']} of 64 bits."
+        f"Not proved: that a person has only one id. {found} of images in different groups "
+        f"{'are' if pairs > 1 else 'is'} similar (at most {near['bits']} of 64 bits differ)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Data in numbers: what there is of each class, factor, stratum and age, of sizes and formats, and in each fold."""
+"""Counts of the data: by class, factor, stratum and age, by size and format, and in each fold."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,43 +9,48 @@ import pandas as pd
 from foldvote.config.data import NumericFactor
 from foldvote.data.label_space import LabelSpace
 
-MOST_SIZES = 20  # rows of a table of sizes; the rest is summed up
+MOST_SIZES = 20  # rows of the table of sizes; the other sizes are summed in one row
 OTHERS = "others"
 
 
-def class_counts(manifest: pd.DataFrame, scheme: LabelSpace) -> pd.DataFrame:
-    """Images, persons and groups of each class, in the order of the codes; absent classes count 0.
+def class_counts(manifest: pd.DataFrame, label_space: LabelSpace) -> pd.DataFrame:
+    """Images, persons and groups of each class, in the order of the codes; a class without images counts 0.
 
     Args:
-        manifest: training rows.
-        scheme: the classes.
+        manifest: the training manifest.
+        label_space: the classes.
 
     Returns:
         Columns name, images, persons, groups, share (of the images).
     """
-    return _by(manifest, "class_name", scheme.classes)
+    return _by(manifest, "class_name", label_space.classes)
 
 
-def factor_counts(manifest: pd.DataFrame, scheme: LabelSpace) -> dict[str, pd.DataFrame]:
-    """For each factor the counts of its levels, as `class_counts`."""
-    return {name: _by(manifest, name, levels) for name, levels in scheme.factors.items()}
+def factor_counts(manifest: pd.DataFrame, label_space: LabelSpace) -> dict[str, pd.DataFrame]:
+    """Counts of the levels of each factor, by factor; columns as in `class_counts`.
+
+    Args:
+        manifest: the training manifest.
+        label_space: the factors.
+    """
+    return {name: _by(manifest, name, levels) for name, levels in label_space.factors.items()}
 
 
 def stratum_counts(folds: pd.DataFrame) -> pd.DataFrame:
-    """Counts of each stratum of the split, as `class_counts`.
+    """Counts of each stratum of the split; columns as in `class_counts`.
 
     Args:
-        folds: rows of folds.FOLDS; only the first repeat is counted.
+        folds: rows of folds.FOLDS, of which the first repeat is counted.
     """
     rows = folds[folds["repeat"] == 0]
     return _by(rows, "stratum", sorted(rows["stratum"].unique()))
 
 
 def number_counts(manifest: pd.DataFrame, numeric: NumericFactor | None) -> pd.DataFrame:
-    """Persons and images of each number and band, such as each age in years; no rows where there are no numbers.
+    """Persons and images by number and band, such as age in years; no rows if the data has no numbers.
 
     Args:
-        manifest: training rows.
+        manifest: the training manifest.
         numeric: the factor with a number behind it, where there is one.
 
     Returns:
@@ -61,9 +66,15 @@ def number_counts(manifest: pd.DataFrame, numeric: NumericFactor | None) -> pd.D
 
 
 def all_counts(
-    manifest: pd.DataFrame, folds: pd.DataFrame, scheme: LabelSpace, numeric: NumericFactor | None
+    manifest: pd.DataFrame, folds: pd.DataFrame, label_space: LabelSpace, numeric: NumericFactor | None
 ) -> pd.DataFrame:
-    """Every count of the training images in one long table.
+    """All counts of the training images in one long table.
+
+    Args:
+        manifest: the training manifest.
+        folds: rows of folds.FOLDS.
+        label_space: classes and factors.
+        numeric: the factor with a number behind it, where there is one.
 
     Args:
         manifest: training rows.
@@ -74,7 +85,7 @@ def all_counts(
     Returns:
         Columns kind (class, a factor's name, stratum, the numeric column), name, images, persons, groups, share.
     """
-    parts = {"class": class_counts(manifest, scheme), **factor_counts(manifest, scheme)}
+    parts = {"class": class_counts(manifest, label_space), **factor_counts(manifest, label_space)}
     parts["stratum"] = stratum_counts(folds)
     if numeric is not None and manifest[numeric.column].notna().any():
         column = numeric.column
@@ -86,15 +97,14 @@ def all_counts(
 
 
 def split_summary(manifests: Mapping[str, pd.DataFrame], quarantines: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """A row a split.
+    """One row per split.
 
     Args:
-        manifests: by split.
-        quarantines: by split.
+        manifests: manifest rows by split.
+        quarantines: rows of manifest_table.QUARANTINE by split.
 
     Returns:
-        Columns split, images, persons, groups (the last two null where nobody knows them), megabytes, left_out,
-        flagged.
+        Columns split, images, persons, groups (both null for test images), megabytes, left_out, flagged.
     """
     rows = []
     for split, manifest in manifests.items():
@@ -114,10 +124,13 @@ def split_summary(manifests: Mapping[str, pd.DataFrame], quarantines: Mapping[st
 
 
 def size_counts(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Images of each size, the commonest first, at most MOST_SIZES rows and one for the others.
+    """Images of each size, the most frequent first: at most MOST_SIZES rows, and one for the others.
+
+    Args:
+        manifests: manifest rows by split.
 
     Returns:
-        Columns size (width x height in pixels), aspect (width over height; null for the others), and one a split.
+        Columns size (width x height in pixels), aspect (width over height; null for the others), and one per split.
     """
     every = pd.concat([rows[["width", "height"]].assign(split=split) for split, rows in manifests.items()])
     counted = every.groupby(["width", "height", "split"]).size().unstack("split", fill_value=0)
@@ -136,14 +149,22 @@ def size_counts(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def format_counts(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Images of each file format: columns format and one a split."""
+    """Images of each file format: columns format and one per split.
+
+    Args:
+        manifests: manifest rows by split.
+    """
     counted = {split: rows["format"].value_counts() for split, rows in manifests.items()}
     table = pd.DataFrame(counted).fillna(0).astype("int64").sort_index()
     return table.rename_axis("format").reset_index()
 
 
 def flag_counts(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Flagged images: columns split, flag, images, example (a path); no rows where nothing is unusual."""
+    """Images by flag: columns split, flag, images, example (a path); no rows if nothing is flagged.
+
+    Args:
+        manifests: manifest rows by split.
+    """
     rows = []
     for split, manifest in manifests.items():
         flagged = manifest[manifest["flags"] != ""]
@@ -154,14 +175,14 @@ def flag_counts(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def stratum_balance(certificate: Mapping[str, Any]) -> pd.DataFrame:
-    """Groups of each stratum in each fold beside the equal share.
+    """Groups of each stratum in each fold, and the equal share.
 
     Args:
         certificate: `folds/certificate.json`.
 
     Returns:
         Columns stratum, groups, target (the equal share; null for a hold-out), fold 0, fold 1, ... of the first
-        repeat, and departure: the largest difference from the target, in groups.
+        repeat, departure (the largest difference from the target, in groups).
     """
     rows = []
     for stratum in certificate["strata"]:
@@ -173,7 +194,11 @@ def stratum_balance(certificate: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def class_balance(certificate: Mapping[str, Any]) -> pd.DataFrame:
-    """Validation images of each class in each fold: columns class, fold 0, ... through all repeats, images."""
+    """Validation images of each class: columns class, fold 0, fold 1, ... of all repeats.
+
+    Args:
+        certificate: `folds/certificate.json`.
+    """
     numbers = [fold["fold"] for fold in certificate["folds"]]
     rows = [
         {"class": row["class"]} | {f"fold {n}": count for n, count in zip(numbers, row["by_fold"], strict=True)}
@@ -183,13 +208,17 @@ def class_balance(certificate: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def fold_sizes(certificate: Mapping[str, Any]) -> pd.DataFrame:
-    """A row a fold: images and groups that it is trained on and validated on, and what stands on both sides."""
+    """One row per fold: images and groups for training and for validation, and what both sides share.
+
+    Args:
+        certificate: `folds/certificate.json`.
+    """
     rows = []
     for fold in certificate["folds"]:
         row = {"fold": fold["fold"]}
         for part in ("train", "validation"):
-            row |= {f"{part}_{what}": fold[part][what] for what in ("images", "groups")}
-        rows.append(row | {f"shared_{what}": number for what, number in fold["shared"].items()})
+            row |= {f"{part}_{unit}": fold[part][unit] for unit in ("images", "groups")}
+        rows.append(row | {f"shared_{unit}": number for unit, number in fold["shared"].items()})
     return pd.DataFrame(rows)
 
 

@@ -10,16 +10,16 @@ from matplotlib.ticker import MaxNLocator
 from foldvote.config.data import NumericFactor
 from foldvote.report.svg import FAINT, INK, LINE, SERIES, figure_style, new_figure
 
-_BAR = 0.24  # inches a row
-_LONGEST_NAME = 40  # letters of a class name in a figure; tables have the whole name
+_BAR = 0.24  # height of a row in inches
+_LONGEST_NAME = 40  # characters of a class name in a figure; tables show the whole name
 MEASURED = ("brightness", "contrast", "saturation")
 
 
 def plot_counts(counted: pd.DataFrame) -> Figure:
-    """Images of each class as bars, with the persons beside the number.
+    """Images of each class as bars, with the numbers of images and persons.
 
     Args:
-        counted: counts.class_counts.
+        counted: the result of counts.class_counts.
     """
     with figure_style():
         figure = new_figure(8.0, 0.7 + _BAR * len(counted))
@@ -35,15 +35,15 @@ def plot_counts(counted: pd.DataFrame) -> Figure:
         axes.margins(x=0.16)
         axes.grid(visible=False, axis="y")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_title("Images of each class, and in brackets their persons")
+        axes.set_title("Images of each class (persons in brackets)")
     return figure
 
 
 def plot_numbers(numbers: pd.DataFrame, numeric: NumericFactor) -> Figure:
-    """Persons of each number, such as each age in years, with the borders of the bands as lines.
+    """Persons by number, such as age in years, with lines at the borders of the bands.
 
     Args:
-        numbers: counts.number_counts, at least one row.
+        numbers: the result of counts.number_counts, at least one row.
         numeric: the factor with a number behind it.
     """
     with figure_style():
@@ -64,7 +64,7 @@ def plot_numbers(numbers: pd.DataFrame, numeric: NumericFactor) -> Figure:
 
 
 def plot_light(light: Mapping[str, pd.DataFrame]) -> Figure:
-    """Distribution of brightness, contrast and saturation of the images of each split, as shares of the split.
+    """Histograms of brightness, contrast and saturation of the images, as shares of each split.
 
     Args:
         light: rows of image_statistics.IMAGE_STATISTICS by split, at least one image each.
@@ -88,10 +88,10 @@ def plot_light(light: Mapping[str, pd.DataFrame]) -> Figure:
 
 
 def plot_folds(balance: pd.DataFrame) -> Figure:
-    """How far each fold is from its equal share of each stratum, in groups: one dot a fold.
+    """The difference of each fold from its equal share of each stratum, in groups: one dot per fold.
 
     Args:
-        balance: counts.stratum_balance, with targets.
+        balance: the result of counts.stratum_balance, with targets.
     """
     folds = [name for name in balance.columns if name.startswith("fold ")]
     with figure_style():
@@ -109,7 +109,7 @@ def plot_folds(balance: pd.DataFrame) -> Figure:
         axes.set_ylim(len(balance) - 0.4, -0.6)
         widest = max(1.2, float(np.nanmax(balance["departure"])) * 1.15)
         axes.set_xlim(-widest, widest)
-        axes.set_title("Groups more or fewer than the equal share")
+        axes.set_title("Groups above or below an equal share")
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=9)
     return figure
 

@@ -1,4 +1,4 @@
-"""Which pictures a data check shows, what is written below them, and the pictures themselves, small."""
+"""Which images a data check shows, and the captions below them."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,22 +7,27 @@ from typing import Any
 
 import pandas as pd
 
-from foldvote.report.data_check.checks import strange_light
+from foldvote.report.data_check.checks import unusual_images
 from foldvote.report.data_check.inputs import DataCheckInputs
+from foldvote.report.thumbnails import Key
 from foldvote.runtime.seeding import generator
 
-Key = tuple[str, str]  # split and image id
 MOST_PERSONS = 40
-MOST_SHOTS = 14  # of one person
+MOST_IMAGES = 14  # of one person
 MOST_PAIRS = 20  # of each kind
 MOST_CORRECTED = 30  # persons
-MOST_STRANGE = 24  # images of each split
-_WORTH = 40  # pictures from which one process more saves what its start costs
+MOST_UNUSUAL = 24  # images of each split
 
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """One picture: its key, what it is called to those who do not see it, and a line below it."""
+    """One image of the page.
+
+    Attributes:
+        key: its split and image id.
+        alt: its text for screen readers.
+        note: the line below it.
+    """
 
     key: Key
     alt: str
@@ -31,80 +36,93 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class SubjectRow:
-    """The pictures of one person in a row, what is known of the person, and how many pictures are not shown."""
+    """The images of one person in a row.
+
+    Attributes:
+        name: the person's profile.
+        about: what is known of the person, such as factor levels and fold.
+        images: at most MOST_IMAGES images.
+        more: how many images are not shown.
+    """
 
     name: str
     about: str
-    shots: tuple[Thumbnail, ...]
+    images: tuple[Thumbnail, ...]
     more: int
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures side by side: what is odd about them, and by how many of 64 bits they differ."""
+    """Two equal or similar images side by side.
+
+    Attributes:
+        kind: what is wrong with them, a constant of inputs.py.
+        distance: how many of 64 bits of their perceptual hashes differ.
+        images: the two.
+    """
 
     kind: str
     distance: int
-    shots: tuple[Thumbnail, Thumbnail]
+    images: tuple[Thumbnail, Thumbnail]
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """All pictures of a data check.
+    """All images of a data check.
 
     Attributes:
-        persons: a contact sheet over all strata.
+        persons: a contact sheet of persons from all strata.
         corrected: the images that a correction changed, by person.
-        strange: images of strange light.
+        unusual: images that are nearly black, white or of one colour.
         pairs: look-alikes.
     """
 
     persons: tuple[SubjectRow, ...]
     corrected: tuple[SubjectRow, ...]
-    strange: tuple[Thumbnail, ...]
+    unusual: tuple[Thumbnail, ...]
     pairs: tuple[Pair, ...]
 
     def keys(self) -> list[Key]:
-        """Every picture, what may be a fault first: where a page has a budget, the others are left out."""
-        suspects = [*(shot for pair in self.pairs for shot in pair.shots), *self.strange]
-        others = [shot for strip in (*self.corrected, *self.persons) for shot in strip.shots]
-        return list(dict.fromkeys(shot.key for shot in [*suspects, *others]))
+        """Every image once, possible errors first: where the page's budget is spent, the rest is left out."""
+        suspicious = [*(image for pair in self.pairs for image in pair.images), *self.unusual]
+        others = [image for row in (*self.corrected, *self.persons) for image in row.images]
+        return list(dict.fromkeys(image.key for image in [*suspicious, *others]))
 
 
-def choose_images(facts: DataCheckInputs, seed: int) -> Gallery:
-    """Choose the pictures.
+def choose_images(inputs: DataCheckInputs, seed: int) -> Gallery:
+    """Choose the images of a data check.
 
     Args:
-        facts: what the data stages know.
-        seed: the run's seed: the same persons each time.
+        inputs: the tables of the data stages.
+        seed: seed of the choice of persons.
     """
-    by_person = dict(list(facts.train.groupby("profile", sort=False)))
-    persons = facts.train.groupby("group")["profile"].nunique()
+    by_person = dict(list(inputs.train.groupby("profile", sort=False)))
+    persons = inputs.train.groupby("group")["profile"].nunique()
     shared = set(persons.index[persons > 1])
-    fold_of = facts.folds[facts.folds["repeat"] == 0].set_index("profile")["fold"].to_dict()
-    corrected = facts.train[facts.train["corrected"]].groupby("profile", sort=False)
-    known = {split: rows.set_index("image_id") for split, rows in facts.manifests.items()}
-    chosen = choose_subjects(facts.folds, MOST_PERSONS, seed)
+    fold_of = inputs.folds[inputs.folds["repeat"] == 0].set_index("profile")["fold"].to_dict()
+    corrected = inputs.train[inputs.train["corrected"]].groupby("profile", sort=False)
+    by_id = {split: rows.set_index("image_id") for split, rows in inputs.manifests.items()}
+    chosen = choose_subjects(inputs.folds, MOST_PERSONS, seed)
     return Gallery(
-        persons=tuple(_subject_row(name, by_person[name], fold_of.get(name), shared, facts) for name in chosen),
+        persons=tuple(_subject_row(name, by_person[name], fold_of.get(name), shared, inputs) for name in chosen),
         corrected=tuple(
-            _subject_row(name, rows, None, shared, facts) for name, rows in list(corrected)[:MOST_CORRECTED]
+            _subject_row(name, rows, None, shared, inputs) for name, rows in list(corrected)[:MOST_CORRECTED]
         ),
-        strange=tuple(_strange(facts)),
-        pairs=tuple(_pairs(facts, known)),
+        unusual=tuple(_unusual_thumbnails(inputs)),
+        pairs=tuple(_pairs(inputs, by_id)),
     )
 
 
 def choose_subjects(folds: pd.DataFrame, most: int, seed: int) -> list[str]:
-    """Persons for a contact sheet: from each stratum in turn, the rare ones as often as the common, by chance within.
+    """Choose persons for a contact sheet: equally many from each stratum where possible, at random within a stratum.
 
     Args:
         folds: rows of folds.FOLDS.
         most: how many persons.
-        seed: the run's seed.
+        seed: seed of the choice.
 
     Returns:
-        Profiles, sorted by stratum and name; all of them where there are no more than `most`.
+        Profiles, sorted by stratum and name; all of them if there are no more than `most`.
     """
     persons = folds.drop_duplicates("profile")[["profile", "stratum"]].sort_values("profile")
     drawn = persons.iloc[generator(seed, "contact sheet").permutation(len(persons))]
@@ -114,49 +132,54 @@ def choose_subjects(folds: pd.DataFrame, most: int, seed: int) -> list[str]:
 
 
 def _subject_row(
-    name: str, rows: pd.DataFrame, fold: int | None, shared: set[str], facts: DataCheckInputs
+    name: str, rows: pd.DataFrame, fold: int | None, shared: set[str], inputs: DataCheckInputs
 ) -> SubjectRow:
-    """What is the same in all of a person's shots stands beside the name, what differs below each shot.
+    """The row of one person: what all images share is shown beside the name, what differs below each image.
 
-    Groups are named where they hold several persons: `shared`.
+    Args:
+        name: the person's profile.
+        rows: the person's rows of the manifest.
+        fold: the person's fold; None leaves it out.
+        shared: groups of several persons, which are named.
+        inputs: for the factors.
     """
-    levels = list(facts.scheme.factors) or ["class_name"]
+    levels = list(inputs.label_space.factors) or ["class_name"]
     same = [factor for factor in levels if rows[factor].nunique() == 1]
     about = [str(rows[factor].iloc[0]) for factor in same]
-    numeric = facts.numeric
+    numeric = inputs.numeric
     if numeric is not None and rows[numeric.column].notna().any():
         about.append(f"{int(rows[numeric.column].iloc[0])} {numeric.unit}")
     if rows["group"].iloc[0] in shared:
         about.append(f"group {rows['group'].iloc[0]}")
     if fold is not None:
-        about.append(f"fold {fold}" if fold >= 0 else "only trained on")
+        about.append(f"fold {fold}" if fold >= 0 else "only in training")
     differing = [factor for factor in levels if factor not in same]
-    shots = [
+    images = [
         Thumbnail(("train", row["image_id"]), f"{row['image_id']}, {row['class_name']}", _note(row, differing))
-        for row in rows.head(MOST_SHOTS).to_dict("records")
+        for row in rows.head(MOST_IMAGES).to_dict("records")
     ]
-    return SubjectRow(str(name), ", ".join(about), tuple(shots), len(rows) - len(shots))
+    return SubjectRow(str(name), ", ".join(about), tuple(images), len(rows) - len(images))
 
 
 def _note(row: dict[str, Any], differing: list[str]) -> str:
-    """The file's name, as ids may be long, and what is not the same in all shots."""
+    """The file's name, as ids may be long, and the levels that differ between the person's images."""
     return ": ".join(
         [PurePosixPath(row["path"]).stem, *([" ".join(row[factor] for factor in differing)] * bool(differing))]
     )
 
 
-def _strange(facts: DataCheckInputs) -> Iterator[Thumbnail]:
-    for split, light in facts.light.items():
-        for row in strange_light(light).head(MOST_STRANGE).to_dict("records"):
+def _unusual_thumbnails(inputs: DataCheckInputs) -> Iterator[Thumbnail]:
+    for split, light in inputs.light.items():
+        for row in unusual_images(light).head(MOST_UNUSUAL).to_dict("records"):
             yield Thumbnail((split, row["image_id"]), row["image_id"], f"{row['image_id']} ({split}): {row['why']}")
 
 
-def _pairs(facts: DataCheckInputs, known: Mapping[str, pd.DataFrame]) -> Iterator[Pair]:
-    for row in facts.alike.groupby("kind", sort=False).head(MOST_PAIRS).to_dict("records"):
-        shots = []
+def _pairs(inputs: DataCheckInputs, by_id: Mapping[str, pd.DataFrame]) -> Iterator[Pair]:
+    for row in inputs.lookalikes.groupby("kind", sort=False).head(MOST_PAIRS).to_dict("records"):
+        images = []
         for side in "ab":
             split, image_id = row[f"{side}_split"], row[side]
-            class_name = known[split].loc[image_id, "class_name"]
-            what = split if pd.isna(class_name) else class_name
-            shots.append(Thumbnail((split, image_id), f"{image_id}, {what}", f"{image_id}: {what}"))
-        yield Pair(row["kind"], row["distance"], (shots[0], shots[1]))
+            class_name = by_id[split].loc[image_id, "class_name"]
+            label = split if pd.isna(class_name) else class_name
+            images.append(Thumbnail((split, image_id), f"{image_id}, {label}", f"{image_id}: {label}"))
+        yield Pair(row["kind"], row["distance"], (images[0], images[1]))

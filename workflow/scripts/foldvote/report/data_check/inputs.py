@@ -1,4 +1,4 @@
-"""All that the page of the data check is made from, read from the data stages' files."""
+"""The inputs of the data check, read from the outputs of the data stages and checked against each other."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,17 @@ from foldvote.splits.folds import read_folds
 
 @dataclass(frozen=True)
 class DataCheckFiles:
-    """Where the facts lie; dictionaries are by split. Without test images there is `train` only, and no overlap."""
+    """The outputs of the data stages; dictionaries are by split. Without test images: only `train`, no overlap.
+
+    Attributes:
+        manifests: the manifests.
+        quarantines: the images that were left out.
+        light: the tables of image_statistics.
+        folds: the split.
+        certificate: its certificate.
+        classes: the class list.
+        overlap: images that are in train and in test.
+    """
 
     manifests: Mapping[str, Path]
     quarantines: Mapping[str, Path]
@@ -32,29 +42,30 @@ class DataCheckFiles:
 
 @dataclass(frozen=True)
 class DataCheckInputs:
-    """The facts as tables.
+    """The inputs as tables; dictionaries are by split.
 
     Attributes:
-        scheme: classes and factors.
-        manifests: rows of the manifest, by split.
-        quarantines: rows of manifest_table.QUARANTINE, by split.
-        light: rows of image_statistics.IMAGE_STATISTICS, by split; each in the order of its own manifest.
-        measured: size and region of the pixels that `light` was measured on.
+        label_space: classes and factors.
+        manifests: rows of the manifests.
+        quarantines: rows of manifest_table.QUARANTINE.
+        light: rows of image_statistics.IMAGE_STATISTICS, in the order of the manifest.
+        measured: size and region of interest of the packed images that `light` was measured on.
         folds: rows of folds.FOLDS.
         certificate: `folds/certificate.json`.
-        alike: the pairs of inputs.lookalikes.
-        corrections: the training manifest's record of corrections; empty where there are none.
+        lookalikes: pairs of equal or similar images, as returned by `lookalikes`.
+        overlap: `data/overlap.json`; None without test images.
+        corrections: the record of corrections in the training manifest; empty if there are none.
         numeric: the factor with a number behind it, where there is one.
     """
 
-    scheme: LabelSpace
+    label_space: LabelSpace
     manifests: dict[str, pd.DataFrame]
     quarantines: dict[str, pd.DataFrame]
     light: dict[str, pd.DataFrame]
     measured: dict[str, str]
     folds: pd.DataFrame
     certificate: dict[str, Any]
-    alike: pd.DataFrame
+    lookalikes: pd.DataFrame
     overlap: dict[str, Any] | None
     corrections: dict[str, Any]
     numeric: NumericFactor | None
@@ -66,14 +77,14 @@ class DataCheckInputs:
 
 
 def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None = None) -> DataCheckInputs:
-    """Read and check everything.
+    """Read the inputs and check that they belong together.
 
     Args:
-        files: where it lies.
+        files: the outputs of the data stages.
         numeric: the factor with a number behind it, where there is one.
 
     Raises:
-        UserError: if a file is missing or damaged, or was made from another manifest.
+        UserError: if a file is missing or damaged, or belongs to another manifest.
     """
     manifests = {split: read_table(path) for split, path in files.manifests.items()}
     data = {split: read_record(path)["data_sha256"] for split, path in files.manifests.items()}
@@ -87,19 +98,19 @@ def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None 
     if certificate["data_sha256"] != data["train"]:
         raise UserError(f"{files.certificate}: is of other images than the manifest holds; run `snakemake -R folds`")
     overlap = read_json(files.overlap) if files.overlap else None
-    alike = lookalikes(manifests["train"], certificate, overlap)
+    pairs = lookalikes(manifests["train"], certificate, overlap)
     known = {(split, image_id) for split, rows in manifests.items() for image_id in rows["image_id"]}
-    if not {key for side in "ab" for key in zip(alike[f"{side}_split"], alike[side], strict=True)} <= known:
+    if not {key for side in "ab" for key in zip(pairs[f"{side}_split"], pairs[side], strict=True)} <= known:
         raise UserError(f"{files.overlap}: names images that the manifests lack; run `snakemake -R overlap`")
     return DataCheckInputs(
-        scheme=read_label_space(files.classes),
+        label_space=read_label_space(files.classes),
         manifests=manifests,
         quarantines={split: read_table(path, QUARANTINE) for split, path in files.quarantines.items()},
         light=light,
         measured={name: str(read_record(files.light["train"])[name]) for name in ("size", "roi")},
         folds=folds,
         certificate=certificate,
-        alike=alike,
+        lookalikes=pairs,
         overlap=overlap,
         corrections=read_record(files.manifests["train"]).get("corrections", {}),
         numeric=numeric,
@@ -108,25 +119,25 @@ def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None 
 
 COLUMNS = ("kind", "distance", "a", "a_split", "b", "b_split")
 CONFLICT = "the same file, two classes"
-JOINED = "the same file in two groups, which were joined"
+JOINED = "the same file in two groups, which were merged"
 LEAKED = "the same file in train and test"
-NEAR = "alike, in two groups"
-NEAR_TEST = "alike, in train and test"
+NEAR = "similar images in two groups"
+NEAR_TEST = "similar images in train and test"
 
 
 def lookalikes(
     manifest: pd.DataFrame, certificate: Mapping[str, Any], overlap: Mapping[str, Any] | None
 ) -> pd.DataFrame:
-    """Pairs of images, the gravest kinds first, near-duplicates by their distance.
+    """Pairs of equal or similar images: the most serious kinds first, near-duplicates by their distance.
 
     Args:
-        manifest: training rows, with groups as the data has them.
-        certificate: `folds/certificate.json`; at most 200 near-duplicates are in it.
-        overlap: `data/overlap.json`, or None without test images; at most 200 near-duplicates, too.
+        manifest: the training manifest, with the groups of the data.
+        certificate: `folds/certificate.json`, which lists at most 200 near-duplicates.
+        overlap: `data/overlap.json`, which lists at most 200 near-duplicates; None without test images.
 
     Returns:
-        Columns kind, distance (bits of 64; 0 for the same file), a, a_split, b, b_split (image ids). A file that
-        stands n times gives n - 1 pairs, each with the first.
+        Columns kind, distance (of 64 bits; 0 for equal files), a, a_split, b, b_split (image ids). A file that occurs
+        n times gives n - 1 pairs, each with its first occurrence.
     """
     rows = [*_same_files(manifest)]
     if overlap is not None:

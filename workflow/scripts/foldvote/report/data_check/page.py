@@ -1,4 +1,4 @@
-"""The data check: one page on the data before any training, and its counts as a table."""
+"""The data check: one page about the data before any training, and its counts as a CSV file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,9 +19,9 @@ from foldvote.report.thumbnails import load_thumbnails
 from foldvote.runtime.checks import tally
 from foldvote.runtime.job_log import log
 
-BUDGET = 6_000_000  # bytes of embedded pictures
-HEIGHT = 128  # of a picture, pixels
-BATCH_HEIGHT = 1600  # of the picture of an augmented batch at most, pixels
+BUDGET = 6_000_000  # bytes of embedded images
+HEIGHT = 128  # of a thumbnail, in pixels
+BATCH_HEIGHT = 1600  # largest height of the preview of an augmented batch, in pixels
 CONTENTS = (
     ("findings", "Findings"),
     ("counts", "Counts"),
@@ -31,9 +31,9 @@ CONTENTS = (
     ("persons", "Persons"),
     ("alike", "Look-alikes"),
     ("corrections", "Corrections"),
-    ("quarantine", "Left out"),
-    ("batch", "Augmented"),
-    ("source", "Made from"),
+    ("quarantine", "Quarantine"),
+    ("batch", "Augmentation"),
+    ("source", "Provenance"),
 )
 
 
@@ -48,51 +48,51 @@ def write_data_check(
     seed: int = 0,
     workers: int = 1,
 ) -> None:
-    """Write the page and the table of counts, and tell how many findings there are.
+    """Write the page and the table of counts, and log the number of findings.
 
     Args:
-        files: what the data stages made.
-        root: the data folder, from which the pictures are taken.
+        files: the outputs of the data stages.
+        root: the data folder, from which the images are read.
         rules: how images are decoded.
-        previews: a picture of an augmented batch, by model.
-        page_path: the HTML file.
-        counts_path: the CSV file of counts.all_counts.
+        previews: PNG files of an augmented batch, by model.
+        page_path: the HTML file to write.
+        counts_path: the CSV file to write, with counts.all_counts.
         numeric: the factor with a number behind it, where there is one.
-        seed: chooses the persons that are shown.
-        workers: processes that decode.
+        seed: seed of the choice of persons that are shown.
+        workers: number of processes that decode images.
 
     Raises:
-        UserError: if an input is missing or damaged, or an image changed since the manifest was made.
+        UserError: if an input is missing or damaged, or an image has changed since the manifest was made.
     """
-    facts = read_data_check_inputs(files, numeric)
-    verdicts = run_checks(facts)
-    sheet = choose_images(facts, seed)
-    pictures = load_thumbnails(facts.manifests, sheet.keys(), root, rules, HEIGHT, workers)
-    album = EmbeddedImages(BUDGET, HEIGHT)
-    numbers = {key: album.add("\0".join(key), pixels) for key, pixels in pictures.items()}
-    write_csv(all_counts(facts.train, facts.folds, facts.scheme, numeric), counts_path)
+    inputs = read_data_check_inputs(files, numeric)
+    findings = run_checks(inputs)
+    gallery = choose_images(inputs, seed)
+    thumbnails = load_thumbnails(inputs.manifests, gallery.keys(), root, rules, HEIGHT, workers)
+    embedded = EmbeddedImages(BUDGET, HEIGHT)
+    numbers = {key: embedded.add("\0".join(key), pixels) for key, pixels in thumbnails.items()}
+    write_csv(all_counts(inputs.train, inputs.folds, inputs.label_space, numeric), counts_path)
     write_page(
         page_path,
         "data_check.html",
         title="Data check",
         contents=CONTENTS,
-        names=dict(CONTENTS),
-        album=album.sources,
-        findings=verdicts,
-        tally=tally(verdicts),
-        facts=facts,
-        words=certificate_in_words(facts.certificate),
-        tables=page_tables(facts),
-        figures=page_figures(facts),
-        sheet=sheet,
+        section_names=dict(CONTENTS),
+        images=embedded.sources,
+        findings=findings,
+        tally=tally(findings),
+        inputs=inputs,
+        certificate_text=certificate_in_words(inputs.certificate),
+        tables=page_tables(inputs),
+        figures=page_figures(inputs),
+        gallery=gallery,
         numbers=numbers,
-        batches=[(model, _batch(path)) for model, path in previews.items()],
+        batches=[(model, _preview(path)) for model, path in previews.items()],
     )
-    log(f"{page_path}: {tally(verdicts)}")
+    log(f"{page_path}: {tally(findings)}")
 
 
-def _batch(path: Path) -> str:
-    """The picture of a batch as a data URI: PNG is several times as large."""
+def _preview(path: Path) -> str:
+    """The preview of a batch as a data URI, in WebP, which is several times smaller than PNG."""
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))

@@ -11,14 +11,14 @@ from matplotlib.ticker import MaxNLocator
 
 from foldvote.report.svg import FAINT, INK, LINE, PAPER, SERIES, figure_style, new_figure
 
-MOST_BARS = 60  # rows of a figure; more are in the table only
-MOST_NUMBERS = 30  # levels up to which a confusion matrix has its numbers written in
-_ROW = 0.26  # inches
-_LONGEST_NAME = 40  # letters of a name in a figure; tables have the whole name
+MOST_BARS = 60  # rows of a figure; further rows are shown in the table only
+MOST_NUMBERS = 30  # levels of a confusion matrix; with more, its cells have no numbers
+_ROW = 0.26  # height of a row in inches
+_LONGEST_NAME = 40  # characters of a name in a figure; tables show the whole name
 
 
 def plot_votes(votes: pd.DataFrame) -> Figure:
-    """Each kind of vote: nested macro-F1 with its interval, and the optimistic one.
+    """Nested macro-F1 of each ensemble method with its interval, and the optimistic macro-F1.
 
     Args:
         votes: rows of the leaderboard of kind `vote`.
@@ -30,9 +30,7 @@ def plot_votes(votes: pd.DataFrame) -> Figure:
             places, votes["macro_f1_low"], votes["macro_f1_high"], color=LINE, linewidth=5, label="95 % interval"
         )
         axes.hlines(places, votes["macro_f1"], votes["optimistic_macro_f1"], color=FAINT, linewidth=1)
-        axes.plot(
-            votes["macro_f1"], places, "o", color=SERIES[0], label="nested: on persons that nothing was fitted on"
-        )
+        axes.plot(votes["macro_f1"], places, "o", color=SERIES[0], label="nested: on persons that were not fitted on")
         axes.plot(
             votes["optimistic_macro_f1"], places, "D", color=SERIES[1], markersize=5, mfc="none", label="optimistic"
         )
@@ -43,7 +41,7 @@ def plot_votes(votes: pd.DataFrame) -> Figure:
 
 
 def plot_curves(histories: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
-    """Learning curves: a row a model, with loss on the left and validation macro-F1 on the right, a line a fold.
+    """Learning curves: one row per model, loss on the left, validation macro-F1 on the right, one line per fold.
 
     Args:
         histories: rows of history.HISTORY by model and fold.
@@ -73,12 +71,12 @@ def plot_curves(histories: Mapping[str, Mapping[int, pd.DataFrame]]) -> Figure:
 
 
 def plot_confusion(counts: npt.NDArray[np.int64], levels: Sequence[str], name: str) -> Figure:
-    """A confusion matrix: shares of the true level as shades, numbers of images where they can be read.
+    """A confusion matrix: shades are shares of the true level, numbers are images.
 
     Args:
-        counts: (levels, levels), rows true.
-        levels: names.
-        name: of what is confused.
+        counts: int64 (levels, levels); rows are true levels, columns are predicted levels.
+        levels: level names in the order of their codes.
+        name: `classes`, or the name of a factor.
     """
     side = len(levels)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -89,18 +87,19 @@ def plot_confusion(counts: npt.NDArray[np.int64], levels: Sequence[str], name: s
         axes.grid(visible=False)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
         if side <= MOST_NUMBERS:
-            for true, said in np.argwhere(counts > 0):
-                colour = PAPER if shares[true, said] > 0.6 else INK
-                axes.text(said, true, f"{counts[true, said]:,}", ha="center", va="center", fontsize=8, color=colour)
+            for true, predicted in np.argwhere(counts > 0):
+                colour = PAPER if shares[true, predicted] > 0.6 else INK
+                text = f"{counts[true, predicted]:,}"
+                axes.text(predicted, true, text, ha="center", va="center", fontsize=8, color=colour)
         if side <= MOST_BARS:
             axes.set_yticks(range(side), [f"{_short(level)}  {code}" for code, level in enumerate(levels)])
             axes.set_xticks(range(side), [str(code) for code in range(side)])
-        axes.set_title(f"True {name} (rows) and what it is taken for (columns)")
+        axes.set_title(f"True {name} (rows) and predicted {name} (columns)")
     return figure
 
 
 def plot_reliability(reliability: pd.DataFrame) -> Figure:
-    """Share of right answers against confidence, before and after calibration, with the images of each bin below.
+    """Reliability diagram before and after calibration, with the number of images per bin below.
 
     Args:
         reliability: rows of ensemble/reliability.csv.
@@ -108,16 +107,16 @@ def plot_reliability(reliability: pd.DataFrame) -> Figure:
     with figure_style():
         figure = new_figure(7.0, 4.2)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-        upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (3, 2)), label="as it should be")
+        upper.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=(0, (3, 2)), label="perfectly calibrated")
         for number, (name, rows) in enumerate(reliability.groupby("calibration", sort=False)):
             full = rows[rows["images"] > 0]
             upper.plot(full["confidence"], full["accuracy"], "o-", color=SERIES[number], markersize=4, label=name)
             edges = np.append(rows["low"].to_numpy(), 1.0)
             lower.stairs(rows["images"], edges, color=SERIES[number], linewidth=1.4, fill=False)
-        upper.set_ylabel("share right")
+        upper.set_ylabel("accuracy")
         upper.set_ylim(-0.03, 1.03)
         lower.set_ylabel("images")
-        lower.set_xlabel("confidence of the vote")
+        lower.set_xlabel("confidence of the ensemble")
         lower.set_xlim(0, 1)
         upper.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
@@ -128,7 +127,7 @@ def plot_classes(scores: pd.DataFrame, name: str = "F1") -> Figure:
 
     Args:
         scores: tables.class_scores.
-        name: of the score.
+        name: of the score, for the title.
     """
     with figure_style():
         figure = new_figure(8.0, 0.8 + _ROW * len(scores))
@@ -138,12 +137,12 @@ def plot_classes(scores: pd.DataFrame, name: str = "F1") -> Figure:
             axes.annotate(f"{f1:.2f} ({support:,})", (f1, place), (4, 0), textcoords="offset points", va="center")
         _rows(axes, scores["class"].tolist())
         axes.set_xlim(0, 1.12)
-        axes.set_title(f"{name} of each class, and in brackets its images")
+        axes.set_title(f"{name} of each class (number of images in brackets)")
     return figure
 
 
 def plot_slices(slices: pd.DataFrame) -> Figure:
-    """Accuracy of each slice with its interval over persons, in the order given.
+    """Accuracy of each slice with its interval from a bootstrap over persons, in the order given.
 
     Args:
         slices: rows of ensemble/slices.csv, at least one.

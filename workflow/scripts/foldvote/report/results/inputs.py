@@ -1,4 +1,4 @@
-"""All that a finished run knows of itself, read together: what a report shows."""
+"""The results of a finished run, read together and checked against each other."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,13 +27,13 @@ from foldvote.splits.folds import read_folds
 from foldvote.training.history import HISTORY
 
 Floats = npt.NDArray[np.float64]
-_TEXTS = ("kind", "model", "fold", "slice", "value", "calibration")
-_OF_MANIFEST = ("image_id", "path", "sha256", "corrected")
+_TEXT_COLUMNS = ("kind", "model", "fold", "slice", "value", "calibration")
+_MANIFEST_COLUMNS = ("image_id", "path", "sha256", "corrected")
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """Where a finished run lies; the sequences have a file a member, under `model=<m>/fold=<k>`."""
+    """The files of a finished run; sequences have one file per member, below `model=<m>/fold=<k>`."""
 
     manifest: Path
     folds: Path
@@ -54,35 +54,35 @@ class RunFiles:
 
 @dataclass(frozen=True)
 class RunResults:
-    """A finished run as tables.
+    """The results of a finished run as tables.
 
     Attributes:
-        scheme: classes and factors.
+        label_space: classes and factors.
         certificate: `folds/certificate.json`.
-        rows: a row a validated train image, in the order of ensemble/oof.parquet: image_id, profile, label, fold,
-            prediction (codes), path, sha256, corrected, and the column of
-            `numeric`.
-        probabilities: of the vote after its calibration, shape (images, classes).
-        opinions: a row an image and member that never saw it: place (in `rows`), model, fold, said (a class, or the
-            levels of the factors that the model learns), confidence (mean over its views).
+        rows: one row per validated training image, in the order of ensemble/oof.parquet: image_id, profile, label,
+            fold, prediction (codes), path, sha256, corrected, and the column of `numeric`.
+        probabilities: of the ensemble after calibration, shape (images, classes).
+        member_predictions: one row per image and member that was not trained on its person: position (in `rows`),
+            model, fold, predicted (a class, or the levels of the factors that the model learns), probability (mean
+            over the views).
         metrics: `ensemble/metrics.json`.
         vote: `ensemble/weights.json`.
-        board, slices, reliability: the CSV files, numbers as numbers.
-        issues: rows of LABEL_ISSUES.
+        leaderboard, slices, reliability: the CSV files, with numbers as numbers.
+        issues: rows of label_issues.LABEL_ISSUES.
         histories, sidecars: by model and fold.
-        devices: what the networks ran on.
-        data_sha256: of the training images.
+        devices: the devices that the networks ran on.
+        data_sha256: digest of the training manifest.
         numeric: the factor with a number behind it, where there is one.
     """
 
-    scheme: LabelSpace
+    label_space: LabelSpace
     certificate: dict[str, Any]
     rows: pd.DataFrame
     probabilities: Floats
-    opinions: pd.DataFrame
+    member_predictions: pd.DataFrame
     metrics: dict[str, Any]
     vote: dict[str, Any]
-    board: pd.DataFrame
+    leaderboard: pd.DataFrame
     slices: pd.DataFrame
     reliability: pd.DataFrame
     issues: pd.DataFrame
@@ -94,49 +94,49 @@ class RunResults:
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
-        """The class that the vote gives each image."""
+        """The class predicted for each image: int64 (images,)."""
         return self.rows["prediction"].to_numpy(np.int64)
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """The true class of each image."""
+        """The true class of each image: int64 (images,)."""
         return self.rows["label"].to_numpy(np.int64)
 
-    def chance_of(self, codes: npt.NDArray[np.int64]) -> Floats:
-        """The vote's probability of one class an image: shape (images,)."""
+    def probability_of(self, codes: npt.NDArray[np.int64]) -> Floats:
+        """The probability of one class per image, given by its code: float64 (images,)."""
         return self.probabilities[np.arange(len(codes)), codes]
 
 
 def read_run(files: RunFiles, numeric: NumericFactor | None = None) -> RunResults:
-    """Read and check everything.
+    """Read the results of a run and check that they belong together.
 
     Args:
-        files: where it lies.
+        files: the files of the run.
         numeric: the factor with a number behind it, where there is one.
 
     Raises:
-        UserError: if a file is missing or damaged, or two were made from different data, splits or weights.
+        UserError: if a file is missing or damaged, or two files were made from different data, splits or weights.
     """
-    scheme = read_label_space(files.classes)
+    label_space = read_label_space(files.classes)
     _, digest = read_folds(files.folds, files.certificate)
     certificate, data = read_json(files.certificate), read_record(files.manifest)["data_sha256"]
     sidecars = {member_of(path): read_json(path) for path in files.sidecars}
     made_from = read_record(files.votes)
-    raise_all(_strange(files, certificate, digest, data, made_from, sidecars))
+    raise_all(_mismatches(files, certificate, digest, data, made_from, sidecars))
     manifest = read_table(files.manifest)
-    wanted = [*_OF_MANIFEST, *([numeric.column] if numeric else [])]
+    wanted = [*_MANIFEST_COLUMNS, *([numeric.column] if numeric else [])]
     known = manifest[[name for name in wanted if name in manifest]]
-    votes = read_table(files.votes, votes_schema(scheme.classes, labelled=True), key=("image_id",))
+    votes = read_table(files.votes, votes_schema(label_space.classes, labelled=True), key=("image_id",))
     rows = votes[["image_id", "profile", "label", "fold", "prediction"]].merge(known, on="image_id", how="left")
     return RunResults(
-        scheme=scheme,
+        label_space=label_space,
         certificate=certificate,
         rows=rows,
-        probabilities=votes[[PROBABILITY + name for name in scheme.classes]].to_numpy(np.float64),
-        opinions=_opinions(files.oof, rows, scheme, digest),
+        probabilities=votes[[PROBABILITY + name for name in label_space.classes]].to_numpy(np.float64),
+        member_predictions=_member_predictions(files.oof, rows, label_space, digest),
         metrics=read_json(files.metrics),
         vote=read_json(files.weights),
-        board=read_numbers(files.leaderboard),
+        leaderboard=read_numbers(files.leaderboard),
         slices=read_numbers(files.slices),
         reliability=read_numbers(files.reliability),
         issues=read_table(files.issues, LABEL_ISSUES, key=("rank",)),
@@ -149,13 +149,13 @@ def read_run(files: RunFiles, numeric: NumericFactor | None = None) -> RunResult
 
 
 def read_numbers(path: Path) -> pd.DataFrame:
-    """One of our own CSV files: names as texts, everything else as numbers, empty cells as NaN."""
+    """Read a CSV file that foldvote wrote: names as text, everything else as numbers, empty cells as NaN."""
     frame = read_csv(path, empty=True)
-    numbers = [name for name in frame.columns if name not in _TEXTS]
+    numbers = [name for name in frame.columns if name not in _TEXT_COLUMNS]
     return frame.assign(**{name: pd.to_numeric(frame[name].replace("", None)) for name in numbers})
 
 
-def _strange(
+def _mismatches(
     files: RunFiles,
     certificate: Mapping[str, Any],
     digest: str,
@@ -163,7 +163,7 @@ def _strange(
     made_from: Mapping[str, Any],
     sidecars: Mapping[MemberKey, Mapping[str, Any]],
 ) -> list[str]:
-    """Lines where two files are of different runs."""
+    """One line for each pair of files that are from different runs."""
     faults = []
     if certificate["data_sha256"] != data:
         faults.append(f"{files.certificate}: is of other images than the manifest holds; run `snakemake -R folds`")
@@ -173,28 +173,30 @@ def _strange(
     return faults
 
 
-def _opinions(paths: Sequence[Path], rows: pd.DataFrame, scheme: LabelSpace, digest: str) -> pd.DataFrame:
-    """What each member says of the images that it never saw."""
+def _member_predictions(
+    paths: Sequence[Path], rows: pd.DataFrame, label_space: LabelSpace, digest: str
+) -> pd.DataFrame:
+    """The out-of-fold predictions of every member, as RunResults.member_predictions."""
     ids = pa.array(rows["image_id"], pa.string())
     expected = Counter(model for model, _ in map(member_of, paths))
-    records, faults = sound_records(paths, "oof", expected, scheme.classes, digest)
+    records, faults = sound_records(paths, "oof", expected, label_space.classes, digest)
     raise_all(faults)
     parts = []
     for path, record in records.items():
-        member = read_predictions(path, record, scheme.classes)
-        place = positions_in(member.ids, ids)
-        if (place < 0).any():
+        member = read_predictions(path, record, label_space.classes)
+        position = positions_in(member.ids, ids)
+        if (position < 0).any():
             raise UserError(f"{path}: holds images that the vote lacks; run `snakemake -R ensemble`")
-        own, said = own_classes(member.mean, record.get("factors"), scheme)
-        codes = said.argmax(axis=1)
+        own, probabilities = own_classes(member.mean, record.get("factors"), label_space)
+        codes = probabilities.argmax(axis=1)
         parts.append(
             pd.DataFrame(
                 {
-                    "place": place,
+                    "position": position,
                     "model": member.model,
                     "fold": member.fold,
-                    "said": np.asarray(own.classes, dtype=object)[codes],
-                    "confidence": said[np.arange(len(said)), codes],
+                    "predicted": np.asarray(own.classes, dtype=object)[codes],
+                    "probability": probabilities[np.arange(len(codes)), codes],
                 }
             )
         )

@@ -1,4 +1,4 @@
-"""The report: one page on a finished run, and its figures and tables as files beside it."""
+"""The report: one page about a finished run, with its figures and tables as files beside it."""
 
 import json
 import subprocess
@@ -17,31 +17,31 @@ from foldvote.report.html import EmbeddedImages, write_page
 from foldvote.report.results.attention import overlay
 from foldvote.report.results.gallery import Confusion, ReportGallery, build_gallery, confused_pairs
 from foldvote.report.results.inputs import RunFiles, RunResults, read_run
-from foldvote.report.results.tables import MOST_PAIRS, draw_figures, page_figures, page_tables, save_beside
-from foldvote.report.results.tuning import search_shown
+from foldvote.report.results.tables import MOST_PAIRS, draw_figures, page_figures, page_tables, save_files
+from foldvote.report.results.tuning import search_summary
 from foldvote.report.thumbnails import load_thumbnails
 from foldvote.runtime.job_log import log
 
-BUDGET = 11_000_000  # bytes of embedded pictures
-HEIGHT = 96  # of a picture, pixels
-MOST_LEVELS = 60  # of a confusion matrix; with more, what is taken for what stands in a list alone
-MOST_OPINIONS = 16  # of one image in the cells; an ensemble of hundreds would outweigh its pictures
-MOST_FITTED = 20_000  # letters of what the vote has fitted; a stacking of many models has megabytes
-_PIECE = 1500  # pictures that are decoded at once: the last of them may not fit
+BUDGET = 11_000_000  # bytes of embedded images
+HEIGHT = 96  # of a thumbnail, in pixels
+MOST_LEVELS = 60  # of a confusion matrix; with more levels only the list of confused pairs is shown
+MOST_MEMBERS = 16  # member predictions below one image of a cell; hundreds of them would outweigh the images
+MOST_FITTED = 20_000  # characters of the fitted vote that are shown; a stacking of many models has megabytes
+_CHUNK = 1500  # thumbnails that are decoded before the budget is checked
 CONTENTS = (
     ("scores", "Scores"),
     ("votes", "Votes"),
-    ("learning", "Learning"),
+    ("learning", "Learning curves"),
     ("confusion", "Confusion"),
     ("classes", "Classes"),
     ("slices", "Slices"),
     ("calibration", "Calibration"),
     ("losses", "Top losses"),
-    ("attention", "Where they look"),
+    ("attention", "Grad-CAM"),
     ("persons", "Persons"),
-    ("suspects", "Label suspects"),
+    ("label-issues", "Label issues"),
     ("tuning", "Tuning"),
-    ("source", "Made from"),
+    ("source", "Provenance"),
 )
 
 
@@ -53,69 +53,70 @@ def write_report(
     page_path: Path,
     folder: Path,
     attention: Path,
-    pixels: Path,
+    packed_path: Path,
     workers: int = 1,
     search: Path | None = None,
 ) -> None:
-    """Write the page, and its figures (SVG) and tables (CSV).
+    """Write the page, its figures (SVG) and its tables (CSV).
 
     Args:
-        files: the finished run.
-        root: the data folder, from which the pictures are taken.
+        files: the files of the finished run.
+        root: the data folder, from which the images are read.
         rules: how images are decoded.
-        settings: the configuration, which is shown; its `data` must be whole.
-        page_path: the HTML file.
-        folder: of figures and tables.
-        attention: what gradcam.write_attention wrote.
-        pixels: the packed training images that it was made on.
-        workers: processes that decode.
-        search: tune/trials.parquet, where a recipe was searched.
+        settings: the configuration, which is shown; its `data` must be complete.
+        page_path: the HTML file to write.
+        folder: where figures and tables are written.
+        attention: the heat maps, as written by gradcam.write_attention.
+        packed_path: the packed training images that the heat maps were made on.
+        workers: number of processes that decode images.
+        search: tune/trials.parquet, if recipes were searched.
 
     Raises:
-        UserError: if an input is missing, damaged or of another run, or an image changed since the manifest was made.
+        UserError: if an input is missing, damaged or of another run, or an image has changed since the manifest was
+            made.
     """
     data = layout_section(settings["data"])
-    outcome = read_run(files, data.numeric_factor)
-    exhibits = build_gallery(outcome, layout_of(data))
-    album = EmbeddedImages(BUDGET, HEIGHT)
-    looks = _looks(album, read_heatmaps(attention), PackedImages(pixels))
-    numbers = _fill(album, outcome, exhibits, root, rules, workers)
-    kept = draw_figures(outcome, exhibits)
-    save_beside(outcome, exhibits, kept, folder)
+    run = read_run(files, data.numeric_factor)
+    gallery = build_gallery(run, layout_of(data))
+    embedded = EmbeddedImages(BUDGET, HEIGHT)
+    heatmaps = _embed_heatmaps(embedded, read_heatmaps(attention), PackedImages(packed_path))
+    numbers = _embed_thumbnails(embedded, run, gallery, root, rules, workers)
+    figures = draw_figures(run, gallery)
+    save_files(run, gallery, figures, folder)
     write_page(
         page_path,
         "report.html",
         title=f"Report: {Path(settings['results']).name}" if "results" in settings else "Report",
         contents=CONTENTS if search else [entry for entry in CONTENTS if entry[0] != "tuning"],
-        album=album.sources,
-        outcome=outcome,
-        exhibits=exhibits,
-        tables=page_tables(outcome),
-        figures=page_figures(outcome, kept),
-        pairs=[(each, *_pairs(outcome, each)) for each in exhibits.confusions],
+        images=embedded.sources,
+        run=run,
+        gallery=gallery,
+        tables=page_tables(run),
+        figures=page_figures(run, figures),
+        confusions=[(each, *_confused_pairs(run, each)) for each in gallery.confusions],
         most_levels=MOST_LEVELS,
-        gallery=_gallery(outcome, exhibits, numbers),
-        shot=_describer(outcome, numbers),
-        looks=looks,
-        place_of={image_id: place for place, image_id in enumerate(outcome.rows["image_id"])},
-        search=search_shown(search) if search else None,
+        confusion_images=_confusion_images(run, gallery, numbers),
+        describe=_describer(run, numbers),
+        heatmaps=heatmaps,
+        position_of={image_id: position for position, image_id in enumerate(run.rows["image_id"])},
+        search=search_summary(search) if search else None,
         settings=settings,
-        vote_used=_vote(outcome.vote),
+        vote=_shown_vote(run.vote),
         commit=code_version(),
     )
-    log(f"{page_path}: {len(album.sources):,} pictures, {page_path.stat().st_size / 1e6:.1f} MB")
+    log(f"{page_path}: {len(embedded.sources):,} images, {page_path.stat().st_size / 1e6:.1f} MB")
 
 
-def _vote(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The vote that is used; where it has fitted too much to read, without that."""
-    if len(json.dumps(params)) <= MOST_FITTED:
-        return dict(params)
-    shown = {name: params[name] for name in ("kind", "candidates", "calibration") if name in params}
+def _shown_vote(vote: Mapping[str, Any]) -> dict[str, Any]:
+    """The vote that is used; without its fitted parameters if they are too long to read."""
+    if len(json.dumps(vote)) <= MOST_FITTED:
+        return dict(vote)
+    shown = {name: vote[name] for name in ("kind", "candidates", "calibration") if name in vote}
     return shown | {"fitted": "see ensemble/weights.json"}
 
 
 def code_version() -> str:
-    """The commit of this code, `+` behind it where files were changed since; empty where git does not know."""
+    """The git commit of this code, with `+` appended if files have changed since; empty if git does not know it."""
     here = Path(__file__).parent
     try:
         head, changed = (
@@ -129,108 +130,118 @@ def code_version() -> str:
     return head + ("+" if changed else "")
 
 
-def _looks(
-    album: EmbeddedImages, glances: Sequence[ClassHeatmap], pixels: PackedImages
+def _embed_heatmaps(
+    embedded: EmbeddedImages, heatmaps: Sequence[ClassHeatmap], packed: PackedImages
 ) -> dict[str, list[tuple[str, int | None]]]:
-    """By image: pairs of what a picture shows and its number. First the image as packed, then a class on it each."""
-    looks: dict[str, list[tuple[str, int | None]]] = {}
-    for one in glances:
-        image = pixels[int(pixels.rows([one.image_id])[0])]
-        plain = album.add(f"{one.image_id}\0packed", image)
-        over = album.add(f"{one.image_id}\0{one.code}", overlay(image, one.heat))
-        shown = looks.setdefault(one.image_id, [(f"as {one.model} {one.fold} sees it", plain)])
-        shown.append((f"for {one.name}" if one.heat.any() else f"nothing speaks for {one.name}", over))
-    return looks
+    """Embed the images with heat maps.
+
+    Returns:
+        For each image id, pairs of a caption and the number of an embedded image: first the image as it was packed,
+        then one overlay for each class.
+    """
+    captioned: dict[str, list[tuple[str, int | None]]] = {}
+    for one in heatmaps:
+        image = packed[int(packed.rows([one.image_id])[0])]
+        plain = embedded.add(f"{one.image_id}\0packed", image)
+        overlaid = embedded.add(f"{one.image_id}\0{one.code}", overlay(image, one.heat))
+        own = captioned.setdefault(one.image_id, [(f"input of {one.model} {one.fold}", plain)])
+        own.append((f"for {one.name}" if one.heat.any() else f"no evidence for {one.name}", overlaid))
+    return captioned
 
 
-def _fill(
-    album: EmbeddedImages, outcome: RunResults, exhibits: ReportGallery, root: Path, rules: Images, workers: int
+def _embed_thumbnails(
+    embedded: EmbeddedImages, run: RunResults, gallery: ReportGallery, root: Path, rules: Images, workers: int
 ) -> dict[int, int | None]:
-    """Put the pictures into the album until it is full: its number of each place, None where there was no room."""
-    ids = outcome.rows["image_id"].tolist()
-    wanted = exhibits.places()
+    """Embed the images of the gallery until the budget is spent.
+
+    Returns:
+        The number of the embedded image by position in run.rows; None if it did not fit.
+    """
+    ids = run.rows["image_id"].tolist()
+    wanted = gallery.positions()
     numbers: dict[int, int | None] = dict.fromkeys(wanted)
-    for start in range(0, len(wanted), _PIECE):
-        piece = wanted[start : start + _PIECE]
-        keys = [("train", ids[place]) for place in piece]
-        pictures = load_thumbnails({"train": outcome.rows}, keys, root, rules, HEIGHT, workers)
-        for place, key in zip(piece, keys, strict=True):
-            numbers[place] = album.add(ids[place], pictures[key])
-        if numbers[piece[-1]] is None:
+    for start in range(0, len(wanted), _CHUNK):
+        chunk = wanted[start : start + _CHUNK]
+        keys = [("train", ids[position]) for position in chunk]
+        thumbnails = load_thumbnails({"train": run.rows}, keys, root, rules, HEIGHT, workers)
+        for position, key in zip(chunk, keys, strict=True):
+            numbers[position] = embedded.add(ids[position], thumbnails[key])
+        if numbers[chunk[-1]] is None:
             break
     return numbers
 
 
-def _gallery(outcome: RunResults, exhibits: ReportGallery, numbers: Mapping[int, int | None]) -> dict[str, Any]:
-    """What the cells of the confusion matrices open, for the page's script.
+def _confusion_images(run: RunResults, gallery: ReportGallery, numbers: Mapping[int, int | None]) -> dict[str, Any]:
+    """The images behind the cells of the confusion matrices, for the page's script.
 
-    `texts` are names; `shots` are [picture, image id, true class, predicted class, probability of both, opinions],
-    names as numbers of `texts`; `cells` are numbers of shots, by the name of a confusion and `true-said`. Images whose
-    picture found no room are left out.
+    Returns:
+        `texts`: names. `images`: lists of [embedded image, image id, true class, predicted class, probability of each
+        of the two, member predictions], in which classes and members are indices into `texts`. `cells`: indices into
+        `images`, by the name of a confusion matrix and `true-predicted`. Images that did not fit are left out.
     """
     texts: dict[str, int] = {}
-    shots: list[list[Any]] = []
-    known: dict[int, int] = {}
+    images: list[list[Any]] = []
+    index_of: dict[int, int] = {}
 
     def text(name: str) -> int:
         return texts.setdefault(name, len(texts))
 
-    describe = _describer(outcome, numbers)
+    describe = _describer(run, numbers)
 
-    def shot(place: int) -> int:
-        if place not in known:
-            known[place] = len(shots)
-            one = describe(place)
-            opinions = [[text(member), text(said), sure] for member, said, sure in one["opinions"][:MOST_OPINIONS]]
-            names = [text(one["truth"]), text(one["said"])]
-            shots.append([one["number"], one["name"], *names, one["p_truth"], one["p_said"], opinions])
-        return known[place]
+    def image(position: int) -> int:
+        if position not in index_of:
+            index_of[position] = len(images)
+            one = describe(position)
+            members = [[text(name), text(own), chance] for name, own, chance in one["members"][:MOST_MEMBERS]]
+            names = [text(one["truth"]), text(one["predicted"])]
+            images.append([one["number"], one["name"], *names, one["p_truth"], one["p_predicted"], members])
+        return index_of[position]
 
     cells = {
         confusion.name: {
-            f"{true}-{said}": [shot(place) for place in places.tolist() if numbers[place] is not None]
-            for (true, said), places in confusion.cells.items()
+            f"{true}-{predicted}": [image(position) for position in positions.tolist() if numbers[position] is not None]
+            for (true, predicted), positions in confusion.cells.items()
         }
-        for confusion in exhibits.confusions
+        for confusion in gallery.confusions
     }
-    return {"texts": list(texts), "shots": shots, "cells": cells}
+    return {"texts": list(texts), "images": images, "cells": cells}
 
 
-def _describer(outcome: RunResults, numbers: Mapping[int, int | None]) -> Callable[[int], dict[str, Any]]:
-    """A function that says of an image what stands below its picture."""
-    ids, names = outcome.rows["image_id"].tolist(), outcome.scheme.classes
-    labels, predicted = outcome.labels, outcome.predicted
-    given, sure = outcome.chance_of(labels), outcome.chance_of(predicted)
-    opinions = _opinions(outcome)
+def _describer(run: RunResults, numbers: Mapping[int, int | None]) -> Callable[[int], dict[str, Any]]:
+    """A function that gives what is written below the image at a position in run.rows."""
+    ids, names = run.rows["image_id"].tolist(), run.label_space.classes
+    labels, predicted = run.labels, run.predicted
+    p_truth, p_predicted = run.probability_of(labels), run.probability_of(predicted)
+    members = _member_predictions(run)
 
-    def describe(place: int) -> dict[str, Any]:
-        place = int(place)
+    def describe(position: int) -> dict[str, Any]:
+        position = int(position)
         return {
-            "number": numbers.get(place),
-            "name": ids[place],
-            "truth": names[labels[place]],
-            "said": names[predicted[place]],
-            "right": bool(labels[place] == predicted[place]),
-            "p_truth": round(float(given[place]), 4),
-            "p_said": round(float(sure[place]), 4),
-            "opinions": opinions[place],
+            "number": numbers.get(position),
+            "name": ids[position],
+            "truth": names[labels[position]],
+            "predicted": names[predicted[position]],
+            "right": bool(labels[position] == predicted[position]),
+            "p_truth": round(float(p_truth[position]), 4),
+            "p_predicted": round(float(p_predicted[position]), 4),
+            "members": members[position],
         }
 
     return describe
 
 
-def _opinions(outcome: RunResults) -> list[Sequence[tuple[str, str, float]]]:
-    """What each member says of each image, in the order of the rows: (member, class, probability)."""
-    said = outcome.opinions
-    of_image: list[list[tuple[str, str, float]]] = [[] for _ in range(len(outcome.rows))]
-    columns = (said[name].tolist() for name in ("place", "model", "fold", "said", "confidence"))
-    for place, model, fold, name, confidence in zip(*columns, strict=True):
-        of_image[place].append((f"{model} {fold}", name, round(confidence, 4)))
-    return of_image
+def _member_predictions(run: RunResults) -> list[Sequence[tuple[str, str, float]]]:
+    """For each row of run.rows, the prediction of each member: (member, class, probability)."""
+    table = run.member_predictions
+    by_image: list[list[tuple[str, str, float]]] = [[] for _ in range(len(run.rows))]
+    columns = (table[name].tolist() for name in ("position", "model", "fold", "predicted", "probability"))
+    for position, model, fold, predicted, probability in zip(*columns, strict=True):
+        by_image[position].append((f"{model} {fold}", predicted, round(probability, 4)))
+    return by_image
 
 
-def _pairs(outcome: RunResults, confusion: Confusion) -> tuple[Any, npt.NDArray[np.float64]]:
-    """Rows of what is taken for what, with the numbers of their cells, and the shares of each true level."""
-    pairs = confused_pairs(outcome, confusion)
+def _confused_pairs(run: RunResults, confusion: Confusion) -> tuple[Any, npt.NDArray[np.float64]]:
+    """The most frequently confused pairs, and the confusion matrix as shares of each true level."""
+    pairs = confused_pairs(run, confusion)
     shares = confusion.counts / np.maximum(confusion.counts.sum(axis=1, keepdims=True), 1)
     return pairs.head(MOST_PAIRS).to_dict("records"), shares

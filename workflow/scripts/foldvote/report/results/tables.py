@@ -1,4 +1,4 @@
-"""The tables and figures of the report, and the files that they are kept in beside the page."""
+"""The tables and figures of the report, for the page and as files beside it."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,16 +17,16 @@ from foldvote.report.html import Table, table
 from foldvote.report.results import figures
 from foldvote.report.results.gallery import JOINT, ReportGallery, confused_pairs
 from foldvote.report.results.inputs import RunResults
-from foldvote.report.svg import Drawing, inline_svg, save_drawing
+from foldvote.report.svg import Drawing, inline_svg, save_svg
 
-MOST_PAIRS = 200  # rows of a table of what is taken for what
-MOST_SLICES = 24  # of the figure
-_SCORES = dict.fromkeys(("macro_f1", "accuracy", "log_loss", "ece", "brier"), ".4f")
-_BOARD = _SCORES | dict.fromkeys(("macro_f1_low", "macro_f1_high"), ".3f")
-_BOARD |= dict.fromkeys(("optimistic_macro_f1", "test_macro_f1", "test_accuracy"), ".4f")
-_BOARD |= {"macro_f1_over_folds": ".3f", "temperature": ".2f"}
-_BOARD |= dict.fromkeys(COST_COLUMNS, ",.1f")
-_HEADS = {
+MOST_PAIRS = 200  # rows of a table of confused pairs
+MOST_SLICES = 24  # rows of the figure of slices
+_SCORE_FORMATS = dict.fromkeys(("macro_f1", "accuracy", "log_loss", "ece", "brier"), ".4f")
+_LEADERBOARD_FORMATS = _SCORE_FORMATS | dict.fromkeys(("macro_f1_low", "macro_f1_high"), ".3f")
+_LEADERBOARD_FORMATS |= dict.fromkeys(("optimistic_macro_f1", "test_macro_f1", "test_accuracy"), ".4f")
+_LEADERBOARD_FORMATS |= {"macro_f1_over_folds": ".3f", "temperature": ".2f"}
+_LEADERBOARD_FORMATS |= dict.fromkeys(COST_COLUMNS, ",.1f")
+_LABELS = {
     "macro_f1": "macro-F1",
     "macro_f1_low": "from",
     "macro_f1_high": "to",
@@ -45,18 +45,18 @@ _HEADS = {
     "test_macro_f1": "test F1",
     "test_accuracy": "test acc.",
 }
-_AGREEMENT = {
-    "image_accuracy": "accuracy of single shots",
-    "vote_accuracy": "with the person's vote",
-    "unanimous": "persons whose shots all agree",
-    "agreement": "mean share of shots that agree",
+_CONSISTENCY_LABELS = {
+    "image_accuracy": "accuracy per image",
+    "vote_accuracy": "after a vote per person",
+    "unanimous": "persons whose images all agree",
+    "agreement": "mean share of agreeing images",
 }
-_BORDER = {
-    "given_older": "labelled as of the last band",
-    "predicted_older": "predicted so",
+_BORDER_LABELS = {
+    "given_older": "labelled in the last band",
+    "predicted_older": "predicted in it",
     "probability_older": "mean probability of it",
 }
-_CALIBRATION = {
+_CALIBRATION_LABELS = {
     "log_loss_before": "log-loss before",
     "log_loss_after": "after",
     "brier_before": "Brier score before",
@@ -65,25 +65,24 @@ _CALIBRATION = {
     "ece_after": "after",
 }
 _HINTS = {
-    "macro_f1": "Mean F1 over all classes, out of fold; of a vote nested",
-    "macro_f1_low": "Lower end of the 95 % interval over persons",
-    "macro_f1_high": "Upper end of the 95 % interval over persons",
+    "macro_f1": "Mean F1 over all classes, out of fold; nested for ensembles",
+    "macro_f1_low": "Lower end of the 95 % interval (bootstrap over persons)",
+    "macro_f1_high": "Upper end of the 95 % interval (bootstrap over persons)",
     "macro_f1_over_folds": "Standard deviation over the members of a model",
-    "temperature": "Which would calibrate it; above 1: surer than right",
-    "optimistic_macro_f1": "On the images that the vote was fitted on",
+    "temperature": "The temperature that calibrates it; above 1: overconfident",
+    "optimistic_macro_f1": "On the images that the ensemble was fitted on",
     "log_loss": "In nats; the ensemble's after calibration",
     "ece": "Expected calibration error, 15 bins",
-    "test_macro_f1": "Macro-F1 on the test images; chose nothing",
-    "test_accuracy": "Accuracy on the test images; chose nothing",
+    "test_macro_f1": "Macro-F1 on the test images; not used for any choice",
+    "test_accuracy": "Accuracy on the test images; not used for any choice",
 }
 
 
 def class_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Precision, recall, F1 and support of each class of the vote, in the order of the codes; with those of the test
-    images where their answers are known.
+    """F1, precision, recall and support of each class for the ensemble, in the order of the codes.
 
     Args:
-        metrics: the content of ensemble/metrics.json.
+        metrics: the content of ensemble/metrics.json; if it has test scores, test F1 and test support are added.
     """
     own = metrics["oof"]["ensemble"]["classes"]
     rows = [{"code": code, "class": name, **own[name]} for code, name in enumerate(metrics["classes"])]
@@ -96,24 +95,33 @@ def class_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
 
 
 def vote_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Each kind of vote, nested and optimistic, and against the one that is used, the simplest first."""
+    """Nested and optimistic macro-F1 of each ensemble method, and its difference from the one in use; simplest first.
+
+    Args:
+        metrics: the content of ensemble/metrics.json.
+    """
     rows, used = [], metrics["chosen"]
     for kind in simplest_first(metrics["oof"]["votes"]):
         own = metrics["oof"]["votes"][kind]
         against = own["against_chosen"]
-        row = {"vote": kind, "macro_f1": own["macro_f1"], "optimistic": own["optimistic"]["macro_f1"]}
+        row = {"method": kind, "macro_f1": own["macro_f1"], "optimistic": own["optimistic"]["macro_f1"]}
         row |= {"gap": own["optimistic"]["macro_f1"] - own["macro_f1"], "difference": against["difference"]}
         rows.append(row | {name: against[name] for name in ("low", "high", "better")})
     scores = pd.DataFrame(rows)
-    scores.loc[scores["vote"] == used, ["difference", "low", "high", "better"]] = np.nan  # against itself
+    scores.loc[scores["method"] == used, ["difference", "low", "high", "better"]] = np.nan  # not compared with itself
     return scores
 
 
 def factor_scores(metrics: Mapping[str, Any], factors: Iterable[str]) -> pd.DataFrame:
-    """Accuracy and macro-F1 of each factor: of the vote, of each model, and of the vote on the test images."""
-    named = {"vote": metrics["oof"]["ensemble"], **metrics["oof"]["models"]}
+    """Accuracy and macro-F1 of each factor, for the ensemble and for each model; also for the ensemble on test images.
+
+    Args:
+        metrics: the content of ensemble/metrics.json.
+        factors: their names, in the order to show.
+    """
+    named = {"ensemble": metrics["oof"]["ensemble"], **metrics["oof"]["models"]}
     if "test" in metrics:
-        named["vote, test images"] = metrics["test"]["ensemble"]
+        named["ensemble, test images"] = metrics["test"]["ensemble"]
     rows = [
         {"factor": factor, "of": name, **own["factors"][factor]}
         for factor in factors
@@ -124,162 +132,204 @@ def factor_scores(metrics: Mapping[str, Any], factors: Iterable[str]) -> pd.Data
 
 
 def calibration_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Log-loss, Brier score and calibration error of the vote and of each model before and after calibration."""
-    known = {"vote": (metrics["calibration"]["before"], metrics["calibration"]["after"])}
+    """Log-loss, Brier score and ECE before and after calibration, for the ensemble and for each model.
+
+    Args:
+        metrics: the content of ensemble/metrics.json.
+    """
+    known = {"ensemble": (metrics["calibration"]["before"], metrics["calibration"]["after"])}
     known |= {name: (own, own["calibrated"]) for name, own in metrics["oof"]["models"].items() if "calibrated" in own}
     rows = []
-    for name, pair in known.items():
-        said = dict(zip(("before", "after"), pair, strict=True))
-        scores = {f"{metric}_{when}": said[when][metric] for metric in ("log_loss", "brier", "ece") for when in said}
-        rows.append({"of": name, **scores})
+    for of, pair in known.items():
+        by_time = dict(zip(("before", "after"), pair, strict=True))
+        scores = {f"{name}_{time}": by_time[time][name] for name in ("log_loss", "brier", "ece") for time in by_time}
+        rows.append({"of": of, **scores})
     return pd.DataFrame(rows)
 
 
-def page_tables(outcome: RunResults) -> dict[str, Any]:
-    """Tables by name; None where there is nothing."""
-    metrics = outcome.metrics
+def page_tables(run: RunResults) -> dict[str, Any]:
+    """Tables by name; None where there is nothing to show.
+
+    Args:
+        run: the finished run.
+    """
+    metrics = run.metrics
     rounded = dict.fromkeys(("f1", "precision", "recall", "test_f1"), ".3f")
-    slices = _telling(outcome.slices).dropna(axis="columns", how="all")
+    slices = _several_values(run.slices).dropna(axis="columns", how="all")
     return {
-        "board": _board(outcome.board),
+        "leaderboard": _leaderboard(run.leaderboard),
         "votes": table(
             vote_scores(metrics),
-            "Kinds of votes: nested and optimistic, and against the vote that is used",
+            "Ensemble methods: nested and optimistic macro-F1, and the difference from the one in use",
             formats=dict.fromkeys(("macro_f1", "optimistic"), ".4f")
             | dict.fromkeys(("gap", "difference", "low", "high"), "+.4f")
             | {"better": ".0%"},
-            labels={"macro_f1": "nested macro-F1", "difference": "against the used", "low": "from", "high": "to"},
-            hints={"better": "How often it is better than the vote that is used, over draws of persons"},
+            labels={"macro_f1": "nested macro-F1", "difference": "difference", "low": "from", "high": "to"},
+            hints={"better": "Share of the bootstrap draws in which it is better than the method in use"},
         ),
         "classes": table(class_scores(metrics), "Classes", formats=rounded, labels={"f1": "F1", "test_f1": "test F1"}),
         "factors": _or_none(
-            factor_scores(metrics, outcome.scheme.factors), "Factors, each on its own", formats=_SCORES, labels=_HEADS
+            factor_scores(metrics, run.label_space.factors),
+            "Scores of each factor",
+            formats=_SCORE_FORMATS,
+            labels=_LABELS,
         ),
         "slices": [
-            (name, table(rows.drop(columns="slice"), f"Slices by {_blank(name)}", formats=_slices(rows), labels=_HEADS))
+            (
+                name,
+                table(
+                    rows.drop(columns="slice"),
+                    f"Slices by {name.replace('_', ' ')}",
+                    formats=_slice_formats(rows),
+                    labels=_LABELS,
+                ),
+            )
             for name, rows in slices.groupby("slice", sort=False)
         ],
         "border": _or_none(
-            border_table(outcome.rows, outcome.probabilities, outcome.scheme, outcome.numeric),
-            "Ages around the last border",
+            border_table(run.rows, run.probabilities, run.label_space, run.numeric),
+            "Ages near the last age border",
             formats=dict.fromkeys(("given_older", "predicted_older", "probability_older"), ".1%"),
-            labels=_BORDER | ({outcome.numeric.column: outcome.numeric.name} if outcome.numeric else {}),
+            labels=_BORDER_LABELS | ({run.numeric.column: run.numeric.name} if run.numeric else {}),
         ),
         "calibration": table(
             calibration_scores(metrics),
-            f"Before and after calibration on other persons; of the vote: {metrics['calibration']['method']}, of a "
-            "model: temperature",
-            formats=dict.fromkeys(_CALIBRATION, ".4f"),
-            labels=_CALIBRATION,
+            "Before and after calibration, which was fitted on other persons (ensemble: "
+            f"{metrics['calibration']['method']}, models: temperature)",
+            formats=dict.fromkeys(_CALIBRATION_LABELS, ".4f"),
+            labels=_CALIBRATION_LABELS,
         ),
         "consistency": _or_none(
             _consistency(metrics["consistency"]["fields"]),
-            "Levels that belong to the person",
-            formats=dict.fromkeys(_AGREEMENT, ".1%"),
-            labels=_AGREEMENT,
+            "Fields that are the same for all images of a person",
+            formats=dict.fromkeys(_CONSISTENCY_LABELS, ".1%"),
+            labels=_CONSISTENCY_LABELS,
         ),
         "members": table(
-            pd.DataFrame(_members(outcome)),
+            pd.DataFrame(_members(run)),
             "Members",
             formats={"seconds": ",.1f", "val_macro_f1": ".4f", "val_loss": ".4f"},
-            labels=_HEADS,
+            labels=_LABELS,
         ),
         "weights": _or_none(
-            pd.DataFrame(outcome.vote.get("weights", {}).items(), columns=["candidate", "weight"]),
-            "Weights of the vote that is used",
+            pd.DataFrame(run.vote.get("weights", {}).items(), columns=["candidate", "weight"]),
+            "Weights of the ensemble in use",
             formats={"weight": ".4f"},
         ),
     }
 
 
-def draw_figures(outcome: RunResults, exhibits: ReportGallery) -> dict[str, Figure]:
-    """The figures that are kept as files, by name."""
-    votes = outcome.board[outcome.board["kind"] == "vote"]
+def draw_figures(run: RunResults, gallery: ReportGallery) -> dict[str, Figure]:
+    """The figures that are also written as files, by name.
+
+    Args:
+        run: the finished run.
+        gallery: for the confusion matrix of the classes.
+    """
+    votes = run.leaderboard[run.leaderboard["kind"] == "vote"]
     return {
         "votes": figures.plot_votes(votes),
-        "curves": figures.plot_curves(_by_model(outcome)),
-        "confusion": _confusion(exhibits.confusions[0]),
-        "reliability": figures.plot_reliability(outcome.reliability),
-        "slices": figures.plot_slices(_telling(outcome.slices).head(MOST_SLICES)),
-        "classes": figures.plot_classes(class_scores(outcome.metrics).head(figures.MOST_BARS)),
+        "curves": figures.plot_curves(_by_model(run)),
+        "confusion": _confusion(gallery.confusions[0]),
+        "reliability": figures.plot_reliability(run.reliability),
+        "slices": figures.plot_slices(_several_values(run.slices).head(MOST_SLICES)),
+        "classes": figures.plot_classes(class_scores(run.metrics).head(figures.MOST_BARS)),
     }
 
 
-def page_figures(outcome: RunResults, kept: Mapping[str, Figure]) -> dict[str, Any]:
-    """Figures of the page by name; `curves` holds pairs of a model and its figure, for tabs."""
-    described = {
-        "votes": "Points: nested and optimistic macro-F1 of each kind of vote.",
-        "reliability": "Lines: share of right answers against confidence, before and after calibration.",
+def page_figures(run: RunResults, drawn: Mapping[str, Figure]) -> dict[str, Any]:
+    """Figures of the page by name; `curves` is a list of pairs of a model and its figure, for tabs.
+
+    Args:
+        run: the finished run.
+        drawn: the figures of `draw_figures`.
+    """
+    alt_texts = {
+        "votes": "Points: nested and optimistic macro-F1 of each ensemble method.",
+        "reliability": "Lines: accuracy against confidence, before and after calibration.",
         "slices": "Points with bars: accuracy of the worst slices and its interval.",
         "classes": "Bars: F1 of each class.",
     }
-    shown: dict[str, Any] = {name: inline_svg(kept[name], alt) for name, alt in described.items()}
-    if len(outcome.scheme.classes) > figures.MOST_BARS:
+    shown: dict[str, Any] = {name: inline_svg(drawn[name], alt) for name, alt in alt_texts.items()}
+    if len(run.label_space.classes) > figures.MOST_BARS:
         shown["classes"] = None
-    shown["curves"] = [(model, _curve(model, own)) for model, own in _by_model(outcome).items()]
+    shown["curves"] = [(model, _curve(model, own)) for model, own in _by_model(run).items()]
     return shown
 
 
-def save_beside(outcome: RunResults, exhibits: ReportGallery, kept: Mapping[str, Figure], folder: Path) -> None:
-    """Write the figures as SVG and the tables that no other file has as CSV.
+def save_files(run: RunResults, gallery: ReportGallery, drawn: Mapping[str, Figure], folder: Path) -> None:
+    """Write the figures as SVG, and as CSV the tables that are in no other file.
+
+    Args:
+        run: the finished run.
+        gallery: for the confused pairs and the persons.
+        drawn: the figures of `draw_figures`.
+        folder: where the files are written.
 
     Raises:
         UserError: if a file cannot be written.
     """
-    for name, figure in kept.items():
-        save_drawing(figure, folder / f"{name}.svg")
-    write_csv(class_scores(outcome.metrics).round(6), folder / "classes.csv")
-    pairs = [confused_pairs(outcome, each).assign(confusion=each.name) for each in exhibits.confusions]
-    write_csv(pd.concat(pairs, ignore_index=True).drop(columns=["true", "said"]).round(6), folder / "pairs.csv")
-    write_csv(exhibits.disagreeing.round(6), folder / "persons.csv")
-    write_csv(loss_rows(outcome, np.argsort(outcome.chance_of(outcome.labels), kind="stable")), folder / "losses.csv")
+    for name, figure in drawn.items():
+        save_svg(figure, folder / f"{name}.svg")
+    write_csv(class_scores(run.metrics).round(6), folder / "classes.csv")
+    pairs = [confused_pairs(run, each).assign(confusion=each.name) for each in gallery.confusions]
+    write_csv(pd.concat(pairs, ignore_index=True).drop(columns=["true", "predicted"]).round(6), folder / "pairs.csv")
+    write_csv(gallery.disagreeing.round(6), folder / "persons.csv")
+    write_csv(loss_rows(run, np.argsort(run.probability_of(run.labels), kind="stable")), folder / "losses.csv")
 
 
-def loss_rows(outcome: RunResults, places: Iterable[int]) -> pd.DataFrame:
-    """One row per position: class, what the vote says, its probability of both, and the loss in nats."""
-    names = np.asarray(outcome.scheme.classes, dtype=object)
+def loss_rows(run: RunResults, positions: Iterable[int]) -> pd.DataFrame:
+    """One row per image: true class, prediction, the probabilities of both, and the loss in nats.
+
+    Args:
+        run: the finished run.
+        positions: of the images in run.rows, in the order wanted.
+    """
+    names = np.asarray(run.label_space.classes, dtype=object)
     frame = pd.DataFrame(
         {
-            "image_id": outcome.rows["image_id"],
-            "path": outcome.rows["path"],
-            "class": names[outcome.labels],
-            "prediction": names[outcome.predicted],
-            "p_class": outcome.chance_of(outcome.labels),
-            "p_prediction": outcome.chance_of(outcome.predicted),
-            "loss": -np.log(np.clip(outcome.chance_of(outcome.labels), SMALLEST, 1.0)),
+            "image_id": run.rows["image_id"],
+            "path": run.rows["path"],
+            "class": names[run.labels],
+            "prediction": names[run.predicted],
+            "p_class": run.probability_of(run.labels),
+            "p_prediction": run.probability_of(run.predicted),
+            "loss": -np.log(np.clip(run.probability_of(run.labels), SMALLEST, 1.0)),
         }
     )
-    return frame.iloc[list(places)].round(6).reset_index(drop=True)
+    return frame.iloc[list(positions)].round(6).reset_index(drop=True)
 
 
 def _consistency(fields: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    return pd.DataFrame([{"field": name, **{key: own[key] for key in _AGREEMENT}} for name, own in fields.items()])
+    return pd.DataFrame(
+        [{"field": name, **{key: own[key] for key in _CONSISTENCY_LABELS}} for name, own in fields.items()]
+    )
 
 
-def _board(board: pd.DataFrame) -> Table:
-    """The leaderboard, without the columns that are empty throughout."""
-    shown = board.loc[:, (board.notna() & (board != "")).any()]
-    return table(shown, "Leaderboard, out of fold", formats=_BOARD, labels=_HEADS, hints=_HINTS)
+def _leaderboard(leaderboard: pd.DataFrame) -> Table:
+    """The leaderboard without its empty columns."""
+    shown = leaderboard.loc[:, (leaderboard.notna() & (leaderboard != "")).any()]
+    return table(shown, "Leaderboard, out of fold", formats=_LEADERBOARD_FORMATS, labels=_LABELS, hints=_HINTS)
 
 
-def _members(outcome: RunResults) -> Iterable[dict[str, Any]]:
-    for (model, fold), history in outcome.histories.items():
-        about = outcome.sidecars[model, fold]
+def _members(run: RunResults) -> Iterable[dict[str, Any]]:
+    for (model, fold), history in run.histories.items():
+        sidecar = run.sidecars[model, fold]
         yield {
             "model": model,
             "fold": fold,
             "epochs": len(history),
-            "predicts_with": ", ".join(map(str, about["epochs"])),
-            "val_macro_f1": about["val_macro_f1"],
-            "val_loss": about["val_loss"],
+            "predicts_with": ", ".join(map(str, sidecar["epochs"])),
+            "val_macro_f1": sidecar["val_macro_f1"],
+            "val_loss": sidecar["val_loss"],
             "seconds": history["seconds"].sum(),
-            "weights": about["sha256"][:12],
+            "weights": sidecar["sha256"][:12],
         }
 
 
-def _by_model(outcome: RunResults) -> dict[str, dict[int, pd.DataFrame]]:
+def _by_model(run: RunResults) -> dict[str, dict[int, pd.DataFrame]]:
     by_model: dict[str, dict[int, pd.DataFrame]] = {}
-    for (model, fold), history in outcome.histories.items():
+    for (model, fold), history in run.histories.items():
         by_model.setdefault(model, {})[fold] = history
     return by_model
 
@@ -288,29 +338,25 @@ def _curve(model: str, folds: Mapping[int, pd.DataFrame]) -> Drawing:
     return inline_svg(
         figures.plot_curves({model: folds}),
         f"Learning curves of {model}: loss and validation macro-F1 of each fold.",
-        "A ring is the epoch with the best score. Training loss is smoothed and augmented: compare its course, not its "
-        "height, with the validation loss.",
+        "A ring marks the epoch with the best score. The training loss is measured with augmentation and smoothed "
+        "labels: compare its trend with that of the validation loss, not its level.",
     )
 
 
 def _confusion(confusion: Any) -> Figure:
-    what = "classes" if confusion.name == JOINT else confusion.name
-    return figures.plot_confusion(confusion.counts, confusion.levels, what)
+    name = "classes" if confusion.name == JOINT else confusion.name
+    return figures.plot_confusion(confusion.counts, confusion.levels, name)
 
 
-def _telling(slices: pd.DataFrame) -> pd.DataFrame:
-    """Without slicings of one value, which repeat the score of all images; all of them if there are no others."""
+def _several_values(slices: pd.DataFrame) -> pd.DataFrame:
+    """Without slicings of one value, which repeat the score of all images; unchanged if there are no others."""
     several = slices.groupby("slice")["value"].transform("size") > 1
     return slices[several] if several.any() else slices
 
 
-def _slices(rows: pd.DataFrame) -> dict[str, str]:
+def _slice_formats(rows: pd.DataFrame) -> dict[str, str]:
     return {name: ".3f" for name in rows.columns if name.startswith(("accuracy", "macro_f1", "log_loss"))}
 
 
-def _blank(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _or_none(rows: pd.DataFrame, caption: str, **more: Any) -> Table | None:
-    return table(rows, caption, **more) if len(rows) else None
+def _or_none(rows: pd.DataFrame, caption: str, **options: Any) -> Table | None:
+    return table(rows, caption, **options) if len(rows) else None

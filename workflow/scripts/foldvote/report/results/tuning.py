@@ -1,4 +1,4 @@
-"""What the report shows of a search."""
+"""What the report shows of a recipe search."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,31 +11,31 @@ from foldvote.report.svg import inline_svg
 from foldvote.report.tuning_figures import figures, score_name
 from foldvote.tuning.trials import COMPLETE, PARAM, read_trials
 
-_DESCRIBED = {
-    "history": "Points: the score of each trial, and a line at the best so far.",
-    "importance": "Bars: the share of each key in how scores differ.",
+_ALT_TEXTS = {
+    "history": "Points: the score of each trial. Line: the best score so far.",
+    "importance": "Bars: the importance of each key for the score.",
     "slices": "Points: the score against each key.",
-    "parallel": "Lines: each completed trial over all keys to its score.",
+    "parallel": "Lines: parallel coordinates of the completed trials, from their values to their scores.",
 }
 
 
-def search_shown(path: Path) -> dict[str, Any]:
-    """A search for the page: its record, the numbers of trials by state, figures by name, and a table of its trials.
+def search_summary(path: Path) -> dict[str, Any]:
+    """What the page shows of a search: its record, numbers of trials by state, scores, figures and a table of trials.
 
     Args:
         path: tune/trials.parquet.
 
     Raises:
-        UserError: if it is missing or damaged.
+        UserError: if the file is missing or damaged.
     """
     trials, record = read_trials(path)
-    drawings = {name: inline_svg(figure, _DESCRIBED[name]) for name, figure in figures(trials, record).items()}
+    drawings = {name: inline_svg(figure, _ALT_TEXTS[name]) for name, figure in figures(trials, record).items()}
     return {
         "record": record,
         "score": score_name(record["score"]),
         "counts": trials["state"].value_counts().to_dict(),
         "best": trials.loc[trials["number"] == record["best"], "score"].iloc[0],
-        "stood": [*trials.loc[trials["as_it_stands"] & (trials["state"] == COMPLETE), "score"]],
+        "unchanged": [*trials.loc[trials["as_it_stands"] & (trials["state"] == COMPLETE), "score"]],
         "figures": drawings,
         "table": _table(trials, record),
     }
@@ -50,5 +50,5 @@ def _table(trials: pd.DataFrame, record: Mapping[str, Any]) -> Table:
         "Trials, the best first",
         formats={"score": ".4f", "seconds": ",.1f"},
         labels={PARAM + key: key for key in record["space"]} | {"score": score_name(record["score"])},
-        hints={"score": "Of all out-of-fold predictions of the folds searched on, after the last epoch"},
+        hints={"score": "Out of fold, over all folds of the search, after the last epoch"},
     )

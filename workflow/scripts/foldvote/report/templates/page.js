@@ -1,14 +1,14 @@
 "use strict";
 
-// --- pictures: kept once in the album, shown where they come near the view
-const album = JSON.parse(document.getElementById("album")?.textContent ?? "[]");
-const show = (image) => { if (!image.getAttribute("src")) image.src = album[image.dataset.picture]; };
+// --- images: embedded once, shown when they come near the viewport
+const embedded = JSON.parse(document.getElementById("images")?.textContent ?? "[]");
+const show = (image) => { if (!image.getAttribute("src")) image.src = embedded[image.dataset.image]; };
 const near = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) { show(entry.target); near.unobserve(entry.target); }
 }, { rootMargin: "400px" });
-const watchPictures = (root) => root.querySelectorAll("img[data-picture]").forEach((image) => near.observe(image));
-watchPictures(document);
-addEventListener("beforeprint", () => document.querySelectorAll("img[data-picture]").forEach(show));
+const watchImages = (root) => root.querySelectorAll("img[data-image]").forEach((image) => near.observe(image));
+watchImages(document);
+addEventListener("beforeprint", () => document.querySelectorAll("img[data-image]").forEach(show));
 
 // --- tables: a click on a header sorts, a second one turns the order round; empty cells stay last
 const collator = new Intl.Collator(undefined, { numeric: true });
@@ -56,11 +56,11 @@ for (const list of document.querySelectorAll('[role="tablist"]')) {
 }
 
 // --- copy buttons
-const tell = (text) => {
-  const told = document.getElementById("told");
-  told.textContent = text;
-  clearTimeout(tell.timer);
-  tell.timer = setTimeout(() => { told.textContent = ""; }, 2500);
+const notify = (text) => {
+  const status = document.getElementById("status");
+  status.textContent = text;
+  clearTimeout(notify.timer);
+  notify.timer = setTimeout(() => { status.textContent = ""; }, 2500);
 };
 const copyText = async (text) => {
   try {
@@ -78,5 +78,5 @@ const copyText = async (text) => {
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");
   if (!button) return;
-  tell((await copyText(button.dataset.copy)) ? `Copied: ${button.dataset.copy}` : "The browser does not allow copying.");
+  notify((await copyText(button.dataset.copy)) ? `Copied: ${button.dataset.copy}` : "The browser does not allow copying.");
 });

@@ -1,0 +1,52 @@
+"""Worker processes: results in order, errors with all their faults, nothing left running."""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from foldvote.errors import UserError
+from foldvote.runtime.parallel_map import map_processes
+
+
+def tripled(offset: int, number: int) -> int:
+    return 3 * number + offset
+
+
+def refuses(number: int) -> int:
+    if number == 17:
+        raise UserError("first fault", "second fault")
+    return number
+
+
+def dies(number: int) -> int:
+    if number == 17:
+        os._exit(9)
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order_whatever_the_workers(workers: int) -> None:
+    assert list(map_processes(partial(tripled, 1), range(450), workers, "tripling")) == [3 * n + 1 for n in range(450)]
+    assert list(map_processes(partial(tripled, 1), [], workers, "tripling")) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_workers_refusal_arrives_with_all_its_faults(workers: int) -> None:
+    with pytest.raises(UserError) as refusal:
+        list(map_processes(refuses, range(40), workers, "reading", worth=20))
+    assert refusal.value.faults == ("first fault", "second fault")
+
+
+def test_f44_a_worker_that_dies_is_told_and_nothing_hangs() -> None:
+    with pytest.raises(UserError, match="reading: a worker process was killed, for want of memory perhaps"):
+        list(map_processes(dies, range(40), 2, "reading", worth=20))
+
+
+def test_a_caller_that_stops_early_stops_the_workers() -> None:
+    results: Iterator[int] = map_processes(partial(tripled, 0), range(1000), 2, "tripling")
+    assert next(results) == 0
+    results.close()
+    assert not [child for child in multiprocessing.active_children() if child.is_alive() and "Process" in child.name]
