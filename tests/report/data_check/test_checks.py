@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from foldvote.config.data import NumericFactor
 from foldvote.report.data_check.checks import certificate_in_words, run_checks, unusual_images
 from foldvote.report.data_check.inputs import DataCheckInputs
 from support.data_check_run import PERSONS
@@ -53,8 +54,9 @@ def test_a_class_that_light_gives_away_and_a_test_set_of_other_light_are_found(i
 def test_ages_near_a_border_classes_without_images_and_odd_shapes_are_told(inputs: DataCheckInputs) -> None:
     years = inputs.train["profile"].map({name: 20 + place for place, name in enumerate(PERSONS)})
     aged = inputs.train.assign(age_years=years, width=[60] + [40] * (len(inputs.train) - 1))
+    age = NumericFactor(name="age", column="age_years", borders=(30, 60), unit="years")
     changed = replace(
-        inputs, manifests={"train": aged}, light={"train": inputs.light["train"]}, overlap=None, age_borders=(30, 60)
+        inputs, manifests={"train": aged}, light={"train": inputs.light["train"]}, overlap=None, numeric=age
     )
     assert levels_of(changed, "33% of the persons are within 2 years of an age border (30 or 60)") == ["ok"]  # 28 to 31
     assert levels_of(changed, "different aspect ratios: width over height from 0.83 to 1.25") == ["warning"]

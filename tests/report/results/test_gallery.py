@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from foldvote.config.data import layout_section
+from foldvote.data.layouts.registry import layout_of
 from foldvote.report.results.gallery import (
     MOST_PER_PERSON,
     ReportGallery,
@@ -12,11 +14,11 @@ from foldvote.report.results.gallery import (
     confused_pairs,
 )
 from foldvote.report.results.inputs import RunResults, read_run
-from support.report_run import Made
+from support.report_run import TABLE, Made
 
 
 def shown(run: RunResults) -> ReportGallery:
-    return build_gallery(run, home=False, label="label")
+    return build_gallery(run, layout_of(layout_section(TABLE)))
 
 
 def test_the_surest_mistakes_and_the_least_sure_right_answers_stand_first(either: tuple[Made, str, Path]) -> None:
