@@ -138,8 +138,8 @@ def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
     assert list(drafted) == ["id", "field", "from", "to", "source", "certainty"]
     assert set(drafted["certainty"]) <= {"suspected"}
     page = (copy / "results/data_check.html").read_text(encoding="utf-8")
-    assert "84 training images of 12 persons, 14 test images" in page
-    assert page.count('class="person"') == 12
+    assert "84 training images of 12 persons" in page
+    assert page.count('class="subject"') == 12
     assert 'src="data:image/webp;base64,' in page  # the augmented batch
     counted = pd.read_csv(copy / "results/data/counts.csv")
     assert counted[counted["kind"] == "mask"]["images"].tolist() == [60, 12, 12]
@@ -349,8 +349,8 @@ def test_a_second_round_and_models_of_some_factors_run_to_a_submission(tmp_path:
     log = (tmp_path / "results/logs/train/model=second/fold=0.log").read_text(encoding="utf-8")
     assert "(14 of them test images)" in log
     weights = json.loads((tmp_path / "results/ensemble/weights.json").read_text())
-    voices = {name.partition("/")[0] for name in weights["candidates"]}
-    assert voices == {"first", "masks*people", "second"}
+    named = {name.partition("/")[0] for name in weights["candidates"]}
+    assert named == {"first", "masks*people", "second"}
     assert len(pd.read_csv(tmp_path / "results/submission.csv")) == 14
     # A changed first round is a reason to train the second one anew.
     models["first"] = tiny | {"lr": 0.002}
