@@ -35,8 +35,10 @@ MethodName = Annotated[str, AfterValidator(_known_method)]
 
 
 class Vote(Section):
-    """Ensemble methods: how the members' probabilities are combined. All are scored nested, on other people than they were
-    fitted on."""
+    """Ensemble methods: how the members' probabilities are combined.
+
+    All are scored nested: on other people than they were fitted on.
+    """
 
     use: MethodName | Literal["auto"] = "auto"
     """The method that is used; auto: the simplest one within one standard error of the best."""
