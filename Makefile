@@ -26,6 +26,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	PYTHONPATH=workflow/scripts $(BIN)/lint-imports --no-cache
+	$(BIN)/python -m mypy
+	$(BIN)/codespell
 	$(BIN)/snakemake --lint
 
 format: $(VENV)/.installed
@@ -61,4 +63,4 @@ $(VENV)/.installed: requirements.lock
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .slurm .snakemake .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .slurm .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis

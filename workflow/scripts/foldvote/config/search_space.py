@@ -7,7 +7,7 @@ the name selects the entry: `loss.focal.gamma`, `augment.hflip`.
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
@@ -16,7 +16,9 @@ from foldvote.config.recipe import Recipe
 from foldvote.errors import did_you_mean
 from foldvote.io.files import canonical
 
-Real, Whole = float, int  # the fields below are called float and int, as in the file
+# The fields below are called float and int, as in the file.
+Real: TypeAlias = float
+Whole: TypeAlias = int
 
 Values = Mapping[str, Any]
 """Values of keys, such as {"lr": 0.01, "augment.hflip": 0.5}."""
@@ -219,7 +221,8 @@ def _dependencies(key: str, space: Space) -> list[str]:
 def _written_out(root: str, value: Any) -> Any:
     """A key's value in its full form, in which its parts can be found; unchanged where the key does not accept it."""
     field = Recipe.model_fields[root]
-    adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata, Field()])
+    kind: Any = Annotated[field.annotation, *field.metadata, Field()]
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
     try:
         return adapter.dump_python(adapter.validate_python(value), mode="json")
     except ValidationError:

@@ -77,7 +77,8 @@ def near_duplicates(
     hashes = np.array([int(text, 16) for text in rows["phash"]], dtype=np.uint64)
     content, _ = pd.factorize(rows["sha256"])
     side = pd.factorize(rows["group"])[0] if right is None else (np.arange(len(rows)) >= len(left)).astype(np.int64)
-    count, found = 0, []
+    count = 0
+    found: list[Any] = []
     for a, b, distance in _near_pairs(hashes, bits):
         kept = (content[a] != content[b]) & (side[a] != side[b])
         count += int(kept.sum())

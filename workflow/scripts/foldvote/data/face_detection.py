@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -125,7 +125,10 @@ def detect(image: np.ndarray) -> Box | None:
     boxes = np.clip(np.hstack([found[:, :2], found[:, :2] + found[:, 2:4]]) * stretch, 0, (width, height) * 2)
     weight = found[:, 14] * np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
     best = int(np.argmax(weight))
-    return Box(*boxes[best].tolist(), float(np.clip(found[best, 14], 0, 1))) if weight[best] > 0 else None
+    if weight[best] <= 0:
+        return None
+    left, top, right, bottom = boxes[best].tolist()
+    return Box(left, top, right, bottom, float(np.clip(found[best, 14], 0, 1)))
 
 
 @cache
@@ -189,7 +192,7 @@ def _own_rows(table: pd.DataFrame, manifest: pd.DataFrame, own: Path) -> list[tu
     return [(*box, score) for box, score in zip(inside.tolist(), confidence.tolist(), strict=True)]
 
 
-def _write(manifest: pd.DataFrame, rows: list[tuple], path: Path, manifest_path: Path, record: dict[str, str]) -> None:
+def _write(manifest: pd.DataFrame, rows: list[Any], path: Path, manifest_path: Path, record: dict[str, str]) -> None:
     frame = pd.DataFrame(np.array(rows, dtype=np.float32).reshape(-1, 5), columns=[*_SIDES, "confidence"])
     frame.insert(0, "image_id", manifest["image_id"].to_numpy())
     record = {"data_sha256": read_record(manifest_path)["data_sha256"], **record}

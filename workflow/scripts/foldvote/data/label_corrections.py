@@ -41,7 +41,9 @@ def apply_corrections(frame: pd.DataFrame, config: DataSettings) -> tuple[pd.Dat
         return frame, {}
     table = read_csv(path, COLUMNS, empty=True)
     layout = layout_of(config.data)
-    applied, skipped, faults = [], Counter(), []
+    applied: list[dict[str, Any]] = []
+    skipped: Counter[str] = Counter()
+    faults: list[str] = []
     for number, row in enumerate(table[list(COLUMNS)].to_dict("records"), start=2):
         row = {name: text.strip() for name, text in row.items()}
         if row["certainty"] not in config.corrections_certainty:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,8 @@ from foldvote.io.files import write_json
 from foldvote.io.parquet import read_table, write_table
 
 Floats = npt.NDArray[np.float64]
-Codes = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.integer]
+Calibration = Literal["none", "temperature", "vector"]
 Scaling = dict[str, Any]
 _OF_MANIFEST = ["image_id", "format", "width", "height"]
 
@@ -202,7 +203,7 @@ def _predict_test(
     return frame, {"ensemble": score(truth, scaled, label_space, codes), "votes": votes, "models": models}
 
 
-def _calibrate(probabilities: Floats, labels: Codes, folds: Codes, method: str) -> Floats:
+def _calibrate(probabilities: Floats, labels: Codes, folds: Codes, method: Calibration) -> Floats:
     return probabilities if method == "none" else calibrate_nested(probabilities, labels, folds, method)
 
 

@@ -99,7 +99,7 @@ def equal_shares(candidates: Candidates) -> dict[str, float]:
     }
 
 
-def mixture_of(candidates: Candidates, weights: Mapping[str, float]) -> Floats:
+def mixture_of(candidates: Candidates, weights: Mapping[str, float]) -> npt.NDArray[np.float64]:
     """The weighted mean of the named candidates, in whatever order; float64 (images, classes)."""
     used = {name: weight for name, weight in sorted(weights.items()) if weight > 0}
     return weighted_mean(candidates.named(list(used)).probabilities, used.values())
@@ -211,7 +211,7 @@ def average_over_folds(
     """
     faults: list[str] = []
     learnt = {record["model"]: record.get("factors") for record in records.values()}
-    views = {record["model"]: record["views"] for record in reversed(records.values())}
+    views = {record["model"]: record["views"] for record in reversed(list(records.values()))}
     model_views = tuple(sorted(((model, view) for model in views for view in views[model]), key="/".join))
     means: npt.NDArray[np.float32] = np.zeros((len(model_views), 0, len(classes)), np.float32)
     counts: dict[str, npt.NDArray[np.float32]] = {}  # by model, the members that have each image

@@ -48,7 +48,7 @@ def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
     Returns:
         One per class. Macro-F1 on these images is never below that without offsets; where it would be, all are 0.
     """
-    labels, logs = np.asarray(labels, np.int64), _log(probabilities)
+    codes, logs = np.asarray(labels, np.int64), _log(probabilities)
     classes = logs.shape[1]
     grid = np.round(np.linspace(-LIMIT, LIMIT, 2 * STEPS + 1), 6)
     grid = grid[np.argsort(np.abs(grid), kind="stable")]  # nearest to 0 first: the first of equal scores is taken
@@ -56,7 +56,7 @@ def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
     for _ in range(SWEEPS):
         before = offsets.copy()
         for code in range(classes):
-            gained = _macro_f1_over_grid(logs, labels, offsets, code, grid) - SHRINK * np.abs(grid)
+            gained = _macro_f1_over_grid(logs, codes, offsets, code, grid) - SHRINK * np.abs(grid)
             offsets[code] = grid[np.flatnonzero(gained >= gained.max() - 1e-12)[0]]
         if (offsets == before).all():
             break

@@ -114,7 +114,7 @@ def fit_method(
             candidates, labels = candidates.rows(drawn), labels[drawn]
             folds = None if folds is None else np.asarray(folds)[drawn]
     context = FitContext(label_space, seed, metric, folds)
-    params = {"kind": kind, "candidates": names} | method.fit(candidates, labels, context)
+    params: Params = {"kind": kind, "candidates": names} | method.fit(candidates, labels, context)
     if offsets:
         params["offsets"] = fit_offsets(apply_method(candidates, params, label_space), labels)
     return params

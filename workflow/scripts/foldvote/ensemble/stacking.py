@@ -114,7 +114,7 @@ def _regression(features: Floats, labels: Labels, strength: float) -> tuple[npt.
     """The codes that have an image, coefficients (seen, features) and intercepts (seen,)."""
     from sklearn.linear_model import LogisticRegression  # slow to import
 
-    seen = np.unique(labels)
+    seen = np.unique(np.asarray(labels, np.int64))
     if len(seen) < 2:
         return seen, np.zeros((len(seen), features.shape[1])), np.zeros(len(seen))
     model = LogisticRegression(C=1 / (strength * len(labels)), max_iter=500).fit(features, labels)

@@ -38,15 +38,15 @@ def fit_mixture_weights(true_class: npt.NDArray[np.floating]) -> Floats:
         float64 (candidates,), none negative, with the sum 1; within 1e-6 nats per image of the best, or after 2000
         rounds of expectation-maximisation (Dempster, Laird and Rubin 1977). Equal weights where there is no image.
     """
-    true_class = np.maximum(np.asarray(true_class, np.float64), SMALLEST)
-    count, images = true_class.shape
+    own: Floats = np.maximum(np.asarray(true_class, np.float64), SMALLEST)
+    count, images = own.shape
     equal = np.full(count, 1 / count)
     if count == 1 or not images:
         return equal
     # Quadratic programming comes near the optimum in a few steps; EM, which never makes the loss worse, finishes.
-    weights = _by_quadratic_programming(true_class, equal)
+    weights = _by_quadratic_programming(own, equal)
     for _ in range(EM_ROUNDS):
-        gain = gains(true_class, weights)
+        gain = gains(own, weights)
         if gain.max() - 1 <= GAP:
             break
         weights = weights * gain

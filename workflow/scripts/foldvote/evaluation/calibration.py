@@ -253,14 +253,14 @@ def checked(labels: Codes, probabilities: Floats) -> tuple[npt.NDArray[np.int64]
     Raises:
         ValueError: if shapes do not go together, a label is out of range or a value is not a probability.
     """
-    labels, probabilities = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
-    if labels.ndim != 1 or probabilities.ndim != 2 or len(labels) != len(probabilities):
-        raise ValueError(f"labels {labels.shape} and probabilities {probabilities.shape} do not go together")
-    if labels.size and not (labels.min() >= 0 and labels.max() < probabilities.shape[1]):
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}, of {probabilities.shape[1]} classes")
-    if labels.size and not (probabilities.min() >= 0 and probabilities.max() <= 1 + 1e-6):  # false of NaN
-        raise ValueError(f"probabilities run from {probabilities.min()} to {probabilities.max()}, outside 0 to 1")
-    return labels, probabilities
+    codes, values = np.asarray(labels, np.int64), np.asarray(probabilities, np.float64)
+    if codes.ndim != 1 or values.ndim != 2 or len(codes) != len(values):
+        raise ValueError(f"labels {codes.shape} and probabilities {values.shape} do not go together")
+    if codes.size and not (codes.min() >= 0 and codes.max() < values.shape[1]):
+        raise ValueError(f"labels run from {codes.min()} to {codes.max()}, of {values.shape[1]} classes")
+    if codes.size and not (values.min() >= 0 and values.max() <= 1 + 1e-6):  # false of NaN
+        raise ValueError(f"probabilities run from {values.min()} to {values.max()}, outside 0 to 1")
+    return codes, values
 
 
 def _edges(bins: int) -> npt.NDArray[np.float64]:

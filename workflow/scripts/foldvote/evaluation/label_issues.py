@@ -9,6 +9,7 @@ or two pictures that changed places. That makes the three kinds comparable.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from foldvote.runtime.job_log import log
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-Table = dict[str, npt.NDArray]
+Table = dict[str, npt.NDArray[Any]]
 BETWEEN = "|"  # between the image ids of a person
 SURE = 1e-4  # probabilities below it count as it, so that one overconfident shot does not outvote all others
 SAME = 1e-6  # a model whose probabilities differ by less says nothing of the two levels

@@ -74,7 +74,7 @@ def canonical(content: Any) -> str:
     return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
-def sha256_bytes(content: bytes) -> str:
+def sha256_bytes(content: bytes | memoryview) -> str:
     """SHA-256 as 64 hex digits."""
     return hashlib.sha256(content).hexdigest()
 

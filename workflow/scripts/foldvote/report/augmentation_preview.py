@@ -151,7 +151,7 @@ def _resampling(image: np.ndarray, height: int) -> Image.Resampling:
     return Image.Resampling.NEAREST if height >= len(image) else Image.Resampling.BOX
 
 
-def _shortened(line: str, font: ImageFont.FreeTypeFont) -> str:
+def _shortened(line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The line, cut to _MOST_CAPTION_WIDTH."""
     if font.getlength(line) <= _MOST_CAPTION_WIDTH:
         return line

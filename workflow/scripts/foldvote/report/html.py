@@ -178,7 +178,7 @@ def render_page(template: str, *, title: str, **values: Any) -> str:
     Raises:
         jinja2.UndefinedError: if the template uses a variable that is not given.
     """
-    base = {"contents": [], "images": []}
+    base: dict[str, Any] = {"contents": [], "images": []}
     return _environment().get_template(template).render(title=title, **(base | values))
 
 

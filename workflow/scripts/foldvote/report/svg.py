@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from foldvote.io.files import sha256_bytes, write_bytes
 
@@ -32,7 +33,7 @@ _STYLE = {
     "axes.labelcolor": INK,
     "axes.edgecolor": FAINT,
     "axes.facecolor": "none",
-    "axes.prop_cycle": matplotlib.cycler(color=SERIES),
+    "axes.prop_cycle": cycler(color=SERIES),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

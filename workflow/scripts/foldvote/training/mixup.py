@@ -70,7 +70,7 @@ def mix_batch(
     Returns:
         Images and targets of the same shapes; the inputs themselves where no mix is chosen.
     """
-    plan = plan_mix(mixes, len(images), *images.shape[-2:], seed)
+    plan = plan_mix(mixes, len(images), images.shape[-2], images.shape[-1], seed)
     if plan is None:
         return images, targets
     order = torch.from_numpy(plan.order).to(images.device)
@@ -89,11 +89,11 @@ def _chosen(mixes: Sequence[Mix], drawn: float) -> Mix | None:
 def _rectangle(mix: CutMix, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
     """Top, bottom, left and right of a rectangle around a random centre, cut to the image."""
     side = float(np.sqrt(1 - rng.beta(mix.alpha, mix.alpha)))
-    middle_y, middle_x = rng.integers(height), rng.integers(width)
+    middle_y, middle_x = int(rng.integers(height)), int(rng.integers(width))
     half_y, half_x = round(height * side / 2), round(width * side / 2)
     return (
-        int(max(middle_y - half_y, 0)),
-        int(min(middle_y + half_y, height)),
-        int(max(middle_x - half_x, 0)),
-        int(min(middle_x + half_x, width)),
+        max(middle_y - half_y, 0),
+        min(middle_y + half_y, height),
+        max(middle_x - half_x, 0),
+        min(middle_x + half_x, width),
     )

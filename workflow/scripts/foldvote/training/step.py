@@ -168,7 +168,7 @@ class TrainStep:
         group, mixes = self.device.group, self._recipe.mix
         if group.size == 1:
             return mix_batch(mixes, images, targets, seed)
-        plan = plan_mix(mixes, group.size * len(images), *images.shape[-2:], seed)
+        plan = plan_mix(mixes, group.size * len(images), images.shape[-2], images.shape[-1], seed)
         if plan is None:
             return images, targets
         order = torch.from_numpy(group.shard(plan.order)).to(self.device.torch_device)

@@ -128,10 +128,10 @@ def open_sinks(
     makers: dict[str, Callable[[], Sink]] = {}
     if settings.tensorboard:
         makers["tensorboard"] = lambda: _TensorBoard(results / "tensorboard" / name, step)
-    if settings.wandb is not None:
-        makers["wandb"] = lambda: _Wandb(settings.wandb, results, name, config)
-    if settings.mlflow is not None:
-        makers["mlflow"] = lambda: _Mlflow(settings.mlflow, results, name, config, step)
+    if (project := settings.wandb) is not None:
+        makers["wandb"] = lambda: _Wandb(project, results, name, config)
+    if (experiment := settings.mlflow) is not None:
+        makers["mlflow"] = lambda: _Mlflow(experiment, results, name, config, step)
     return Sinks(makers, warn)
 
 

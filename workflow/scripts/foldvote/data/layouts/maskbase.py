@@ -88,7 +88,8 @@ def maskbase_test(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
     ids = read_user_table(table_path, ["ImageID"])["ImageID"]
     folder = root / layout.test_images
     present = set(_names(folder))
-    faults, first = [], {}
+    faults: list[str] = []
+    first: dict[str, int] = {}
     for row, name in enumerate(ids, start=2):
         fault = relative_fault(name)
         if fault:

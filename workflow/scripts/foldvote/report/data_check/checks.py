@@ -9,7 +9,7 @@ import pandas as pd
 from foldvote.data.image_statistics import cohens_d, eta_squared
 from foldvote.report.data_check.counts import class_counts, flag_counts, format_counts, size_counts, stratum_balance
 from foldvote.report.data_check.inputs import CONFLICT, JOINED, LEAKED, DataCheckInputs
-from foldvote.runtime.checks import Finding
+from foldvote.runtime.checks import Finding, Level
 
 MOST_IMBALANCE = 10  # images of the largest class per image of the smallest
 MOST_SHIFT = 0.5  # Cohen's d between train and test
@@ -75,7 +75,7 @@ def _persons(inputs: DataCheckInputs) -> Iterator[Finding]:
     other = images[images != usual]
     if len(other):
         text = f"{_n(len(other), 'person')} with more or fewer than {_n(usual, 'image')}: {_names(other.index)}."
-        level = "warning" if len(other) < len(images) / 4 else "ok"
+        level: Level = "warning" if len(other) < len(images) / 4 else "ok"
         yield Finding(level, text, "Are images missing, or ids mixed up?" if level == "warning" else "", "persons")
     elif len(images) > 1:
         yield Finding("ok", f"Each person has {_n(usual, 'image')}.", "", "persons")
@@ -179,7 +179,7 @@ def _light(inputs: DataCheckInputs) -> Iterator[Finding]:
 def _folds(inputs: DataCheckInputs) -> Iterator[Finding]:
     certificate = inputs.certificate
     shared = sum(number for fold in certificate["folds"] for number in fold["shared"].values())
-    level = "error" if shared else "ok"
+    level: Level = "error" if shared else "ok"
     text = "No image, person, group or file content is on both sides of a fold."
     if shared:
         text = f"{shared:,} images, persons, groups or file contents are on both sides of a fold."

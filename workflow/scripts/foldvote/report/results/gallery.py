@@ -101,7 +101,8 @@ class ReportGallery:
 
         Losses, label issues and persons come first, then the cells of the confusion matrices in turn, wrong ones first.
         """
-        named = [self.losses, *(one.positions for one in (*self.label_issues, *self.persons))]
+        cards: tuple[LabelIssueCard | Person, ...] = (*self.label_issues, *self.persons)
+        named = [self.losses, *(card.positions for card in cards)]
         cells = [(true != predicted, own) for each in self.confusions for (true, predicted), own in each.cells.items()]
         ordered = [position for own in named for position in own.tolist()]
         for wrong in (True, False):

@@ -230,7 +230,7 @@ def _describer(run: RunResults, numbers: Mapping[int, int | None]) -> Callable[[
     return describe
 
 
-def _member_predictions(run: RunResults) -> list[Sequence[tuple[str, str, float]]]:
+def _member_predictions(run: RunResults) -> list[list[tuple[str, str, float]]]:
     """For each row of run.rows, the prediction of each member: (member, class, probability)."""
     table = run.member_predictions
     by_image: list[list[tuple[str, str, float]]] = [[] for _ in range(len(run.rows))]
