@@ -1,10 +1,10 @@
-"""What many members cost Snakemake itself: a dry run of all their jobs, and a run with nothing to do, by their number.
+"""The cost of many members in Snakemake itself: a dry run of all their jobs, and a run with nothing to do.
 
     python benchmarks/dag.py --members 50 500 5000
 
-Ten folds a model. Beside each number the same for a bare Snakefile with as many jobs and files between them (train, OOF
-and test predictions of each member, one job that reads all), measured in the same run. Nothing is trained: for the
-second number every output is an empty file. Peak memory is that of the process.
+Ten folds per model. Each measurement is repeated with a bare Snakefile that has as many jobs and files (train, OOF
+and test predictions of each member, one job that reads all), in the same run. Nothing is trained: for the run with
+nothing to do, every output is an empty file. Peak memory is that of the process.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def workflow_of(place: Path, models: int) -> list[str]:
-    """A configuration of so many models, and the command that runs it."""
+    """A configuration with this number of models, and the command that runs it."""
     place.mkdir()
     settings = {
         "data": {"layout": "demo", "profiles": 60, "test_profiles": 10},
@@ -108,7 +108,7 @@ def measured(place: Path, options: list[str]) -> tuple[int, float, float, float]
 
 
 def timed(place: Path, options: list[str]) -> tuple[str, float]:
-    """What a command prints, and its seconds."""
+    """The output of a command, and its seconds."""
     start = time.perf_counter()
     command = [sys.executable, "-m", "snakemake", *options]
     done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)

@@ -1,11 +1,11 @@
-"""How the vote grows with the number of images: seconds and peak memory of the whole `ensemble` stage.
+"""Seconds and peak memory of the whole `ensemble` stage by the number of images.
 
     python benchmarks/ensemble.py --images 10000 100000 1000000
 
-Drawn predictions of five models in five folds (25 members, 18 classes, one view, seven images a person), as many test
-images as training images; models are right in different measure. Beside it, in the same run and on the same files, the
-peer: what a notebook does, which is to read all with pandas, average, and score. It checks nothing, fits nothing and
-has no intervals; the last column says how many times its seconds the stage takes.
+Simulated predictions of five models of different accuracy in five folds (25 members, 18 classes, one view, seven
+images per person), with as many test images as training images. The baseline is measured in the same run on the same
+files: what a notebook does, which is to read everything with pandas, average, and score. It checks nothing, fits
+nothing and has no intervals. The last column is the stage's time over the notebook's.
 """
 
 import argparse
@@ -45,7 +45,7 @@ SHOTS = 7
 
 
 def main() -> None:
-    """Draw each size, run both in processes of their own, print a line a size."""
+    """Simulate each size, run both in processes of their own, print one line per size."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--images", type=int, nargs="+", default=[10_000, 100_000])
     arguments.add_argument("--folder", type=Path, help="where the drawn files go; a temporary folder, if not given")
@@ -97,7 +97,7 @@ def draw(root: Path, images: int) -> None:
 
 
 def run_stage(root: Path) -> None:
-    """The stage, with its settings as they are unless a configuration says otherwise."""
+    """The stage with its default settings."""
     out = root / "ensemble"
     inputs = EnsembleInputs(
         oof=sorted(root.glob("oof/*/*/predictions.parquet")),
@@ -144,7 +144,7 @@ def measured(run: Callable[[Path], None], root: Path) -> dict[str, float]:
 
 
 def child(folder: str, name: str) -> dict[str, float]:
-    """One measurement in a process of its own, so that memory is its own as well."""
+    """One measurement in a process of its own, so that its peak memory is measured alone."""
     command = [sys.executable, __file__, "--measure", name, "--folder", folder]
     one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # as Snakemake gives the rule
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | one)

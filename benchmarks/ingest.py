@@ -1,9 +1,9 @@
-"""Wall time and peak memory of the manifest and the pixels stage, against decoding the same files with Pillow alone.
+"""Wall time and peak memory of the manifest and the pixels stage, compared with decoding the same files with Pillow.
 
     .venv/bin/python benchmarks/ingest.py --images 18900
 
 A few hundred faces are drawn at the home task's size (384 x 512) and repeated under other names by hard links. The
-peer is what a careful notebook would do for the same result: open, decode and resize each file with Pillow and
+baseline is what a careful notebook would do for the same result: open, decode and resize each file with Pillow and
 NumPy, on as many processes. Peak memory is the sum over all processes.
 """
 
@@ -34,7 +34,7 @@ DRAWN = 60
 
 
 def main() -> None:
-    """Measure and print one line a stage."""
+    """Measure and print one line per stage."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--images", type=int, default=18_900)
     arguments.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -102,7 +102,7 @@ def repeat_faces(root: Path, images: int, workers: int) -> DataSettings:
 
 
 def decode_all(paths: list[str], workers: int) -> None:
-    """The peer: every file decoded and resized, the arrays thrown away."""
+    """The baseline: every file decoded and resized, the arrays discarded."""
     with ProcessPoolExecutor(workers) as pool:
         for _ in pool.map(decode, paths, chunksize=32):
             pass

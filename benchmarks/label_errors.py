@@ -1,16 +1,16 @@
-"""How well planted label errors are found in a finished run: foldvote's ranking, self-confidence, and cleanlab's.
+"""How well planted label errors are found in a finished run: by foldvote's ranking, self-confidence, and cleanlab.
 
     python benchmarks/label_errors.py --results results
     python benchmarks/label_errors.py --results wrong --truth results/data/manifest/split=train/manifest.parquet
 
-Without --truth, errors are planted in the labels that the predictions are compared with: a gender flipped, an age
-moved to the next band, two shots swapped. The models learnt from the labels as they were, so these numbers are kinder
-than those of errors that were there in training. With --truth, the errors are the labels of the run that differ from
-this manifest of the same images, and the models learnt them; benchmarks/plant_errors.py makes such errors. Either way
-real errors among the labels count as false alarms.
+Without --truth, errors are planted in the labels with which the predictions are compared: a gender flipped, an age
+moved to the next band, two photographs swapped. The models were trained on the labels without these errors, so the
+numbers are better than for errors that were present in training. With --truth, the errors are the labels of the run
+that differ from this manifest of the same images, and the models were trained on them; benchmarks/plant_errors.py
+makes such errors. In both cases real errors among the labels count as false alarms.
 
-All methods rank images: a person that is reported counts as its images, and each list is cut at the number planted,
-where precision and recall are equal if it is that long. cleanlab (pip install cleanlab) is compared where it is
+All methods rank images: a reported person counts as its images, and each list is cut at the number of planted errors,
+where precision equals recall if the list is that long. cleanlab (pip install cleanlab) is compared if it is
 installed.
 """
 
@@ -38,13 +38,13 @@ from foldvote.runtime.seeding import generator
 
 
 def main() -> None:
-    """Plant errors several times and print a line a method."""
+    """Plant errors several times and print one line per method."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--results", type=Path, default=Path("results"))
     arguments.add_argument("--share", type=float, default=0.02, help="of the persons, for each kind of error")
     arguments.add_argument("--times", type=int, default=5)
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--truth", type=Path, help="a manifest with the right labels: nothing is planted")
+    arguments.add_argument("--truth", type=Path, help="a manifest with the true labels: nothing is planted")
     given = arguments.parse_args()
     rows, probabilities, by_model, scheme = read_results(given.results)
     if given.truth:
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def read_results(results: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, LabelSpace]:
-    """Rows, probabilities of the vote (N, C) and of the models (M, N, C), and the classes of a finished run."""
+    """Rows, probabilities of the ensemble (N, C) and of the models (M, N, C), and the classes of a finished run."""
     scheme = read_label_space(results / "data/classes.json")
     voted = read_table(results / "ensemble/oof.parquet")
     probabilities = voted[[PROBABILITY + name for name in scheme.classes]].to_numpy()

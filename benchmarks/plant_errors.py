@@ -1,12 +1,12 @@
-"""Write label errors as a corrections file, so that a run learns them: for benchmarks/label_errors.py --truth.
+"""Write label errors as a corrections file, so that a run is trained on them: for benchmarks/label_errors.py --truth.
 
     python benchmarks/plant_errors.py results/data/manifest/split=train/manifest.parquet planted.csv
     snakemake --config results=wrong corrections=$PWD/planted.csv 'corrections_certainty=[planted]' ...
     python benchmarks/label_errors.py --results wrong --truth results/data/manifest/split=train/manifest.parquet
 
-For data in the home task's folders (the demo too). For each kind of error other persons: a gender that is flipped, an
-age that is moved to the next band, two shots of other mask states that change places. Where the manifest had
-corrections, the planted ones take their place, so the errors that they had mended count as errors, too.
+For data in the home task's folders, the demo included. Each kind of error gets other persons: a gender is flipped, an
+age is moved to the next band, two photographs of different mask states are swapped. If the manifest had corrections,
+the planted file replaces them, so the errors that they had corrected count as errors, too.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def errors(manifest: pd.DataFrame, share: float, draws: np.random.Generator) -> Iterator[tuple[str, str, str, str]]:
-    """Rows of a corrections file, without source and certainty; a person who was corrected is left as found."""
+    """Rows of a corrections file, without source and certainty; a person with corrections is left unchanged."""
     persons = {name: rows for name, rows in manifest.groupby("profile") if not rows["corrected"].any()}
     names = draws.permutation(list(persons))
     count = max(1, round(share * manifest["profile"].nunique()))

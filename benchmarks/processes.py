@@ -1,13 +1,14 @@
-"""What several processes that train one member make of it, beside one process: weights, scores and seconds.
+"""One member trained by several processes, compared with one process: weights, scores and seconds.
 
     .venv/bin/snakemake --cores 2 -- prepare                                        # the demo's images, or your own
     .venv/bin/python benchmarks/processes.py --net test_efficientnet_gn --epochs 10
     .venv/bin/python benchmarks/processes.py --configfile my.yaml --model small --gpus 2
 
-A row a variation of the recipe: the largest difference of a weight after the last epoch, between several processes and
-one process in as many parts, and in one part; the largest difference of an epoch's validation loss to the latter, and
-the last macro-F1 of both. Statistics of batch normalisation are left out, as they are of the first process's images.
-Trained in fp32 unless `--precision` says otherwise: less would hide in its rounding what is looked for.
+One row per variation of the recipe: the largest difference of a weight after the last epoch, between several
+processes and one process with as many parts, and with one part; the largest difference of an epoch's validation loss
+to the latter; and the last macro-F1 of both. Statistics of batch normalisation are left out, since they come from the
+first process's images. Trained in fp32 unless `--precision` says otherwise: the rounding of lower precision would
+hide the differences.
 """
 
 import argparse
@@ -79,7 +80,7 @@ def main() -> None:
 
 
 def runtime(processes: int) -> Runtime:
-    """Settings under which nothing but the training is timed."""
+    """Settings with which only the training is timed."""
     return Runtime(workers=1, cpu_processes=processes, checkpoint_minutes=60, tracking=Tracking(tensorboard=False))
 
 
@@ -102,7 +103,7 @@ def train(results: Path, recipe: dict[str, object], machine: JobResources, out: 
 
 
 def difference(one: MemberFiles, other: MemberFiles) -> float:
-    """The largest of a weight."""
+    """The largest difference of a weight."""
     states = [load_file(files.last) for files in (one, other)]
     names = [name for name in states[0] if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     return max(float((states[0][name].double() - states[1][name].double()).abs().max()) for name in names)

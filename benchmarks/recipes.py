@@ -1,9 +1,9 @@
-"""Every recipe of config/recipes.yaml on one data set at equal budget, as a table.
+"""Train every recipe of config/recipes.yaml on one data set at equal budget, and make a table of the scores.
 
     .venv/bin/python benchmarks/recipes.py --data-root FOLDER [--models plain,focal] [--cores 2] [--page PAGE.md]
 
-FOLDER has the home task's shape. Members are trained through the workflow (what is there already is not trained
-again), and every repeat's out-of-fold predictions are scored by themselves: mean and half the range over repeats.
+FOLDER has the home task's layout. Members are trained through the workflow (existing ones are not trained again). The
+out-of-fold predictions of each repeat are scored separately: the table has the mean and half the range over repeats.
 """
 
 import argparse

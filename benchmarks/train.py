@@ -1,13 +1,13 @@
-"""What the training loop costs beside the network, and how fast its loader is beside two others.
+"""The overhead of the training loop, and the speed of its loader compared with two others.
 
     .venv/bin/python benchmarks/train.py --images 1280 --steps 20
 
-Step: forward, backward and update on tensors that lie ready, against the same with foldvote's loader and step. The
-share is the time of the first over that of the second, 1 being a loop that costs nothing.
-Loader: images a second of foldvote's loader (packed pixels), of timm's own, and of OpenCV with albumentations in a
-plain DataLoader; the latter two read JPEG files of 384 x 512 (width x height). All crop, flip and jitter colours alike,
-on as many worker processes, and nothing consumes the batches. Packing is not counted: it is done once for all epochs,
-folds and models (benchmarks/ingest.py times it).
+Step: forward, backward and update on tensors in memory, compared with foldvote's loader and step. The share is the
+time of the first over that of the second; 1 means no overhead.
+Loader: images per second of foldvote's loader (packed pixels), of timm's, and of OpenCV with albumentations in a
+plain DataLoader; the latter two read JPEG files of 384 x 512 (width x height). All crop, flip and jitter colours
+alike, on as many worker processes, and nothing consumes the batches. Packing is not counted: it is done once for all
+epochs, folds and models (benchmarks/ingest.py times it).
 """
 
 import argparse
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def prepare(root: Path, images: int, recipe: Recipe) -> tuple[Path, AugmentedImages]:
-    """Drawn faces as JPEG files in one folder a class, and the same packed."""
+    """Drawn faces as JPEG files in one folder per class, and the same packed."""
     settings = repeat_faces(root, images, os.cpu_count() or 1)
     manifest, packed = root / "manifest.parquet", root / "train.arrow"
     build_manifest(settings, "train", manifest, root / "quarantine.parquet", 2)
@@ -86,7 +86,7 @@ def prepare(root: Path, images: int, recipe: Recipe) -> tuple[Path, AugmentedIma
 
 
 def compare_loaders(files: Path, images: AugmentedImages, batch: int, workers: int) -> None:
-    """Images a second of three loaders, in turn and thrice over; the median counts."""
+    """Images per second of three loaders: the median of three measurements of each, taken in turn."""
     makers = {
         "foldvote": lambda: ours(images, batch, 1, workers),
         "timm": lambda: timms(files, batch, workers),
@@ -103,7 +103,7 @@ def compare_loaders(files: Path, images: AugmentedImages, batch: int, workers: i
 
 
 def rate(loader: DataLoader, batch: int) -> float:
-    """Images a second, without the first batches, for which the workers start."""
+    """Images per second, without the first batches, during which the workers start."""
     arrivals = [time.perf_counter() for _ in loader][WARM_UP:]
     return batch * (len(arrivals) - 1) / (arrivals[-1] - arrivals[0])
 

@@ -1,4 +1,4 @@
-"""Draw docs/demo.png: some persons of the embedded demo, a row each, under the seven shots that each has.
+"""Draw docs/demo.png: some people of the embedded demo, one row per person with its seven photographs.
 
 Run it from the repository's root after a change of the demo's drawings: python docs/demo_sheet.py [PATH]
 """

@@ -2,9 +2,9 @@
 
     python docs/look.py results/report.html pictures/
 
-It checks that nothing is asked of a network, that the console stays quiet, that tables sort, tabs turn, and a cell of a
-confusion matrix opens its pictures; a fault ends it with exit code 1. Pictures: wide and phone, light and dark. The
-browser is found by its usual names (Debian: the package `chromium`).
+It checks that there are no network requests and no messages on the console, that tables sort, tabs switch, and a cell
+of a confusion matrix opens its images; a fault ends it with exit code 1. Screenshots: wide and phone, light and dark.
+The browser is found by its usual names (Debian: the package `chromium`).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""How the members' probabilities become one, and the file that is handed in."""
+"""The ensemble of all members, and the submission file."""
 
 from typing import Annotated, Literal
 
@@ -35,28 +35,31 @@ MethodName = Annotated[str, AfterValidator(_known_method)]
 
 
 class Vote(Section):
-    """How members' probabilities become one. All is scored nested: on persons that a vote was not fitted on."""
+    """Ensemble methods: how the members' probabilities are combined.
+
+    All are scored nested: on other people than they were fitted on.
+    """
 
     use: MethodName | Literal["auto"] = "auto"
-    """The vote that is used; auto: the simplest one within one standard error of the best."""
+    """The method that is used; auto: the simplest one within one standard error of the best."""
     kinds: Annotated[list[MethodName], AfterValidator(different)] = Field(default=_DEFAULT_METHODS)
-    """The votes that are compared; the mean always is. `+offsets`: classes are chosen after an offset for each, which
-    raises macro-F1."""
+    """The methods that are compared; the mean always is. `+offsets`: an offset per class, fitted to raise macro-F1, is
+    added before the class is chosen."""
     score: Literal["macro_f1", "accuracy", "log_loss"] = "macro_f1"
-    """The nested score that chooses."""
+    """The nested score by which `auto` chooses."""
     fit_by: Literal["log_loss", "macro_f1"] = "log_loss"
-    """What greedy and best_model improve."""
+    """What greedy and best_model optimize."""
     calibration: Literal["none", "temperature", "vector"] = "temperature"
-    """How the vote's probabilities are brought to the share of right answers; predictions stay as they are."""
+    """Calibration of the ensemble's probabilities: temperature or vector scaling; predictions stay the same."""
     draws: int = Field(default=2000, ge=100, le=100_000)
-    """Draws of persons behind every interval."""
+    """Bootstrap draws of people for every interval."""
 
 
 SubmissionAnswer = Literal["code", "name", "probabilities"]
 
 
 class Submission(Section):
-    """The file that is handed in."""
+    """The submission file."""
 
     sample: str | None = None
     """Sample file whose ids, order and columns are kept, relative to data_root; null: the layout's own test table
