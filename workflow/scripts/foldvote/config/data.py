@@ -107,13 +107,13 @@ class LayoutSection(Section):
 
 
 class MaskbaseLayout(LayoutSection):
-    """The home task's folders: a table of persons, a folder of seven shots for each, a table of test images."""
+    """The home task's folders: a table of persons, one folder of seven images per person, a table of test images."""
 
     layout: Literal["maskbase"]
     train_table: str = "train/train.csv"
     """Table of persons with columns id, gender, age, path; relative to data_root."""
     train_images: str = "train/images"
-    """Folder that holds one folder a person."""
+    """Folder that holds one folder per person."""
     test_table: str | None = "eval/info.csv"
     """Table of test images with a column ImageID, in the order of the submission; null when there is none."""
     test_images: str = "eval/images"
@@ -229,7 +229,7 @@ class TableLayout(LayoutSection):
 
 
 class FoldersLayout(LayoutSection):
-    """One folder a class."""
+    """One folder per class."""
 
     layout: Literal["folders"]
     train: str = "train"

@@ -30,7 +30,7 @@ MOST_FITTED = 20_000  # characters of the fitted vote that are shown; a stacking
 _CHUNK = 1500  # thumbnails that are decoded before the budget is checked
 CONTENTS = (
     ("scores", "Scores"),
-    ("votes", "Votes"),
+    ("votes", "Ensemble methods"),
     ("learning", "Learning curves"),
     ("confusion", "Confusion"),
     ("classes", "Classes"),
