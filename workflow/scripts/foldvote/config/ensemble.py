@@ -27,7 +27,8 @@ _DEFAULT_METHODS = [name for name in METHOD_NAMES if name not in _NOT_BY_DEFAULT
 
 def _known_method(kind: str) -> str:
     if kind.removesuffix(OFFSETS) not in METHOD_NAMES:
-        raise ValueError(f"no ensemble method {kind!r}; choose one of {', '.join(METHOD_NAMES)}, each also with {OFFSETS}")
+        known = ", ".join(METHOD_NAMES)
+        raise ValueError(f"no ensemble method {kind!r}; choose one of {known}, each also with {OFFSETS}")
     return kind
 
 
