@@ -23,7 +23,7 @@ GOOD = Finding("ok", "fine", "", "torch")
 @pytest.fixture(autouse=True)
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch is looked at by a process of its own that takes seconds: one test here does, the others need not."""
-    monkeypatch.setattr(doctor, "examine_compute", lambda: [GOOD])
+    monkeypatch.setattr(doctor, "examine_hardware", lambda: [GOOD])
 
 
 def told(load: Callable[[], Config]) -> tuple[list[str], int]:

@@ -50,8 +50,8 @@ def compare_runs(folders: Sequence[str], own: Callable[[], str]) -> tuple[str, i
     """
     try:
         return "\n".join(comparison([read_finished(Path(folder)) for folder in folders or [own()]])), 0
-    except UserError as refusal:
-        return str(refusal), 1
+    except UserError as error:
+        return str(error), 1
 
 
 def read_finished(folder: Path) -> Finished:
@@ -85,8 +85,8 @@ def comparison(runs: Sequence[Finished]) -> list[str]:
     sums = {}
     for place, run in enumerate(runs):
         own = run.votes.loc[ids]
-        said = own[[PROBABILITY + name for name in run.classes]].to_numpy(np.float64)
-        sums[place] = group_sums(labels, said, persons, len(run.classes), own["prediction"].to_numpy(np.int64))
+        probabilities = own[[PROBABILITY + name for name in run.classes]].to_numpy(np.float64)
+        sums[place] = group_sums(labels, probabilities, persons, len(run.classes), own["prediction"].to_numpy(np.int64))
     points = {place: scores(own) for place, own in sums.items()}
     drawn = bootstrap({str(place): own for place, own in sums.items()}, DRAWS, SEED)
     order = sorted(points, key=lambda place: (-points[place][SCORE], place))

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from foldvote.commands.environment import examine_compute, examine_disk, examine_environment
+from foldvote.commands.environment import examine_disk, examine_environment, examine_hardware
 from foldvote.commands.session import UNPACKED, check_files, check_transforms
 from foldvote.config.base import parse_size
 from foldvote.config.experiment import Config
@@ -40,11 +40,11 @@ def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[st
 def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Finding]:
     """Every finding, in the order in which things depend on each other; arguments as `run_doctor`."""
     yield from examine_environment(project)
-    yield from examine_compute()
+    yield from examine_hardware()
     try:
         config = load()
-    except UserError as refusal:
-        for fault in refusal.faults:
+    except UserError as error:
+        for fault in error.faults:
             yield Finding("error", fault, "Correct this key; config/README.md explains each.", "config")
         return
     members = len(config.models) * config.folds.count
@@ -60,8 +60,8 @@ def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Fi
 def _transforms(config: Config) -> Iterator[Finding]:
     try:
         check_transforms(config)
-    except UserError as refusal:
-        yield from (Finding("error", fault, "Correct the recipe.", "config") for fault in refusal.faults)
+    except UserError as error:
+        yield from (Finding("error", fault, "Correct the recipe.", "config") for fault in error.faults)
 
 
 def _data(config: Config) -> Iterator[Finding]:
@@ -71,8 +71,8 @@ def _data(config: Config) -> Iterator[Finding]:
         return
     try:
         check_files(config)
-    except UserError as refusal:
-        yield from (Finding("error", fault, "", "data") for fault in refusal.faults)
+    except UserError as error:
+        yield from (Finding("error", fault, "", "data") for fault in error.faults)
         return
     yield Finding("ok", f"{config.root}: layout {config.data.layout}", "", "data")
     for split in ("train", "test") if config.has_test else ("train",):
@@ -158,8 +158,8 @@ def _results(config: Config) -> Iterator[Finding]:
     results = Path(config.results)
     try:
         other = busy(results)
-    except UserError as refusal:
-        yield Finding("error", str(refusal), "", "results")
+    except UserError as error:
+        yield Finding("error", str(error), "", "results")
         return
     if other:
         yield Finding(

@@ -60,7 +60,7 @@ def examine_environment(project: Path) -> Iterator[Finding]:
         yield Finding("ok", f"all {len(declared)} are there: {shown}", "", "packages")
 
 
-def examine_compute() -> Iterator[Finding]:
+def examine_hardware() -> Iterator[Finding]:
     """Cores, memory and GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield Finding("ok", f"{cores} for this process", "", "cores")

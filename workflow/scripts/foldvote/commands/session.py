@@ -136,7 +136,9 @@ def check_transforms(config: Config) -> None:
 def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
     """The models' recipes, and those that a search can come to by some keys, by where they are from."""
     own = {f"models.{name}": recipe for name, recipe in config.models.items()}
-    return own | {f"tune.space ({said})": recipe for said, recipe in config.searched_recipes(*searched).items() if said}
+    return own | {
+        f"tune.space ({choice})": recipe for choice, recipe in config.searched_recipes(*searched).items() if choice
+    }
 
 
 def prepare_run(config: Config) -> None:
@@ -147,8 +149,8 @@ def prepare_run(config: Config) -> None:
     """
     try:
         check_transforms(config)
-    except UserError as refusal:
-        sys.exit(str(refusal))
+    except UserError as error:
+        sys.exit(str(error))
     if other := busy(config.results):
         print(
             f"{config.results}: another run works here ({other}): looking is fine, running is refused.", file=sys.stderr
@@ -169,8 +171,8 @@ def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_
     """
     try:
         _held.append(run_lock(results))
-    except UserError as refusal:
-        sys.exit(str(refusal))
+    except UserError as error:
+        sys.exit(str(error))
     if cores is None:
         return
     if not gpus:

@@ -33,7 +33,7 @@ def build_manifest(
     """Write the manifest of one split and the list of what was left out.
 
     The manifest's record holds data_sha256 (a digest of its ids, paths, labels, groups and file hashes in order),
-    corrections (what was applied), split and scheme (classes and factors).
+    corrections (what was applied), split and `scheme` (the label space: classes and factors).
 
     Args:
         config: the configuration.
@@ -46,7 +46,7 @@ def build_manifest(
         UserError: for faults of tables, folders or corrections; and for bad images under `images.on_bad: error`, or
             where none is left. Nothing is written then.
     """
-    frame, scheme, corrections = entries(config, split)
+    frame, label_space, corrections = entries(config, split)
     paths = frame["path"].tolist()
     findings = list(map_processes(inspector(config.root, config.images), paths, workers, f"decoding {split} images"))
     bad = [(path, found) for path, found in zip(paths, findings, strict=True) if isinstance(found, RejectedImage)]
@@ -54,11 +54,16 @@ def build_manifest(
     accepted = [isinstance(found, AcceptedImage) for found in findings]
     columns = pd.DataFrame([asdict(found) for found in findings if isinstance(found, AcceptedImage)])
     frame = pd.concat([frame[accepted].reset_index(drop=True), columns], axis=1)
-    _tell(frame, scheme, split)
+    _tell(frame, label_space, split)
     schema = manifest_schema(config.data.factor_names, layout_of(config.data).raw_columns)
     quarantine = pd.DataFrame([(path, found.reason, found.message) for path, found in bad], columns=QUARANTINE.names)
     write_table(quarantine, quarantine_path, QUARANTINE)
-    record = {"data_sha256": data_digest(frame), "corrections": corrections, "split": split, "scheme": scheme.as_json()}
+    record = {
+        "data_sha256": data_digest(frame),
+        "corrections": corrections,
+        "split": split,
+        "scheme": label_space.as_json(),
+    }
     write_table(frame[schema.names], manifest_path, schema, key=("image_id",), record=record)
 
 
@@ -95,7 +100,7 @@ def _judge(
     raise UserError(*told, f"{len(bad)} of {total} {split} images are bad ({counts}): {remedy}")
 
 
-def _tell(frame: pd.DataFrame, scheme: LabelSpace, split: Split) -> None:
+def _tell(frame: pd.DataFrame, label_space: LabelSpace, split: Split) -> None:
     """A line on what is unusual but accepted: flags of images, classes without images."""
     counts = Counter(flag for flags in frame["flags"] if flags for flag in flags.split("+"))
     for flag, count in counts.most_common():
@@ -103,6 +108,6 @@ def _tell(frame: pd.DataFrame, scheme: LabelSpace, split: Split) -> None:
         log(f"warning: {count} {split} images are flagged {flag}, such as {example}")
     if split == "train":
         present = set(frame["label"])
-        for code, name in enumerate(scheme.classes):
+        for code, name in enumerate(label_space.classes):
             if code not in present:
                 log(f"warning: class {name} has no training image")

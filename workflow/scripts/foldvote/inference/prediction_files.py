@@ -78,8 +78,8 @@ def sound_records(
         try:
             record = read_record(path)
             wrong = _record_faults(path, record, split, classes, split_sha256)
-        except UserError as refusal:
-            wrong = list(refusal.faults)
+        except UserError as error:
+            wrong = list(error.faults)
         if not wrong:
             records[path] = record
         faults += wrong
@@ -215,8 +215,8 @@ def _differing(records: Mapping[Path, dict[str, Any]], name: str) -> list[str]:
     def value(record: dict[str, Any]) -> Hashable:
         return tuple(sorted(record[name])) if isinstance(record[name], list) else record[name]
 
-    def text(said: Hashable) -> str:
-        return ", ".join(said) if isinstance(said, tuple) else str(said)[:12]
+    def text(content: Hashable) -> str:
+        return ", ".join(content) if isinstance(content, tuple) else str(content)[:12]
 
     common = Counter(value(record) for record in records.values()).most_common(1)
     return [

@@ -53,8 +53,8 @@ def job(path: str | Path) -> Iterator[None]:
     _watch_snakemake()
     try:
         yield
-    except UserError as refusal:
-        for fault in refusal.faults:
+    except UserError as error:
+        for fault in error.faults:
             log(f"error: {fault}")
         raise SystemExit(1) from None
     except Interrupted as interruption:

@@ -102,8 +102,8 @@ def _run_process(body: Callable[[int], None], number: int, sends: Connection, co
 def _attempt(body: Callable[[int], None], number: int) -> Ending | None:
     try:
         body(number)
-    except UserError as refusal:
-        return Ending("refused", refusal.faults)
+    except UserError as error:
+        return Ending("refused", error.faults)
     except Interrupted as interruption:
         return Ending("interrupted", (str(interruption),))
     except Exception:

@@ -59,8 +59,8 @@ def load_checkpoint(folder: Path, fingerprint: dict[str, Any], warn: Callable[[s
     for path in reversed(_files(folder)):
         try:
             state = _read(path)
-        except UserError as refusal:
-            warn(f"warning: {refusal}")
+        except UserError as error:
+            warn(f"warning: {error}")
             continue
         differing = [name for name in fingerprint if state.get("fingerprint", {}).get(name) != fingerprint[name]]
         if differing:

@@ -217,8 +217,8 @@ def _try(
     # A trial that failed of its values is told as pruned, from which TPE learns to keep away; a failed one it ignores.
     study.tell(trial.asked, score, state=TrialState.COMPLETE if score is not None else TrialState.PRUNED)
     shutil.rmtree(resume, ignore_errors=True)
-    outcome = f"failed: {fault}" if fault else f"{search.tune.score} {score:.4f}" if score is not None else "pruned"
-    log(f"tune: trial {trial.number}: {outcome}")
+    text = f"failed: {fault}" if fault else f"{search.tune.score} {score:.4f}" if score is not None else "pruned"
+    log(f"tune: trial {trial.number}: {text}")
 
 
 class _Failed(Exception):
@@ -227,11 +227,11 @@ class _Failed(Exception):
 
 @contextmanager
 def _values_at_fault() -> Iterator[None]:
-    """A refusal in this block is the trial's, not the job's."""
+    """Turn a UserError of this block into `_Failed`: the trial failed, the job goes on."""
     try:
         yield
-    except UserError as refusal:
-        raise _Failed("; ".join(refusal.faults)) from refusal
+    except UserError as error:
+        raise _Failed("; ".join(error.faults)) from error
 
 
 def _score(
