@@ -1,4 +1,4 @@
-"""From a data folder to its entries: one row per image, with who is on it and what class it is. Opens no image."""
+"""The entries of a data folder: one row per image with its path, person and class. No image is opened."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ class Entries(NamedTuple):
         frame: one row per image: image_id, path (relative to the data folder, with /), profile, group, one column per
             factor, the layout's raw columns, label (int16, -1 where unknown), class_name, corrected.
         label_space: the classes.
-        corrections: what was applied and what was skipped, for the provenance record.
+        corrections: the corrections that were applied and skipped, for the provenance record.
     """
 
     frame: pd.DataFrame
@@ -31,11 +31,11 @@ def entries(config: DataSettings, split: Split) -> Entries:
     """Find the images of a split, apply the corrections and label them.
 
     Args:
-        config: the configuration.
+        config: the configuration of the data.
         split: `train` or `test`; every label of `test` is -1.
 
     Raises:
-        UserError: every fault of the folder, the table or the corrections, with file and row.
+        UserError: for every fault of the folder, the table or the corrections, with file and row.
     """
     if not config.root.is_dir():
         raise UserError(f"data_root: {config.root} is no folder; set data_root to the folder of the data")

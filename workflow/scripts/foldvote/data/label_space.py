@@ -1,4 +1,4 @@
-"""Classes, the factors that make them up, and the codes and names of both."""
+"""Classes, the factors that they are made up of, and the codes and names of both."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ class LabelSpace:
     factors: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def code(self, levels: dict[str, str]) -> int:
-        """The class code of one level a factor: mixed-radix, the last factor varying fastest."""
+        """The code of the class with the given level of each factor; the last factor varies fastest."""
         code = 0
         for name, known in self.factors.items():
             code = code * len(known) + known.index(levels[name])
@@ -110,7 +110,7 @@ def read_label_space(path: str | Path) -> LabelSpace:
 
 
 def known_classes(recipe: Recipe, label_space: LabelSpace) -> tuple[LabelSpace, np.ndarray]:
-    """The classes that a recipe's model knows, and the code there of each class of the task: int64 (classes,)."""
+    """The label space of a recipe's model, and for each class of the task its code there: int64 (classes,)."""
     return (
         label_space.restricted(recipe.factors) if recipe.factors else (label_space, np.arange(len(label_space.classes)))
     )

@@ -1,4 +1,4 @@
-"""The manifest: every image of a split found, decoded once, hashed and labelled; bad ones told or set aside."""
+"""The manifest of a split: all images, decoded once, hashed and labelled; bad images are refused or left out."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,21 +30,21 @@ def build_manifest(
     quarantine_path: str | Path,
     workers: int = 1,
 ) -> None:
-    """Write the manifest of one split and the list of what was left out.
+    """Write the manifest of one split and the list of images that were left out.
 
-    The manifest's record holds data_sha256 (a digest of its ids, paths, labels, groups and file hashes in order),
-    corrections (what was applied), split and `scheme` (the label space: classes and factors).
+    The provenance record of the manifest holds data_sha256 (a digest of its ids, paths, labels, groups and file hashes
+    in order), corrections (those applied), split and `scheme` (the label space: classes and factors).
 
     Args:
         config: the configuration.
         split: `train` or `test`.
         manifest_path: the parquet file, schema `manifest_table.manifest_schema`.
-        quarantine_path: the parquet file, schema `manifest_table.QUARANTINE`; without rows where nothing was left out.
-        workers: processes that decode.
+        quarantine_path: the parquet file, schema `manifest_table.QUARANTINE`; no rows if no image was left out.
+        workers: number of processes that decode.
 
     Raises:
-        UserError: for faults of tables, folders or corrections; and for bad images under `images.on_bad: error`, or
-            where none is left. Nothing is written then.
+        UserError: for faults of tables, folders or corrections; for bad images with `images.on_bad: error`; or if no
+            image is left. Then nothing is written.
     """
     frame, label_space, corrections = entries(config, split)
     paths = frame["path"].tolist()
@@ -68,7 +68,7 @@ def build_manifest(
 
 
 def data_digest(manifest: pd.DataFrame) -> str:
-    """SHA-256 over the rows' ids, paths, labels, groups (empty where unknown) and file hashes, in order."""
+    """SHA-256 over the rows' ids, paths, labels, groups (empty if unknown) and file hashes, in order."""
     return sha256_lines(_lines(manifest))
 
 
@@ -81,7 +81,7 @@ def _lines(manifest: pd.DataFrame) -> Iterator[str]:
 def _judge(
     bad: Sequence[tuple[str, RejectedImage]], config: DataSettings, split: Split, total: int, quarantine_path: Path
 ) -> None:
-    """Refuse bad images, or say that they are left out, as configured."""
+    """Raise an error for bad images or log that they are left out, as configured."""
     if not bad:
         return
     counts = ", ".join(f"{count} {reason}" for reason, count in Counter(found.reason for _, found in bad).most_common())
@@ -101,7 +101,7 @@ def _judge(
 
 
 def _tell(frame: pd.DataFrame, label_space: LabelSpace, split: Split) -> None:
-    """A line on what is unusual but accepted: flags of images, classes without images."""
+    """Log a warning for each flag that images have, and for each class without images."""
     counts = Counter(flag for flags in frame["flags"] if flags for flag in flags.split("+"))
     for flag, count in counts.most_common():
         example = frame.loc[frame["flags"].str.split("+").map(lambda flags, flag=flag: flag in flags), "path"].iloc[0]
