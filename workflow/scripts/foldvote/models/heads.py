@@ -150,7 +150,7 @@ class Ordinal(nn.Module):
     """One score and ordered thresholds: P(level <= k) = sigmoid(threshold_k - score).
 
     The proportional-odds model (McCullagh 1980), whose one shared score is also that of CORAL (Cao, Mirjalili &
-    Raschka 2020). A threshold is the first one plus a cumulative sum of positive gaps, so thresholds cannot cross. Their
+    Raschka 2020). Thresholds are the first one plus a cumulative sum of positive gaps, so they cannot cross. Their
     initial values make all levels equally likely at a score of 0.
     """
 

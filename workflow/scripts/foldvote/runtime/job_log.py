@@ -75,7 +75,7 @@ def set_process_number(number: int, console: int | None) -> None:
     """Make this process one of several that run a job together.
 
     Args:
-        number: of this process, from 0; only process 0 writes to the console, the others to the log file.
+        number: number of this process, from 0; only process 0 writes to the console, the others to the log file.
         console: file descriptor of the job's console; None outside a job.
     """
     global _console, _number

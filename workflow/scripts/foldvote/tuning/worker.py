@@ -51,16 +51,16 @@ from foldvote.tuning.study import (
 )
 
 _COLUMN = {"log_loss": "val_loss"}  # history column of a score if it is not `val_<score>`
-# Added to the reported scores once per earlier fold. Pruners look at the best value so far: as the offset is larger than
-# any score, this is always a value of the present fold and not of an earlier, perhaps easier one.
+# Offset between the reported scores of one fold and the next. Pruners look at the best value so far: as the offset is
+# larger than any score, this is always a value of the present fold and not of an earlier, perhaps easier one.
 _APART = 100.0
 
 
 class TrialPruner:
     """Reports the scores of one trial to the study's pruner, and asks it whether to continue.
 
-    Trials may differ in their number of epochs. So a fold has n reports, one after each 1/n of the trial's epochs, where
-    n is the smallest number of epochs in the search: trials are compared at equal shares of their schedules. The
+    Trials may differ in their number of epochs. So a fold has n reports, one after each 1/n of the trial's epochs,
+    where n is the smallest number of epochs in the search: trials are compared at equal shares of their schedules. The
     reported value is the mean of the final scores of the finished folds and the present score of this fold.
 
     Args:
@@ -241,8 +241,8 @@ def _try(
             raise
         raise Interrupted(f"tune: trial {trial.number} stopped as asked; the same command goes on from there") from stop
     trial.asked.set_user_attr(RESULT, pruner.result | ({"fault": fault} if fault else {}))
-    # A trial whose values cannot be trained is reported as pruned: TPE learns to avoid pruned values, but ignores failed
-    # trials.
+    # A trial whose values cannot be trained is reported as pruned, not as failed: TPE learns to avoid pruned values and
+    # ignores failed trials.
     study.tell(trial.asked, score, state=TrialState.COMPLETE if score is not None else TrialState.PRUNED)
     shutil.rmtree(resume, ignore_errors=True)
     text = f"failed: {fault}" if fault else f"{search.tune.score} {score:.4f}" if score is not None else "pruned"
