@@ -2,7 +2,7 @@
 
     python benchmarks/ensemble.py --images 10000 100000 1000000
 
-Drawn predictions of five models in five folds (25 members, 18 classes, one view, seven images a person), as many test
+Drawn predictions of five models in five folds (25 members, 18 classes, one view, seven images per person), as many test
 images as training images; models are right in different measure. Beside it, in the same run and on the same files, the
 peer: what a notebook does, which is to read all with pandas, average, and score. It checks nothing, fits nothing and
 has no intervals; the last column says how many times its seconds the stage takes.
@@ -97,7 +97,7 @@ def draw(root: Path, images: int) -> None:
 
 
 def run_stage(root: Path) -> None:
-    """The stage, with its settings as they are unless a configuration says otherwise."""
+    """The stage with its default settings."""
     out = root / "ensemble"
     inputs = EnsembleInputs(
         oof=sorted(root.glob("oof/*/*/predictions.parquet")),

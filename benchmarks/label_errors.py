@@ -109,7 +109,7 @@ def measure(
 
 
 def plant(rows: pd.DataFrame, label_space: LabelSpace, share: float, seed: int) -> np.ndarray:
-    """Labels with errors: int64 (images,). Persons are drawn anew for each field, at least one."""
+    """Labels with errors: int64 (images,). For each field at least one person is drawn."""
     draws = generator(seed, "plant")
     levels = {name: level_codes(label_space, name)[rows["label"].to_numpy()] for name in fields(label_space)}
     own = group_fields(rows, label_space)

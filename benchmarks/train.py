@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def prepare(root: Path, images: int, recipe: Recipe) -> tuple[Path, AugmentedImages]:
-    """Drawn faces as JPEG files in one folder a class, and the same packed."""
+    """Drawn faces as JPEG files in one folder per class, and the same images packed."""
     settings = repeat_faces(root, images, os.cpu_count() or 1)
     manifest, packed = root / "manifest.parquet", root / "train.arrow"
     build_manifest(settings, "train", manifest, root / "quarantine.parquet", 2)

@@ -1,4 +1,4 @@
-"""The whole configuration: every fault told at once, and what the rules get of it."""
+"""The whole configuration: all faults are reported at once; the values that the rules get."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Fitted weights: they are weights, the best ones, and follow what each model knows."""
+"""Fitted weights: they are non-negative and sum to 1, are optimal, and are larger for better models."""
 
 import numpy as np
 import pytest

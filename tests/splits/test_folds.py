@@ -49,7 +49,7 @@ class Split:
 def faults_of(
     folder: Path, rows: list[Row], label_space: LabelSpace = LABEL_SPACE, **values: object
 ) -> tuple[str, ...]:
-    """What the stage says when it refuses; it must not leave anything behind."""
+    """The faults that the stage reports; it must not leave any file behind."""
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.raises(UserError) as refused:
         Split(folder, rows, label_space, **values)

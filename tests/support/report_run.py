@@ -188,13 +188,13 @@ def _vote(root: Path, expected: dict[str, int], test: bool, label_space: LabelSp
 
 
 def _look(root: Path, model: str, label_space: LabelSpace) -> None:
-    """What networks look at, drawn: two classes of the first image, one of the second, of which nothing speaks."""
+    """Drawn heatmaps: two classes of the first image, and one class of the second with an empty heatmap."""
     pack_images(root / "manifest.parquet", root, RULES, "24x18", "none", root / "train.arrow", workers=1)
     ids = read_table(root / "ensemble/oof.parquet")["image_id"]
     heat = np.arange(12, dtype=np.uint8).reshape(4, 3) * 20
-    glances = [ClassHeatmap(ids[0], model, 0, code, label_space.classes[code], heat) for code in (0, 1)]
-    glances.append(ClassHeatmap(ids[1], model, 1, 1, label_space.classes[1], 0 * heat))
-    write_table(heatmap_rows(glances), root / "attention.parquet", ATTENTION, ("image_id", "code"), {})
+    heatmaps = [ClassHeatmap(ids[0], model, 0, code, label_space.classes[code], heat) for code in (0, 1)]
+    heatmaps.append(ClassHeatmap(ids[1], model, 1, 1, label_space.classes[1], 0 * heat))
+    write_table(heatmap_rows(heatmaps), root / "attention.parquet", ATTENTION, ("image_id", "code"), {})
 
 
 def drawn_search(path: Path) -> Path:

@@ -30,7 +30,7 @@ def drawn(seed, skills=(2.0, 1.5, 1.0), views=2, images=300, label_space=LABEL_S
 
 
 def noise(candidates, seed=9):
-    """The candidates and one more model that knows nothing."""
+    """The candidates and one more model with random predictions."""
     draws = generator(seed, "noise").normal(0, 2, candidates.probabilities.shape[1:])
     more = softmax(draws).astype(np.float32)[None]
     names, models = (*candidates.names, "noise/identity"), (*candidates.models, "noise")

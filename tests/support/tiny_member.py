@@ -82,7 +82,7 @@ def recipe(**changes: object) -> Recipe:
 
 
 def make_tiny(root: Path, persons: int = 12, k: int = 3, told: Sequence[int] | None = None) -> Tiny:
-    """Draw `persons` x 4 images of three classes and split them into `k` folds; `told` are other labels of persons."""
+    """Draw `persons` x 4 images of three classes and split them into `k` folds; `told` replaces labels of persons."""
     tiny = Tiny(root)
     labels = [person % 3 for person in range(persons)]
     rows = [

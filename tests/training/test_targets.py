@@ -1,4 +1,4 @@
-"""What models are trained to say: restricted label spaces, moved borders, shared targets, counts."""
+"""Training targets: restricted label spaces, moved borders, soft targets, class counts."""
 
 import numpy as np
 import pytest

@@ -219,7 +219,7 @@ def history(*scores: float) -> list[dict[str, float]]:
 
 def through(pruner: TrialPruner, recipe: Recipe, scores: list[float], place: int) -> None:
     for epoch in range(1, len(scores) + 1):
-        if pruner.judged(place, recipe, history(*scores[:epoch])):
+        if pruner.report(place, recipe, history(*scores[:epoch])):
             break
     pruner.close(place, recipe, pd.DataFrame(history(*scores[:epoch])), "CPU")
 
@@ -261,7 +261,7 @@ def test_a_trial_is_pruned_in_mid_fold_but_not_when_all_is_done() -> None:
 def test_what_a_resumed_fold_had_done_before_is_reported_as_well() -> None:
     asked = Asked()
     pruner = TrialPruner(asked, search())
-    pruner.judged(0, RECIPE, history(0.1, 0.2, 0.3))
+    pruner.report(0, RECIPE, history(0.1, 0.2, 0.3))
     assert list(asked.reported) == [1, 2, 3]
-    pruner.judged(0, RECIPE, history(0.1, 0.2, 0.3, 0.4))
+    pruner.report(0, RECIPE, history(0.1, 0.2, 0.3, 0.4))
     assert list(asked.reported) == [1, 2, 3, 4]

@@ -14,7 +14,7 @@ AGE = NumericFactor(name="age", column="age_years", borders=(40,))
 
 
 def manifest() -> pd.DataFrame:
-    """Three persons, the last two of one group; nobody is old without a mask."""
+    """Three persons, the last two of one group; no old person is without a mask."""
     rows = []
     for person, group, age, years, masks in (
         ("p", "g1", 0, 20, "001"),

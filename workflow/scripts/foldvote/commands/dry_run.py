@@ -37,7 +37,7 @@ class Job:
     reason: str
 
 
-def tell_plan(arguments: Sequence[str], config: Config, cores: str | None, snakefile: Path) -> tuple[str, int]:
+def describe_plan(arguments: Sequence[str], config: Config, cores: str | None, snakefile: Path) -> tuple[str, int]:
     """Make a dry run and describe it.
 
     Args:

@@ -69,10 +69,10 @@ def examine_hardware() -> Iterator[Finding]:
         level: Level = "warning" if memory < LITTLE_MEMORY else "ok"
         remedy = "Training may be killed: take fewer --cores, a smaller batch_size." if level == "warning" else ""
         yield Finding(level, f"{_size(memory)} free", remedy, "memory")
-    yield from judge_torch(_probe_torch(), visible_gpus(), _driver())
+    yield from check_torch(_probe_torch(), visible_gpus(), _driver())
 
 
-def judge_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator[Finding]:
+def check_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator[Finding]:
     """Check whether networks can run on a GPU.
 
     Args:
@@ -90,7 +90,7 @@ def judge_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator
     if torch["usable"]:
         yield Finding("ok", wheel, "", "torch")
         for device in torch["devices"]:
-            yield _judge_device(device, torch["built"])
+            yield _check_device(device, torch["built"])
     elif not gpus:
         yield Finding("ok", wheel, "", "torch")
         yield Finding("ok", "no NVIDIA device: networks train on the CPU", "", "GPU")
@@ -116,9 +116,9 @@ def examine_disk(results: Path, needed: float = 0) -> Iterator[Finding]:
     if not os.access(place, os.W_OK | os.X_OK):
         yield Finding("error", f"{place}: cannot be written", "Choose another `results`.", "results")
     else:
-        yield _judge_room(place, "results", needed)
-        yield from _judge_locks(place)
-    yield _judge_room(Path(tempfile.gettempdir()), "scratch", 0)
+        yield _check_room(place, "results", needed)
+        yield from _check_locks(place)
+    yield _check_room(Path(tempfile.gettempdir()), "scratch", 0)
     shared = Path("/dev/shm")
     if shared.is_dir() and shutil.disk_usage(shared).free < LITTLE_SHARED:
         text = f"{shared}: only {_size(shutil.disk_usage(shared).free)} free"
@@ -163,7 +163,7 @@ def _driver() -> str:
     return ""
 
 
-def _judge_device(device: dict[str, Any], built: list[int]) -> Finding:
+def _check_device(device: dict[str, Any], built: list[int]) -> Finding:
     told = f"{device['name']}, {_size(device['bytes'])}, compute {device['compute'] / 10:.1f}"
     if built and device["compute"] < min(built):
         remedy = "Install torch built for CUDA 12.6, or use --resources gpu=0."
@@ -171,7 +171,7 @@ def _judge_device(device: dict[str, Any], built: list[int]) -> Finding:
     return Finding("ok", told, "", "GPU")
 
 
-def _judge_room(place: Path, what: str, needed: float) -> Finding:
+def _check_room(place: Path, what: str, needed: float) -> Finding:
     free = shutil.disk_usage(place).free
     told = f"{place}: {_size(free)} free"
     told += f", about {_size(needed)} needed for packed images" if needed else ""
@@ -182,7 +182,7 @@ def _judge_room(place: Path, what: str, needed: float) -> Finding:
     return Finding("ok", told, "", what)
 
 
-def _judge_locks(place: Path) -> Iterator[Finding]:
+def _check_locks(place: Path) -> Iterator[Finding]:
     """Check that the file system supports locks, which every run needs."""
     try:
         with tempfile.TemporaryFile(dir=place) as file:

@@ -50,11 +50,11 @@ def build_manifest(
     paths = frame["path"].tolist()
     findings = list(map_processes(inspector(config.root, config.images), paths, workers, f"decoding {split} images"))
     bad = [(path, found) for path, found in zip(paths, findings, strict=True) if isinstance(found, RejectedImage)]
-    _judge(bad, config, split, len(paths), Path(quarantine_path))
+    _refuse_or_log(bad, config, split, len(paths), Path(quarantine_path))
     accepted = [isinstance(found, AcceptedImage) for found in findings]
     columns = pd.DataFrame([asdict(found) for found in findings if isinstance(found, AcceptedImage)])
     frame = pd.concat([frame[accepted].reset_index(drop=True), columns], axis=1)
-    _tell(frame, label_space, split)
+    _log_warnings(frame, label_space, split)
     schema = manifest_schema(config.data.factor_names, layout_of(config.data).raw_columns)
     quarantine = pd.DataFrame([(path, found.reason, found.message) for path, found in bad], columns=QUARANTINE.names)
     write_table(quarantine, quarantine_path, QUARANTINE)
@@ -78,7 +78,7 @@ def _lines(manifest: pd.DataFrame) -> Iterator[str]:
         yield f"{image_id}\t{path}\t{label}\t{'' if pd.isna(group) else group}\t{sha256}"
 
 
-def _judge(
+def _refuse_or_log(
     bad: Sequence[tuple[str, RejectedImage]], config: DataSettings, split: Split, total: int, quarantine_path: Path
 ) -> None:
     """Raise an error for bad images or log that they are left out, as configured."""
@@ -100,7 +100,7 @@ def _judge(
     raise UserError(*told, f"{len(bad)} of {total} {split} images are bad ({counts}): {remedy}")
 
 
-def _tell(frame: pd.DataFrame, label_space: LabelSpace, split: Split) -> None:
+def _log_warnings(frame: pd.DataFrame, label_space: LabelSpace, split: Split) -> None:
     """Log a warning for each flag that images have, and for each class without images."""
     counts = Counter(flag for flags in frame["flags"] if flags for flag in flags.split("+"))
     for flag, count in counts.most_common():

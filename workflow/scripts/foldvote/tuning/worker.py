@@ -75,7 +75,7 @@ class TrialPruner:
         self._before: list[float] = []
         self._reported = 0
 
-    def judged(self, place: int, recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> str:
+    def report(self, place: int, recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> str:
         """Report the new epochs of a fold.
 
         Args:
@@ -107,7 +107,7 @@ class TrialPruner:
             device: name of the hardware.
         """
         if not self.pruned:
-            self.judged(
+            self.report(
                 place, recipe, history.to_dict("records")
             )  # not yet reported if a state saved after the last epoch was resumed
             self._before.append(float(history[self._column].iloc[-1]))
@@ -288,7 +288,7 @@ def _score(
                 resume / f"fold={fold}",
                 resources.runtime,
                 resources.workers(device),
-                stop_early=partial(pruner.judged, place, recipe),
+                stop_early=partial(pruner.report, place, recipe),
             ).fit()
         if recipe.compile:
             torch.compiler.reset()  # otherwise the cached code counts against the limits of the next trial
