@@ -309,13 +309,13 @@ def _out_of_fold(
     resources: JobResources,
 ) -> np.ndarray:
     """Probabilities of a fold's validation images, the mean over the views: float64 (images, classes)."""
-    learnt = spec.training_set
-    model = build_model(spec.recipe, learnt.label_space, seed=0, bands=spec.inputs.bands)
+    training_set = spec.training_set
+    model = build_model(spec.recipe, training_set.label_space, seed=0, bands=spec.inputs.bands)
     model.load_state_dict(trained.chosen)
-    rows = learnt.images.rows(learnt.validation["image_id"].tolist())
-    ready = ready_views(views, *learnt.images.shape[:2])
+    rows = training_set.images.rows(training_set.validation["image_id"].tolist())
+    ready = ready_views(views, *training_set.images.shape[:2])
     batch_size = resources.runtime.predict_batch
-    logits = predict_logits(device.place(model), learnt.images, rows, ready, device, batch_size)
+    logits = predict_logits(device.place(model), training_set.images, rows, ready, device, batch_size)
     return np.mean([softmax(own) for own in logits.values()], axis=0)
 
 
