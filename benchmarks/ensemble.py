@@ -2,10 +2,10 @@
 
     python benchmarks/ensemble.py --images 10000 100000 1000000
 
-Simulated predictions of five models of different accuracy in five folds (25 members, 18 classes, one view, seven
-images per person), with as many test images as training images. The baseline is measured in the same run on the same
-files: what a notebook does, which is to read everything with pandas, average, and score. It checks nothing, fits
-nothing and has no intervals. The last column is the stage's time over the notebook's.
+Drawn predictions of five models in five folds (25 members, 18 classes, one view, seven images per person), as many test
+images as training images; models are right in different measure. Beside it, in the same run and on the same files, the
+peer: what a notebook does, which is to read all with pandas, average, and score. It checks nothing, fits nothing and
+has no intervals; the last column says how many times its seconds the stage takes.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from foldvote.io.parquet import write_table
 from foldvote.runtime.seeding import generator
 from foldvote.splits.folds import FOLDS, split_sha256
 
-SCHEME = factor_label_space(
+LABEL_SPACE = factor_label_space(
     {"mask": ("wear", "incorrect", "not-wear"), "gender": ("male", "female"), "age": ("under30", "30to59", "60plus")}
 )
 SHARES = (5, 1, 1)  # of the mask states among a person's seven images
@@ -67,7 +67,7 @@ def main() -> None:
 
 def draw(root: Path, images: int) -> None:
     """Write the split, the classes and all members' predictions."""
-    draws, classes = generator(0, "benchmark"), list(SCHEME.classes)
+    draws, classes = generator(0, "benchmark"), list(LABEL_SPACE.classes)
     person = np.arange(images) // SHOTS
     mask = np.repeat(np.arange(3), SHARES)[np.arange(images) % SHOTS]
     label = mask * 6 + draws.integers(0, 6, person[-1] + 1)[person]
@@ -79,7 +79,7 @@ def draw(root: Path, images: int) -> None:
     digest = split_sha256(folds)
     write_table(folds, root / "folds.parquet", FOLDS, record={"split_sha256": digest})
     write_json(root / "certificate.json", {"split_sha256": digest})
-    write_label_space(SCHEME, root / "classes.json")
+    write_label_space(LABEL_SPACE, root / "classes.json")
     record = {"split_sha256": digest, "classes": classes, "views": ["identity"], "device": "cpu"}
     for model, skill in SKILL.items():
         for number in range(K):
@@ -122,7 +122,7 @@ def run_stage(root: Path) -> None:
 
 def run_notebook(root: Path) -> None:
     """All predictions in one table, the mean by image, the score, the test answers."""
-    columns = [LOGIT + name for name in SCHEME.classes]
+    columns = [LOGIT + name for name in LABEL_SPACE.classes]
     oof, tests = (pd.read_parquet(root / split) for split in ("oof", "test"))
     means = []
     for table in (oof, tests):

@@ -46,14 +46,14 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--truth", type=Path, help="a manifest with the true labels: nothing is planted")
     given = arguments.parse_args()
-    rows, probabilities, by_model, scheme = read_results(given.results)
+    rows, probabilities, by_model, label_space = read_results(given.results)
     if given.truth:
         known = pd.read_parquet(given.truth, columns=["image_id", "label"]).set_index("image_id")["label"]
         truth, times = known.loc[rows["image_id"]].to_numpy(), [rows["label"].to_numpy()]
     else:
         truth = rows["label"].to_numpy()
-        times = [plant(rows, scheme, given.share, given.seed + time) for time in range(given.times)]
-    found = [measure(rows.assign(label=told), truth, probabilities, by_model, scheme) for told in times]
+        times = [plant(rows, label_space, given.share, given.seed + time) for time in range(given.times)]
+    found = [measure(rows.assign(label=told), truth, probabilities, by_model, label_space) for told in times]
     print(f"{len(rows):,} images, {rows['profile'].nunique():,} persons, {len(by_model)} models", end="; ")
     print(f"images with an error: {np.mean([time['planted'] for time in found]):.0f}; mean of {len(times)}")
     for method in [name for name in found[0] if name != "planted"]:
@@ -65,27 +65,29 @@ def main() -> None:
 
 def read_results(results: Path) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, LabelSpace]:
     """Rows, probabilities of the ensemble (N, C) and of the models (M, N, C), and the classes of a finished run."""
-    scheme = read_label_space(results / "data/classes.json")
+    label_space = read_label_space(results / "data/classes.json")
     voted = read_table(results / "ensemble/oof.parquet")
-    probabilities = voted[[PROBABILITY + name for name in scheme.classes]].to_numpy()
+    probabilities = voted[[PROBABILITY + name for name in label_space.classes]].to_numpy()
     paths = sorted(results.glob("oof/model=*/fold=*/predictions.parquet"))
     expected = Counter(member_of(path)[0] for path in paths)
     split = read_record(results / "ensemble/oof.parquet")["split_sha256"]
-    records, faults = sound_records(paths, "oof", expected, scheme.classes, split)
-    gathered, more = average_over_folds(records, pa.array(voted["image_id"], pa.string()), scheme.classes, lambda _: [])
+    records, faults = sound_records(paths, "oof", expected, label_space.classes, split)
+    gathered, more = average_over_folds(
+        records, pa.array(voted["image_id"], pa.string()), label_space.classes, lambda _: []
+    )
     raise_all(faults + more)
     rows = voted[["image_id", "profile", "label", "fold"]]
-    return rows, probabilities, model_probabilities(candidates_of(gathered, scheme)), scheme
+    return rows, probabilities, model_probabilities(candidates_of(gathered, label_space)), label_space
 
 
 def measure(
-    rows: pd.DataFrame, truth: np.ndarray, probabilities: np.ndarray, by_model: np.ndarray, scheme: LabelSpace
+    rows: pd.DataFrame, truth: np.ndarray, probabilities: np.ndarray, by_model: np.ndarray, label_space: LabelSpace
 ) -> dict[str, float | tuple[float, float]]:
     """The number of images whose label is wrong, and (precision, recall) of each method in finding them."""
     labels = rows["label"].to_numpy()
     wrong = labels != truth
     number = int(wrong.sum())
-    issues = label_issues(rows, probabilities, by_model, scheme, least=0.0)
+    issues = label_issues(rows, probabilities, by_model, label_space, least=0.0)
     ids = issues["image_id"].where(issues["kind"] != "swap", issues["image_id"] + BETWEEN + issues["other_image_id"])
     reported = ids.str.split(BETWEEN, regex=False).explode().drop_duplicates()
     ranked = {
@@ -106,15 +108,15 @@ def measure(
     return {"planted": number} | shown
 
 
-def plant(rows: pd.DataFrame, scheme: LabelSpace, share: float, seed: int) -> np.ndarray:
-    """Labels with errors: int64 (images,). Persons are drawn anew for each field, at least one."""
+def plant(rows: pd.DataFrame, label_space: LabelSpace, share: float, seed: int) -> np.ndarray:
+    """Labels with errors: int64 (images,). For each field at least one person is drawn."""
     draws = generator(seed, "plant")
-    levels = {name: level_codes(scheme, name)[rows["label"].to_numpy()] for name in fields(scheme)}
-    own = group_fields(rows, scheme)
+    levels = {name: level_codes(label_space, name)[rows["label"].to_numpy()] for name in fields(label_space)}
+    own = group_fields(rows, label_space)
     groups = list(rows.groupby("profile").indices.values())
     for name, given in levels.items():
         count = max(1, round(share * len(groups)))
-        number = len(fields(scheme)[name])
+        number = len(fields(label_space)[name])
         for chosen in draws.permutation(len(groups))[:count]:
             places = groups[chosen]
             if name in own:
@@ -127,7 +129,7 @@ def plant(rows: pd.DataFrame, scheme: LabelSpace, share: float, seed: int) -> np
                 given[[first, second]] = given[[second, first]]
             else:  # nothing to swap with
                 given[first] = moved(given[first], number, draws)
-    shape = tuple(len(known) for known in fields(scheme).values())
+    shape = tuple(len(known) for known in fields(label_space).values())
     return np.ravel_multi_index(tuple(levels.values()), shape)
 
 

@@ -42,8 +42,8 @@ def train(config: Config, models: list[str], data_root: str, cores: int) -> None
 def scores_of(config: Config, model: str) -> dict[str, float | str]:
     """One row of the table."""
     results = ROOT / config.results
-    scheme = read_label_space(results / "data/classes.json")
-    names, repeats = [LOGIT + name for name in scheme.classes], []
+    label_space = read_label_space(results / "data/classes.json")
+    names, repeats = [LOGIT + name for name in label_space.classes], []
     for repeat in range(config.folds.repeats):
         folds = range(repeat * config.folds.k, (repeat + 1) * config.folds.k)
         rows = pd.concat(
@@ -51,10 +51,10 @@ def scores_of(config: Config, model: str) -> dict[str, float | str]:
         )
         labels, probabilities = rows["label"].to_numpy(np.int64), softmax(rows[names].to_numpy())
         predicted = probabilities.argmax(axis=1)
-        factors = factor_scores(labels, probabilities, scheme)
+        factors = factor_scores(labels, probabilities, label_space)
         repeats.append(
             {
-                "macro-F1": macro_f1(labels, predicted, len(scheme.classes)),
+                "macro-F1": macro_f1(labels, predicted, len(label_space.classes)),
                 "accuracy": accuracy(labels, predicted),
                 **{name: score["accuracy"] for name, score in factors.items()},
             }
@@ -64,7 +64,7 @@ def scores_of(config: Config, model: str) -> dict[str, float | str]:
     table = pd.DataFrame(repeats)
     spread = (table.max() - table.min()) / 2
     shown = {name: f"{table[name].mean():.3f} ± {spread[name]:.3f}" for name in ("macro-F1", "accuracy")}
-    factor_means = {name: f"{table[name].mean():.3f}" for name in scheme.factors}
+    factor_means = {name: f"{table[name].mean():.3f}" for name in label_space.factors}
     return {"recipe": model, **shown, **factor_means, "seconds": f"{seconds:.0f}", "order": table["macro-F1"].mean()}
 
 

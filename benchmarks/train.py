@@ -45,7 +45,7 @@ from foldvote.training.optimizer import make_optimizer
 from foldvote.training.state import Progress, TrainState
 from foldvote.training.step import TrainStep
 
-SCHEME = LabelSpace(tuple(f"class{number:02d}" for number in range(18)))
+LABEL_SPACE = LabelSpace(tuple(f"class{number:02d}" for number in range(18)))
 SEEDS = MemberSeeds(1, "benchmark", 0)
 CROP, FLIP, COLOUR = 0.15, 0.5, 0.2
 HEIGHT, WIDTH = parse_size(SIZE)
@@ -75,13 +75,13 @@ def main() -> None:
 
 
 def prepare(root: Path, images: int, recipe: Recipe) -> tuple[Path, AugmentedImages]:
-    """Drawn faces as JPEG files in one folder per class, and the same packed."""
+    """Drawn faces as JPEG files in one folder per class, and the same images packed."""
     settings = repeat_faces(root, images, os.cpu_count() or 1)
     manifest, packed = root / "manifest.parquet", root / "train.arrow"
     build_manifest(settings, "train", manifest, root / "quarantine.parquet", 2)
     pack_images(manifest, settings.root, settings.images, SIZE, "none", packed, workers=2)
     ids = read_table(manifest)["image_id"].tolist()
-    pixels, labels = PackedImages(packed), np.arange(len(ids), dtype=np.int64) % len(SCHEME.classes)
+    pixels, labels = PackedImages(packed), np.arange(len(ids), dtype=np.int64) % len(LABEL_SPACE.classes)
     return settings.root / "train", AugmentedImages(pixels, pixels.rows(ids), ids, labels, recipe.augment, SEEDS)
 
 
@@ -151,7 +151,7 @@ class Files(Dataset[tuple[np.ndarray, int]]):
 
     def __getitem__(self, place: int) -> tuple[np.ndarray, int]:
         image = cv2.cvtColor(cv2.imread(self.paths[place]), cv2.COLOR_BGR2RGB)
-        return self.change(image=image)["image"], place % len(SCHEME.classes)
+        return self.change(image=image)["image"], place % len(LABEL_SPACE.classes)
 
 
 def plain(files: Path, batch: int, workers: int) -> DataLoader:
@@ -212,9 +212,9 @@ def loop_steps(images: AugmentedImages, recipe: Recipe, device: Device, workers:
 
 def made(recipe: Recipe, device: Device) -> tuple[torch.nn.Module, torch.optim.Optimizer, TrainStep]:
     """A fresh net in training mode, its optimizer and its step."""
-    model = device.place(build_model(recipe, SCHEME, 1, None, None)).train()
+    model = device.place(build_model(recipe, LABEL_SPACE, 1, None, None)).train()
     optimizer = make_optimizer(recipe, model)
-    counts = np.ones(len(SCHEME.classes), np.int64)
+    counts = np.ones(len(LABEL_SPACE.classes), np.int64)
     state = TrainState(model, optimizer, device.scaler(), Progress())
     return model, optimizer, TrainStep(recipe, SEEDS, state, counts, device)
 

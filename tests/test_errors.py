@@ -7,6 +7,6 @@ from foldvote.errors import UserError, raise_all
 
 def test_a_long_list_of_faults_is_cut_and_counted() -> None:
     raise_all([])
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         raise_all(f"fault {number}" for number in range(25))
-    assert len(refusal.value.faults) == 21 and refusal.value.faults[-1] == "... and 5 more of this kind"
+    assert len(error.value.faults) == 21 and error.value.faults[-1] == "... and 5 more of this kind"

@@ -1,4 +1,4 @@
-"""Runs against each other: the same persons drawn for all, common images, and refusals."""
+"""Comparison of runs: equal bootstrap draws for all, common images, and errors."""
 
 from pathlib import Path
 

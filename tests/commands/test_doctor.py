@@ -10,7 +10,7 @@ import pytest
 
 from foldvote.commands import doctor, environment
 from foldvote.commands.doctor import run_doctor
-from foldvote.commands.environment import examine_disk, examine_environment, judge_torch
+from foldvote.commands.environment import check_torch, examine_disk, examine_environment
 from foldvote.config.experiment import Config, check_config
 from foldvote.runtime.checks import Finding, as_text
 from support.data_folders import config_for, maskbase_folder, put, table_folder
@@ -23,7 +23,7 @@ GOOD = Finding("ok", "fine", "", "torch")
 @pytest.fixture(autouse=True)
 def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Torch is looked at by a process of its own that takes seconds: one test here does, the others need not."""
-    monkeypatch.setattr(doctor, "examine_compute", lambda: [GOOD])
+    monkeypatch.setattr(doctor, "examine_hardware", lambda: [GOOD])
 
 
 def told(load: Callable[[], Config]) -> tuple[list[str], int]:
@@ -144,7 +144,7 @@ def test_trainings_that_are_half_done_and_a_run_under_way_are_told(tmp_path: Pat
 def test_f46_wheel_driver_and_device_are_judged_together(
     found: dict[str, Any], gpus: list[str], driver: str, level: str, words: str
 ) -> None:
-    findings = list(judge_torch(found, gpus, driver))
+    findings = list(check_torch(found, gpus, driver))
     hit = [finding for finding in findings if words in finding.text]
     assert [finding.level for finding in hit] == [level]
     assert all(finding.remedy for finding in findings if finding.level != "ok")

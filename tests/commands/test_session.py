@@ -1,4 +1,4 @@
-"""What a run tells at its start."""
+"""The messages of a run at its start."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The whole configuration: every fault told at once, and what the rules get of it."""
+"""The whole configuration: all faults are reported at once; the values that the rules get."""
 
 import math
 from pathlib import Path
@@ -17,9 +17,9 @@ BASE = {"data": {"layout": "maskbase"}, "data_root": "data", "models": {"a": {"n
 
 
 def faults(values: dict) -> list[str]:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         check_config(values)
-    return list(refusal.value.faults)
+    return list(error.value.faults)
 
 
 # --- the files that are shipped
@@ -207,9 +207,9 @@ def test_f31_counts_out_of_range_are_refused(values: dict, key: str) -> None:
 def test_f31_the_file_is_named_and_infinity_is_refused_from_yaml_as_well(tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text("data: {layout: demo}\nmodels: {a: {net: resnet18, lr: .inf, weight_decay: 1e999}}\n")
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         load_config(path)
-    assert [fault.split(": ")[:2] for fault in refusal.value.faults] == [
+    assert [fault.split(": ")[:2] for fault in error.value.faults] == [
         [str(path), "models.a.lr"],
         [str(path), "models.a.weight_decay"],
     ]

@@ -34,6 +34,6 @@ def test_settings_survive_the_way_to_a_job(values: dict, count: int) -> None:
     ],
 )
 def test_f23_settings_that_contradict_each_other_are_refused(values: dict, told: str) -> None:
-    with pytest.raises(ValidationError) as refusal:
+    with pytest.raises(ValidationError) as error:
         Folds.model_validate(values)
-    assert str(refusal.value.errors()[0]["ctx"]["error"]) == told
+    assert str(error.value.errors()[0]["ctx"]["error"]) == told

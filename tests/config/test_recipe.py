@@ -54,16 +54,16 @@ def test_short_and_full_forms_are_one(short: dict, full: dict) -> None:
     ],
 )
 def test_keys_that_contradict_each_other_are_refused(values: dict, told: str) -> None:
-    with pytest.raises(ValidationError) as refusal:
+    with pytest.raises(ValidationError) as error:
         recipe(**values)
-    (fault,) = refusal.value.errors()
+    (fault,) = error.value.errors()
     assert str(fault["ctx"]["error"]).startswith(told)
 
 
 def test_all_contradictions_are_told_at_once() -> None:
-    with pytest.raises(ValidationError) as refusal:
+    with pytest.raises(ValidationError) as error:
         recipe(ema=0.9, swa=0.5, soup=2, dropout_samples=2)
-    assert len(str(refusal.value.errors()[0]["ctx"]["error"]).splitlines()) == 3
+    assert len(str(error.value.errors()[0]["ctx"]["error"]).splitlines()) == 3
 
 
 # --- batches that several processes share

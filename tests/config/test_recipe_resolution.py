@@ -61,9 +61,9 @@ def test_f28_f29_an_included_file_is_read_strictly_and_named(tmp_path: Path) -> 
     wrong = write(tmp_path / "wrong.yaml", {"recipes": {"tuned": {"lrr": 1}, "tiny": {}}, "seed": 3})
     (tmp_path / "trap.yaml").write_text("recipes: {a: {epochs: 010}}\n", encoding="utf-8")
     include = [str(wrong), str(tmp_path / "trap.yaml"), str(tmp_path / "best.yaml")]
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         check_config(CONFIG | {"include": include}, "c.yaml")
-    assert [fault.replace(f"{tmp_path}/", "") for fault in refusal.value.faults] == [
+    assert [fault.replace(f"{tmp_path}/", "") for fault in error.value.faults] == [
         "wrong.yaml: seed: an included file holds recipes alone; drop it",
         "wrong.yaml: recipes.tuned.lrr: unknown key; did you mean 'lr'?",
         "wrong.yaml: recipes.tiny: c.yaml has a recipe or model of this name; rename one",
@@ -75,6 +75,6 @@ def test_f28_f29_an_included_file_is_read_strictly_and_named(tmp_path: Path) -> 
 
 
 def _refused(changes: dict) -> tuple[str, ...]:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         check_config(CONFIG | changes, "c.yaml")
-    return refusal.value.faults
+    return error.value.faults

@@ -16,9 +16,9 @@ def config(space: dict, **changes: object) -> Config:
 
 
 def faults(space: dict, **changes: object) -> list[str]:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         config(space, **changes)
-    return list(refusal.value.faults)
+    return list(error.value.faults)
 
 
 def tried(key: str, value: object, **more: object) -> Recipe:

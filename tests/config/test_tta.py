@@ -1,4 +1,4 @@
-"""Test-time views: which names and mappings the configuration takes, and what it says of all others."""
+"""Test-time views: the names and mappings that the configuration accepts, and the errors for all others."""
 
 import json
 import os

@@ -18,9 +18,9 @@ def loaded(tmp_path: Path, text: str | bytes) -> dict:
 
 
 def yaml_faults(tmp_path: Path, text: str | bytes) -> list[str]:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         loaded(tmp_path, text)
-    return list(refusal.value.faults)
+    return list(error.value.faults)
 
 
 # --- F28: the traps of YAML

@@ -1,4 +1,4 @@
-"""Strict decoding: what is accepted comes out right, what is refused says why."""
+"""Strict decoding: accepted images are decoded correctly, refused ones have a reason."""
 
 import io
 import os

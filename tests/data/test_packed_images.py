@@ -220,7 +220,7 @@ def test_after_a_flipped_bit_the_file_is_refused_or_whole_images_are_read(tmp_pa
         try:
             pixels = PackedImages(path)
             assert all(pixels[row].shape == pixels.shape for row in pixels.row_of.values())
-        except UserError as refusal:
+        except UserError as error:
             refused += 1
-            assert str(path) in str(refusal)
+            assert str(path) in str(error)
     assert refused > 20

@@ -15,7 +15,7 @@ from foldvote.inference.prediction_files import LOGIT
 from foldvote.io.files import read_json
 from foldvote.io.parquet import read_record
 from foldvote.runtime.seeding import generator
-from support.member_predictions import CLASSES, PROBABILITIES, SCHEME, TWO, Run, answers_file, averaged
+from support.member_predictions import CLASSES, LABEL_SPACE, PROBABILITIES, TWO, Run, answers_file, averaged
 
 
 def test_predictions_are_the_mean_over_views_then_models_joined_by_id(tmp_path):
@@ -172,7 +172,7 @@ def test_f55_the_test_predictions_are_joined_by_id_over_members_in_different_ord
 def test_factor_models_multiply_to_one_and_are_scored_on_their_own_classes(tmp_path: Path) -> None:
     views = ("identity", "hflip")
     run = Run(tmp_path, {"ages": views, "masks": views, "whole": views}, repeats=2)
-    of_class = {name: SCHEME.level_codes(name) for name in SCHEME.factors}
+    of_class = {name: LABEL_SPACE.level_codes(name) for name in LABEL_SPACE.factors}
     for model, factor in (("ages", "age"), ("masks", "mask")):
         for split in ("oof", "test"):
             for fold in range(run.expected[model]):

@@ -18,10 +18,10 @@ def test_best_model_and_greedy_follow_the_metric():
     sure = np.array([[0.99, 0.01], [0.01, 0.99], [0.99, 0.01], [0.51, 0.49]])
     unsure = np.array([[0.51, 0.49], [0.49, 0.51], [0.51, 0.49], [0.49, 0.51]])
     candidates = Candidates(("sure/a", "unsure/a"), ("sure", "unsure"), np.stack([sure, unsure]))
-    scheme = LabelSpace(("no", "yes"))
+    label_space = LabelSpace(("no", "yes"))
     for kind in ("best_model", "greedy"):
-        by_loss = fit_method(kind, candidates, labels, scheme, 1)["weights"]
-        by_f1 = fit_method(kind, candidates, labels, scheme, 1, metric="macro_f1")["weights"]
+        by_loss = fit_method(kind, candidates, labels, label_space, 1)["weights"]
+        by_f1 = fit_method(kind, candidates, labels, label_space, 1, metric="macro_f1")["weights"]
         assert by_loss["sure/a"] > 0.5
         assert by_f1 == {"sure/a": 0.0, "unsure/a": 1.0}
 

@@ -15,16 +15,16 @@ from foldvote.ensemble.selection import (
 )
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss, macro_f1
-from support.simulated_votes import ALL, SCHEME, drawn, noise
+from support.simulated_votes import ALL, LABEL_SPACE, drawn, noise
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_f60_labels_of_a_fold_never_reach_its_own_rows(kind):
     candidates, labels = drawn(21, images=240)
     folds = np.arange(240) % 3
-    before = nested_cv(kind, candidates, labels, folds, SCHEME, 1)
+    before = nested_cv(kind, candidates, labels, folds, LABEL_SPACE, 1)
     other = np.where(folds == 1, (labels + 1) % 6, labels)
-    after = nested_cv(kind, candidates, other, folds, SCHEME, 1)
+    after = nested_cv(kind, candidates, other, folds, LABEL_SPACE, 1)
     own = folds == 1
     assert (before.probabilities[own] == after.probabilities[own]).all()
     assert (before.codes[own] == after.codes[own]).all()
@@ -36,7 +36,7 @@ def test_labels_of_other_folds_do_reach(kind):
     candidates, labels = drawn(21, images=240)
     folds = np.arange(240) % 3
     other = np.where(folds == 1, (labels + 1) % 6, labels)
-    before, after = (nested_cv(kind, candidates, given, folds, SCHEME, 1) for given in (labels, other))
+    before, after = (nested_cv(kind, candidates, given, folds, LABEL_SPACE, 1) for given in (labels, other))
     rest = folds != 1
     changed = (before.probabilities[rest] != after.probabilities[rest]).any()
     assert changed or (before.codes[rest] != after.codes[rest]).any()
@@ -46,7 +46,7 @@ def test_labels_of_other_folds_do_reach(kind):
 def test_a_candidate_that_knows_nothing_changes_no_nested_score(kind):
     candidates, labels = drawn(22, images=4000)
     folds = np.arange(4000) % 5
-    plain, more = (nested_cv(kind, own, labels, folds, SCHEME, 1) for own in (candidates, noise(candidates)))
+    plain, more = (nested_cv(kind, own, labels, folds, LABEL_SPACE, 1) for own in (candidates, noise(candidates)))
     assert abs(log_loss(labels, more.probabilities) - log_loss(labels, plain.probabilities)) < 0.005
     assert abs(macro_f1(labels, more.codes, 6) - macro_f1(labels, plain.codes, 6)) < 0.01
 
@@ -54,19 +54,19 @@ def test_a_candidate_that_knows_nothing_changes_no_nested_score(kind):
 def test_a_nested_row_is_what_the_other_folds_fit():
     candidates, labels = drawn(23)
     folds = np.arange(300) % 2
-    found = nested_cv("greedy", candidates, labels, folds, SCHEME, 1).probabilities
-    params = fit_method("greedy", candidates.rows(folds == 0), labels[folds == 0], SCHEME, 1)
-    assert (found[folds == 1] == apply_method(candidates.rows(folds == 1), params, SCHEME)).all()
+    found = nested_cv("greedy", candidates, labels, folds, LABEL_SPACE, 1).probabilities
+    params = fit_method("greedy", candidates.rows(folds == 0), labels[folds == 0], LABEL_SPACE, 1)
+    assert (found[folds == 1] == apply_method(candidates.rows(folds == 1), params, LABEL_SPACE)).all()
 
 
 def test_what_fits_nothing_needs_no_folds_and_what_fits_needs_two():
     candidates, labels = drawn(24)
     one = np.zeros(300, int)
-    whole = apply_method(candidates, fit_method("mean", candidates, labels, SCHEME, 1), SCHEME)
-    assert (nested_cv("mean", candidates, labels, one, SCHEME, 1).probabilities == whole).all()
+    whole = apply_method(candidates, fit_method("mean", candidates, labels, LABEL_SPACE, 1), LABEL_SPACE)
+    assert (nested_cv("mean", candidates, labels, one, LABEL_SPACE, 1).probabilities == whole).all()
     for folds in (one, np.arange(300) % 2 - 1, np.arange(200) % 2):
         with pytest.raises(ValueError, match="expected two or more"):
-            nested_cv("greedy", candidates, labels, folds, SCHEME, 1)
+            nested_cv("greedy", candidates, labels, folds, LABEL_SPACE, 1)
 
 
 def test_parts_keep_groups_whole_and_are_the_same_in_any_order():
@@ -109,11 +109,11 @@ def test_methods_are_compared_where_they_can_differ_from_the_mean():
     single, _ = drawn(25, skills=(1.0,), views=1)
     settings = Vote(kinds=[*METHOD_NAMES, "greedy+offsets"])
     every = [*METHOD_NAMES[: METHOD_NAMES.index("factor_weights") + 1], "greedy+offsets", *METHOD_NAMES[-3:]]
-    assert applicable_methods(settings, several, SCHEME) == every
-    without_factors = LabelSpace(SCHEME.classes)
+    assert applicable_methods(settings, several, LABEL_SPACE) == every
+    without_factors = LabelSpace(LABEL_SPACE.classes)
     assert set(every) - set(applicable_methods(settings, several, without_factors)) == {"factor_weights"}
-    assert set(every) - set(applicable_methods(settings, views, SCHEME)) == {
+    assert set(every) - set(applicable_methods(settings, views, LABEL_SPACE)) == {
         *("best_model", "majority", "factor_weights", "class_weights")
     }
-    assert applicable_methods(settings, single, SCHEME) == ["mean", "stacking", "lightgbm"]
-    assert applicable_methods(Vote(kinds=["rank"], use="majority"), single, SCHEME) == ["mean", "majority"]
+    assert applicable_methods(settings, single, LABEL_SPACE) == ["mean", "stacking", "lightgbm"]
+    assert applicable_methods(Vote(kinds=["rank"], use="majority"), single, LABEL_SPACE) == ["mean", "majority"]

@@ -9,15 +9,15 @@ from foldvote.ensemble.candidates import model_means
 from foldvote.ensemble.methods import apply_method, fit_method
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss
-from support.simulated_votes import SCHEME, drawn
+from support.simulated_votes import LABEL_SPACE, drawn
 
 
 @pytest.mark.parametrize("classes", [[0], [0, 3], [0, 1, 4]])
 def test_stacking_leaves_classes_without_an_image_to_the_mean(classes):
     candidates, labels = drawn(8)
     few = np.isin(labels, classes)
-    params = fit_method("stacking", candidates.rows(few), labels[few], SCHEME, 1)
-    found = apply_method(candidates, params, SCHEME)
+    params = fit_method("stacking", candidates.rows(few), labels[few], LABEL_SPACE, 1)
+    found = apply_method(candidates, params, LABEL_SPACE)
     mean = model_means(candidates)[1].mean(axis=0)
     others = [code for code in range(6) if code not in classes]
     np.testing.assert_allclose(found[:, others], mean[:, others], atol=1e-6)
@@ -31,12 +31,12 @@ def test_lightgbm_learns_like_the_others_and_is_kept_as_text():
         import lightgbm  # noqa: F401
     except OSError:
         with pytest.raises(UserError, match="libgomp1"):
-            fit_method("lightgbm", candidates, labels, SCHEME, 1)
+            fit_method("lightgbm", candidates, labels, LABEL_SPACE, 1)
         return
-    params = fit_method("lightgbm", candidates, labels, SCHEME, 1)
-    found = apply_method(candidates, json.loads(json.dumps(params)), SCHEME)
+    params = fit_method("lightgbm", candidates, labels, LABEL_SPACE, 1)
+    found = apply_method(candidates, json.loads(json.dumps(params)), LABEL_SPACE)
     np.testing.assert_allclose(found.sum(axis=1), 1)
-    mean = apply_method(candidates, fit_method("mean", candidates, labels, SCHEME, 1), SCHEME)
+    mean = apply_method(candidates, fit_method("mean", candidates, labels, LABEL_SPACE, 1), LABEL_SPACE)
     assert log_loss(labels, found) < log_loss(labels, mean)
-    again = fit_method("lightgbm", candidates, labels, SCHEME, 1)
-    np.testing.assert_array_equal(found, apply_method(candidates, again, SCHEME))
+    again = fit_method("lightgbm", candidates, labels, LABEL_SPACE, 1)
+    np.testing.assert_array_equal(found, apply_method(candidates, again, LABEL_SPACE))

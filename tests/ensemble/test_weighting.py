@@ -1,4 +1,4 @@
-"""Fitted weights: they are weights, the best ones, and follow what each model knows."""
+"""Fitted weights: they are non-negative and sum to 1, are optimal, and are larger for better models."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss
 from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator
-from support.simulated_votes import SCHEME, SEEDS, drawn, noise
+from support.simulated_votes import LABEL_SPACE, SEEDS, drawn, noise
 
 
 @pytest.mark.parametrize("kind", ["greedy", "weights", "best_model", "mean", "factor_weights", "class_weights"])
@@ -21,7 +21,7 @@ from support.simulated_votes import SCHEME, SEEDS, drawn, noise
 @settings(max_examples=4, deadline=None)
 def test_weights_sum_to_one_and_none_is_negative(kind, seed):
     candidates, labels = drawn(seed, images=80)
-    params = fit_method(kind, candidates, labels, SCHEME, 3)
+    params = fit_method(kind, candidates, labels, LABEL_SPACE, 3)
     if kind == "class_weights":
         rows = np.array(list(params["class_weights"].values())).T
     elif kind == "factor_weights":
@@ -35,7 +35,7 @@ def test_weights_sum_to_one_and_none_is_negative(kind, seed):
 @pytest.mark.parametrize("kind", ["greedy", "weights"])
 def test_a_candidate_that_knows_nothing_gets_no_weight(kind):
     candidates, labels = drawn(4, images=1000)
-    params = fit_method(kind, noise(candidates), labels, SCHEME, 3)
+    params = fit_method(kind, noise(candidates), labels, LABEL_SPACE, 3)
     assert params["weights"]["noise/identity"] < 0.02
 
 
@@ -51,7 +51,9 @@ def test_the_weights_are_the_best_by_the_bound_of_the_gradient(seed, count):
 def test_weights_beat_the_mean_where_models_differ():
     candidates, labels = drawn(5, skills=(3.0, 0.3), images=1000)
     losses = {
-        kind: log_loss(labels, apply_method(candidates, fit_method(kind, candidates, labels, SCHEME, 3), SCHEME))
+        kind: log_loss(
+            labels, apply_method(candidates, fit_method(kind, candidates, labels, LABEL_SPACE, 3), LABEL_SPACE)
+        )
         for kind in ("mean", "weights", "greedy", "class_weights")
     }
     assert losses["weights"] < losses["mean"] - 0.05
@@ -62,26 +64,26 @@ def test_weights_beat_the_mean_where_models_differ():
 def test_factor_weights_choose_the_model_that_knows_a_factor():
     draws = generator(6, "factors")
     labels, probabilities = draws.integers(0, 6, 800), []
-    for known in SCHEME.factors:
+    for known in LABEL_SPACE.factors:
         logits = draws.normal(0, 1, (800, 6)) * 0.1
-        of_class = SCHEME.level_codes(known)
+        of_class = LABEL_SPACE.level_codes(known)
         logits += 3 * (of_class[None] == of_class[labels][:, None])
         probabilities.append(softmax(logits))
     candidates = Candidates(("age/a", "mask/a"), ("age", "mask"), np.stack(probabilities[::-1]))
-    params = fit_method("factor_weights", candidates, labels, SCHEME, 1)
+    params = fit_method("factor_weights", candidates, labels, LABEL_SPACE, 1)
     assert params["factors"]["mask"]["mask/a"] > 0.95
     assert params["factors"]["age"]["age/a"] > 0.95
-    found = apply_method(candidates, params, SCHEME)
-    mean = apply_method(candidates, fit_method("mean", candidates, labels, SCHEME, 1), SCHEME)
+    found = apply_method(candidates, params, LABEL_SPACE)
+    mean = apply_method(candidates, fit_method("mean", candidates, labels, LABEL_SPACE, 1), LABEL_SPACE)
     assert log_loss(labels, found) < log_loss(labels, mean) - 0.1
     with pytest.raises(UserError, match="factors"):
-        fit_method("factor_weights", candidates, labels, LabelSpace(SCHEME.classes), 1)
+        fit_method("factor_weights", candidates, labels, LabelSpace(LABEL_SPACE.classes), 1)
 
 
 def test_factor_weights_that_are_equal_give_the_mean_with_its_correlation():
     candidates, labels = drawn(7)
-    params = fit_method("factor_weights", candidates, labels, SCHEME, 1)
+    params = fit_method("factor_weights", candidates, labels, LABEL_SPACE, 1)
     equal = dict.fromkeys(candidates.names, 1 / 6)
-    params["factors"] = dict.fromkeys(SCHEME.factors, equal)
-    found = apply_method(candidates, params, SCHEME)
+    params["factors"] = dict.fromkeys(LABEL_SPACE.factors, equal)
+    found = apply_method(candidates, params, LABEL_SPACE)
     np.testing.assert_allclose(found, candidates.probabilities.mean(axis=0), atol=1e-6)

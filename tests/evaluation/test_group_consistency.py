@@ -48,13 +48,13 @@ def test_pooling_helps_where_shots_err_alone_and_shows_by_how_much():
 
 
 def test_shares_by_hand():
-    scheme = factor_label_space({"side": ("left", "right")})
+    label_space = factor_label_space({"side": ("left", "right")})
     rows = pd.DataFrame({"image_id": list("abcdef"), "profile": list("ppppqq"), "label": [0, 0, 0, 0, 1, 1]})
     right = np.array([0.1, 0.1, 0.1, 0.6, 0.7, 0.7])
-    found = consistency(rows, np.stack([1 - right, right], axis=1), scheme)
+    found = consistency(rows, np.stack([1 - right, right], axis=1), label_space)
     own = {"unanimous": 0.5, "agreement": (0.75 + 1) / 2, "image_accuracy": 5 / 6, "vote_accuracy": 1.0}
     assert found["fields"]["side"] == pytest.approx(own)
-    table = disagreeing_groups(rows, np.stack([1 - right, right], axis=1), scheme)
+    table = disagreeing_groups(rows, np.stack([1 - right, right], axis=1), label_space)
     assert table[["profile", "given", "voted", "shots", "agreement"]].to_numpy().tolist() == [
         ["p", "left", "left", 4, 0.75]
     ]

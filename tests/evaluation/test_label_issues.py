@@ -135,13 +135,13 @@ def test_the_order_of_rows_changes_nothing(tmp_path):
 
 
 def test_no_factors_and_no_models():
-    scheme, draws = LabelSpace(("cat", "dog", "emu")), generator(1, "plain")
+    label_space, draws = LabelSpace(("cat", "dog", "emu")), generator(1, "plain")
     label = np.arange(90) % 3
     probabilities = softmax(draws.normal(0, 0.5, (90, 3)) + 5 * np.eye(3)[label])
     rows = pd.DataFrame({"image_id": [f"{number:02d}" for number in range(90)], "label": label})
     rows["profile"] = rows["image_id"]
     rows.loc[42, "label"] = 1
-    issues = label_issues(rows, probabilities, np.zeros((0, 90, 3)), scheme)
+    issues = label_issues(rows, probabilities, np.zeros((0, 90, 3)), label_space)
     assert issues.iloc[0][["image_id", "field", "given", "suggested", "kind"]].tolist() == [
         "42", "label", "dog", "cat", "image",
     ]  # fmt: skip
@@ -149,15 +149,15 @@ def test_no_factors_and_no_models():
     table = layout_of(layout_section({"layout": "table", "table": "t.csv", "label": "species"}))
     assert draft_corrections(issues, 1, table).iloc[0, :4].tolist() == ["42", "species", "dog", "cat"]
     with pytest.raises(ValueError, match="by_model"):
-        label_issues(rows, probabilities, np.zeros((1, 89, 3)), scheme)
+        label_issues(rows, probabilities, np.zeros((1, 89, 3)), label_space)
 
 
 def test_many_images_of_one_person_pair_up_as_swaps():
-    scheme, label = LabelSpace(("a", "b")), np.arange(40) % 2
+    label_space, label = LabelSpace(("a", "b")), np.arange(40) % 2
     rows = pd.DataFrame({"image_id": [f"{number:02d}" for number in range(40)], "label": label, "profile": "p"})
     probabilities = 0.05 + 0.9 * np.eye(2)[label]
     rows.loc[[0, 2, 4, 1, 3], "label"] = [1, 1, 1, 0, 0]
-    issues = label_issues(rows, probabilities, probabilities[None], scheme)
+    issues = label_issues(rows, probabilities, probabilities[None], label_space)
     assert issues["kind"].tolist() == ["swap", "swap", "image"]
     pairs = issues[["image_id", "other_image_id"]].head(2).to_numpy().ravel().tolist()
     assert sorted([*pairs, issues["image_id"][2]]) == ["00", "01", "02", "03", "04"]
@@ -214,9 +214,9 @@ def test_the_benchmark_reads_a_finished_run(tmp_path, monkeypatch, capsys):
     (tmp_path / "data").mkdir()
     (tmp_path / "classes.json").rename(tmp_path / "data/classes.json")
     module = benchmark()
-    rows, probabilities, by_model, scheme = module.read_results(tmp_path)
+    rows, probabilities, by_model, label_space = module.read_results(tmp_path)
     assert rows["image_id"].tolist() == run.votes("oof")["image_id"].tolist()
-    assert len(scheme.classes) == 6
+    assert len(label_space.classes) == 6
     np.testing.assert_allclose(by_model.mean(axis=0), probabilities, atol=1e-6)
     monkeypatch.setattr("sys.argv", ["label_errors.py", "--results", str(tmp_path), "--times", "2"])
     module.main()

@@ -69,9 +69,9 @@ def test_factor_scores_are_those_of_the_summed_probabilities(case):
 
 
 def test_a_factor_is_chosen_by_its_own_sum_and_not_by_the_best_class():
-    scheme = factor_label_space({"mask": ("wear", "not"), "age": ("young", "old")})
+    label_space = factor_label_space({"mask": ("wear", "not"), "age": ("young", "old")})
     probabilities = np.array([[0.4, 0.0, 0.3, 0.3]])  # the best class is wear-young, but not-wear has 0.6 in all
-    found = score(np.array([2]), probabilities, scheme)
+    found = score(np.array([2]), probabilities, label_space)
     assert found["accuracy"] == 0.0
     assert found["factors"]["mask"]["accuracy"] == 1.0
     assert found["factors"]["age"]["accuracy"] == 1.0

@@ -9,7 +9,7 @@ from foldvote.inference.forward import predict_logits
 from foldvote.inference.tta import ready_views
 from foldvote.models.factory import build_model, normalisation
 from foldvote.runtime.device import Device
-from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,7 +22,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
-    net = build_model(recipe(), SCHEME, 1)
+    net = build_model(recipe(), LABEL_SPACE, 1)
     with torch.no_grad():
         for _ in range(3):  # running means of its own, so that training mode would show
             net(torch.randn(16, 3, 32, 24))

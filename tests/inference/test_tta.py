@@ -19,7 +19,7 @@ from foldvote.inference.tta import VIEWS, move_of, ready_views
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
 from foldvote.runtime.seeding import derive
-from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
 GAMMA = {"name": "gamma", "steps": [{"RandomGamma": {"gamma_limit": [80, 80], "p": 1}}]}
@@ -38,7 +38,7 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> PackedImages:
 
 @pytest.fixture(scope="module")
 def net() -> torch.nn.Module:
-    return build_model(recipe(), SCHEME, 1).eval()
+    return build_model(recipe(), LABEL_SPACE, 1).eval()
 
 
 def moved(name: str, images: torch.Tensor) -> torch.Tensor:
@@ -209,9 +209,9 @@ def test_f59_a_view_more_changes_no_other_and_no_image_is_read_twice(
 def test_a_view_that_these_images_cannot_have_is_refused(
     pixels: PackedImages, net: torch.nn.Module, view: Any, told: str
 ) -> None:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         predict_logits(net, pixels, np.arange(3), ready_views(["identity", view], *pixels.shape[:2]), CPU, 2)
-    assert str(refusal.value).startswith(told) and "\n" not in str(refusal.value)
+    assert str(error.value).startswith(told) and "\n" not in str(error.value)
 
 
 def test_a_wrong_name_is_an_error_of_the_caller(pixels: PackedImages, net: torch.nn.Module) -> None:

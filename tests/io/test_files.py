@@ -73,9 +73,9 @@ def test_f45_f46_a_place_that_takes_no_bytes_is_a_refusal(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(files.os, "fsync", fails)
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         write_bytes(path, b"new")
-    assert refusal.value.faults == (
+    assert error.value.faults == (
         f"{path}: cannot be written: {os.strerror(number)}; free space or choose another `results`",
     )
     assert path.read_bytes() == b"old"
@@ -85,9 +85,9 @@ def test_f45_f46_a_place_that_takes_no_bytes_is_a_refusal(
 @pytest.mark.parametrize("below", ["results", "results/oof/model=a", "results/" + "n" * 300])
 def test_f46_results_below_a_regular_file_are_refused(tmp_path: Path, below: str) -> None:
     (tmp_path / "results").write_text("a file")
-    with pytest.raises(UserError, match="cannot be written") as refusal:
+    with pytest.raises(UserError, match="cannot be written") as error:
         write_json(tmp_path / below / "x.json", {})
-    assert str(tmp_path / below) in str(refusal.value)
+    assert str(tmp_path / below) in str(error.value)
     with pytest.raises(UserError, match="cannot be written"):
         try_lock(tmp_path / below / "lock")
     assert (tmp_path / "results").read_text() == "a file"
@@ -111,9 +111,9 @@ def test_equal_contents_are_equal_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"1" * 5000, b"{'a': 1}"])
 def test_what_is_no_json_is_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.json").write_bytes(content)
-    with pytest.raises(UserError, match="not readable as JSON") as refusal:
+    with pytest.raises(UserError, match="not readable as JSON") as error:
         read_json(tmp_path / "x.json")
-    assert "\n" not in str(refusal.value)
+    assert "\n" not in str(error.value)
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

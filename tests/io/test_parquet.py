@@ -57,11 +57,11 @@ def written(tmp_path: Path) -> Path:
     return path
 
 
-def refusal_of(path: Path) -> str:
-    with pytest.raises(UserError) as refusal:
+def error_of(path: Path) -> str:
+    with pytest.raises(UserError) as error:
         read_table(path, FOLDS, key=KEY)
-    assert str(path) in refusal.value.faults[0]
-    return str(refusal.value)
+    assert str(path) in error.value.faults[0]
+    return str(error.value)
 
 
 # --- F26: damage
@@ -71,7 +71,7 @@ def refusal_of(path: Path) -> str:
 def test_f26_a_cut_table_is_refused(written: Path, part: float) -> None:
     content = written.read_bytes()
     written.write_bytes(content[: int(len(content) * part)])
-    assert "damaged or not parquet" in refusal_of(written)
+    assert "damaged or not parquet" in error_of(written)
     with pytest.raises(UserError, match="no provenance record"):
         read_record(written)
 
@@ -79,7 +79,7 @@ def test_f26_a_cut_table_is_refused(written: Path, part: float) -> None:
 @pytest.mark.parametrize("lost", [1, 2, 4, 5, 8, 9])
 def test_f26_a_table_without_its_last_bytes_is_refused(written: Path, lost: int) -> None:
     written.write_bytes(written.read_bytes()[:-lost])
-    assert "damaged or not parquet" in refusal_of(written)
+    assert "damaged or not parquet" in error_of(written)
 
 
 @pytest.mark.parametrize(
@@ -128,8 +128,8 @@ def test_f26_every_flipped_bit_of_the_row_counts_is_refused(written: Path, tmp_p
             (tmp_path / "altered.parquet").write_bytes(damaged)
             try:
                 pd.testing.assert_frame_equal(read_table(tmp_path / "altered.parquet", FOLDS), whole)
-            except UserError as refusal:
-                assert "altered.parquet" in str(refusal)
+            except UserError as error:
+                assert "altered.parquet" in str(error)
 
 
 def bomb(path: Path, rows: int, length: int) -> Path:
@@ -297,16 +297,16 @@ def test_a_users_table_may_have_categories_lists_and_many_pieces(tmp_path: Path)
 )
 def test_a_table_that_breaks_its_schema_is_refused_and_nothing_written(tmp_path: Path, change, told: str) -> None:
     path = tmp_path / "t.parquet"
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         write_table(change(folds_frame()), path, FOLDS, key=KEY)
-    assert told in refusal.value.faults[0] and str(path) in refusal.value.faults[0]
+    assert told in error.value.faults[0] and str(path) in error.value.faults[0]
     assert not list(tmp_path.iterdir())
 
 
 def test_all_missing_and_surplus_columns_are_told_at_once(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         write_table(folds_frame().drop(columns=["fold", "label"]).assign(more=1), tmp_path / "t", FOLDS)
-    assert len(refusal.value.faults) == 3
+    assert len(error.value.faults) == 3
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -320,16 +320,16 @@ def test_f57_a_logit_that_is_not_finite_is_refused_with_its_row(tmp_path: Path, 
 def test_a_foreign_table_is_checked_on_reading(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     folds_frame().astype({"label": "int64"}).to_parquet(path)
-    assert "column label is int64, not int16; make it anew" in refusal_of(path)
+    assert "column label is int64, not int16; make it anew" in error_of(path)
     folds_frame().drop(columns="group").assign(x=1).to_parquet(path)
-    assert "column 'group' is missing" in refusal_of(path)
+    assert "column 'group' is missing" in error_of(path)
     pd.concat([folds_frame(), folds_frame(2)], ignore_index=True).to_parquet(path)
-    assert "2 rows stand twice or more, such as p000/0.jpg 0, p000/1.jpg 0" in refusal_of(path)
+    assert "2 rows stand twice or more, such as p000/0.jpg 0, p000/1.jpg 0" in error_of(path)
     folds_frame().assign(group=None).astype({"group": "str"}).to_parquet(path)
-    assert "empty values" in refusal_of(path)
+    assert "empty values" in error_of(path)
     table = pq.read_table(path)
     pq.write_table(table.append_column("group", table["group"]), path)
-    assert "column 'group' stands twice" in refusal_of(path)
+    assert "column 'group' stands twice" in error_of(path)
 
 
 def test_an_edited_table_has_no_record_and_an_altered_record_is_refused(written: Path) -> None:

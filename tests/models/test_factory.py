@@ -14,7 +14,7 @@ from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
 from foldvote.models.factory import build_model
 from foldvote.models.pretrained import extract_lite
-from support.tiny_member import SCHEME, recipe
+from support.tiny_member import LABEL_SPACE, recipe
 
 NET = "tf_efficientnet_lite0"
 
@@ -55,7 +55,7 @@ def test_the_configuration_knows_all_nets_of_timm() -> None:
 
 
 def test_equal_seeds_draw_equal_weights() -> None:
-    first, again, other = (build_model(recipe(), SCHEME, seed).state_dict() for seed in (1, 1, 2))
+    first, again, other = (build_model(recipe(), LABEL_SPACE, seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
 
@@ -76,24 +76,24 @@ def test_nets_of_fixed_and_free_input_size_take_the_recipes_size(net: str, size:
     ],
 )
 def test_a_net_that_cannot_be_made_is_refused_before_any_data(changes: dict, told: str) -> None:
-    with pytest.raises(UserError, match=told) as refusal:
-        build_model(recipe(**changes), SCHEME, 1)
-    assert "correct the recipe's net or size" in str(refusal.value) and "\n" not in str(refusal.value)
+    with pytest.raises(UserError, match=told) as error:
+        build_model(recipe(**changes), LABEL_SPACE, 1)
+    assert "correct the recipe's net or size" in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_try_on_a_black_image_leaves_no_trace() -> None:
     torch.manual_seed(1)
     plain = timm.create_model("test_resnet", pretrained=False, num_classes=3, drop_rate=0.1).state_dict()
-    tried = build_model(recipe(), SCHEME, 1).state_dict()
+    tried = build_model(recipe(), LABEL_SPACE, 1).state_dict()
     assert all(torch.equal(plain[name], tried[name]) for name in plain)
 
 
 def test_f46_missing_weights_are_refused_without_asking_the_network(tmp_path: Path) -> None:
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     for path in (tmp_path / "none.safetensors", tmp_path):
-        with pytest.raises(UserError) as refusal:
-            build_model(recipe(net="resnet18"), SCHEME, 1, path)
-        assert refusal.value.faults == (
+        with pytest.raises(UserError) as error:
+            build_model(recipe(net="resnet18"), LABEL_SPACE, 1, path)
+        assert error.value.faults == (
             f"{path}: no such weights file; correct the recipe's `pretrained`, or set it to null",
         )
 
@@ -101,10 +101,10 @@ def test_f46_missing_weights_are_refused_without_asking_the_network(tmp_path: Pa
 def test_the_classifier_of_a_weights_file_is_not_used(tmp_path: Path) -> None:
     trained = build_model(recipe(), classes(5), 99)
     save_file(trained.state_dict(), tmp_path / "w.safetensors")
-    model = build_model(recipe(), SCHEME, 1, tmp_path / "w.safetensors")
+    model = build_model(recipe(), LABEL_SPACE, 1, tmp_path / "w.safetensors")
     first = next(iter(trained.state_dict()))
     assert torch.equal(model.state_dict()[first], trained.state_dict()[first])
-    assert torch.equal(model.state_dict()["fc.weight"], build_model(recipe(), SCHEME, 1).state_dict()["fc.weight"])
+    assert torch.equal(model.state_dict()["fc.weight"], build_model(recipe(), LABEL_SPACE, 1).state_dict()["fc.weight"])
 
 
 @pytest.mark.parametrize("wrapped", ["plain", "state_dict", "model", "module."])
@@ -112,7 +112,7 @@ def test_weights_in_the_forms_that_people_save_are_read(tmp_path: Path, wrapped:
     state = build_model(recipe(), classes(5), 99).state_dict()
     content = {f"module.{name}": tensor for name, tensor in state.items()} if wrapped == "module." else state
     torch.save({wrapped: state} if wrapped in ("state_dict", "model") else content, tmp_path / "w.pth")
-    model = build_model(recipe(), SCHEME, 1, tmp_path / "w.pth")
+    model = build_model(recipe(), LABEL_SPACE, 1, tmp_path / "w.pth")
     assert all(torch.equal(model.state_dict()[name], state[name]) for name in state if not name.startswith("fc"))
 
 
@@ -124,7 +124,7 @@ def test_weights_that_lack_a_tensor_are_refused(lite0: Path, tmp_path: Path, los
     del state[lost]
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=f"lacks 1 of the 296 tensors of {NET}.*{lost}"):
-        build_model(recipe(net=NET), SCHEME, 1, tmp_path / "w.safetensors")
+        build_model(recipe(net=NET), LABEL_SPACE, 1, tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_weights_that_lack_a_tensor_are_refused(lite0: Path, tmp_path: Path, los
     ],
 )
 def test_weights_of_another_net_are_refused_with_the_nets_name(lite0: Path, net: str, told: str) -> None:
-    with pytest.raises(UserError, match=told) as refusal:
-        build_model(recipe(net=net), SCHEME, 1, lite0)
-    assert str(lite0) in str(refusal.value) and "\n" not in str(refusal.value)
+    with pytest.raises(UserError, match=told) as error:
+        build_model(recipe(net=net), LABEL_SPACE, 1, lite0)
+    assert str(lite0) in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -148,4 +148,4 @@ def test_what_is_no_weights_file_is_refused(tmp_path: Path, content: bytes, suff
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
     with pytest.raises(UserError, match="does not load into test_resnet"):
-        build_model(recipe(), SCHEME, 1, path)
+        build_model(recipe(), LABEL_SPACE, 1, path)

@@ -15,7 +15,7 @@ from foldvote.errors import UserError
 from foldvote.models.factory import build_model, head_parameters
 from foldvote.models.heads import AgeRegression, FactoredHead, JointHead, Ordinal, make_head
 from foldvote.models.pretrained import extract_lite
-from support.tiny_member import SCHEME, recipe
+from support.tiny_member import LABEL_SPACE, recipe
 
 AGES = ("under30", "30to59", "60plus")
 HOME = factor_label_space({"mask": ("wear", "incorrect", "not-wear"), "gender": ("male", "female"), "age": AGES})
@@ -249,17 +249,17 @@ def test_timms_own_dropout_is_off_where_the_head_drops_out() -> None:
 
 
 def test_stochastic_depth_is_for_nets_that_have_it() -> None:
-    model = build_model(recipe(net="test_vit", size="32x32", drop_path=0.3), SCHEME, 1)
+    model = build_model(recipe(net="test_vit", size="32x32", drop_path=0.3), LABEL_SPACE, 1)
     rates = [block.drop_path1.drop_prob for block in model.blocks if hasattr(block.drop_path1, "drop_prob")]
     assert max(rates) == pytest.approx(0.3)
     with pytest.raises(UserError, match="vgg11: has no stochastic depth; drop the recipe's drop_path"):
-        build_model(recipe(net="vgg11", drop_path=0.1), SCHEME, 1)
+        build_model(recipe(net="vgg11", drop_path=0.1), LABEL_SPACE, 1)
 
 
 def test_activations_are_computed_again_where_the_net_can() -> None:
     x, gradients = torch.rand(4, 3, 32, 24), []
     for again in (False, True):
-        model = build_model(recipe(grad_checkpointing=again), SCHEME, 1)
+        model = build_model(recipe(grad_checkpointing=again), LABEL_SPACE, 1)
         assert model.grad_checkpointing is again
         functional.cross_entropy(model(x), torch.tensor([0, 1, 2, 0])).backward()
         gradients.append({name: parameter.grad for name, parameter in model.named_parameters()})
@@ -267,13 +267,13 @@ def test_activations_are_computed_again_where_the_net_can() -> None:
     with pytest.raises(
         UserError, match=r"dla46_c: cannot compute activations again .*drop the recipe's grad_checkpointing"
     ):
-        build_model(recipe(net="dla46_c", size="64x64", grad_checkpointing=True), SCHEME, 1)
+        build_model(recipe(net="dla46_c", size="64x64", grad_checkpointing=True), LABEL_SPACE, 1)
 
 
 @pytest.mark.parametrize(
-    ("heads", "scheme", "bands", "told"),
+    ("heads", "label_space", "bands", "told"),
     [
-        ("factored", SCHEME, None, "heads: factored: the classes are not made up of factors; use heads: joint"),
+        ("factored", LABEL_SPACE, None, "heads: factored: the classes are not made up of factors; use heads: joint"),
         ({"hat": "ordinal"}, HOME, BANDS, "heads: no factor hat; this model learns mask, gender, age"),
         ({"mask": "regression"}, HOME, BANDS, "heads.mask: regression is for the home task's age alone"),
         ({"age": "regression"}, HOME, None, "heads.age: regression is for the home task's age alone"),
@@ -282,11 +282,11 @@ def test_activations_are_computed_again_where_the_net_can() -> None:
     ],
 )
 def test_heads_that_do_not_suit_the_classes_are_refused(
-    heads: str | dict, scheme: LabelSpace, bands: dict | None, told: str
+    heads: str | dict, label_space: LabelSpace, bands: dict | None, told: str
 ) -> None:
-    with pytest.raises(UserError, match=told) as refusal:
-        build_model(recipe(heads=heads), scheme, 1, bands=bands)
-    assert len(refusal.value.faults) == 1 and "\n" not in str(refusal.value)
+    with pytest.raises(UserError, match=told) as error:
+        build_model(recipe(heads=heads), label_space, 1, bands=bands)
+    assert len(error.value.faults) == 1 and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("net", ["resnetv2_50", "deit_tiny_distilled_patch16_224"])

@@ -13,7 +13,7 @@ from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
 from foldvote.models.factory import build_model
 from foldvote.models.pretrained import extract_lite
-from support.tiny_member import SCHEME, recipe
+from support.tiny_member import LABEL_SPACE, recipe
 
 NET = "tf_efficientnet_lite0"
 
@@ -65,7 +65,7 @@ def test_the_same_extraction_is_the_same_bytes(lite0: Path, tmp_path: Path) -> N
 
 @pytest.fixture(scope="module")
 def model() -> torch.nn.Module:
-    net = build_model(recipe(), SCHEME, 1)
+    net = build_model(recipe(), LABEL_SPACE, 1)
     with torch.no_grad():
         for _ in range(3):  # running means of its own, so that training mode would show
             net(torch.randn(16, 3, 32, 24))
@@ -86,5 +86,5 @@ def test_f41_malicious_weights_are_not_executed(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save({"x": Malicious(tmp_path / "executed")}, path)
     with pytest.raises(UserError, match="does not load"):
-        build_model(recipe(), SCHEME, 1, path)
+        build_model(recipe(), LABEL_SPACE, 1, path)
     assert not (tmp_path / "executed").exists()

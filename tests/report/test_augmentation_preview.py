@@ -12,7 +12,7 @@ from foldvote.report.augmentation_preview import draw_sheet, first_batch, write_
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import fold_rows, read_folds
 from foldvote.training.dataloader import AugmentedImages, EpochOrder, ResumableSampler, training_loader
-from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 DRAWS = MemberSeeds(5, "tiny", 1)
 
@@ -43,7 +43,7 @@ def trained_on(tiny: Tiny, augment: str) -> tuple[np.ndarray, np.ndarray]:
 def test_the_batch_is_the_first_one_that_training_gets(tiny: Tiny) -> None:
     before, after, shares, classes = first_batch(recipe(augment="heavy"), tiny.pixels, tiny.split, DRAWS)
     images, codes = trained_on(tiny, "heavy")
-    assert classes == SCHEME.classes and np.array_equal(after, images)
+    assert classes == LABEL_SPACE.classes and np.array_equal(after, images)
     assert np.array_equal(shares, np.eye(3, dtype=np.float32)[codes])
     assert np.array_equal(before, trained_on(tiny, "none")[0]) and not np.array_equal(before, after)
 

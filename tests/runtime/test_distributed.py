@@ -23,7 +23,7 @@ from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.loop import Trainer
 from foldvote.training.state import MemberSpec, build_spec
 from foldvote.training.training_set import MemberInputs
-from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 RUNTIME = Runtime(workers=0, checkpoint_minutes=1e-6)
 PLAIN = {"net": "test_efficientnet_gn", "drop_rate": 0.0}  # no batch normalisation, no dropout
@@ -136,7 +136,7 @@ def as_two(root: Path, port: int, rank: int) -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """What two processes made, from a folder in which one process had begun."""
     made = make_tiny(tmp_path_factory.mktemp("tiny"))
-    save_file(build_model(recipe(**PLAIN), SCHEME, 5).state_dict(), made.root / "given.safetensors")
+    save_file(build_model(recipe(**PLAIN), LABEL_SPACE, 5).state_dict(), made.root / "given.safetensors")
     before = torch.get_num_threads()
     train(made, SINGLE_PROCESS, "one then two: taken over", {}, cut=CUT)
     torch.set_num_threads(before)
@@ -207,7 +207,7 @@ def test_f42_a_loss_that_is_not_finite_stops_all_and_the_whole_batch_is_named(ti
 
 def test_shared_statistics_keep_a_net_and_its_weights() -> None:
     torch.manual_seed(1)
-    model = build_model(recipe(net="test_efficientnet"), SCHEME, 1).eval()
+    model = build_model(recipe(net="test_efficientnet"), LABEL_SPACE, 1).eval()
     images = torch.randn(2, 3, 32, 24)
     before, logits = model.state_dict(), model(images)
     assert any(isinstance(module, BatchNormAct2d) for module in model.modules())

@@ -105,9 +105,9 @@ def test_all_do_their_part_and_the_first_alone_speaks(tmp_path: Path, capfd: pyt
 
 
 def test_a_refusal_ends_all_and_arrives_once_with_all_its_faults(tmp_path: Path) -> None:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         run_together(partial(refuses, tmp_path), 2, "refusing")
-    assert refusal.value.faults == ("a.csv: is wrong; mend it", "b.csv: is missing; add it")
+    assert error.value.faults == ("a.csv: is wrong; mend it", "b.csv: is missing; add it")
     assert gone(tmp_path)
 
 
@@ -121,10 +121,10 @@ def test_f44_a_process_that_is_killed_ends_the_others_in_one_line(tmp_path: Path
     killer = meanwhile(lambda: os.kill(int(wait_for(tmp_path / "1")), signal.SIGKILL))
     with pytest.raises(
         UserError, match="waiting: process 2 of 2 was ended by SIGKILL, and the others with it"
-    ) as refusal:
+    ) as error:
         run_together(partial(waits, tmp_path), 2, "waiting")
     killer.join()
-    assert len(refusal.value.faults) == 1
+    assert len(error.value.faults) == 1
     assert not (tmp_path / "0").exists() or gone(tmp_path)
 
 

@@ -70,11 +70,11 @@ def test_f50_a_job_that_outlives_its_snakemake_does_not_keep_the_lock_of_the_run
 def test_f49_a_second_run_is_refused_in_one_line_and_the_first_unharmed(tmp_path: Path) -> None:
     child = python(HOLD, tmp_path / "locks/run.lock")
     assert child.stdout.readline() == "held\n"
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         run_lock(tmp_path)
     child.kill()
     child.wait()
-    (told,) = refusal.value.faults
+    (told,) = error.value.faults
     assert told.startswith(f"{tmp_path}: another run works here (process {child.pid} on ")
     assert told.endswith("; wait for it, or set another `results`") and "\n" not in told
 

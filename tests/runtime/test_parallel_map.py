@@ -35,9 +35,9 @@ def test_results_come_in_order_whatever_the_workers(workers: int) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_workers_refusal_arrives_with_all_its_faults(workers: int) -> None:
-    with pytest.raises(UserError) as refusal:
+    with pytest.raises(UserError) as error:
         list(map_processes(refuses, range(40), workers, "reading", worth=20))
-    assert refusal.value.faults == ("first fault", "second fault")
+    assert error.value.faults == ("first fault", "second fault")
 
 
 def test_f44_a_worker_that_dies_is_told_and_nothing_hangs() -> None:

@@ -16,7 +16,7 @@ from foldvote.errors import UserError
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_table, write_table
 from foldvote.splits.folds import FOLDS, UNVALIDATED, fold_rows, make_folds, read_folds, split_sha256
-from support.tiny_member import SCHEME, manifest_row, write_manifest
+from support.tiny_member import LABEL_SPACE, manifest_row, write_manifest
 
 Row = dict[str, object]
 
@@ -34,11 +34,11 @@ class Split:
     """One run of the stage in a folder of its own."""
 
     def __init__(
-        self, folder: Path, rows: list[Row], scheme: LabelSpace = SCHEME, seed: int = 7, **values: object
+        self, folder: Path, rows: list[Row], label_space: LabelSpace = LABEL_SPACE, seed: int = 7, **values: object
     ) -> None:
         self.manifest, self.folds = folder / "manifest.parquet", folder / "folds.parquet"
         self.certificate, self.classes = folder / "certificate.json", folder / "classes.json"
-        write_manifest(pd.DataFrame(rows), self.manifest, scheme)
+        write_manifest(pd.DataFrame(rows), self.manifest, label_space)
         for path in (self.folds, self.certificate, self.classes):
             path.unlink(missing_ok=True)
         make_folds(self.manifest, Folds(**values), seed, self.folds, self.certificate, self.classes)
@@ -46,11 +46,13 @@ class Split:
         self.proof = read_json(self.certificate)
 
 
-def refusal(folder: Path, rows: list[Row], scheme: LabelSpace = SCHEME, **values: object) -> tuple[str, ...]:
-    """What the stage says when it refuses; it must not leave anything behind."""
+def faults_of(
+    folder: Path, rows: list[Row], label_space: LabelSpace = LABEL_SPACE, **values: object
+) -> tuple[str, ...]:
+    """The faults that the stage reports; it must not leave any file behind."""
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.raises(UserError) as refused:
-        Split(folder, rows, scheme, **values)
+        Split(folder, rows, label_space, **values)
     assert not list(folder.glob("folds.parquet")) + list(folder.glob("c*.json"))
     return refused.value.faults
 
@@ -110,10 +112,10 @@ def test_each_stratum_is_spread_evenly_over_the_folds(
     counts = split.table.drop_duplicates("group").groupby(["label", "fold"]).size().unstack(fill_value=0)
     assert (counts.max(axis=1) - counts.min(axis=1) <= 1).all()
     for entry in split.proof["strata"]:
-        assert sum(entry["by_fold"]) == entry["groups"] == labels.count(SCHEME.classes.index(entry["stratum"]))
+        assert sum(entry["by_fold"]) == entry["groups"] == labels.count(LABEL_SPACE.classes.index(entry["stratum"]))
         assert all(abs(number - entry["target_per_fold"]) < 1.01 for number in entry["by_fold"])
     for code, entry in enumerate(split.proof["classes"]):
-        assert entry["class"] == SCHEME.classes[code] and sum(entry["by_fold"]) == 2 * labels.count(code)
+        assert entry["class"] == LABEL_SPACE.classes[code] and sum(entry["by_fold"]) == 2 * labels.count(code)
 
 
 def test_mixed_groups_are_balanced_too(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_factors_make_the_strata(tmp_path: Path) -> None:
 
 
 def test_the_classes_of_the_manifest_are_passed_on(tmp_path: Path) -> None:
-    assert read_label_space(Split(tmp_path, persons([0, 1, 2] * 5)).classes) == SCHEME
+    assert read_label_space(Split(tmp_path, persons([0, 1, 2] * 5)).classes) == LABEL_SPACE
 
 
 def test_the_proof_tells_counts_method_and_digests(tmp_path: Path) -> None:
@@ -211,12 +213,12 @@ def test_f22_a_class_with_few_or_no_groups_is_told_with_its_name_and_count(
     assert split.proof["warnings"] == lines
     told = capsys.readouterr().err
     assert all(f"warning: folds: {line}\n" in told for line in lines)
-    faults = refusal(tmp_path / "strict", rows, k=4, on_rare="error")
+    faults = faults_of(tmp_path / "strict", rows, k=4, on_rare="error")
     assert faults == tuple(f"folds: {line}; lower folds.k, or set folds.on_rare: warn" for line in lines)
 
 
 def test_f22_a_stratum_with_few_groups_is_told_as_well(tmp_path: Path) -> None:
-    faults = refusal(tmp_path, animals([0] * 6 + [1] * 2), ANIMALS, k=3, on_rare="error", stratify=["age"])
+    faults = faults_of(tmp_path, animals([0] * 6 + [1] * 2), ANIMALS, k=3, on_rare="error", stratify=["age"])
     assert "folds: stratum old has 2 groups, fewer than 3: some fold lacks it" in faults[-1]
     assert [fault.split()[2] for fault in faults] == ["cat-old", "dog-young", "dog-old", "old"]
 
@@ -238,7 +240,7 @@ def test_f22_for_a_hold_out_two_groups_are_enough(tmp_path: Path) -> None:
     ],
 )
 def test_f23_more_folds_than_groups_are_refused(tmp_path: Path, labels: list[int], values: dict, told: str) -> None:
-    (fault,) = refusal(tmp_path, persons(labels), **values)
+    (fault,) = faults_of(tmp_path, persons(labels), **values)
     assert told in fault
 
 
@@ -330,7 +332,7 @@ def test_the_folds_of_another_run_can_be_given_as_ones_own(tmp_path: Path) -> No
 )
 def test_a_users_bad_folds_are_refused_by_file_and_row(tmp_path: Path, change, told: list[str]) -> None:
     path = own(tmp_path, change(by_group(LABELS, 3)))
-    faults = refusal(tmp_path / "made", persons(LABELS), method="file", file=path, k=3)
+    faults = faults_of(tmp_path / "made", persons(LABELS), method="file", file=path, k=3)
     for line, fault in zip(told, faults, strict=False):
         assert line in fault and fault.startswith(path), faults
 
@@ -338,7 +340,7 @@ def test_a_users_bad_folds_are_refused_by_file_and_row(tmp_path: Path, change, t
 def test_a_users_folds_that_split_a_group_are_refused(tmp_path: Path) -> None:
     rows = persons(LABELS)
     table = pd.DataFrame({"image_id": [row["image_id"] for row in rows], "fold": np.arange(len(rows)) % 3})
-    faults = refusal(tmp_path / "made", rows, method="file", file=own(tmp_path, table), k=3)
+    faults = faults_of(tmp_path / "made", rows, method="file", file=own(tmp_path, table), k=3)
     assert "group p000 stands in 3 folds of one repeat; put all its images into one fold" in faults[0]
 
 
@@ -346,7 +348,7 @@ def test_f35_a_users_folds_that_part_one_person_under_two_ids_are_refused_with_t
     rows = persons(LABELS)
     rows[0]["sha256"] = rows[3]["sha256"]
     path = own(tmp_path, by_group(LABELS, 3))
-    faults = refusal(tmp_path / "made", rows, method="file", file=path, k=3)
+    faults = faults_of(tmp_path / "made", rows, method="file", file=path, k=3)
     assert faults[0].startswith(f"{path}: group p000 stands in 2 folds of one repeat")
     assert faults[-1] == f"{path}: p000, p001 share a photograph and count as one group"
     together = by_group(LABELS, 3)

@@ -27,10 +27,10 @@ CODES = [13, 0, 17, 8, 1, 14, 5]
 class Case:
     """Votes, classes and a sample in one folder; the most probable class of IDS[i] is CODES[i]."""
 
-    def __init__(self, root, ids=IDS, codes=CODES, scheme=HOME):
-        self.root, self.scheme, self.out = root, scheme, root / "submission.csv"
+    def __init__(self, root, ids=IDS, codes=CODES, label_space=HOME):
+        self.root, self.label_space, self.out = root, label_space, root / "submission.csv"
         self.answers = dict(zip(ids, codes, strict=True))
-        write_label_space(scheme, root / "classes.json")
+        write_label_space(label_space, root / "classes.json")
         self.votes(ids)
         self.sample("ImageID,ans", [f"{name},0" for name in self.quoted(ids)])
 
@@ -39,14 +39,14 @@ class Case:
         return [f'"{name}"' if "," in name else name for name in ids]
 
     def votes(self, ids, spoil=None):
-        number = len(self.scheme.classes)
+        number = len(self.label_space.classes)
         codes = [self.answers.get(name, 0) for name in ids]
         probabilities = np.full((len(ids), number), 0.5 / (number - 1))
         probabilities[np.arange(len(ids)), codes] = 0.5
-        frame = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in self.scheme.classes])
+        frame = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in self.label_space.classes])
         frame = frame.assign(image_id=ids, prediction=codes)
-        frame["prediction_name"] = [self.scheme.classes[code] for code in codes]
-        schema = votes_schema(self.scheme.classes, labelled=False)
+        frame["prediction_name"] = [self.label_space.classes[code] for code in codes]
+        schema = votes_schema(self.label_space.classes, labelled=False)
         write_table(frame if spoil is None else spoil(frame), self.root / "test.parquet", schema)
 
     def sample(self, header, lines):
@@ -177,10 +177,10 @@ def test_predictions_out_of_range_or_with_another_name_are_refused(case):
 
 
 def test_f24_ids_and_class_names_that_look_like_formulas_are_refused_as_they_would_be_altered(tmp_path):
-    scheme = LabelSpace(("=SUM(A1)", "dog"))
-    case = Case(tmp_path, ["@cmd.jpg", "-5", "+a", "b"], [0, 1, 0, 1], scheme)
+    label_space = LabelSpace(("=SUM(A1)", "dog"))
+    case = Case(tmp_path, ["@cmd.jpg", "-5", "+a", "b"], [0, 1, 0, 1], label_space)
     case.refused("column ImageID: 2 texts would be altered, as a spreadsheet takes them for formulas: '@cmd.jpg', '+a'")
-    case = Case(tmp_path, ["a", "b"], [0, 1], scheme)
+    case = Case(tmp_path, ["a", "b"], [0, 1], label_space)
     case.refused("column ans: 1 texts would be altered", answer="name")
     case.refused("the column names: 1 texts would be altered", sample=None, id_column="=id")
     assert case.write() == ["ImageID,ans", "a,0", "b,1"]

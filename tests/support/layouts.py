@@ -19,7 +19,7 @@ FOLDERS = {"layout": "folders", "test": "test", "group_pattern": r"(p\d)_"}
 
 
 def layout_faults(config: Config, split: Split = "train") -> list[str]:
-    """The faults that reading a split of a data folder tells."""
+    """The faults that are reported when a split of a data folder is read."""
     with pytest.raises(UserError) as caught:
         entries(config, split)
     return list(caught.value.faults)

@@ -21,8 +21,8 @@ from foldvote.io.parquet import read_table, write_table
 from foldvote.runtime.seeding import generator
 from foldvote.splits.folds import FOLDS, split_sha256
 
-SCHEME = factor_label_space({"mask": ("wear", "not"), "age": ("young", "old", "oldest")})
-CLASSES = list(SCHEME.classes)
+LABEL_SPACE = factor_label_space({"mask": ("wear", "not"), "age": ("young", "old", "oldest")})
+CLASSES = list(LABEL_SPACE.classes)
 MEAN = Vote(use="mean", kinds=["mean"], calibration="none", draws=100)
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
 TWO = {"lite0": ("identity", "hflip"), "resnet": ("identity",)}
@@ -54,7 +54,7 @@ class Run:
         self.digest = split_sha256(self.folds)
         write_table(self.folds, self.root / "folds.parquet", FOLDS, record={"split_sha256": self.digest})
         write_json(self.root / "certificate.json", {"split_sha256": self.digest})
-        write_label_space(SCHEME, self.root / "classes.json")
+        write_label_space(LABEL_SPACE, self.root / "classes.json")
         self.expected = dict.fromkeys(self.models, 1 if self.holdout else self.k * self.repeats)
         self.test_ids = [f"{number:040x}.jpg" for number in range(self.tests)]
         for model, fold in self.members():

@@ -57,7 +57,7 @@ class Made:
 
 def drawn_run(
     root: Path,
-    scheme: LabelSpace,
+    label_space: LabelSpace,
     models: dict[str, list[str] | None],
     persons: int = 12,
     shots: int = 3,
@@ -65,25 +65,28 @@ def drawn_run(
     split: dict[str, object] | None = None,
 ) -> Made:
     """Draw pictures, split them, draw what members say of them, and hold the vote."""
-    draw, classes = generator(3, "report", persons), len(scheme.classes)
+    draw, classes = generator(3, "report", persons), len(label_space.classes)
     rows = []
     for person in range(persons):
-        name = f"{(SCRIPT, QUOTED, KOREAN)[person % 3]} {person}" if scheme is HOSTILE else f"person {person:03d}"
+        name = f"{(SCRIPT, QUOTED, KOREAN)[person % 3]} {person}" if label_space is HOSTILE else f"person {person:03d}"
         for shot in range(shots):
             path, content = (
                 f"{person}/{KOREAN}'<img src=x onerror=alert(2)> {shot}.png",
                 encoded(picture(24, 18, seed=100 * person + shot), "PNG"),
             )
             put(root / path, content)
-            label = (2 * shot + person % 2 if scheme.factors else person) % classes
-            levels = {factor: scheme.factors[factor][scheme.level_codes(factor)[label]] for factor in scheme.factors}
-            more = {"path": path, "class_name": scheme.classes[label], **levels}
+            label = (2 * shot + person % 2 if label_space.factors else person) % classes
+            levels = {
+                factor: label_space.factors[factor][label_space.level_codes(factor)[label]]
+                for factor in label_space.factors
+            }
+            more = {"path": path, "class_name": label_space.classes[label], **levels}
             image_id = f"{person}/<i>{shot}</i>|.png"
             rows.append(
                 manifest_row(image_id, name, 0, sha256_bytes(content), phash="0" * 16) | more | {"label": label}
             )
     manifest = pd.DataFrame(rows)
-    write_manifest(manifest, root / "manifest.parquet", scheme)
+    write_manifest(manifest, root / "manifest.parquet", label_space)
     made = [root / name for name in ("folds.parquet", "certificate.json", "classes.json")]
     how = Folds(**{"k": 2, "near_duplicate_bits": 0, "on_rare": "warn"} | (split or {}))
     make_folds(root / "manifest.parquet", how, 7, *made)
@@ -93,9 +96,9 @@ def drawn_run(
     for model, factors in models.items():
         for fold in numbers:
             own = folds[folds["fold"] == fold]
-            _member(root, scheme, draw, model, factors, fold, own, digest, test)
-    _vote(root, dict.fromkeys(models, len(numbers)), test, scheme)
-    _look(root, next(iter(models)), scheme)
+            _member(root, label_space, draw, model, factors, fold, own, digest, test)
+    _vote(root, dict.fromkeys(models, len(numbers)), test, label_space)
+    _look(root, next(iter(models)), label_space)
     ensemble, by_member = (
         root / "ensemble",
         {
@@ -123,7 +126,7 @@ def drawn_run(
     return Made(root, files)
 
 
-def _member(root, scheme, draw, model, factors, fold, own, digest, test) -> None:
+def _member(root, label_space, draw, model, factors, fold, own, digest, test) -> None:
     """Predictions, a history, a sidecar and timings, drawn."""
     place, weights = f"model={model}/fold={fold}", f"{model}{fold}".encode().hex().ljust(64, "0")
     for part, ids in (("oof", own["image_id"].tolist()), ("test", [f"t{n}" for n in range(6)] if test else [])):
@@ -132,20 +135,20 @@ def _member(root, scheme, draw, model, factors, fold, own, digest, test) -> None
         labels = own["label"].tolist() if part == "oof" else [None] * len(ids)
         parts = []
         for view in VIEWS:
-            logits = draw.normal(0, 1.5, (len(ids), len(scheme.classes)))
+            logits = draw.normal(0, 1.5, (len(ids), len(label_space.classes)))
             if part == "oof":
                 logits[np.arange(len(ids)), labels] += 1.5
                 mislabelled = [place for place, name in enumerate(ids) if name.startswith(("0/", "4/"))]
                 logits[mislabelled, [labels[place] - 1 for place in mislabelled]] += 9
             if factors:
-                own_scheme, code_of = scheme.restricted(factors)
-                logits = logits[:, : len(own_scheme.classes)][:, code_of]
-            part_frame = pd.DataFrame(logits.astype(np.float32), columns=[LOGIT + name for name in scheme.classes])
+                own_space, code_of = label_space.restricted(factors)
+                logits = logits[:, : len(own_space.classes)][:, code_of]
+            part_frame = pd.DataFrame(logits.astype(np.float32), columns=[LOGIT + name for name in label_space.classes])
             parts.append(part_frame.assign(image_id=ids, profile=ids, label=labels, view=view))
         record = {"model": model, "fold": fold, "split": part, "split_sha256": digest, "data_sha256": part}
-        record |= {"classes": list(scheme.classes), "weights_sha256": weights, "views": VIEWS}
+        record |= {"classes": list(label_space.classes), "weights_sha256": weights, "views": VIEWS}
         record |= {"factors": factors} if factors else {}
-        schema = predictions_schema(scheme.classes)
+        schema = predictions_schema(label_space.classes)
         write_table(
             pd.concat(parts, ignore_index=True), root / part / place / "predictions.parquet", schema, (), record
         )
@@ -160,11 +163,11 @@ def _member(root, scheme, draw, model, factors, fold, own, digest, test) -> None
     write_json(root / "train" / place / "model.json", about)
 
 
-def _vote(root: Path, expected: dict[str, int], test: bool, scheme: LabelSpace) -> None:
+def _vote(root: Path, expected: dict[str, int], test: bool, label_space: LabelSpace) -> None:
     answers = None
     if test:
         text = io.StringIO()
-        csv.writer(text).writerows([("ImageID", "ans"), *((f"t{n}", n % len(scheme.classes)) for n in range(6))])
+        csv.writer(text).writerows([("ImageID", "ans"), *((f"t{n}", n % len(label_space.classes)) for n in range(6))])
         answers = put(root / "answers.csv", text.getvalue())
     inputs = EnsembleInputs(
         oof=sorted((root / "oof").rglob("*.parquet")),
@@ -179,19 +182,19 @@ def _vote(root: Path, expected: dict[str, int], test: bool, scheme: LabelSpace) 
     names = ("oof.parquet", "test.parquet", "metrics.json", "weights.json", "votes.json", "slices.csv")
     paths = [root / "ensemble" / name for name in (*names, "reliability.csv", "label_issues.parquet")]
     paths[1] = paths[1] if test else None
-    use = "mean+offsets" if scheme is HOME else "auto"  # whose answer is not always the likeliest class
+    use = "mean+offsets" if label_space is HOME else "auto"  # whose answer is not always the likeliest class
     settings = Vote(use=use, kinds=["mean", "mean+offsets"], draws=100)
     make_ensemble(inputs, EnsembleFiles(*paths, root / "leaderboard.csv"), expected, settings, Submission(), 1)
 
 
-def _look(root: Path, model: str, scheme: LabelSpace) -> None:
-    """What networks look at, drawn: two classes of the first image, one of the second, of which nothing speaks."""
+def _look(root: Path, model: str, label_space: LabelSpace) -> None:
+    """Drawn heatmaps: two classes of the first image, and one class of the second with an empty heatmap."""
     pack_images(root / "manifest.parquet", root, RULES, "24x18", "none", root / "train.arrow", workers=1)
     ids = read_table(root / "ensemble/oof.parquet")["image_id"]
     heat = np.arange(12, dtype=np.uint8).reshape(4, 3) * 20
-    glances = [ClassHeatmap(ids[0], model, 0, code, scheme.classes[code], heat) for code in (0, 1)]
-    glances.append(ClassHeatmap(ids[1], model, 1, 1, scheme.classes[1], 0 * heat))
-    write_table(heatmap_rows(glances), root / "attention.parquet", ATTENTION, ("image_id", "code"), {})
+    heatmaps = [ClassHeatmap(ids[0], model, 0, code, label_space.classes[code], heat) for code in (0, 1)]
+    heatmaps.append(ClassHeatmap(ids[1], model, 1, 1, label_space.classes[1], 0 * heat))
+    write_table(heatmap_rows(heatmaps), root / "attention.parquet", ATTENTION, ("image_id", "code"), {})
 
 
 def drawn_search(path: Path) -> Path:

@@ -40,5 +40,5 @@ def simulated(seed=0, persons=60, sure=3.0, noise=1.0):
     return rows, by_model.mean(axis=0), by_model.astype(np.float32)
 
 
-def perfect(rows, scheme=HOME):
-    return np.eye(len(scheme.classes))[rows["label"]]
+def perfect(rows, label_space=HOME):
+    return np.eye(len(label_space.classes))[rows["label"]]

@@ -10,14 +10,14 @@ from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator
 
 SEEDS = st.integers(0, 2**32)
-SCHEME = factor_label_space({"mask": ("on", "wrong", "off"), "age": ("young", "old")})
+LABEL_SPACE = factor_label_space({"mask": ("on", "wrong", "off"), "age": ("young", "old")})
 BUILT_IN = [name for name in METHOD_NAMES if name != "lightgbm"]
 ALL = [*BUILT_IN, "mean+offsets", "greedy+offsets"]
 
 
-def drawn(seed, skills=(2.0, 1.5, 1.0), views=2, images=300, scheme=SCHEME):
+def drawn(seed, skills=(2.0, 1.5, 1.0), views=2, images=300, label_space=LABEL_SPACE):
     """Candidates that know the labels as well as their model's skill, and the labels, of which some are rare."""
-    draws, classes = generator(seed, "votes"), len(scheme.classes)
+    draws, classes = generator(seed, "votes"), len(label_space.classes)
     labels = draws.choice(classes, images, p=1 / np.arange(1, classes + 1) / (1 / np.arange(1, classes + 1)).sum())
     names, models, logits = [], [], []
     for number, skill in enumerate(skills):
@@ -30,7 +30,7 @@ def drawn(seed, skills=(2.0, 1.5, 1.0), views=2, images=300, scheme=SCHEME):
 
 
 def noise(candidates, seed=9):
-    """The candidates and one more model that knows nothing."""
+    """The candidates and one more model with random predictions."""
     draws = generator(seed, "noise").normal(0, 2, candidates.probabilities.shape[1:])
     more = softmax(draws).astype(np.float32)[None]
     names, models = (*candidates.names, "noise/identity"), (*candidates.models, "noise")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # both import torch, which the tests of light stages must not
     from foldvote.splits.folds import SplitFiles
     from foldvote.training.train_member import MemberFiles
 
-SCHEME = LabelSpace(("blue", "green", "red"))
+LABEL_SPACE = LabelSpace(("blue", "green", "red"))
 SIZE = "32x24"
 
 
@@ -82,7 +82,7 @@ def recipe(**changes: object) -> Recipe:
 
 
 def make_tiny(root: Path, persons: int = 12, k: int = 3, told: Sequence[int] | None = None) -> Tiny:
-    """Draw `persons` x 4 images of three classes and split them into `k` folds; `told` are other labels of persons."""
+    """Draw `persons` x 4 images of three classes and split them into `k` folds; `told` replaces labels of persons."""
     tiny = Tiny(root)
     labels = [person % 3 for person in range(persons)]
     rows = [
@@ -97,18 +97,18 @@ def make_tiny(root: Path, persons: int = 12, k: int = 3, told: Sequence[int] | N
     return tiny
 
 
-def write_manifest(manifest: pd.DataFrame, path: Path, scheme: LabelSpace = SCHEME) -> None:
+def write_manifest(manifest: pd.DataFrame, path: Path, label_space: LabelSpace = LABEL_SPACE) -> None:
     """Write rows as a manifest with its record."""
     columns = ("image_id", "path", "label", "group", "sha256")
     lines = ("\t".join(map(str, values)) for values in zip(*(manifest[name] for name in columns), strict=True))
-    record = {"data_sha256": sha256_lines(lines), "scheme": scheme.as_json()}
-    write_table(manifest, path, manifest_schema(scheme.factors), key=("image_id",), record=record)
+    record = {"data_sha256": sha256_lines(lines), "scheme": label_space.as_json()}
+    write_table(manifest, path, manifest_schema(label_space.factors), key=("image_id",), record=record)
 
 
 def manifest_row(image_id: str, group: str, label: int, sha256: str, **more: object) -> dict[str, object]:
     """One row of a manifest without factors."""
     row = {"image_id": image_id, "path": image_id, "profile": group, "group": group, "label": label}
-    row |= {"class_name": SCHEME.classes[label], "width": 32, "height": 40, "format": "PNG", "bytes": 1}
+    row |= {"class_name": LABEL_SPACE.classes[label], "width": 32, "height": 40, "format": "PNG", "bytes": 1}
     return row | {"sha256": sha256, "phash": "0" * 16, "corrected": False, "flags": ""} | more
 
 

@@ -24,7 +24,7 @@ from foldvote.training.history import HISTORY
 from foldvote.training.loop import Trainer
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
-from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 STEPS = 4  # of an epoch
 RECIPES: dict[str, dict[str, object]] = {
@@ -55,8 +55,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(tmp_path_factory.mktemp("tiny"))
-    write_label_space(factor_label_space({"hue": SCHEME.classes}), made.split.classes)
-    save_file(build_model(recipe(), SCHEME, 5).state_dict(), made.root / "given.safetensors")
+    write_label_space(factor_label_space({"hue": LABEL_SPACE.classes}), made.split.classes)
+    save_file(build_model(recipe(), LABEL_SPACE, 5).state_dict(), made.root / "given.safetensors")
     return made
 
 

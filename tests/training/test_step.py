@@ -21,7 +21,7 @@ from foldvote.training.state import Progress, TrainState
 from foldvote.training.step import TrainStep, as_probabilities, freeze_backbone
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
-from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
 GROUP_NORM = {"net": "test_efficientnet_gn", "drop_rate": 0.0, "clip_norm": None}  # every image counts by itself
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def step_of(asked: Recipe) -> TrainStep:
-    model = build_model(asked, SCHEME, 1)
+    model = build_model(asked, LABEL_SPACE, 1)
     state = TrainState(model, make_optimizer(asked, model), CPU.scaler(), Progress())
     return TrainStep(asked, MemberSeeds(1, "tiny", 0), state, np.array([3, 3, 2]), CPU)
 
@@ -72,7 +72,7 @@ def test_codes_become_one_hot_and_probabilities_stay() -> None:
 
 
 def test_a_frozen_backbone_neither_learns_nor_counts_statistics() -> None:
-    model = build_model(recipe(), SCHEME, 1)
+    model = build_model(recipe(), LABEL_SPACE, 1)
     freeze_backbone(model, head_only=True)
     assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == head_parameters(model)
     norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -86,7 +86,7 @@ def test_a_frozen_backbone_neither_learns_nor_counts_statistics() -> None:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(tmp_path_factory.mktemp("tiny"))
-    save_file(build_model(recipe(), SCHEME, 5).state_dict(), made.root / "given.safetensors")
+    save_file(build_model(recipe(), LABEL_SPACE, 5).state_dict(), made.root / "given.safetensors")
     return made
 
 

@@ -1,4 +1,4 @@
-"""What models are trained to say: restricted schemes, moved borders, shared targets, counts."""
+"""Training targets: restricted label spaces, moved borders, soft targets, class counts."""
 
 import numpy as np
 import pytest
@@ -25,40 +25,40 @@ def age_rows(years: list[float], treatment: Treatment) -> list[list[float]]:
     return training_targets(AGE_ALONE, labels, np.array(years, float), treatment, NUMERIC).tolist()
 
 
-# --- restricted schemes
+# --- restricted label spaces
 
 
-def test_all_factors_are_the_scheme_itself() -> None:
-    scheme, codes = HOME.restricted(["age", "mask", "gender"])
-    assert scheme is HOME and codes.tolist() == list(range(18)) and codes.dtype == np.int64
+def test_all_factors_are_the_label_space_itself() -> None:
+    label_space, codes = HOME.restricted(["age", "mask", "gender"])
+    assert label_space is HOME and codes.tolist() == list(range(18)) and codes.dtype == np.int64
 
 
 @pytest.mark.parametrize("factors", [["age"], ["mask"], ["age", "mask"], ["gender", "age"], ("gender",)])
-def test_a_restricted_scheme_keeps_levels_and_order(factors: list[str]) -> None:
-    scheme, codes = HOME.restricted(factors)
-    assert list(scheme.factors) == [name for name in HOME.factors if name in factors]
-    assert codes.shape == (18,) and codes.dtype == np.int64 and set(codes) == set(range(len(scheme.classes)))
+def test_a_restricted_label_space_keeps_levels_and_order(factors: list[str]) -> None:
+    label_space, codes = HOME.restricted(factors)
+    assert list(label_space.factors) == [name for name in HOME.factors if name in factors]
+    assert codes.shape == (18,) and codes.dtype == np.int64 and set(codes) == set(range(len(label_space.classes)))
     for name in factors:
-        assert np.array_equal(scheme.level_codes(name)[codes], HOME.level_codes(name))
+        assert np.array_equal(label_space.level_codes(name)[codes], HOME.level_codes(name))
 
 
-def test_a_restricted_scheme_by_hand() -> None:
-    scheme, codes = HOME.restricted(["age", "mask"])
-    assert scheme.classes[:4] == ("wear-under30", "wear-30to59", "wear-60plus", "incorrect-under30")
+def test_a_restricted_label_space_by_hand() -> None:
+    label_space, codes = HOME.restricted(["age", "mask"])
+    assert label_space.classes[:4] == ("wear-under30", "wear-30to59", "wear-60plus", "incorrect-under30")
     assert codes.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5, 6, 7, 8, 6, 7, 8]
 
 
 @pytest.mark.parametrize(
-    ("scheme", "factors", "told"),
+    ("label_space", "factors", "told"),
     [
         (HOME, ["hat", "age"], "factors: no factor hat; the classes' factors are: mask, gender, age"),
         (LabelSpace(("a", "b")), ["age"], "factors: no factor age; the classes' factors are: none"),
         (HOME, [], "factors: no factor is named"),
     ],
 )
-def test_unknown_factors_are_refused(scheme: LabelSpace, factors: list[str], told: str) -> None:
+def test_unknown_factors_are_refused(label_space: LabelSpace, factors: list[str], told: str) -> None:
     with pytest.raises(UserError, match=told):
-        scheme.restricted(factors)
+        label_space.restricted(factors)
 
 
 # --- treatments
@@ -113,15 +113,15 @@ def test_unknown_years_keep_the_label() -> None:
 )
 @settings(max_examples=150, deadline=None)
 def test_rows_are_probabilities_and_other_factors_keep_their_levels(
-    scheme: LabelSpace, borders: tuple[float, float], soft: float, ages: list[float], seed: int
+    label_space: LabelSpace, borders: tuple[float, float], soft: float, ages: list[float], seed: int
 ) -> None:
-    labels = np.random.default_rng(seed).integers(0, len(scheme.classes), len(ages))
+    labels = np.random.default_rng(seed).integers(0, len(label_space.classes), len(ages))
     treatment = Treatment(age_borders=borders, soft_years=soft)
-    targets = training_targets(scheme, labels, np.array(ages, float), treatment, NUMERIC)
-    assert targets.shape == (len(ages), len(scheme.classes)) and targets.dtype == np.float32
+    targets = training_targets(label_space, labels, np.array(ages, float), treatment, NUMERIC)
+    assert targets.shape == (len(ages), len(label_space.classes)) and targets.dtype == np.float32
     assert (targets >= 0).all() and np.allclose(targets.sum(axis=1), 1, atol=1e-6)
-    for name in set(scheme.factors) - {"age"}:
-        levels = scheme.level_codes(name)
+    for name in set(label_space.factors) - {"age"}:
+        levels = label_space.level_codes(name)
         kept = levels[None, :] == levels[labels][:, None]
         assert not targets[~kept].any()
 
@@ -134,7 +134,7 @@ def test_the_datas_own_borders_without_a_ramp_are_the_true_bands(age: int) -> No
 
 
 @pytest.mark.parametrize(
-    ("scheme", "numeric"),
+    ("label_space", "numeric"),
     [
         (LabelSpace(("a", "b")), NUMERIC),
         (HOME.restricted(["mask"])[0], NUMERIC),
@@ -144,10 +144,10 @@ def test_the_datas_own_borders_without_a_ramp_are_the_true_bands(age: int) -> No
 )
 @pytest.mark.parametrize("treatment", [Treatment(soft_years=2), Treatment(age_borders=(30, 58))])
 def test_treatments_without_bands_are_refused(
-    scheme: LabelSpace, numeric: NumericFactor | None, treatment: Treatment
+    label_space: LabelSpace, numeric: NumericFactor | None, treatment: Treatment
 ) -> None:
     with pytest.raises(UserError, match="need the home task's factor age"):
-        training_targets(scheme, np.zeros(2, np.int64), np.array([20.0, 40.0]), treatment, numeric)
+        training_targets(label_space, np.zeros(2, np.int64), np.array([20.0, 40.0]), treatment, numeric)
 
 
 # --- counts

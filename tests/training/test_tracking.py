@@ -1,4 +1,4 @@
-"""What trackers are told of a training, and that no fault of theirs is a fault of the training."""
+"""Trackers: what they record of a training run, and that their errors do not end it."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ CAPTIONS = ["cat", "cat -> dog", *["dog"] * 3]
 
 
 class Broken:
-    """A sink that fails at the call it is told to."""
+    """A sink that fails at a given call."""
 
     def __init__(self, at: str) -> None:
         self.at, self.calls = at, []
@@ -202,7 +202,7 @@ def test_a_missing_package_is_one_line_that_says_how_to_get_it(
 
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
-    """A stand-in for the package that notes what it is told."""
+    """A stand-in for the package that records its calls."""
     told = SimpleNamespace(init=[], logged=[], finished=0)
 
     class Run:

@@ -261,9 +261,9 @@ def test_a_member_predicts_only_the_persons_it_never_saw(tiny: Tiny, tmp_path: P
 
 
 def test_a_member_of_one_factor_says_the_same_of_classes_that_differ_in_others(tmp_path: Path) -> None:
-    scheme = factor_label_space({"tint": ("blue", "green", "red"), "size": ("small", "large")})
+    label_space = factor_label_space({"tint": ("blue", "green", "red"), "size": ("small", "large")})
     tiny = make_tiny(tmp_path, persons=9)
-    write_label_space(scheme, tiny.split.classes)
+    write_label_space(label_space, tiny.split.classes)
     train(tiny, "sizes", epochs=1, warmup_epochs=0, factors=["size"])
     files, out = tiny.files("sizes"), tmp_path / "oof/model=tiny/fold=0/predictions.parquet"
     predict_member(
@@ -275,7 +275,7 @@ def test_a_member_of_one_factor_says_the_same_of_classes_that_differ_in_others(t
         said = rows[[f"logit_{tint}-{level}" for tint in ("blue", "green", "red")]].to_numpy()
         assert (said == said[:, :1]).all()
     assert (rows["logit_blue-small"] != rows["logit_blue-large"]).all()
-    assert read_json(files.sidecar)["classes"] == list(scheme.classes)
+    assert read_json(files.sidecar)["classes"] == list(label_space.classes)
 
 
 def test_altered_weights_are_refused_before_they_predict(tiny: Tiny, tmp_path: Path) -> None:

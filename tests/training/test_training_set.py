@@ -19,7 +19,7 @@ from foldvote.splits.folds import read_folds
 from foldvote.training.dataloader import Batch
 from foldvote.training.state import MemberSpec
 from foldvote.training.training_set import MemberInputs, PseudoInputs, TrainingSet, build_training_set
-from support.tiny_member import SCHEME, SIZE, Tiny, make_tiny, recipe, write_manifest
+from support.tiny_member import LABEL_SPACE, SIZE, Tiny, make_tiny, recipe, write_manifest
 
 SIX = factor_label_space({"colour": ("blue", "green", "red"), "size": ("small", "large")})
 
@@ -38,14 +38,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def said(tiny: Tiny, model: str, probabilities: np.ndarray, fold: int = 0, **record: object) -> Path:
     """Test predictions of one member of a first round, one view."""
     ids = read_table(tiny.root / "test.parquet")["image_id"]
-    about = {"model": model, "fold": fold, "split": "test", "classes": list(SCHEME.classes), "views": ["identity"]}
+    about = {"model": model, "fold": fold, "split": "test", "classes": list(LABEL_SPACE.classes), "views": ["identity"]}
     about |= {"split_sha256": read_folds(tiny.split.folds, tiny.split.certificate)[1], "weights_sha256": model}
     about |= {"data_sha256": read_record(tiny.root / "test.parquet")["data_sha256"]} | record
     rows = pd.DataFrame({"image_id": ids, "profile": None, "label": pd.array([None] * len(ids), "Int16")})
     logits = np.log(probabilities).astype(np.float32)
-    frame = pd.concat([rows, pd.DataFrame(logits, columns=[LOGIT + name for name in SCHEME.classes])], axis=1)
+    frame = pd.concat([rows, pd.DataFrame(logits, columns=[LOGIT + name for name in LABEL_SPACE.classes])], axis=1)
     path = tiny.root / f"test/model={model}/fold={fold}/predictions.parquet"
-    write_table(frame.assign(view="identity"), path, predictions_schema(SCHEME.classes), record=about)
+    write_table(frame.assign(view="identity"), path, predictions_schema(LABEL_SPACE.classes), record=about)
     return path
 
 

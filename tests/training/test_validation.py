@@ -12,7 +12,7 @@ from foldvote.evaluation.metrics import macro_f1
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
 from foldvote.training.validation import early_stop_reason, selection_score, validate
-from support.tiny_member import SCHEME, Tiny, make_tiny, recipe
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -24,7 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 
 def test_scores_are_over_all_rows_whatever_the_batches(tiny: Tiny) -> None:
-    images, model = PackedImages(tiny.pixels), build_model(recipe(), SCHEME, 1)
+    images, model = PackedImages(tiny.pixels), build_model(recipe(), LABEL_SPACE, 1)
     ids = list(images.row_of)[::-1][:23]
     rows = pd.DataFrame({"image_id": ids, "label": np.arange(23) % 3})
     scores, predicted = validate(model, images, rows, 3, CPU, 5)

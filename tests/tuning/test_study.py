@@ -217,11 +217,11 @@ def history(*scores: float) -> list[dict[str, float]]:
     return [{"val_macro_f1": score, "val_loss": 1 - score, "seconds": 1.0} for score in scores]
 
 
-def through(course: TrialPruner, recipe: Recipe, scores: list[float], place: int) -> None:
+def through(pruner: TrialPruner, recipe: Recipe, scores: list[float], place: int) -> None:
     for epoch in range(1, len(scores) + 1):
-        if course.judged(place, recipe, history(*scores[:epoch])):
+        if pruner.report(place, recipe, history(*scores[:epoch])):
             break
-    course.close(place, recipe, pd.DataFrame(history(*scores[:epoch])), "CPU")
+    pruner.close(place, recipe, pd.DataFrame(history(*scores[:epoch])), "CPU")
 
 
 def test_trials_of_few_and_many_epochs_meet_at_equal_shares_of_their_course() -> None:
@@ -235,12 +235,12 @@ def test_trials_of_few_and_many_epochs_meet_at_equal_shares_of_their_course() ->
 
 def test_folds_follow_one_another_as_means_and_later_ones_always_count_more() -> None:
     asked = Asked()
-    course = TrialPruner(asked, search())
-    through(course, RECIPE, [0.1, 0.5, 0.4, 0.8], 0)
-    through(course, RECIPE, [0.2, 0.3, 0.3, 0.6], 1)
+    pruner = TrialPruner(asked, search())
+    through(pruner, RECIPE, [0.1, 0.5, 0.4, 0.8], 0)
+    through(pruner, RECIPE, [0.2, 0.3, 0.3, 0.6], 1)
     assert [asked.reported[step] for step in (1, 2, 3, 4)] == [0.1, 0.5, 0.4, 0.8]
     assert [asked.reported[step] - 100 for step in (5, 6, 7, 8)] == pytest.approx([0.5, 0.55, 0.55, 0.7])
-    assert course.result["epochs"] == 8 and course.result["seconds"] == 8.0
+    assert pruner.result["epochs"] == 8 and pruner.result["seconds"] == 8.0
     loss = Asked()
     worse = TrialPruner(loss, search(score="log_loss"))
     through(worse, RECIPE, [0.1, 0.2, 0.3, 0.4], 0)
@@ -249,9 +249,9 @@ def test_folds_follow_one_another_as_means_and_later_ones_always_count_more() ->
 
 
 def test_a_trial_is_pruned_in_mid_fold_but_not_when_all_is_done() -> None:
-    course = TrialPruner(Asked(pruned_at=2), search())
-    through(course, RECIPE, [0.1, 0.1, 0.1, 0.1], 0)
-    assert course.pruned and course.result["epochs"] == 2
+    pruner = TrialPruner(Asked(pruned_at=2), search())
+    through(pruner, RECIPE, [0.1, 0.1, 0.1, 0.1], 0)
+    assert pruner.pruned and pruner.result["epochs"] == 2
     done = TrialPruner(Asked(pruned_at=8), search())
     for place in (0, 1):
         through(done, RECIPE, [0.1, 0.1, 0.1, 0.1], place)
@@ -260,8 +260,8 @@ def test_a_trial_is_pruned_in_mid_fold_but_not_when_all_is_done() -> None:
 
 def test_what_a_resumed_fold_had_done_before_is_reported_as_well() -> None:
     asked = Asked()
-    course = TrialPruner(asked, search())
-    course.judged(0, RECIPE, history(0.1, 0.2, 0.3))
+    pruner = TrialPruner(asked, search())
+    pruner.report(0, RECIPE, history(0.1, 0.2, 0.3))
     assert list(asked.reported) == [1, 2, 3]
-    course.judged(0, RECIPE, history(0.1, 0.2, 0.3, 0.4))
+    pruner.report(0, RECIPE, history(0.1, 0.2, 0.3, 0.4))
     assert list(asked.reported) == [1, 2, 3, 4]

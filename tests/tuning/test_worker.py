@@ -133,16 +133,16 @@ def test_the_table_the_recipe_and_the_figures_say_what_was_done(undisturbed: Pat
 def test_f38_a_trial_that_was_told_to_stop_goes_on_in_mid_training_and_comes_to_the_same(
     tiny: Tiny, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judged = TrialPruner.judged
+    report = TrialPruner.report
 
     def stop(pruner: TrialPruner, place: int, *rest: object) -> str:
         if (pruner.asked.number, place) == (1, 1):
             os.kill(os.getpid(), signal.SIGTERM)
-        return judged(pruner, place, *rest)
+        return report(pruner, place, *rest)
 
     given = search(tiny, tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(TrialPruner, "judged", stop)
+        patched.setattr(TrialPruner, "report", stop)
         with pytest.raises(Interrupted, match="trial 1 stopped as asked"):
             run_worker(**given)
     assert not given["done"].exists()

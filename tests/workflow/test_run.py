@@ -349,8 +349,8 @@ def test_a_second_round_and_models_of_some_factors_run_to_a_submission(tmp_path:
     log = (tmp_path / "results/logs/train/model=second/fold=0.log").read_text(encoding="utf-8")
     assert "(14 of them test images)" in log
     weights = json.loads((tmp_path / "results/ensemble/weights.json").read_text())
-    named = {name.partition("/")[0] for name in weights["candidates"]}
-    assert named == {"first", "masks*people", "second"}
+    candidate_models = {name.partition("/")[0] for name in weights["candidates"]}
+    assert candidate_models == {"first", "masks*people", "second"}
     assert len(pd.read_csv(tmp_path / "results/submission.csv")) == 14
     # A changed first round is a reason to train the second one anew.
     models["first"] = tiny | {"lr": 0.002}

@@ -1,10 +1,10 @@
-"""What all rules share: the checked configuration and small functions that read it."""
+"""Shared by all rules: the checked configuration and small functions that read it."""
 
 import os.path
 import sys
 from pathlib import Path
 
-# Beside this file and not beside the main Snakefile: another workflow may use this one as a module.
+# Relative to this file and not to the main Snakefile, because another workflow may use this one as a module.
 SCRIPTS = f"{workflow.current_basedir.get_path_or_uri(secret_free=True)}/../scripts"
 sys.path.insert(0, SCRIPTS)
 
@@ -25,12 +25,12 @@ from foldvote.runtime.gpus import visible_gpus
 from foldvote.runtime.locks import announce_run
 
 use_library(SCRIPTS)
-# The workflow that a command was given for, not a module of another: only it answers questions and holds the results.
+# Whether this is the main workflow and not a module: only the main one answers commands and locks the results folder.
 IS_MAIN = workflow.modifier.namespace is None
 if IS_MAIN and workflow.is_main_process:
     answer_old_spelling(sys.argv[1:])
 
-# The one configuration file: the last --configfile, else the demo's. A module has what `module: config:` gives it.
+# The configuration file: the last --configfile, else that of the demo. A module uses what `module: config:` passes.
 CONFIG_FILE = os.path.relpath(
     (workflow.configfiles or [f"{SCRIPTS}/../../config/config.yaml"])[-1]
 )
@@ -65,7 +65,7 @@ def digest(script):
 
 
 def recipe(wildcards):
-    """The recipe of a job's model."""
+    """The recipe of the model of a job."""
     if wildcards.model not in CONFIG.models:
         sys.exit(
             f"models: no model {wildcards.model!r}; known: {', '.join(CONFIG.models)}"
@@ -74,10 +74,10 @@ def recipe(wildcards):
 
 
 def own(path):
-    """A file of the user's: read where it lies, also where a run keeps its files in a storage such as S3."""
+    """A file of the user: read from its own path, even if the run keeps its files in a storage such as S3."""
     return local(str(path)) if path else []
 
 
 def own_weights(path):
-    """Pretrained weights: the user's, or those that a rule unpacks."""
+    """Pretrained weights: a file of the user, or one that a rule unpacks."""
     return path if path in UNPACKED else own(path)

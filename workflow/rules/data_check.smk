@@ -1,8 +1,8 @@
-"""What the data is, as one page, before any training.
+"""A page on the data, before any training.
 
-Reads all that the data stages made, and some pictures of the data folder; writes data_check.html, data/counts.csv and
-data/light/. The augmentation of each model is drawn into preview/. Needs no network and no weights. Nothing else needs
-it: ask for `data_check` or `augment_preview`.
+Reads the files of the data stages and some images of the data folder; writes data_check.html, data/counts.csv and
+data/light/. The augmentation of each model is drawn into preview/. No network and no weights are needed. No other
+target needs it: ask for `data_check` or `augment_preview`.
 """
 
 
@@ -67,7 +67,7 @@ rule data_check:
 
 
 rule preview:
-    """Draw the first training batch of fold 0 beside the images that it was made from."""
+    """Draw the first training batch of fold 0 next to the original images."""
     input:
         pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
         folds="<results>/folds/folds.parquet",
@@ -90,7 +90,7 @@ rule preview:
         "../scripts/preview_augmentation.py"
 
 
-# The augmentation of all models, before hours of training.
+# The augmentation of all models, to check it before hours of training.
 rule augment_preview:
     input:
         expand("<results>/preview/model={model}.png", model=list(CONFIG.models)),

@@ -1,12 +1,12 @@
-"""The vote, its score and the submission.
+"""The ensemble, its scores and the submission.
 
-Reads every member's predictions; writes ensemble/, leaderboard.csv and submission.csv. No network is needed: a changed
-vote costs seconds.
+Reads the predictions of every member; writes ensemble/, leaderboard.csv and submission.csv. No network runs, so that a
+changed ensemble takes only seconds.
 """
 
 
 rule ensemble:
-    """Let all members vote in every way there is, score each on persons that nothing was fitted on, and choose."""
+    """Fit every ensemble method, score each one on held-out persons, and choose the best."""
     input:
         oof=member_files("oof", "predictions.parquet"),
         test=member_files("test", "predictions.parquet") if CONFIG.has_test else [],
@@ -47,7 +47,7 @@ rule ensemble:
 if CONFIG.has_test:
 
     rule submission:
-        """Write the vote in the sample file's order, and check it."""
+        """Write the predictions of the ensemble in the order of the sample file, and check them."""
         input:
             votes="<results>/ensemble/test.parquet",
             classes="<results>/data/classes.json",

@@ -1,12 +1,12 @@
-"""Predictions of every member: on the persons it never saw, and on the test images.
+"""Predictions of every member, for its validation fold and for the test images.
 
-Reads weights, packed images and the split; writes oof/ and test/, which hold parquet files and nothing else, and
-timings beside them. One script does both.
+Reads weights, packed images and the split; writes oof/ and test/, which contain only parquet files, and timings. One
+script does both.
 """
 
 
 rule oof:
-    """Predict a fold's validation persons with the one network that never saw them."""
+    """Predict the validation images of a fold with the network that was not trained on them."""
     input:
         weights="<results>/train/model={model}/fold={fold}/model.safetensors",
         sidecar="<results>/train/model={model}/fold={fold}/model.json",

@@ -1,16 +1,16 @@
-"""What rules take: functions of the configuration that name files, and a parameter of several rules."""
+"""Input files of rules as functions of the configuration, and parameters that several rules share."""
 
 from foldvote.config.entry_names import entry_members
 
 
 def packed_images(split, recipes):
-    """The packed images of a split, of every size and region of some recipes."""
+    """The packed images of a split, for every size and region of the given recipes."""
     packed = sorted({f"size={one.size}/roi={one.roi}" for one in recipes})
     return [f"<results>/data/pixels/{name}/{split}.arrow" for name in packed]
 
 
 def stage_files(split):
-    """What is ready before any network: the manifest, the packed images, and for training images the folds."""
+    """The files before any training: the manifest, the packed images and, for training images, the folds."""
     proof = ["<results>/folds/certificate.json"] if split == "train" else []
     manifest = f"<results>/data/manifest/split={split}/manifest.parquet"
     return [manifest, *proof, *packed_images(split, CONFIG.models.values())]
@@ -33,7 +33,7 @@ def member_timings():
 
 
 def row_tests(row):
-    """The test predictions that a row of the leaderboard is made of."""
+    """The test predictions behind one row of the leaderboard."""
     try:
         members = entry_members(row, CONFIG.models, len(FOLDS))
     except UserError as error:
@@ -45,7 +45,7 @@ def row_tests(row):
 
 
 def measured_pixels():
-    """The packed images that light is measured on: of whole images where some model has them, else of any region."""
+    """The packed images that light is measured on: whole images if a model uses them, else any region."""
     packed = {
         f"size={m.size}/roi={m.roi}": m.roi != "none" for m in CONFIG.models.values()
     }
@@ -53,19 +53,19 @@ def measured_pixels():
 
 
 def shown_model():
-    """The model whose networks are asked what they look at: the first that learns whole classes, else the first."""
+    """The model whose heatmaps are shown: the first one that learns whole classes, else the first one."""
     whole = [name for name, model in CONFIG.models.items() if not model.factors]
     return [*whole, *CONFIG.models][0]
 
 
 def shown_pixels():
-    """The packed training images of that model."""
+    """The packed training images of the model whose heatmaps are shown."""
     model = CONFIG.models[shown_model()]
     return f"<results>/data/pixels/size={model.size}/roi={model.roi}/train.arrow"
 
 
 def beside_report(name, caption):
-    """A figure or table beside the page, marked for Snakemake's own report."""
+    """A figure or table next to the page, marked for Snakemake's own report."""
     return report(
         f"<results>/report/{name}",
         caption=f"../report/{caption}.rst",
@@ -75,36 +75,36 @@ def beside_report(name, caption):
 
 
 def digest_if_there(path):
-    """Digest of a file that a rule only looks at where it is there; nothing where it is not."""
+    """Digest of an optional file; empty if it does not exist."""
     return sha256_file(path)[:16] if os.path.isfile(path) else ""
 
 
 def searched(*roots):
-    """Recipes that the search can come to by some keys."""
+    """Recipes that the search can reach by the given keys."""
     return CONFIG.searched_recipes(*roots).values()
 
 
 def searched_pixels(split):
-    """The packed images of every size and region that the search can come to."""
+    """The packed images of every size and region that the search can reach."""
     return packed_images(split, searched("size", "roi"))
 
 
 def searched_weights():
-    """The pretrained weights that the search can come to."""
+    """The pretrained weights that the search can reach."""
     return sorted({r.pretrained for r in searched("pretrained") if r.pretrained})
 
 
 def first_round():
-    """Models whose test predictions a trial may learn from."""
+    """Models whose test predictions a trial may use as pseudo-labels."""
     return sorted({name for r in searched("pseudo") for name in r.first_round})
 
 
 def numeric_factor(without=frozenset()):
-    """The factor with a number behind its levels, as JSON; null where there is none."""
+    """The factor that bins a number, such as age, as JSON; null if there is none."""
     factor = CONFIG.data.numeric_factor
     return canonical(factor and factor.model_dump(mode="json", exclude=set(without)))
 
 
 def learnt_factor():
-    """The same as far as training depends on it: not on how scores by number are shown."""
+    """The same without the settings that only change how scores are shown, so that these retrain nothing."""
     return numeric_factor(without=("detail", "unit"))

@@ -1,13 +1,13 @@
-"""What came out, as one page.
+"""A page on the results.
 
-Reads what a finished run knows of itself, some pictures of the data folder, and one model's networks for what they look
-at; writes report.html, report/ with the same figures (SVG) and tables (CSV), and attention/. Nothing else needs it: ask
-for `report`.
+Reads the results of a finished run, some images of the data folder, and the networks of one model for heatmaps; writes
+report.html, report/ with the same figures (SVG) and tables (CSV), and attention/. No other target needs it: ask for
+`report`.
 """
 
 
 rule attention:
-    """Ask the networks of one model which parts of some images speak for which class."""
+    """Make Grad-CAM heatmaps of one model for some validation images."""
     input:
         weights=expand(
             "<results>/train/model={model}/fold={fold}/model.safetensors",
@@ -91,7 +91,7 @@ rule report:
         settings=lambda w: canonical(
             CONFIG.model_dump(mode="json", exclude={"runtime"})
         ),
-        # Shown where there is one. It is no input: a report must never begin a search.
+        # Shown if there is one. It is not an input, because a report must never start a search.
         search=f"{CONFIG.results}/tune/trials.parquet",
         search_digest=lambda w: digest_if_there(f"{CONFIG.results}/tune/trials.parquet"),
         code=digest("write_report.py"),
@@ -100,7 +100,7 @@ rule report:
 
 
 rule draft_corrections:
-    """Draft a corrections file from the likeliest label errors, for a person to look through."""
+    """Draft a corrections file from the most likely label errors, for a person to review."""
     input:
         issues="<results>/ensemble/label_issues.parquet",
     output:
@@ -111,7 +111,7 @@ rule draft_corrections:
         "../../envs/foldvote.yaml"
     params:
         top=50,
-        # A function, as a pattern may hold what looks like a wildcard.
+        # A function, because a pattern may contain what looks like a wildcard.
         data=lambda w: canonical(CONFIG.data.model_dump(mode="json")),
         code=digest("draft_corrections.py"),
     script:

@@ -1,49 +1,49 @@
-"""What a job takes of the machine: its cores and GPUs where jobs run on this one.
+"""Cores and GPUs of a job, if jobs run on this machine.
 
-What a job takes on another machine is said by the profile (set-threads, set-resources) and by nothing here: the machine
-that sends a job and the one that it runs on would answer differently, and such a job is refused.
+For other machines the profile sets them (set-threads, set-resources) and nothing here does: values computed here could
+differ between the machine that sends a job and the one that runs it, and Snakemake refuses such a job.
 """
 
 
 def works_here():
-    """Whether jobs run on this machine, and are not sent to others or were sent here by another."""
+    """Whether jobs run on this machine; false if they are sent to other machines, or were sent here by another one."""
     return workflow.local_exec and not workflow.remote_exec
 
 
 def all_cores(wildcards):
-    """Every core of this machine."""
+    """All cores of this machine."""
     return CORES if works_here() else 1
 
 
 def half_the_cores(wildcards):
-    """Half of them: two such jobs run beside each other."""
+    """Half of the cores, so that two such jobs run at the same time."""
     return (CORES + 1) // 2 if works_here() else 1
 
 
 def offered_gpus():
-    """How many GPUs this run may use."""
+    """Number of GPUs that this run may use."""
     offered = workflow.global_resources.get("gpu") if GPUS else 0
     return getattr(offered, "value", offered) or 0
 
 
 def training_cores(wildcards):
-    """All cores for one network on the CPU; beside GPUs, each gets its share of cores to load images with."""
+    """All cores for a network on the CPU; with GPUs, each network gets its share of the cores to load images."""
     offered = max(offered_gpus(), 1)
     share = CORES * min(CONFIG.runtime.gpus_per_member, offered) // offered
     return max(share, 1) if works_here() else 1
 
 
 def trial_cores(wildcards):
-    """What a worker of a search takes: the cores of one GPU, as it trains on one; without any, workers share them all."""
+    """Cores of a search worker: the share of one GPU, as it trains on one; without GPUs, workers share all cores."""
     share = CORES // (offered_gpus() or (CONFIG.tune.workers if CONFIG.tune else 1))
     return max(share, 1) if works_here() else 1
 
 
 def one_gpu(wildcards):
-    """A GPU, where this machine has any."""
+    """One GPU if this machine has any, else none."""
     return 1 if GPUS and works_here() else 0
 
 
 def gpus_of_a_member(wildcards):
-    """The GPUs that train a member together, where this machine has any."""
+    """The GPUs that train one member together; none if this machine has no GPU."""
     return CONFIG.runtime.gpus_per_member if GPUS and works_here() else 0

@@ -1,12 +1,12 @@
-"""The split and its proof.
+"""The folds and their certificate.
 
-Reads the training manifest, and the user's own folds where they are given; writes folds/folds.parquet,
+Reads the training manifest, and the user's own folds if given; writes folds/folds.parquet,
 folds/certificate.json and data/classes.json.
 """
 
 
 rule folds:
-    """Split persons into folds, balanced over strata, and prove it."""
+    """Split persons into folds, balanced over strata, and certify the split."""
     input:
         manifest="<results>/data/manifest/split=train/manifest.parquet",
         own=own(CONFIG.folds.file),

@@ -1,7 +1,7 @@
-"""One network a model and fold.
+"""One network per model and fold.
 
-Reads the packed training images and the split; writes train/model=<m>/fold=<k>/ and a timing. The state that an
-interrupted training goes on from lies in resume/ (below runtime.state_dir), which is no output: Snakemake deletes
+Reads the packed training images and the split; writes train/model=<m>/fold=<k>/ and a timing. The state from which an
+interrupted training resumes is in resume/ (below runtime.state_dir). It is not an output, because Snakemake deletes the
 outputs of failed jobs.
 """
 
@@ -38,7 +38,7 @@ rule train:
         "<logs>/train/model={model}/fold={fold}.log",
     benchmark:
         "<benchmarks>/train/model={model}/fold={fold}.tsv"
-    # A Snakemake that a cluster started for this one job leaves trying again to the one that sent it, which asks for more.
+    # A Snakemake process that a cluster started for a single job must not retry: the process that sent the job does so.
     retries: 2 if workflow.is_main_process else 0
     conda:
         "../../envs/foldvote.yaml"

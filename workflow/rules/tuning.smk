@@ -1,8 +1,7 @@
-"""The search of a recipe: Optuna's trials, trained by jobs side by side.
+"""Hyperparameter search: Optuna trials, trained by parallel jobs.
 
-Reads what a training reads; writes tune/. The journal, which all trials are kept in, and the training states of trials
-that were interrupted are no outputs: Snakemake deletes outputs of failed jobs. Nothing else needs a search: ask for
-`tune`.
+Reads the inputs of training; writes tune/. The journal with all trials and the training states of interrupted trials
+are not outputs, because Snakemake deletes the outputs of failed jobs. No other target needs a search: ask for `tune`.
 """
 
 if IS_MAIN and CONFIG.tune is None and "tune" in sys.argv[1:]:
@@ -14,7 +13,7 @@ if IS_MAIN and CONFIG.tune is None and "tune" in sys.argv[1:]:
 if CONFIG.tune is not None:
 
     rule tune_worker:
-        """Train trials of a search, one after another, until as many as wanted are done."""
+        """Train trials of a search, one after another, until the wanted number is finished."""
         input:
             pixels=searched_pixels("train"),
             folds="<results>/folds/folds.parquet",
@@ -62,7 +61,7 @@ if CONFIG.tune is not None:
             "../scripts/tune_worker.py"
 
     rule tune:
-        """Gather the trials of a search: a table, the best recipe for the configuration to include, and figures."""
+        """Summarise the trials of a search: a table, the best recipe to include in a configuration, and figures."""
         input:
             done=expand(
                 "<results>/tune/workers/worker={worker}.json",

@@ -1,4 +1,4 @@
-"""Ask the networks of one model which parts of some images speak for which class."""
+"""Make Grad-CAM heatmaps of one model for some validation images."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""List images that stand in train and in test."""
+"""List images that occur in train and in test."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Split the training images and prove the split."""
+"""Split the training images into folds and certify the split."""
 
 from pathlib import Path
 

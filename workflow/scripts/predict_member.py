@@ -1,4 +1,4 @@
-"""Predict the images that one member never saw: its fold's validation persons, or the test images."""
+"""Predict the validation images of one member, or the test images."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Draw a training batch of one model as its net sees it."""
+"""Draw an augmented training batch of one model."""
 
 from pathlib import Path
 

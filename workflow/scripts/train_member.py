@@ -16,7 +16,7 @@ from foldvote.training.training_set import MemberInputs, PseudoInputs
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
     runtime, of = Runtime.model_validate(snakemake.config["runtime"]), snakemake.wildcards
-    # What is no output of the rule: it must outlive a job that fails.
+    # Not an output of the rule, because it must survive a failed job.
     state = Path(runtime.state_dir or snakemake.config["results"])
     with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
         train_member(

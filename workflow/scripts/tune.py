@@ -1,4 +1,4 @@
-"""Gather what the workers of a search found."""
+"""Summarise the trials of a search."""
 
 from pathlib import Path
 

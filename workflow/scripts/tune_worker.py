@@ -1,4 +1,4 @@
-"""Search a recipe: train one trial after another, beside other workers."""
+"""Train one trial of a search after another, in parallel with other workers."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ if __name__ == "__main__":
                 list(params.views),
             ),
             worker=int(snakemake.wildcards.worker),
-            # What is no output of the rule: it must outlive a job that fails.
+            # Not an output of the rule, because it must survive a failed job.
             folder=Path(runtime.state_dir or snakemake.config["results"]) / "tune",
             inputs=SearchInputs(
                 SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),

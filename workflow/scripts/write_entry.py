@@ -1,4 +1,4 @@
-"""Write what one row of the leaderboard says of the test images."""
+"""Write the test predictions of one row of the leaderboard."""
 
 from pathlib import Path
 

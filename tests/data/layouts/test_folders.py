@@ -9,15 +9,15 @@ def test_folders_at_any_depth_are_sorted_and_grouped(tmp_path):
     root = class_folders(tmp_path / "d", FILES)
     put(root / "train/cat/._p1_b.jpg", b"mac")
     (root / "train/empty").mkdir()
-    frame, scheme, _ = entries(config_for(root, FOLDERS), "train")
-    assert scheme.classes == ("cat", "dog", "empty")
+    frame, label_space, _ = entries(config_for(root, FOLDERS), "train")
+    assert label_space.classes == ("cat", "dog", "empty")
     assert frame["image_id"].tolist() == ["cat/deep/er/p2_a.jpg", "cat/p1_b.jpg", "dog/p1_a.jpg"]
     assert frame["path"].tolist() == [f"train/{name}" for name in frame["image_id"]]
     assert frame["group"].tolist() == ["p2", "p1", "p1"] and frame["label"].tolist() == [0, 0, 1]
     test, _, _ = entries(config_for(root, FOLDERS), "test")
     assert test["image_id"].tolist() == ["sub/y y.jpg", "z.jpg"] and set(test["label"]) == {-1}
-    given, scheme, _ = entries(config_for(root, FOLDERS | {"classes": ["empty", "dog", "cat"]}), "train")
-    assert scheme.classes == ("empty", "dog", "cat") and given["label"].tolist() == [2, 2, 1]
+    given, label_space, _ = entries(config_for(root, FOLDERS | {"classes": ["empty", "dog", "cat"]}), "train")
+    assert label_space.classes == ("empty", "dog", "cat") and given["label"].tolist() == [2, 2, 1]
 
 
 def test_folders_faults(tmp_path):

@@ -22,8 +22,8 @@ from support.layouts import layout_faults, with_corrections
 
 
 def test_maskbase_rows_are_labelled_in_the_tables_order(tmp_path):
-    frame, scheme, corrections = entries(config_for(maskbase_folder(tmp_path / "d")), "train")
-    assert len(frame) == 7 * len(PERSONS) and len(scheme.classes) == 18 and corrections == {}
+    frame, label_space, corrections = entries(config_for(maskbase_folder(tmp_path / "d")), "train")
+    assert len(frame) == 7 * len(PERSONS) and len(label_space.classes) == 18 and corrections == {}
     third = frame.iloc[14:21]
     assert third["image_id"].tolist() == [f"000003-1_male_Asian_60/{shot}.jpg" for shot in SHOTS]
     assert third["path"].tolist() == [f"train/images/000003-1_male_Asian_60/{shot}.jpg" for shot in SHOTS]

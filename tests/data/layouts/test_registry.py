@@ -28,14 +28,14 @@ def test_every_layout_of_the_configuration_is_registered():
 def test_a_section_and_its_layout_go_together(values: dict[str, Any]):
     section = layout_section(values)
     layout, numeric = layout_of(section), section.numeric_factor
-    scheme = layout.label_space(set())
-    assert tuple(scheme.factors) == section.factor_names
+    label_space = layout.label_space(set())
+    assert tuple(label_space.factors) == section.factor_names
     assert {"image_id", "path", "profile", "group", "class_name", *section.factor_names}.isdisjoint(
         name for name, _ in layout.raw_columns
     )
     if numeric is not None:
         assert numeric.column in dict(layout.raw_columns)
-        assert len(scheme.factors[numeric.name]) == len(numeric.borders) + 1
+        assert len(label_space.factors[numeric.name]) == len(numeric.borders) + 1
         assert list(numeric.borders) == sorted(set(numeric.borders))
     assert section.image_folder("train") or section.image_list or section.tables("train")
     assert not section.submission_table or section.submission_table in section.tables("test")

@@ -15,8 +15,8 @@ from support.layouts import FACTORS, TABLE, layout_faults, with_corrections
 def test_table_rows_with_labels(tmp_path):
     rows = [("x/b.jpg", "007", "cat", "1e5"), ("x//a.jpg", "NA", "dog", "null"), ("y/가 나.jpg", "007", "cat", "007")]
     root = table_folder(tmp_path / "d", rows, ("path", "group", "label", "name"))
-    frame, scheme, _ = entries(config_for(root, TABLE | {"id": "name"}), "train")
-    assert scheme.classes == ("cat", "dog")
+    frame, label_space, _ = entries(config_for(root, TABLE | {"id": "name"}), "train")
+    assert label_space.classes == ("cat", "dog")
     assert frame["image_id"].tolist() == ["1e5", "null", "007"]  # f18
     assert frame["path"].tolist() == ["x/b.jpg", "x/a.jpg", "y/가 나.jpg"]  # f53
     assert frame["group"].tolist() == frame["profile"].tolist() == ["007", "NA", "007"]
@@ -32,8 +32,8 @@ def test_table_rows_with_factors_and_a_split_as_parquet(tmp_path):
     pd.DataFrame(rows, columns=header).to_parquet(root / "t.parquet")
     for name in ("table.csv", "t.parquet"):
         config = config_for(root, TABLE | {"table": name, "label": None, "factors": FACTORS, "split": "split"})
-        train, scheme, _ = entries(config, "train")
-        assert scheme.classes == ("yes-m", "yes-f", "no-m", "no-f")
+        train, label_space, _ = entries(config, "train")
+        assert label_space.classes == ("yes-m", "yes-f", "no-m", "no-f")
         assert train["label"].tolist() == [1, 2] and train["class_name"].tolist() == ["yes-f", "no-m"]
         test, _, _ = entries(config, "test")
         assert test["label"].tolist() == [-1] and test[["group", "wear", "sex", "class_name"]].isna().all().all()
@@ -85,8 +85,8 @@ def test_f17_paths_out_of_the_data_folder_are_refused(tmp_path):
 def test_corrections_of_labels_and_of_factors(tmp_path):
     root = table_folder(tmp_path / "t", [("a.jpg", "g1", "cat"), ("b.jpg", "g1", "cat"), ("c.jpg", "g2", "dgo")])
     rows = [("c.jpg", "label", "dgo", "dog", "certain"), ("g1", "label", "cat", "cow", "certain")]
-    frame, scheme, _ = entries(with_corrections(root, rows, TABLE), "train")
-    assert frame["class_name"].tolist() == ["cow", "cow", "dog"] and scheme.classes == ("cow", "dog")
+    frame, label_space, _ = entries(with_corrections(root, rows, TABLE), "train")
+    assert frame["class_name"].tolist() == ["cow", "cow", "dog"] and label_space.classes == ("cow", "dog")
     told = layout_faults(
         with_corrections(
             root, [("a.jpg", "lable", "cat", "dog", "certain"), ("z", "label", "a", "b", "certain")], TABLE

@@ -9,12 +9,12 @@ from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.report.data_check import counts
 from support.tiny_member import manifest_row
 
-SCHEME = factor_label_space({"mask": ("on", "off"), "age": ("young", "old")})
+LABEL_SPACE = factor_label_space({"mask": ("on", "off"), "age": ("young", "old")})
 AGE = NumericFactor(name="age", column="age_years", borders=(40,))
 
 
 def manifest() -> pd.DataFrame:
-    """Three persons, the last two of one group; nobody is old without a mask."""
+    """Three persons, the last two of one group; no old person is without a mask."""
     rows = []
     for person, group, age, years, masks in (
         ("p", "g1", 0, 20, "001"),
@@ -26,7 +26,9 @@ def manifest() -> pd.DataFrame:
             name = f"{person}/{shot}"
             row = manifest_row(name, group, 0, f"{name}-bytes", profile=person, age_years=years)
             rows.append(
-                row | levels | {"label": SCHEME.code(levels), "class_name": SCHEME.classes[SCHEME.code(levels)]}
+                row
+                | levels
+                | {"label": LABEL_SPACE.code(levels), "class_name": LABEL_SPACE.classes[LABEL_SPACE.code(levels)]}
             )
     return pd.DataFrame(rows)
 
@@ -38,11 +40,11 @@ def folds_of(frame: pd.DataFrame) -> pd.DataFrame:
 
 def test_images_persons_and_groups_of_classes_and_factors() -> None:
     frame = manifest()
-    classes = counts.class_counts(frame, SCHEME)
+    classes = counts.class_counts(frame, LABEL_SPACE)
     assert classes["name"].tolist() == ["on-young", "on-old", "off-young", "off-old"]
     assert classes[["images", "persons", "groups"]].to_numpy().tolist() == [[2, 1, 1], [2, 1, 1], [2, 2, 2], [0, 0, 0]]
     assert classes["share"].sum() == pytest.approx(1)
-    factors = counts.factor_counts(frame, SCHEME)
+    factors = counts.factor_counts(frame, LABEL_SPACE)
     assert factors["age"][["images", "persons", "groups"]].to_numpy().tolist() == [[4, 2, 2], [2, 1, 1]]
     assert counts.factor_counts(frame, LabelSpace(("a", "b"))) == {}
 
@@ -50,11 +52,11 @@ def test_images_persons_and_groups_of_classes_and_factors() -> None:
 def test_repeats_are_counted_once_and_all_counts_stand_in_one_table() -> None:
     frame = manifest()
     assert counts.stratum_counts(folds_of(frame))["images"].tolist() == [2, 4]
-    every = counts.all_counts(frame, folds_of(frame), SCHEME, AGE)
+    every = counts.all_counts(frame, folds_of(frame), LABEL_SPACE, AGE)
     assert (every.groupby("kind")["images"].sum() == 6).all()
     assert set(every["kind"]) == {"class", "mask", "age", "stratum", "age_years"}
     assert every[every["kind"] == "age_years"]["name"].tolist() == ["20", "61"]
-    without = counts.all_counts(frame, folds_of(frame), SCHEME, None)
+    without = counts.all_counts(frame, folds_of(frame), LABEL_SPACE, None)
     assert without.equals(every[every["kind"] != "age_years"])
 
 

@@ -1,4 +1,4 @@
-"""Anti-aliased shapes on an RGB canvas: smooth outlines, strokes and soft shading. Knows nothing of faces."""
+"""Anti-aliased shapes on an RGB canvas: smooth outlines, strokes and soft shading."""
 
 import math
 from collections.abc import Sequence
@@ -21,11 +21,11 @@ class Frame:
 
     Attributes:
         origin: canvas position of (0, 0), in pixels.
-        unit: pixels a unit.
+        unit: pixels per unit.
         tilt: clockwise rotation about `pivot`, in radians.
         pivot: centre of the rotation, in units.
-        turn: shift in units, right and down, of what lies at (0, 0); it fades to nothing at a distance of about one
-            unit, so that a face seems to look that way.
+        turn: shift of the point (0, 0), right and down, in units. It fades to 0 at a distance of about one unit, so
+            that a face seems to look that way.
     """
 
     origin: tuple[float, float]
@@ -50,7 +50,7 @@ def smooth(points: Points, closed: bool = True, steps: int = 8) -> np.ndarray:
     Args:
         points: at least three (x, y).
         closed: whether the last point joins the first.
-        steps: points a piece.
+        steps: points per piece.
 
     Returns:
         float64 array of shape (n, 2).
@@ -82,24 +82,24 @@ def ellipse(centre: tuple[float, float], radii: tuple[float, float], turn: float
 
 
 def mirrored(points: Points) -> list[tuple[float, float]]:
-    """`points` of the right half, top to bottom, and then their mirror images back up."""
+    """The `points` of the right half, from top to bottom, followed by their mirror images from bottom to top."""
     half = [(float(x), float(y)) for x, y in points]
     return half + [(-x, y) for x, y in reversed(half) if abs(x) > 1e-9]
 
 
 def shade(colour: Rgb, gain: float) -> Rgb:
-    """Darker and slightly redder below 1, lighter above."""
+    """Multiply a colour by `gain`: below 1 it becomes darker and slightly redder, above 1 lighter."""
     cool = 1 - 0.06 * max(0.0, 1 - gain)
     return tuple(min(255.0, value * gain * tint) for value, tint in zip(colour, (1.0, cool, cool), strict=True))  # type: ignore[return-value]
 
 
 def lift(colour: Rgb, share: float) -> Rgb:
-    """`share` of the way from `colour` to white."""
+    """Mix a colour with white; `share` is the share of white."""
     return mix(colour, (255, 255, 255), share)
 
 
 def mix(first: Rgb, second: Rgb, share: float) -> Rgb:
-    """`share` of the way from `first` to `second`."""
+    """Mix two colours; `share` is the share of the second."""
     return tuple(one + (two - one) * share for one, two in zip(first, second, strict=True))  # type: ignore[return-value]
 
 
@@ -108,8 +108,8 @@ class Brush:
     """Draws in the units of a frame.
 
     Attributes:
-        image: float32 array of shape (3, height, width), RGB, 0 to 255; changed in place. Planes blend several times
-            as fast as interleaved colours.
+        image: float32 array of shape (3, height, width), RGB, 0 to 255; changed in place. Blending colour planes is
+            several times as fast as blending interleaved colours.
         frame: where the units lie.
     """
 
@@ -159,7 +159,7 @@ class Brush:
         right, bottom = min(int(high_x) + 1 + margin, width), min(int(high_y) + 1 + margin, height)
         if right <= left or bottom <= top or alpha <= 0:
             return
-        # A wide blur needs few pixels: it is drawn coarsely and enlarged, which is several times as fast.
+        # A wide blur has little detail, so it is drawn at low resolution and enlarged, which is several times as fast.
         coarse = max(1, int(sigma / 1.6))
         size = (-(-(right - left) // coarse), -(-(bottom - top) // coarse))
         covered = np.zeros(size[::-1], np.uint8)
@@ -186,6 +186,6 @@ def _fixed(points: np.ndarray) -> np.ndarray:
 
 
 def _rotation(angle: float) -> np.ndarray:
-    """The matrix that turns row vectors clockwise on a canvas whose y points down."""
+    """The matrix that rotates row vectors clockwise on a canvas whose y axis points down."""
     cos, sin = math.cos(angle), math.sin(angle)
     return np.array([[cos, sin], [-sin, cos]])

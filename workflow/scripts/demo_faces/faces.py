@@ -1,7 +1,7 @@
-"""Who is drawn: the looks of an invented person, of a visit to the photographer, and of one shot.
+"""Random properties of what is drawn: an invented person, a visit to the photographer, and one shot.
 
-Gender and age show only in part. Each person has a latent femininity and a visible age that scatter about the true
-ones, and hair, beard, brows and wrinkles follow those by chance: a good network is right often, and never always.
+Gender and age are only partly visible. Each person has a latent femininity and a visible age that scatter around the
+true values; hair, beard, brows and wrinkles depend on these at random. So even a good network is not always right.
 """
 
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ class Person:
 
 @dataclass(frozen=True)
 class Visit:
-    """What one person wears, and what stands behind, on one day: the same in all seven shots."""
+    """Clothes, masks and backdrop of one visit, the same in all seven shots."""
 
     garment: str
     cloth: Rgb
@@ -112,7 +112,7 @@ def invent_person(rng: np.random.Generator, gender: str, age: int) -> Person:
     """Draw the looks of a person.
 
     Args:
-        rng: a fresh generator; every draw comes from it.
+        rng: a new generator, used for all draws.
         gender: male or female.
         age: years, 18 to 60.
     """
@@ -179,9 +179,9 @@ def invent_shot(rng: np.random.Generator, person: Person, visit: Visit, wearing:
     """Draw one shot of a visit.
 
     Args:
-        rng: a fresh generator.
-        person: whose smile and eyes vary.
-        visit: whose masks are worn.
+        rng: a new generator, used for all draws.
+        person: the person, whose smile and eyes vary between shots.
+        visit: the visit, whose masks are worn.
         wearing: wear, incorrect or not-wear.
         number: 0 to 4, which of the visit's masks is worn.
     """

@@ -1,4 +1,4 @@
-"""Writes the demo: the home task's folders and tables, with its quirks, full of drawn faces."""
+"""Writes the demo data: the folders and tables of the home task, including its quirks, with drawn faces."""
 
 import csv
 import io
@@ -20,8 +20,8 @@ from foldvote.io.files import write_bytes, write_json
 from foldvote.runtime.parallel_map import map_processes
 from foldvote.runtime.seeding import derive, generator
 
-MARK = ".foldvote-demo.json"  # says that a folder was made here and may be made again
-PERSONS_A_PROCESS = 8  # below this a second process costs more than it saves
+MARK = ".foldvote-demo.json"  # marks a folder that this module wrote and may replace
+PERSONS_A_PROCESS = 8  # with fewer persons a further process costs more time than it saves
 JUNK = bytes.fromhex("0005160700020000") + b"Mac OS X        " + bytes(96)  # the start of an AppleDouble file
 
 
@@ -30,21 +30,21 @@ def draw_demo(
 ) -> None:
     """Draw the demo data below `root`; equal arguments give equal bytes, whatever `workers`.
 
-    Below `root` then lie train/train.csv, train/images/, eval/info.csv and eval/images/ as in the home task, and
-    besides eval_answers.csv (ImageID, ans) with the true classes of the test images and corrections.csv (id, field,
-    from, to, source, certainty) with the label errors that were planted in train.csv. A correction of the field
-    `shots` means that the two files named change places.
+    The files in `root` are train/train.csv, train/images/, eval/info.csv and eval/images/ as in the home task;
+    eval_answers.csv (ImageID, ans) with the true classes of the test images; and corrections.csv (id, field, from, to,
+    source, certainty) with the label errors that were planted in train.csv. A correction of the field `shots` means
+    that the two named files are swapped.
 
     Args:
         root: the folder; an earlier demo in it is replaced when the new one is complete.
         profiles: rows of train.csv, seven pictures each; one in twenty is a second visit of an earlier person.
         test_profiles: persons among the test images, seven pictures each.
         picture_size: height x width in pixels, such as 256x192.
-        seed: what is drawn; person i is the same whatever the number of profiles.
-        workers: most processes to use.
+        seed: seed of all draws; person i is the same whatever the number of profiles.
+        workers: largest number of processes.
 
     Raises:
-        UserError: if `root` holds files that no demo has written, or cannot be written.
+        UserError: if `root` holds files that this module did not write, or cannot be written.
     """
     root = Path(root)
     if not (root / MARK).is_file() and any(path.is_symlink() or not path.is_dir() for path in root.rglob("*")):
@@ -74,14 +74,14 @@ def shots_of(entry: Entry, height: int, width: int, seed: int, part: str) -> Ite
     """The seven pictures of one entry, in the order mask1 to mask5, incorrect_mask, normal.
 
     Args:
-        entry: who is photographed.
-        height: of a picture, in pixels.
-        width: of a picture, in pixels.
-        seed: the demo's seed.
+        entry: the person and visit.
+        height: height of a picture in pixels.
+        width: width of a picture in pixels.
+        seed: seed of the demo.
         part: train or test.
 
     Yields:
-        the mask's code (0 wear, 1 incorrect, 2 not wear) and a uint8 RGB array of shape (height, width, 3).
+        The mask's code (0 wear, 1 incorrect, 2 not wear) and a uint8 RGB array of shape (height, width, 3).
     """
     person = invent_person(generator(seed, "demo", part, "face", entry.person), entry.gender, entry.age)
     visit = invent_visit(generator(seed, "demo", part, "visit", entry.row))
@@ -147,7 +147,7 @@ def _write_csv(path: Path, columns: tuple[str, ...], rows: Iterable[tuple[str | 
 
 
 def _replace(root: Path, fresh: Path) -> None:
-    """Put `fresh` in the place of `root`: a cut in between leaves both whole under other names."""
+    """Replace `root` by `fresh`; if this is interrupted, both still exist complete under other names."""
     aside = root.with_name(f".{root.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
     if root.exists():

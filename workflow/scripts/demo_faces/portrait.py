@@ -1,4 +1,4 @@
-"""One picture: a person, a visit and a shot become an RGB array.
+"""Drawing of one picture: a person, a visit and a shot give an RGB array.
 
 Drawing units are halves of the face's height: (0, 0) lies between the eyes' lower lids, the chin at y = 1.
 """
@@ -22,8 +22,8 @@ def paint(person: Person, visit: Visit, shot: Shot, height: int, width: int) -> 
         person: the face.
         visit: clothes and backdrop.
         shot: pose, light and mask.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        height: height of the picture in pixels.
+        width: width of the picture in pixels.
 
     Returns:
         uint8 array of shape (height, width, 3), RGB; equal arguments give equal pixels.
@@ -72,7 +72,7 @@ def _backdrop(visit: Visit, tall: int, wide: int) -> np.ndarray:
 
 
 def _developed(image: np.ndarray, shot: Shot, height: int, width: int) -> np.ndarray:
-    """Scale down, and add the light and the grain of the shot."""
+    """Scale the picture down, and add the light and grain of the shot."""
     planes = [cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in image]
     picture = np.stack(planes, axis=2)
     side = np.linspace(-1, 1, width, dtype=np.float32)[None, :, None]

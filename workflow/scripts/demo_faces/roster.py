@@ -1,4 +1,4 @@
-"""Who stands in the demo's tables: ids, strata, second visits, file names and the planted label errors.
+"""The rows of the demo's tables: ids, strata, second visits, file names and the planted label errors.
 
 Row i is the same whatever the number of rows, so that a larger demo holds a smaller one.
 """
@@ -26,11 +26,11 @@ class Entry:
     """One row of train.csv, or one person of the test images.
 
     Attributes:
-        row: counted from 0; the key of what is drawn for this visit alone.
-        person: row of the person's first visit; the key of the face.
-        id: as in train.csv.
-        gender: as it truly is; `age` likewise, in years.
-        told_gender: as train.csv says; `told_age` likewise.
+        row: row number from 0; key of the draws of this visit.
+        person: row of the first visit of the person; key of the draws of the face.
+        id: the id in train.csv.
+        gender: true gender; `age`: true age in years.
+        told_gender: gender in train.csv; `told_age`: age in train.csv.
         swapped: whether the files incorrect_mask and normal hold each other's picture.
     """
 
@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def stratum(self) -> int:
-        """gender*3 + age band, as truly is."""
+        """The true gender * 3 + age band."""
         return ("male", "female").index(self.gender) * 3 + (self.age >= 30) + (self.age >= 60)
 
 
@@ -58,8 +58,8 @@ def enrol(rows: int, seed: int, part: str) -> list[Entry]:
     """The rows of one part of the demo.
 
     Args:
-        rows: how many.
-        seed: the demo's seed.
+        rows: number of rows.
+        seed: seed of the demo.
         part: train, with second visits and label errors; or test, without.
     """
     entries: list[Entry] = []
@@ -101,7 +101,7 @@ def extensions(row: int, seed: int) -> tuple[str, ...]:
 
 
 def picture_name(seed: int, row: int, shot: int) -> str:
-    """40 hex digits that name a test picture and tell nothing of it."""
+    """The name of a test picture: 40 hex digits that reveal nothing about it."""
     return "".join(f"{derive(seed, 'demo', 'name', row, shot, piece):016x}" for piece in range(3))[:40]
 
 
@@ -109,7 +109,7 @@ def _newcomer(row: int, seed: int, part: str, stratum: int) -> Entry:
     rng = generator(seed, "demo", part, "entry", row)
     gender, band = STRATA[stratum]
     youngest, oldest = AGES[band]
-    # The young crowd around twenty, as in the home task.
+    # Most young persons are about 20, as in the home task.
     share = rng.random() ** (1.4 if band == 0 else 1.0)
     age = youngest + int(share * (oldest - youngest + 1))
     number = f"{2 * row + 1 + int(rng.integers(2)):06d}"
@@ -117,7 +117,7 @@ def _newcomer(row: int, seed: int, part: str, stratum: int) -> Entry:
 
 
 def _misfiled(entry: Entry, errors: dict[str, int], seed: int) -> Entry:
-    """Plant what is due: each kind at the first fitting row from its place in the block on."""
+    """Plant the label errors of a block: each kind at the first suitable row from its own position on."""
     at = entry.row % BLOCK
     if at == 0:
         errors.clear()

@@ -1,4 +1,4 @@
-"""What a person wears, with the neck and ears that it rests on: clothes, glasses, mask. Units as in `portrait`."""
+"""Clothes, glasses and mask, with the neck and ears below them. Units as in `portrait`."""
 
 import numpy as np
 

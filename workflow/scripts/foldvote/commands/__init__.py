@@ -1,1 +1,1 @@
-"""Questions a person asks at the console; nothing here makes a result."""
+"""The console command `foldvote`, and the start and end of a Snakemake run; no results are made here."""

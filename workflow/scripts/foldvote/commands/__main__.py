@@ -87,7 +87,7 @@ def _doctor(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
 
 
 def _next(asked: argparse.Namespace, rest: list[str]) -> tuple[str, int]:
-    from foldvote.commands.dry_run import tell_plan
+    from foldvote.commands.dry_run import describe_plan
 
     _, load = _configuration(asked)
     if "--" in rest:  # targets go first, so that no option takes them for its values
@@ -99,7 +99,7 @@ def _next(asked: argparse.Namespace, rest: list[str]) -> tuple[str, int]:
         *(["--configfile", *asked.configfile] if asked.configfile else []),
         *(["--config", *asked.config] if asked.config else []),
     ]
-    return tell_plan(given, load(), asked.cores, PROJECT / "Snakefile")
+    return describe_plan(given, load(), asked.cores, PROJECT / "Snakefile")
 
 
 def _leaderboard(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Result folders against each other: which run is better, and how sure that is, person by person."""
+"""Comparison of finished runs: which one is better, with intervals from a bootstrap over persons."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Finished:
     """The ensemble's out-of-fold votes of one run.
 
     Attributes:
-        name: its folder.
-        vote: the kind of vote that was used.
+        name: the results folder.
+        vote: the ensemble method that was used.
         classes: class names in the order of their codes.
-        votes: vote_table.votes_schema, by image_id.
+        votes: the columns of vote_table.votes_schema, indexed by image_id.
     """
 
     name: str
@@ -39,23 +39,26 @@ class Finished:
 
 
 def compare_runs(folders: Sequence[str], own: Callable[[], str]) -> tuple[str, int]:
-    """Compare the ensembles of result folders on the images that all of them judged.
+    """Compare the ensembles of several results folders on the images that all of them predicted.
 
     Args:
-        folders: the result folders; none: that of `own` alone.
-        own: gives the folder of the current configuration.
+        folders: the results folders; if empty, only that of `own`.
+        own: returns the results folder of the configuration.
 
     Returns:
-        Lines for a terminal, and the exit code: 1 where they cannot be compared.
+        Lines for a terminal, and the exit code: 1 if the runs cannot be compared.
     """
     try:
         return "\n".join(comparison([read_finished(Path(folder)) for folder in folders or [own()]])), 0
-    except UserError as refusal:
-        return str(refusal), 1
+    except UserError as error:
+        return str(error), 1
 
 
 def read_finished(folder: Path) -> Finished:
-    """Read one run.
+    """Read one finished run.
+
+    Args:
+        folder: its results folder.
 
     Raises:
         UserError: if the folder holds no finished run, or its tables are damaged.
@@ -71,13 +74,13 @@ def read_finished(folder: Path) -> Finished:
 
 
 def comparison(runs: Sequence[Finished]) -> list[str]:
-    """Lines: a row a run by falling macro-F1, each against the best, over the same draws of persons.
+    """Compare runs: one line per run by decreasing macro-F1, each against the best one over the same bootstrap draws.
 
     Args:
-        runs: at least one; their data may differ, their common images count.
+        runs: at least one; they are compared on their common images.
 
     Raises:
-        UserError: if they have other classes, no image in common, or label or person of an image differ.
+        UserError: if their classes differ, they have no image in common, or the label or person of an image differs.
     """
     ids = _common(runs)
     first = runs[0].votes.loc[ids]
@@ -85,8 +88,8 @@ def comparison(runs: Sequence[Finished]) -> list[str]:
     sums = {}
     for place, run in enumerate(runs):
         own = run.votes.loc[ids]
-        said = own[[PROBABILITY + name for name in run.classes]].to_numpy(np.float64)
-        sums[place] = group_sums(labels, said, persons, len(run.classes), own["prediction"].to_numpy(np.int64))
+        probabilities = own[[PROBABILITY + name for name in run.classes]].to_numpy(np.float64)
+        sums[place] = group_sums(labels, probabilities, persons, len(run.classes), own["prediction"].to_numpy(np.int64))
     points = {place: scores(own) for place, own in sums.items()}
     drawn = bootstrap({str(place): own for place, own in sums.items()}, DRAWS, SEED)
     order = sorted(points, key=lambda place: (-points[place][SCORE], place))
@@ -105,7 +108,7 @@ def comparison(runs: Sequence[Finished]) -> list[str]:
 
 
 def _common(runs: Sequence[Finished]) -> list[str]:
-    """The images of all runs, in the order of the first."""
+    """Ids of the images that all runs have, in the order of the first run."""
     first, faults = runs[0], []
     ids = first.votes.index
     for other in runs[1:]:

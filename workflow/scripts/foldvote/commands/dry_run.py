@@ -1,4 +1,4 @@
-"""What would run and why, in plain words, from a dry run of Snakemake."""
+"""`foldvote next`: which jobs would run and why, from a dry run of Snakemake."""
 
 import ast
 import json
@@ -14,10 +14,10 @@ from typing import Any
 
 from foldvote.config.experiment import Config
 
-MOST_REASONS = 3  # told for a rule
-MOST_CHANGES = 6  # told of one setting
-MOST_VALUES = 6  # of a wildcard
-_WIDEST = 60  # letters of a value or a file
+MOST_REASONS = 3  # shown per rule
+MOST_CHANGES = 6  # parameters shown per job
+MOST_VALUES = 6  # shown per wildcard
+_WIDEST = 60  # characters of a value or a command
 _PARAMS = re.compile(r"Params have changed.*? before: (?P<before>.*) now: (?P<now>.*?) *(?P<rest>; Software .*)?$")
 _PLAIN = {
     "Forced execution": "asked for by -R, -f or -F",
@@ -37,17 +37,17 @@ class Job:
     reason: str
 
 
-def tell_plan(arguments: Sequence[str], config: Config, cores: str | None, snakefile: Path) -> tuple[str, int]:
-    """Make a dry run and put it in words.
+def describe_plan(arguments: Sequence[str], config: Config, cores: str | None, snakefile: Path) -> tuple[str, int]:
+    """Make a dry run and describe it.
 
     Args:
-        arguments: of the snakemake command: targets first, then options.
-        config: the experiment.
-        cores: as given on the command line; None where it was not.
+        arguments: the arguments of the snakemake command, targets first, then options.
+        config: the configuration.
+        cores: value of --cores on the command line; None if it was not given.
         snakefile: the workflow, unless the arguments name one.
 
     Returns:
-        Lines for a terminal, and the exit code: 1 where nothing can run like this.
+        Lines for a terminal, and the exit code: 1 if Snakemake refuses the dry run.
     """
     named = any(text in ("-s", "--snakefile") for text in arguments)
     jobs = planned_jobs([*arguments, *([] if named else ["--snakefile", str(snakefile)])])
@@ -61,13 +61,13 @@ def tell_plan(arguments: Sequence[str], config: Config, cores: str | None, snake
 
 
 def planned_jobs(arguments: Sequence[str]) -> list[Job] | None:
-    """The jobs that make files, in the order in which Snakemake would start them; None if it refuses.
+    """List the jobs that make files, in the order in which Snakemake would start them; None if it refuses.
 
-    Snakemake is called in this process. Its log records are structured: those of the event JOB_INFO, which logger
-    plugins are made for as well, hold a job's rule, wildcards, files and reason.
+    Snakemake is called in this process. Its log records for the event JOB_INFO, a documented interface of logger
+    plugins, hold the rule, wildcards, files and reason of a job.
 
     Args:
-        arguments: of the snakemake command. What is wrong with them is printed by Snakemake itself.
+        arguments: the arguments of the snakemake command. Snakemake itself prints what is wrong with them.
     """
     from snakemake.cli import args_to_api, parse_args
     from snakemake.logging import logger
@@ -86,7 +86,7 @@ def planned_jobs(arguments: Sequence[str]) -> list[Job] | None:
 
     command = [*arguments, "--dry-run"]
     logger.addFilter(note)
-    before, sys.argv = sys.argv, ["snakemake", *command]  # which the Snakefile looks at
+    before, sys.argv = sys.argv, ["snakemake", *command]  # the Snakefile reads it
     try:
         parser, parsed = parse_args(command)
         return jobs if args_to_api(parsed, parser) else None
@@ -98,7 +98,7 @@ def planned_jobs(arguments: Sequence[str]) -> list[Job] | None:
 
 
 def in_words(jobs: Sequence[Job]) -> str:
-    """The jobs by rule, with their number, what they are for, and why they would run."""
+    """Describe the jobs by rule: their number, their wildcards, and why they would run."""
     if not jobs:
         return "Nothing would run: every file is there and as the configuration wants it."
     makes = {file: job.rule for job in jobs for file in job.outputs}
@@ -117,12 +117,15 @@ def in_words(jobs: Sequence[Job]) -> str:
 
 
 def next_commands(jobs: Sequence[Job], config: Config, options: Sequence[str]) -> list[tuple[str, str]]:
-    """Three commands that make sense now, each with a few words on why.
+    """Suggest three commands.
 
     Args:
-        jobs: what would run.
-        config: the experiment.
-        options: of the snakemake command, to be kept.
+        jobs: the jobs that would run.
+        config: the configuration.
+        options: options of the snakemake command, repeated in the suggestions.
+
+    Returns:
+        At most three pairs of a command and a short explanation.
     """
     results, model = Path(config.results), next(iter(config.models))
     member = f"{config.results}/train/model={model}/fold=0/model.safetensors"
@@ -155,7 +158,7 @@ def next_commands(jobs: Sequence[Job], config: Config, options: Sequence[str]) -
 
 
 def _options(arguments: Sequence[str]) -> list[str]:
-    """The options of a command, without targets before them and after `--`."""
+    """The options of a command, without the targets before them and after `--`."""
     arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
     first = next((place for place, text in enumerate(arguments) if text.startswith("-")), len(arguments))
     return list(arguments[first:])
@@ -173,7 +176,12 @@ def _about(jobs: Sequence[Job]) -> str:
 
 
 def _reasons(reason: str, makes: Mapping[str, str]) -> Iterator[str]:
-    """Snakemake's reasons of one job, each in plain words."""
+    """Translate Snakemake's reasons for one job into plain words.
+
+    Args:
+        reason: the reason as Snakemake prints it.
+        makes: by file the rule that would make it.
+    """
     if changed := _PARAMS.search(reason):
         yield from (f"changed: {change}" for change in _changes(changed["before"], changed["now"]))
         reason = reason[: changed.start()] + (changed["rest"] or "")
@@ -193,7 +201,7 @@ def _reasons(reason: str, makes: Mapping[str, str]) -> Iterator[str]:
 
 
 def _changes(before: str, now: str) -> Iterator[str]:
-    """What differs between the parameters of last time and now."""
+    """Describe what differs between the old and the new parameters of a job."""
     old, new = _values(before), _values(now)
     if old is None or new is None:
         yield "settings of this rule"
@@ -213,7 +221,7 @@ def _changes(before: str, now: str) -> Iterator[str]:
 
 
 def _values(text: str) -> list[Any] | None:
-    """Values that are printed as Python literals beside each other; JSON in texts is read as well."""
+    """Parse values printed as Python literals, including JSON in strings; None if the text cannot be parsed."""
     if text.strip() == "<nothing exclusive>":
         return []
     try:
@@ -233,7 +241,7 @@ def _from_json(value: Any) -> Any:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted names; anything else under the prefix."""
+    """Flatten nested settings into dotted names; any other value is stored under the prefix."""
     if not isinstance(value, dict):
         return {prefix: value}
     return {

@@ -1,6 +1,6 @@
-"""What this machine and environment have: Python, packages, cores, memory, GPU and wheel, disk. Imports nothing heavy.
+"""Checks of machine and environment: Python, packages, cores, memory, torch and GPU, disk.
 
-Torch takes seconds to import and may crash while it is: a process of its own looks at it.
+Importing torch takes seconds and may crash, so a separate process does it.
 """
 
 import fcntl
@@ -22,10 +22,10 @@ from packaging.requirements import Requirement
 from foldvote.runtime.checks import Finding, Level
 from foldvote.runtime.gpus import visible_gpus
 
-PYTHONS = ((3, 11), (3, 14))  # from the first on, below the second
+PYTHONS = ((3, 11), (3, 14))  # from the first, below the second
 LITTLE_DISK, NO_DISK = 10e9, 0.5e9  # bytes
 LITTLE_MEMORY = 4e9
-LITTLE_SHARED = 0.5e9  # of /dev/shm, through which loader processes hand over batches
+LITTLE_SHARED = 0.5e9  # bytes of /dev/shm, through which loader processes pass batches
 _TORCH_SECONDS = 180
 _PROBE = """
 import json, torch
@@ -39,7 +39,7 @@ print(json.dumps(found))
 
 
 def examine_environment(project: Path) -> Iterator[Finding]:
-    """Python and the packages.
+    """Check Python and the installed packages.
 
     Args:
         project: the folder that holds pyproject.toml.
@@ -60,8 +60,8 @@ def examine_environment(project: Path) -> Iterator[Finding]:
         yield Finding("ok", f"all {len(declared)} are there: {shown}", "", "packages")
 
 
-def examine_compute() -> Iterator[Finding]:
-    """Cores, memory and GPU."""
+def examine_hardware() -> Iterator[Finding]:
+    """Check cores, memory, torch and GPUs."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     yield Finding("ok", f"{cores} for this process", "", "cores")
     memory = _memory()
@@ -69,16 +69,16 @@ def examine_compute() -> Iterator[Finding]:
         level: Level = "warning" if memory < LITTLE_MEMORY else "ok"
         remedy = "Training may be killed: take fewer --cores, a smaller batch_size." if level == "warning" else ""
         yield Finding(level, f"{_size(memory)} free", remedy, "memory")
-    yield from judge_torch(_probe_torch(), visible_gpus(), _driver())
+    yield from check_torch(_probe_torch(), visible_gpus(), _driver())
 
 
-def judge_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator[Finding]:
-    """What networks will run on.
+def check_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator[Finding]:
+    """Check whether networks can run on a GPU.
 
     Args:
-        torch: what the probe printed, or {"error": what went wrong}.
+        torch: the output of the probe, or {"error": text}.
         gpus: ids of the NVIDIA devices that this process may use.
-        driver: version of the NVIDIA driver; empty where nobody knows it.
+        driver: version of the NVIDIA driver; empty if unknown.
     """
     if "error" in torch:
         remedy = "pip install --no-deps -r requirements.lock"
@@ -90,7 +90,7 @@ def judge_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator
     if torch["usable"]:
         yield Finding("ok", wheel, "", "torch")
         for device in torch["devices"]:
-            yield _judge_device(device, torch["built"])
+            yield _check_device(device, torch["built"])
     elif not gpus:
         yield Finding("ok", wheel, "", "torch")
         yield Finding("ok", "no NVIDIA device: networks train on the CPU", "", "GPU")
@@ -106,19 +106,19 @@ def judge_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator
 
 
 def examine_disk(results: Path, needed: float = 0) -> Iterator[Finding]:
-    """Room and rights where results and temporary files go.
+    """Check free space and permissions of the folders for results and temporary files.
 
     Args:
-        results: the results folder, there or not.
+        results: the results folder; it need not exist.
         needed: bytes that the packed images will take.
     """
     place = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.is_dir())
     if not os.access(place, os.W_OK | os.X_OK):
         yield Finding("error", f"{place}: cannot be written", "Choose another `results`.", "results")
     else:
-        yield _judge_room(place, "results", needed)
-        yield from _judge_locks(place)
-    yield _judge_room(Path(tempfile.gettempdir()), "scratch", 0)
+        yield _check_room(place, "results", needed)
+        yield from _check_locks(place)
+    yield _check_room(Path(tempfile.gettempdir()), "scratch", 0)
     shared = Path("/dev/shm")
     if shared.is_dir() and shutil.disk_usage(shared).free < LITTLE_SHARED:
         text = f"{shared}: only {_size(shutil.disk_usage(shared).free)} free"
@@ -128,7 +128,7 @@ def examine_disk(results: Path, needed: float = 0) -> Iterator[Finding]:
 
 
 def _misfit(wanted: Requirement) -> str:
-    """What is wrong with an installed package, or nothing."""
+    """The fault of an installed package; empty if it meets the requirement."""
     if wanted.marker is not None and not wanted.marker.evaluate():
         return ""
     try:
@@ -150,7 +150,7 @@ def _probe_torch() -> dict[str, Any]:
 
 
 def _driver() -> str:
-    """Version of the NVIDIA driver, as its own tool or the kernel tells it."""
+    """Version of the NVIDIA driver according to nvidia-smi; empty if unknown."""
     tool = shutil.which("nvidia-smi")
     if tool:
         asked = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -163,7 +163,7 @@ def _driver() -> str:
     return ""
 
 
-def _judge_device(device: dict[str, Any], built: list[int]) -> Finding:
+def _check_device(device: dict[str, Any], built: list[int]) -> Finding:
     told = f"{device['name']}, {_size(device['bytes'])}, compute {device['compute'] / 10:.1f}"
     if built and device["compute"] < min(built):
         remedy = "Install torch built for CUDA 12.6, or use --resources gpu=0."
@@ -171,7 +171,7 @@ def _judge_device(device: dict[str, Any], built: list[int]) -> Finding:
     return Finding("ok", told, "", "GPU")
 
 
-def _judge_room(place: Path, what: str, needed: float) -> Finding:
+def _check_room(place: Path, what: str, needed: float) -> Finding:
     free = shutil.disk_usage(place).free
     told = f"{place}: {_size(free)} free"
     told += f", about {_size(needed)} needed for packed images" if needed else ""
@@ -182,8 +182,8 @@ def _judge_room(place: Path, what: str, needed: float) -> Finding:
     return Finding("ok", told, "", what)
 
 
-def _judge_locks(place: Path) -> Iterator[Finding]:
-    """Whether the file system has locks, which every run needs."""
+def _check_locks(place: Path) -> Iterator[Finding]:
+    """Check that the file system supports locks, which every run needs."""
     try:
         with tempfile.TemporaryFile(dir=place) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -193,7 +193,7 @@ def _judge_locks(place: Path) -> Iterator[Finding]:
 
 
 def _memory() -> float | None:
-    """Bytes that are free for new work; None where nobody knows."""
+    """Bytes of available memory; None if unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

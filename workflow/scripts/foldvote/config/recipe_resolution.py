@@ -78,8 +78,8 @@ def _recipes_of(path: str, source: str) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"{source}: include: {path} is not there; {hint or 'correct the path'}"]
     try:
         content = load_yaml(path)
-    except UserError as refusal:
-        return {}, list(refusal.faults)
+    except UserError as error:
+        return {}, list(error.faults)
     recipes = content.get("recipes")
     faults = [f"{path}: {key}: an included file holds recipes alone; drop it" for key in content if key != "recipes"]
     if not isinstance(recipes, dict) or not all(isinstance(recipe, dict) for recipe in recipes.values()):

@@ -1,4 +1,4 @@
-"""From a data folder to its entries: one row per image, with who is on it and what class it is. Opens no image."""
+"""The entries of a data folder: one row per image with its path, person and class. No image is opened."""
 
 from typing import Any, NamedTuple
 
@@ -18,12 +18,12 @@ class Entries(NamedTuple):
     Attributes:
         frame: one row per image: image_id, path (relative to the data folder, with /), profile, group, one column per
             factor, the layout's raw columns, label (int16, -1 where unknown), class_name, corrected.
-        scheme: the classes.
-        corrections: what was applied and what was skipped, for the provenance record.
+        label_space: the classes.
+        corrections: the corrections that were applied and skipped, for the provenance record.
     """
 
     frame: pd.DataFrame
-    scheme: LabelSpace
+    label_space: LabelSpace
     corrections: dict[str, Any]
 
 
@@ -31,11 +31,11 @@ def entries(config: DataSettings, split: Split) -> Entries:
     """Find the images of a split, apply the corrections and label them.
 
     Args:
-        config: the configuration.
+        config: the configuration of the data.
         split: `train` or `test`; every label of `test` is -1.
 
     Raises:
-        UserError: every fault of the folder, the table or the corrections, with file and row.
+        UserError: for every fault of the folder, the table or the corrections, with file and row.
     """
     if not config.root.is_dir():
         raise UserError(f"data_root: {config.root} is no folder; set data_root to the folder of the data")
@@ -50,20 +50,20 @@ def entries(config: DataSettings, split: Split) -> Entries:
     else:
         summary = {}
         frame = frame.assign(corrected=False)
-    scheme = layout.label_space(found)
-    frame = _labelled(frame, scheme, split)
-    return Entries(frame.reset_index(drop=True), scheme, summary)
+    label_space = layout.label_space(found)
+    frame = _labelled(frame, label_space, split)
+    return Entries(frame.reset_index(drop=True), label_space, summary)
 
 
-def _labelled(frame: pd.DataFrame, scheme: LabelSpace, split: Split) -> pd.DataFrame:
+def _labelled(frame: pd.DataFrame, label_space: LabelSpace, split: Split) -> pd.DataFrame:
     """Add label and class_name, from the factors or from the class name."""
     if split == "test":
         return frame.assign(label=pd.Series(-1, index=frame.index, dtype="int16"), class_name=None)
-    if scheme.factors:
-        levels = frame[list(scheme.factors)].to_dict("records")
-        codes = [scheme.code(row) for row in levels]
+    if label_space.factors:
+        levels = frame[list(label_space.factors)].to_dict("records")
+        codes = [label_space.code(row) for row in levels]
     else:
-        known = {name: code for code, name in enumerate(scheme.classes)}
+        known = {name: code for code, name in enumerate(label_space.classes)}
         codes = [known[name] for name in frame["class_name"]]
-    names = [scheme.classes[code] for code in codes]
+    names = [label_space.classes[code] for code in codes]
     return frame.assign(label=pd.Series(codes, index=frame.index, dtype="int16"), class_name=names)

@@ -1,7 +1,6 @@
-"""A digest of the image files of a split: cheap enough for every start of the workflow.
+"""A digest of the image files of a split, cheap enough for every start of the workflow.
 
-It takes names and sizes, so that an added, removed or replaced photograph reruns the manifest, and a touched one
-does not. Imports neither pandas nor Pillow.
+It covers names and sizes: an added, removed or replaced image reruns the manifest, a new time stamp does not.
 """
 
 import csv
@@ -19,11 +18,11 @@ Split = Literal["train", "test"]
 def listing_digest(config: DataSettings, split: Split) -> str:
     """SHA-256 over the sorted paths and sizes of the image files that belong to a split.
 
-    What is wrong with the files is no matter here: the manifest stage tells it. Files that the workflow draws itself
-    are known to it as outputs, and give a constant.
+    Faults of the files are ignored here; the manifest stage reports them. For data that the workflow draws itself the
+    digest is a constant, because Snakemake already tracks these files as outputs.
 
     Args:
-        config: the configuration.
+        config: the configuration of the data.
         split: `train` or `test`.
     """
     digest = hashlib.sha256()
@@ -45,7 +44,7 @@ def _files(config: DataSettings, split: Split) -> Iterable[tuple[str, int]]:
 
 
 def _listed(root: Path, listed: ImageList, split: Split) -> Iterator[tuple[str, int]]:
-    """The files that a CSV names for the split."""
+    """Paths and sizes of the files that a CSV lists for the split; size -1 if a file is missing."""
     try:
         with (root / listed.table).open(encoding="utf-8-sig", newline="") as file:
             for row in csv.DictReader(file):

@@ -1,7 +1,7 @@
-"""Label corrections from a CSV of the user's, applied before labels are computed, and never guessed.
+"""Label corrections from a CSV file of the user, applied before the class codes are computed.
 
-A correction says what stands there now (`from`) and what is right (`to`). Where `from` does not match, the file is
-for other data or was applied already: that is a fault.
+A correction names the present value (`from`) and the right one (`to`). If `from` does not match the data, the file is
+for other data or was already applied, which is an error.
 """
 
 from collections import Counter
@@ -22,18 +22,18 @@ COLUMNS = ("id", "field", "from", "to", "source", "certainty")
 def apply_corrections(frame: pd.DataFrame, config: DataSettings) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Apply the rows of `config.corrections` whose certainty is in `config.corrections_certainty`, in their order.
 
-    What `id` and `field` mean is up to the layout; config/README.md says it for each.
+    The layout defines what `id` and `field` mean; config/README.md explains this for each layout.
 
     Args:
-        frame: the training entries, before labels.
-        config: the configuration.
+        frame: the training entries, without labels.
+        config: the configuration of the data.
 
     Returns:
-        The entries with a column `corrected`, and a summary: sha256 of the file, the applied rows, and how many rows
-        were skipped by reason. Without corrections the summary is empty.
+        The entries with a column `corrected`, and a summary: sha256 of the file, the rows that were applied, and the
+        number of skipped rows by reason. The summary is empty if no file is configured.
 
     Raises:
-        UserError: every row that names an unknown id or field or does not match the data, with its number.
+        UserError: for every row that names an unknown id or field or does not match the data, with its number.
     """
     frame = frame.reset_index(drop=True).assign(corrected=False)
     path = config.corrections_path

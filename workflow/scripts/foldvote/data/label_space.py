@@ -1,4 +1,4 @@
-"""Classes, the factors that make them up, and the codes and names of both."""
+"""Classes, the factors that they are made up of, and the codes and names of both."""
 
 import itertools
 from collections.abc import Iterable, Sequence
@@ -29,7 +29,7 @@ class LabelSpace:
     factors: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def code(self, levels: dict[str, str]) -> int:
-        """The class code of one level a factor: mixed-radix, the last factor varying fastest."""
+        """The code of the class with the given level of each factor; the last factor varies fastest."""
         code = 0
         for name, known in self.factors.items():
             code = code * len(known) + known.index(levels[name])
@@ -42,10 +42,10 @@ class LabelSpace:
         return np.unravel_index(np.arange(len(self.classes)), shape)[names.index(factor)]
 
     def restricted(self, factors: Sequence[str]) -> "tuple[LabelSpace, np.ndarray]":
-        """The scheme of some of the factors, in this scheme's order.
+        """The label space of some of the factors, in the order of this one.
 
         Returns:
-            The smaller scheme, and for each class of this one its code there: int64 array of shape (classes,).
+            The smaller label space, and for each class of this one its code there: int64 array of shape (classes,).
 
         Raises:
             UserError: if a factor is not known, or none is named.
@@ -72,13 +72,13 @@ class LabelSpace:
 
 
 def factor_label_space(factors: dict[str, tuple[str, ...]]) -> LabelSpace:
-    """The scheme whose classes are the product of all levels, named `level-level-level`."""
+    """The label space whose classes are the product of all levels, named `level-level-level`."""
     names = tuple("-".join(levels) for levels in itertools.product(*factors.values()))
     return LabelSpace(names, dict(factors))
 
 
 def named_label_space(classes: Sequence[str] | None, found: Iterable[str]) -> LabelSpace:
-    """The scheme of plain class names.
+    """The label space of plain class names.
 
     Args:
         classes: the names in the order of their codes; None: those of `found`, sorted.
@@ -94,14 +94,14 @@ def named_label_space(classes: Sequence[str] | None, found: Iterable[str]) -> La
 
 
 def label_space_from_json(content: dict[str, Any]) -> LabelSpace:
-    """The scheme that `Scheme.as_json` wrote."""
+    """The label space that `LabelSpace.as_json` wrote."""
     factors = {name: tuple(content["factors"][name]["levels"]) for name in content["factor_order"]}
     return LabelSpace(tuple(content["classes"]), factors)
 
 
-def write_label_space(scheme: LabelSpace, path: str | Path) -> None:
+def write_label_space(label_space: LabelSpace, path: str | Path) -> None:
     """Write `data/classes.json`."""
-    write_json(path, scheme.as_json())
+    write_json(path, label_space.as_json())
 
 
 def read_label_space(path: str | Path) -> LabelSpace:
@@ -109,6 +109,8 @@ def read_label_space(path: str | Path) -> LabelSpace:
     return label_space_from_json(read_json(path))
 
 
-def known_classes(recipe: Recipe, scheme: LabelSpace) -> tuple[LabelSpace, np.ndarray]:
-    """The classes that a recipe's model knows, and the code there of each class of the task: int64 (classes,)."""
-    return scheme.restricted(recipe.factors) if recipe.factors else (scheme, np.arange(len(scheme.classes)))
+def known_classes(recipe: Recipe, label_space: LabelSpace) -> tuple[LabelSpace, np.ndarray]:
+    """The label space of a recipe's model, and for each class of the task its code there: int64 (classes,)."""
+    return (
+        label_space.restricted(recipe.factors) if recipe.factors else (label_space, np.arange(len(label_space.classes)))
+    )

@@ -1,4 +1,4 @@
-"""The manifest: every image of a split found, decoded once, hashed and labelled; bad ones told or set aside."""
+"""The manifest of a split: all images, decoded once, hashed and labelled; bad images are refused or left out."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -30,40 +30,45 @@ def build_manifest(
     quarantine_path: str | Path,
     workers: int = 1,
 ) -> None:
-    """Write the manifest of one split and the list of what was left out.
+    """Write the manifest of one split and the list of images that were left out.
 
-    The manifest's record holds data_sha256 (a digest of its ids, paths, labels, groups and file hashes in order),
-    corrections (what was applied), split and scheme (classes and factors).
+    The provenance record of the manifest holds data_sha256 (a digest of its ids, paths, labels, groups and file hashes
+    in order), corrections (those applied), split and `scheme` (the label space: classes and factors).
 
     Args:
         config: the configuration.
         split: `train` or `test`.
         manifest_path: the parquet file, schema `manifest_table.manifest_schema`.
-        quarantine_path: the parquet file, schema `manifest_table.QUARANTINE`; without rows where nothing was left out.
-        workers: processes that decode.
+        quarantine_path: the parquet file, schema `manifest_table.QUARANTINE`; no rows if no image was left out.
+        workers: number of processes that decode.
 
     Raises:
-        UserError: for faults of tables, folders or corrections; and for bad images under `images.on_bad: error`, or
-            where none is left. Nothing is written then.
+        UserError: for faults of tables, folders or corrections; for bad images with `images.on_bad: error`; or if no
+            image is left. Then nothing is written.
     """
-    frame, scheme, corrections = entries(config, split)
+    frame, label_space, corrections = entries(config, split)
     paths = frame["path"].tolist()
     findings = list(map_processes(inspector(config.root, config.images), paths, workers, f"decoding {split} images"))
     bad = [(path, found) for path, found in zip(paths, findings, strict=True) if isinstance(found, RejectedImage)]
-    _judge(bad, config, split, len(paths), Path(quarantine_path))
+    _refuse_or_log(bad, config, split, len(paths), Path(quarantine_path))
     accepted = [isinstance(found, AcceptedImage) for found in findings]
     columns = pd.DataFrame([asdict(found) for found in findings if isinstance(found, AcceptedImage)])
     frame = pd.concat([frame[accepted].reset_index(drop=True), columns], axis=1)
-    _tell(frame, scheme, split)
+    _log_warnings(frame, label_space, split)
     schema = manifest_schema(config.data.factor_names, layout_of(config.data).raw_columns)
     quarantine = pd.DataFrame([(path, found.reason, found.message) for path, found in bad], columns=QUARANTINE.names)
     write_table(quarantine, quarantine_path, QUARANTINE)
-    record = {"data_sha256": data_digest(frame), "corrections": corrections, "split": split, "scheme": scheme.as_json()}
+    record = {
+        "data_sha256": data_digest(frame),
+        "corrections": corrections,
+        "split": split,
+        "scheme": label_space.as_json(),
+    }
     write_table(frame[schema.names], manifest_path, schema, key=("image_id",), record=record)
 
 
 def data_digest(manifest: pd.DataFrame) -> str:
-    """SHA-256 over the rows' ids, paths, labels, groups (empty where unknown) and file hashes, in order."""
+    """SHA-256 over the rows' ids, paths, labels, groups (empty if unknown) and file hashes, in order."""
     return sha256_lines(_lines(manifest))
 
 
@@ -73,10 +78,10 @@ def _lines(manifest: pd.DataFrame) -> Iterator[str]:
         yield f"{image_id}\t{path}\t{label}\t{'' if pd.isna(group) else group}\t{sha256}"
 
 
-def _judge(
+def _refuse_or_log(
     bad: Sequence[tuple[str, RejectedImage]], config: DataSettings, split: Split, total: int, quarantine_path: Path
 ) -> None:
-    """Refuse bad images, or say that they are left out, as configured."""
+    """Raise an error for bad images or log that they are left out, as configured."""
     if not bad:
         return
     counts = ", ".join(f"{count} {reason}" for reason, count in Counter(found.reason for _, found in bad).most_common())
@@ -95,14 +100,14 @@ def _judge(
     raise UserError(*told, f"{len(bad)} of {total} {split} images are bad ({counts}): {remedy}")
 
 
-def _tell(frame: pd.DataFrame, scheme: LabelSpace, split: Split) -> None:
-    """A line on what is unusual but accepted: flags of images, classes without images."""
+def _log_warnings(frame: pd.DataFrame, label_space: LabelSpace, split: Split) -> None:
+    """Log a warning for each flag that images have, and for each class without images."""
     counts = Counter(flag for flags in frame["flags"] if flags for flag in flags.split("+"))
     for flag, count in counts.most_common():
         example = frame.loc[frame["flags"].str.split("+").map(lambda flags, flag=flag: flag in flags), "path"].iloc[0]
         log(f"warning: {count} {split} images are flagged {flag}, such as {example}")
     if split == "train":
         present = set(frame["label"])
-        for code, name in enumerate(scheme.classes):
+        for code, name in enumerate(label_space.classes):
             if code not in present:
                 log(f"warning: class {name} has no training image")

@@ -11,8 +11,8 @@ def manifest_schema(factors: Iterable[str], raw: Sequence[tuple[str, pa.DataType
     """Schema of `data/manifest/split=<split>/manifest.parquet`: one row per image.
 
     Args:
-        factors: names of the factor columns (text; null if the label is unknown).
-        raw: further columns of the layout, such as age_years.
+        factors: names of the factor columns (strings; null if the label is unknown).
+        raw: names and types of the layout's additional columns, such as age_years.
     """
     return pa.schema(
         [

@@ -179,8 +179,8 @@ def _prepare(
         return resize(crop_face(image, box, float(roi.removeprefix("face-")), shape), *shape).tobytes()
     try:
         return resize(crop_region(image, roi), *shape).tobytes()
-    except UserError as refusal:
-        raise UserError(f"image {image_id}: {refusal}") from None
+    except UserError as error:
+        raise UserError(f"image {image_id}: {error}") from None
 
 
 def _confident_boxes(

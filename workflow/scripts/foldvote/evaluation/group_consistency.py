@@ -1,7 +1,7 @@
-"""Do the shots of one person agree? Levels that belong to the person, such as a gender, should not differ by shot.
+"""Whether the shots of one person agree in what belongs to the person, such as gender.
 
-Which factors belong to a person is read from the labels, never from names. What is pooled here is for display: a test
-image comes without its person, so that a vote over the shots must never be handed in.
+The labels decide which factors belong to a person, not the names of the factors. The vote over the shots of a person is
+for display only: test images come without a person id, so it must never be part of a submission.
 """
 
 from collections.abc import Sequence
@@ -16,51 +16,53 @@ from foldvote.evaluation.metrics import SMALLEST, accuracy, macro_f1
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-NEARLY_EVERY = 0.95  # share of the persons within whom a field must be constant to belong to the person
+NEARLY_EVERY = 0.95  # a field belongs to the person if it is constant within this share of the persons
 
 
-def fields(scheme: LabelSpace) -> dict[str, tuple[str, ...]]:
-    """What a label says: the factors with their levels, or `label` with the classes where there are no factors."""
-    return scheme.factors or {LABEL: scheme.classes}
+def fields(label_space: LabelSpace) -> dict[str, tuple[str, ...]]:
+    """The parts of a label: the factors with their levels, or `label` with the classes if there are no factors."""
+    return label_space.factors or {LABEL: label_space.classes}
 
 
-def level_codes(scheme: LabelSpace, field: str) -> Codes:
+def level_codes(label_space: LabelSpace, field: str) -> Codes:
     """Level code of `field` for every class: int64 array of shape (classes,)."""
-    return scheme.level_codes(field) if scheme.factors else np.arange(len(scheme.classes))
+    return label_space.level_codes(field) if label_space.factors else np.arange(len(label_space.classes))
 
 
-def marginals(probabilities: npt.NDArray[np.floating], scheme: LabelSpace, field: str) -> Floats:
+def marginals(probabilities: npt.NDArray[np.floating], label_space: LabelSpace, field: str) -> Floats:
     """Probability of each level of a field: the sum over the classes that share it.
 
     Args:
         probabilities: shape (images, classes).
-        scheme: the classes.
-        field: one of `fields(scheme)`.
+        label_space: the classes.
+        field: one of `fields(label_space)`.
 
     Returns:
         float64 of shape (images, levels).
     """
     wide = np.asarray(probabilities, np.float64)
-    return wide @ np.eye(len(fields(scheme)[field]))[level_codes(scheme, field)] if scheme.factors else wide
+    return (
+        wide @ np.eye(len(fields(label_space)[field]))[level_codes(label_space, field)] if label_space.factors else wide
+    )
 
 
-def group_fields(rows: pd.DataFrame, scheme: LabelSpace) -> list[str]:
+def group_fields(rows: pd.DataFrame, label_space: LabelSpace) -> list[str]:
     """The fields that belong to the person: constant within nearly every person of two or more shots.
 
     Args:
-        rows: a row an image: profile, label (code).
-        scheme: the classes.
+        rows: one row per image: profile, label (code).
+        label_space: the classes.
 
     Returns:
-        Their names in the scheme's order; none where no person has two shots.
+        Their names in the order of the label space; empty if no person has two shots.
     """
     person, names = pd.factorize(rows["profile"])
     several = np.bincount(person, minlength=len(names)) > 1
     if not several.any():
         return []
     found = []
-    for field in fields(scheme):
-        given = level_codes(scheme, field)[rows["label"].to_numpy(np.int64)]
+    for field in fields(label_space):
+        given = level_codes(label_space, field)[rows["label"].to_numpy(np.int64)]
         low, high = np.full(len(names), np.iinfo(np.int64).max), np.full(len(names), -1)
         np.minimum.at(low, person, given)
         np.maximum.at(high, person, given)
@@ -70,32 +72,35 @@ def group_fields(rows: pd.DataFrame, scheme: LabelSpace) -> list[str]:
 
 
 def group_vote(
-    rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], scheme: LabelSpace, own: Sequence[str] | None = None
+    rows: pd.DataFrame,
+    probabilities: npt.NDArray[np.floating],
+    label_space: LabelSpace,
+    own: Sequence[str] | None = None,
 ) -> Floats:
-    """Probabilities after the shots of each person have voted on what belongs to the person.
+    """Pool the probabilities of the fields that belong to the person over the shots of each person.
 
-    The vote on the persons' fields (jointly) is the normalised geometric mean over the shots, a logarithmic opinion
-    pool (Genest and Zidek, Statistical Science 1986). What belongs to the shot keeps its probability given these. A
-    person with one shot keeps its probabilities, but for values below 2.2e-16, which count as that.
+    The joint probabilities of these fields become their normalised geometric mean over the shots, a logarithmic opinion
+    pool (Genest and Zidek, Statistical Science 1986). The other fields keep their probabilities given these fields. A
+    person with one shot keeps its probabilities, except that values below 2.2e-16 are raised to that.
 
     Args:
-        rows: a row an image: image_id, profile, label.
+        rows: one row per image: image_id, profile, label (code).
         probabilities: shape (images, classes), rows sum to 1.
-        scheme: the classes.
-        own: fields that belong to the person; None takes `group_fields`.
+        label_space: the classes.
+        own: fields that belong to the person; None finds them with `group_fields`.
 
     Returns:
         float64 of shape (images, classes), in the order of `rows`; rows sum to 1.
 
     Raises:
-        ValueError: if the shapes do not go together.
+        ValueError: if the shapes do not match.
     """
-    check(rows, probabilities, scheme)
-    own = group_fields(rows, scheme) if own is None else list(own)
+    check(rows, probabilities, label_space)
+    own = group_fields(rows, label_space) if own is None else list(own)
     wide = np.asarray(probabilities, np.float64)
     if not own or rows.empty:
         return wide.copy()
-    code = scheme.restricted(own)[1] if scheme.factors else np.arange(len(scheme.classes))
+    code = label_space.restricted(own)[1] if label_space.factors else np.arange(len(label_space.classes))
     joint = np.maximum(wide, SMALLEST) @ np.eye(code.max() + 1)[code]
     person, order, starts = by_group(rows)
     means = np.add.reduceat(np.log(joint[order]), starts, axis=0) / np.bincount(person)[:, None]
@@ -105,41 +110,42 @@ def group_vote(
     return voted / voted.sum(axis=1, keepdims=True)
 
 
-def consistency(rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], scheme: LabelSpace) -> dict[str, Any]:
-    """How far the shots of a person agree, and what a vote over them would score.
+def consistency(rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], label_space: LabelSpace) -> dict[str, Any]:
+    """Measure how far the shots of each person agree, and what a vote over them would score.
 
     Args:
-        rows: a row an image: image_id, profile, label (code).
+        rows: one row per image: image_id, profile, label (code).
         probabilities: out-of-fold, shape (images, classes), rows sum to 1.
-        scheme: the classes.
+        label_space: the classes.
 
     Returns:
-        A JSON-able dict: `images`, `persons`, `persons_of_several` (with two shots or more); `fields`, for each that
-        belongs to the person `unanimous` (share of these persons whose shots all get one level), `agreement` (mean
-        share of their shots that get the person's commonest level), `image_accuracy` and `vote_accuracy` (both over
-        images: of the single shots, and with the level of the person's vote); `image` and `voted`, the accuracy and
-        macro-F1 of classes before and after `group_vote`. Shares are 1.0 where no person has two shots.
+        A dict that can be written as JSON. `images`, `persons`, `persons_of_several`: numbers of images, of persons and
+        of persons with two or more shots. `fields`: for each field that belongs to the person `unanimous` (share of
+        these persons whose shots all get the same level), `agreement` (mean share of a person's shots that get its
+        most frequent level), `image_accuracy` and `vote_accuracy` (share of images whose level is right, for single
+        shots and after the vote). `image` and `voted`: accuracy and macro-F1 of the classes before and after
+        `group_vote`. Shares are 1.0 if no person has two shots.
 
     Raises:
-        ValueError: if the shapes do not go together.
+        ValueError: if the shapes do not match.
     """
-    check(rows, probabilities, scheme)
-    labels, number = rows["label"].to_numpy(np.int64), len(scheme.classes)
-    own = group_fields(rows, scheme)
-    voted = group_vote(rows, probabilities, scheme, own)
+    check(rows, probabilities, label_space)
+    labels, number = rows["label"].to_numpy(np.int64), len(label_space.classes)
+    own = group_fields(rows, label_space)
+    voted = group_vote(rows, probabilities, label_space, own)
     person, _, _ = by_group(rows)
     shots = np.bincount(person)
     several = shots > 1
     found = {}
     for field in own:
-        given = level_codes(scheme, field)[labels]
-        single = marginals(probabilities, scheme, field).argmax(axis=1)
-        agreeing = _counts(person, single, len(shots), len(fields(scheme)[field])).max(axis=1)[several]
+        given = level_codes(label_space, field)[labels]
+        single = marginals(probabilities, label_space, field).argmax(axis=1)
+        agreeing = _counts(person, single, len(shots), len(fields(label_space)[field])).max(axis=1)[several]
         found[field] = {
             "unanimous": _mean(agreeing == shots[several]),
             "agreement": _mean(agreeing / shots[several]),
             "image_accuracy": accuracy(given, single),
-            "vote_accuracy": accuracy(given, marginals(voted, scheme, field).argmax(axis=1)),
+            "vote_accuracy": accuracy(given, marginals(voted, label_space, field).argmax(axis=1)),
         }
     before, after = (np.asarray(each).argmax(axis=1) for each in (probabilities, voted))
     return {
@@ -154,38 +160,42 @@ def consistency(rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], sch
     }
 
 
-def disagreeing_groups(rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], scheme: LabelSpace) -> pd.DataFrame:
-    """Persons whose shots are given different levels of a field that belongs to the person, the worst first.
+def disagreeing_groups(
+    rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], label_space: LabelSpace
+) -> pd.DataFrame:
+    """List persons whose shots are predicted with different levels of a field of the person, the worst first.
 
     The strength is the Jensen-Shannon divergence of the shots' probabilities (Lin, IEEE Transactions on Information
-    Theory 1991) over its largest value, so that it runs from 0 (the shots say the same) to 1.
+    Theory 1991) divided by its largest possible value: from 0 (equal predictions) to 1.
 
     Args:
-        rows: a row an image: image_id, profile, label (code).
+        rows: one row per image: image_id, profile, label (code).
         probabilities: out-of-fold, shape (images, classes), rows sum to 1.
-        scheme: the classes.
+        label_space: the classes.
 
     Returns:
-        A row a person and field: profile, field, shots, given (its commonest label), voted (as `group_vote` has it),
-        agreement (share of the shots with the commonest prediction), strength.
+        One row per person and field: profile, field, shots, given (the most frequent label), voted (the level that
+        `group_vote` gives), agreement (share of the shots with the most frequent prediction), strength.
 
     Raises:
-        ValueError: if the shapes do not go together.
+        ValueError: if the shapes do not match.
     """
-    check(rows, probabilities, scheme)
-    own = group_fields(rows, scheme)
-    voted = group_vote(rows, probabilities, scheme, own)
+    check(rows, probabilities, label_space)
+    own = group_fields(rows, label_space)
+    voted = group_vote(rows, probabilities, label_space, own)
     person, order, starts = by_group(rows)
     shots = np.bincount(person)
     parts = []
     for field in own:
-        levels = np.array(fields(scheme)[field], dtype=object)
-        said = np.clip(marginals(probabilities, scheme, field), SMALLEST, 1.0)
-        mean = np.add.reduceat(said[order], starts, axis=0) / shots[:, None]
-        spread = _entropy(mean) - np.add.reduceat(_entropy(said)[order], starts) / shots
-        counts = _counts(person, said.argmax(axis=1), len(shots), len(levels)).max(axis=1)
-        given = _counts(person, level_codes(scheme, field)[rows["label"].to_numpy(np.int64)], len(shots), len(levels))
-        chosen = marginals(voted, scheme, field)[order][starts].argmax(axis=1)
+        levels = np.array(fields(label_space)[field], dtype=object)
+        predicted = np.clip(marginals(probabilities, label_space, field), SMALLEST, 1.0)
+        mean = np.add.reduceat(predicted[order], starts, axis=0) / shots[:, None]
+        spread = _entropy(mean) - np.add.reduceat(_entropy(predicted)[order], starts) / shots
+        counts = _counts(person, predicted.argmax(axis=1), len(shots), len(levels)).max(axis=1)
+        given = _counts(
+            person, level_codes(label_space, field)[rows["label"].to_numpy(np.int64)], len(shots), len(levels)
+        )
+        chosen = marginals(voted, label_space, field)[order][starts].argmax(axis=1)
         table = {"profile": np.asarray(rows["profile"], dtype=object)[order][starts], "field": field, "shots": shots}
         table |= {"given": levels[given.argmax(axis=1)], "voted": levels[chosen], "agreement": counts / shots}
         largest = np.log(np.minimum(np.maximum(shots, 2), len(levels)))
@@ -197,11 +207,14 @@ def disagreeing_groups(rows: pd.DataFrame, probabilities: npt.NDArray[np.floatin
 
 
 def by_group(rows: pd.DataFrame) -> tuple[Codes, Codes, Codes]:
-    """The persons of some images, in an order that does not depend on that of the rows.
+    """Group images by person. The result does not depend on the order of the rows.
+
+    Args:
+        rows: one row per image: image_id, profile.
 
     Returns:
-        int64 arrays: the person of each row (0 up, by sorted profile), the rows' positions sorted by person and
-        image_id, and where each person begins in these.
+        Three int64 arrays: the number of each row's person (from 0, by sorted profile); the positions of the rows,
+        sorted by person and image_id; and the index at which each person starts in these positions.
     """
     person, _ = pd.factorize(rows["profile"], sort=True)
     image, _ = pd.factorize(rows["image_id"], sort=True)
@@ -209,13 +222,18 @@ def by_group(rows: pd.DataFrame) -> tuple[Codes, Codes, Codes]:
     return person, order, np.flatnonzero(np.diff(person[order], prepend=-1))
 
 
-def check(rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], scheme: LabelSpace) -> None:
-    """Make sure that there is a row of probabilities for every image.
+def check(rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], label_space: LabelSpace) -> None:
+    """Check that there is one row of probabilities per image and one column per class.
+
+    Args:
+        rows: one row per image.
+        probabilities: expected to have the shape (images, classes).
+        label_space: the classes.
 
     Raises:
-        ValueError: if the shapes do not go together.
+        ValueError: if the shapes do not match.
     """
-    expected = (len(rows), len(scheme.classes))
+    expected = (len(rows), len(label_space.classes))
     if np.shape(probabilities) != expected:
         raise ValueError(f"probabilities have the shape {np.shape(probabilities)}, expected {expected}")
 

@@ -1,4 +1,4 @@
-"""Scores by slice: where the ensemble is worse than its mean says. Levels, classes, folds, formats, sizes, numbers."""
+"""Scores by slice: by factor level, class, fold, file format, image size and number, such as age in years."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ from foldvote.evaluation.metrics import SMALLEST
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-BAND = 5  # numbers of a slice, such as years, where they are not shown one by one
-MOST_SIZES = 12  # with more sizes than that, images are sliced by their shorter side
+BAND = 5  # numbers in one slice, such as years of age, outside the ranges that are shown number by number
+MOST_SIZES = 12  # with more image sizes than this, images are sliced by their shorter side
 UNKNOWN = "unknown"
 Z = 1.96  # two-sided 95 %
 
@@ -22,93 +22,94 @@ Z = 1.96  # two-sided 95 %
 def slice_scores(
     rows: pd.DataFrame,
     probabilities: npt.NDArray[np.floating],
-    scheme: LabelSpace,
+    label_space: LabelSpace,
     numeric: NumericFactor | None = None,
 ) -> pd.DataFrame:
-    """Every score by slice, the worst first.
+    """Compute every score for every slice, the worst slice first.
 
-    The order is that of the upper end of the Wilson interval of the accuracy (Wilson, JASA 1927), taken over persons
-    as the shots of one are no independent trials: first comes what is surely bad, and not what is small.
+    Slices are sorted by the upper end of the Wilson interval of their accuracy (Wilson, JASA 1927), so that a slice
+    that is certainly bad comes before one that is only small. The interval counts persons, not images, because the
+    shots of one person are not independent trials.
 
     Args:
-        rows: one row per image: image_id, profile, label (code), and of the columns fold, stratum, format, width,
-            height and that of `numeric` those that are there.
+        rows: one row per image: image_id, profile, label (code). Optional columns: fold, stratum, format, width, height
+            and the column of `numeric`.
         probabilities: shape (images, classes), rows sum to 1.
-        scheme: the classes.
-        numeric: the factor with a number behind it, where there is one.
+        label_space: the classes.
+        numeric: the factor that bins a number, such as age; None if there is none.
 
     Returns:
         Columns slice (a factor, class, stratum, fold, format, size or the numeric column), value, images, persons,
         accuracy, accuracy_low and accuracy_high (the interval), macro_f1 (over the classes present in the slice),
-        log_loss (nats), accuracy_<factor>. The images of a slice's values add up to all images.
+        log_loss (nats), accuracy_<factor>. The values of one slice cover every image exactly once.
 
     Raises:
-        ValueError: if the shapes do not go together.
+        ValueError: if the shapes do not match.
     """
-    check(rows, probabilities, scheme)
-    order = np.argsort(np.asarray(rows["image_id"], dtype=object), kind="stable")  # sums do not depend on the order
+    check(rows, probabilities, label_space)
+    order = np.argsort(np.asarray(rows["image_id"], dtype=object), kind="stable")  # sums must not depend on it
     rows, wide = rows.iloc[order].reset_index(drop=True), np.asarray(probabilities, np.float64)[order]
     labels, predicted = rows["label"].to_numpy(np.int64), wide.argmax(axis=1)
     own = np.clip(wide[np.arange(len(rows)), labels], SMALLEST, 1.0) if len(rows) else np.zeros(0)
     means = {"accuracy": (labels == predicted).astype(float), "log_loss": -np.log(own)}
-    for factor in scheme.factors:
-        right = marginals(wide, scheme, factor).argmax(axis=1) == level_codes(scheme, factor)[labels]
+    for factor in label_space.factors:
+        right = marginals(wide, label_space, factor).argmax(axis=1) == level_codes(label_space, factor)[labels]
         means[f"accuracy_{factor}"] = right.astype(float)
     person, _ = pd.factorize(rows["profile"])
     tables = []
-    for name, values in slices_of(rows, scheme, numeric).items():
+    for name, values in slices_of(rows, label_space, numeric).items():
         part, names = pd.factorize(values, sort=True)
         sizes = np.bincount(part, minlength=len(names))
         table = pd.DataFrame({"slice": name, "value": np.asarray(names, dtype=object), "images": sizes})
         table["persons"] = _persons(part, person, len(names))
         for score, of_image in means.items():
             table[score] = np.bincount(part, of_image, len(names)) / sizes
-        table["macro_f1"] = _present_f1(part, labels, predicted, len(names), len(scheme.classes))
+        table["macro_f1"] = _present_f1(part, labels, predicted, len(names), len(label_space.classes))
         tables.append(table)
     scores = pd.concat(tables, ignore_index=True)
     scores["accuracy_low"], scores["accuracy_high"] = wilson(
         scores["accuracy"].to_numpy(), scores["persons"].to_numpy()
     )
     first = ["slice", "value", "images", "persons", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss"]
-    scores = scores[first + [f"accuracy_{factor}" for factor in scheme.factors]]
+    scores = scores[first + [f"accuracy_{factor}" for factor in label_space.factors]]
     return scores.sort_values(["accuracy_high", "accuracy", "slice", "value"], ignore_index=True)
 
 
 def border_table(
     rows: pd.DataFrame,
     probabilities: npt.NDArray[np.floating],
-    scheme: LabelSpace,
+    label_space: LabelSpace,
     numeric: NumericFactor | None,
     *,
     level: int = -1,
 ) -> pd.DataFrame:
-    """What the ensemble makes of the images around a border of bands, number by number, such as year by year of age.
+    """Compare given and predicted levels around a border of bands, number by number, such as for each year of age.
 
     Args:
         rows: one row per image: image_id, profile, label (code), and the column of `numeric`.
         probabilities: shape (images, classes), rows sum to 1.
-        scheme: the classes.
-        numeric: the factor of bands; the last of its ranges of detail is shown.
-        level: the first band beyond the border, -1 the last.
+        label_space: the classes.
+        numeric: the factor whose levels are bands of a number; the last of its `detail` ranges is shown. May be None.
+        level: position of the first band above the border; -1 for the last band.
 
     Returns:
-        One row per number that occurs: the numeric column, images, persons, given_older (share labelled as of the
-        bands beyond the border), predicted_older (share predicted so), probability_older (mean probability). Empty
-        without the numbers or the factor.
+        One row per number that occurs: the numeric column, images, persons, given_older (share of images labelled as
+        above the border), predicted_older (share predicted as above it), probability_older (mean probability of being
+        above it). Empty if `rows` or the classes have no such column or factor.
     """
     scores = ["images", "persons", "given_older", "predicted_older", "probability_older"]
-    if numeric is None or not numeric.detail or numeric.column not in rows or numeric.name not in scheme.factors:
+    if numeric is None or not numeric.detail or numeric.column not in rows or numeric.name not in label_space.factors:
         return pd.DataFrame(columns=scores)
     factor, number = numeric.name, numeric.column
-    check(rows, probabilities, scheme)
-    first = range(len(scheme.factors[factor]))[level]
-    bands = marginals(probabilities, scheme, factor)
+    check(rows, probabilities, label_space)
+    first = range(len(label_space.factors[factor]))[level]
+    bands = marginals(probabilities, label_space, factor)
     table = pd.DataFrame(
         {
             number: pd.array(rows[number], dtype="Int16"),
             "image_id": np.asarray(rows["image_id"], dtype=object),
             "profile": np.asarray(rows["profile"], dtype=object),
-            "given": level_codes(scheme, factor)[rows["label"].to_numpy(np.int64)] >= first,
+            "given": level_codes(label_space, factor)[rows["label"].to_numpy(np.int64)] >= first,
             "predicted": bands.argmax(axis=1) >= first,
             "probability": bands[:, first:].sum(axis=1),
         }
@@ -124,15 +125,24 @@ def border_table(
 
 
 def slices_of(
-    rows: pd.DataFrame, scheme: LabelSpace, numeric: NumericFactor | None = None
+    rows: pd.DataFrame, label_space: LabelSpace, numeric: NumericFactor | None = None
 ) -> dict[str, npt.NDArray[np.object_]]:
-    """The value of every image in every slicing that the columns allow: texts, shape (images,) each."""
+    """The value of every image in each slice that the columns allow.
+
+    Args:
+        rows: one row per image: label (code); optional columns as in `slice_scores`.
+        label_space: the classes.
+        numeric: the factor that bins a number; None if there is none.
+
+    Returns:
+        By the name of the slice an array of strings, shape (images,).
+    """
     labels = rows["label"].to_numpy(np.int64)
     values = {
-        factor: np.array(levels, dtype=object)[scheme.level_codes(factor)[labels]]
-        for factor, levels in scheme.factors.items()
+        factor: np.array(levels, dtype=object)[label_space.level_codes(factor)[labels]]
+        for factor, levels in label_space.factors.items()
     }
-    values["class"] = np.array(scheme.classes, dtype=object)[labels]
+    values["class"] = np.array(label_space.classes, dtype=object)[labels]
     values |= {name: _texts(rows[name]) for name in ("stratum", "fold", "format") if name in rows}
     if {"width", "height"} <= set(rows.columns):
         values["size"] = _sizes(rows["width"].to_numpy(np.int64), rows["height"].to_numpy(np.int64))
@@ -142,11 +152,11 @@ def slices_of(
 
 
 def wilson(share: Floats, trials: npt.NDArray[np.integer], z: float = Z) -> tuple[Floats, Floats]:
-    """Lower and upper end of the Wilson interval of shares: float64 arrays of their shape.
+    """Lower and upper end of the Wilson interval of each share: two float64 arrays of the same shape.
 
     Args:
         share: shares in 0..1.
-        trials: how many independent trials each comes from, at least one.
+        trials: number of independent trials behind each share, at least one.
         z: quantile of the normal distribution.
     """
     middle = (share + z * z / (2 * trials)) / (1 + z * z / trials)
@@ -159,7 +169,7 @@ def _texts(column: pd.Series) -> npt.NDArray[np.object_]:
 
 
 def _sizes(width: Codes, height: Codes) -> npt.NDArray[np.object_]:
-    """`384x512`, or where there are many sizes the octave of the shorter side, such as `side 256-511`."""
+    """Sizes as text: `384x512`, or with many sizes the power-of-two range of the shorter side, as `side 256-511`."""
     both, size = np.unique(np.stack([width, height], axis=1), axis=0, return_inverse=True)
     if len(both) <= MOST_SIZES:
         return np.array([f"{wide}x{high}" for wide, high in both], dtype=object)[size.reshape(-1)]
@@ -168,7 +178,7 @@ def _sizes(width: Codes, height: Codes) -> npt.NDArray[np.object_]:
 
 
 def _numbers(column: pd.Series, single: Sequence[tuple[int, int]]) -> npt.NDArray[np.object_]:
-    """`58`, or a range such as `35-39` that ends where the numbers that are shown one by one begin."""
+    """Numbers as text: `58` inside the ranges `single`, otherwise a band such as `35-39` that stops at these ranges."""
     numbers = pd.to_numeric(column, errors="coerce").astype("Float64")
     known, place = np.unique(numbers.to_numpy(dtype=float, na_value=-1.0), return_inverse=True)
     return np.array([_number_slice(int(np.floor(number)), single) for number in known], dtype=object)[place.reshape(-1)]
@@ -188,7 +198,7 @@ def _number_slice(number: int, single: Sequence[tuple[int, int]]) -> str:
 
 
 def _persons(part: Codes, person: Codes, parts: int) -> Codes:
-    """Number of different persons in each part: shape (parts,)."""
+    """Number of distinct persons in each part: shape (parts,)."""
     number = int(person.max()) + 1 if len(person) else 1
     return np.bincount(np.unique(part.astype(np.int64) * number + person) // number, minlength=parts)
 

@@ -1,4 +1,4 @@
-"""Logits of a network for packed images: the same path for validation, OOF and test predictions."""
+"""Logits of a network for packed images, used for validation, out-of-fold and test predictions alike."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,19 +25,19 @@ def predict_logits(
     batch_size: int,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda batches, _total: batches,
 ) -> dict[str, np.ndarray]:
-    """Predict every image under every view. Each image is read once for all views; views do not change it in place.
+    """Predict every image under every view. Each image is read once for all views.
 
     Args:
-        model: placed on the device; it is left in evaluation mode.
+        model: the network, placed on the device; it is left in evaluation mode.
         images: the packed images.
-        rows: int64 array of rows of `images`.
-        views: views for images of this size, as `tta.ready_views` makes them.
+        rows: positions in `images`, int64 (rows,).
+        views: views for images of this size, made by `tta.ready_views`.
         device: where and how the network runs.
-        batch_size: images in one forward pass.
-        track: wraps the batches, to show progress; it is given their number.
+        batch_size: number of images in a forward pass.
+        track: called with the batches and their number; returns the same batches and may show progress.
 
     Returns:
-        For each view, by its name, a float32 array (rows, classes), in the order of `rows`.
+        By the name of each view a float32 array (rows, classes), in the order of `rows`.
     """
     model.eval()
     mean, std = normalisation(model, device.torch_device)
@@ -56,7 +56,7 @@ def predict_logits(
 def _prefetch(
     images: PackedImages, rows: np.ndarray, starts: range, batch_size: int, views: Sequence[View]
 ) -> Iterator[Sources]:
-    """Batches of uint8 images; the next one is read and changed while the network works on the last."""
+    """Yield batches of uint8 images by view source; a thread prepares the next batch while the network runs."""
     changes = {view.source: view.change for view in views}
     ids = list(images.row_of)
 

@@ -1,4 +1,4 @@
-"""Grad-CAM: which parts of an image speak for a class (Selvaraju et al., "Grad-CAM", ICCV 2017)."""
+"""Grad-CAM: heatmaps of the image regions that support a class (Selvaraju et al., "Grad-CAM", ICCV 2017)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,23 +21,23 @@ from foldvote.runtime.job_log import log
 from foldvote.runtime.resources import JobResources
 from foldvote.splits.folds import SplitFiles
 
-FEWEST_CELLS = 4  # along the shorter side: a coarser map says nothing of where
+FEWEST_CELLS = 4  # along the shorter side; a coarser map cannot locate anything
 
 
 def write_attention(
     weights: Sequence[Path], images_path: Path, split: SplitFiles, votes_path: Path, resources: JobResources, path: Path
 ) -> None:
-    """Write heatmaps of the members of one model for some images that they never saw.
+    """Write heatmaps of the members of one model for some of their validation images.
 
-    A wrong prediction gets two heatmaps: of the predicted class and of the true one.
+    A wrong prediction gets two heatmaps: for the predicted class and for the true one.
 
     Args:
         weights: `…/model=<m>/fold=<k>/model.safetensors` of each fold of the model, with model.json beside it.
         images_path: packed training images of the model's size and region.
         split: classes and folds.
         votes_path: ensemble/oof.parquet.
-        resources: what may be used.
-        path: the table to write, rows of heatmaps.ATTENTION; empty where the network has no maps.
+        resources: the resources of this job.
+        path: the table to write, schema heatmaps.ATTENTION; without rows if the network has no suitable feature map.
 
     Raises:
         UserError: if the inputs are missing, damaged or do not belong together.
@@ -75,16 +75,16 @@ def write_attention(
 
 
 def class_heat(model: nn.Module, images: torch.Tensor, codes: torch.Tensor) -> npt.NDArray[np.float64] | None:
-    """Compute a heatmap of one class per image, on the deepest feature map that is fine enough.
+    """Compute a heatmap of one class per image, on the deepest feature map with enough cells.
 
     Args:
-        model: a timm network, in evaluation mode; grad_checkpointing is switched off, as it hides the stages.
+        model: a timm network in evaluation mode; grad_checkpointing is switched off, because it hides the stages.
         images: normalised, (images, 3, height, width).
         codes: one class per image, int64 (images,).
 
     Returns:
-        float64 (images, rows, columns) in 0..1: the largest value of each image is 1, or all are 0 where nothing speaks
-        for the class. None where the network has no map of at least FEWEST_CELLS rows and columns that its output
+        float64 (images, rows, columns) in 0..1: the largest value of each image is 1, or all are 0 if nothing supports
+        the class. None if the network has no feature map of at least FEWEST_CELLS rows and columns that its output
         depends on.
     """
     if hasattr(model, "set_grad_checkpointing"):
@@ -124,7 +124,7 @@ def class_heat(model: nn.Module, images: torch.Tensor, codes: torch.Tensor) -> n
 def _heatmaps(
     model: nn.Module, images: PackedImages, ids: Sequence[str], codes: npt.NDArray[np.int64], device: Device
 ) -> npt.NDArray[np.uint8] | None:
-    """Heatmaps, uint8 (images, rows, columns), of packed images and codes of the model's own classes."""
+    """Compute heatmaps of packed images, uint8 (images, rows, columns); `codes` are of the model's own label space."""
     model.eval().requires_grad_(requires_grad=False)
     mean, std = normalisation(model, device.torch_device)
     raw = torch.from_numpy(np.stack([images[row] for row in images.rows(list(ids))]))
@@ -136,7 +136,10 @@ def _heatmaps(
 def _as_maps(
     features: torch.Tensor, slope: torch.Tensor, channels: int, model: nn.Module
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Features and their gradient as (images, channels, rows, columns): as they are, channels last, or tokens."""
+    """Reshape features and their gradient to (images, channels, rows, columns).
+
+    Accepts channels first, channels last, and patch tokens; None for any other shape.
+    """
     if features.ndim == 4 and features.shape[1] == channels:
         return features.float(), slope.float()
     if features.ndim == 4 and features.shape[3] == channels:
@@ -144,7 +147,7 @@ def _as_maps(
     grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     if features.ndim != 3 or grid is None or features.shape[1] < grid[0] * grid[1]:
         return None
-    first = features.shape[1] - grid[0] * grid[1]  # before the patches stand the class token and the like
+    first = features.shape[1] - grid[0] * grid[1]  # class and register tokens come before the patches
 
     def folded(tokens: torch.Tensor) -> torch.Tensor:
         return tokens[:, first:].transpose(1, 2).reshape(len(tokens), channels, *grid).float()

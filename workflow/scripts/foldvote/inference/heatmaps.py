@@ -1,4 +1,4 @@
-"""What networks look at: which images are asked about, the table of the answers, and how they are shown."""
+"""Heatmaps of what supports a class: the choice of images, and the table of the heatmaps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,14 +30,14 @@ ATTENTION = pa.schema(
 
 @dataclass(frozen=True)
 class ClassHeatmap:
-    """An image and what speaks for a class in it.
+    """The heatmap of one image and one class.
 
     Attributes:
         image_id: the image.
-        model, fold: the member, which never saw the person.
-        code: of the class of the task that is asked about.
-        name: what the model calls it: the class, or the levels of the factors that it learns.
-        heat: uint8 (rows, columns), 255 where most speaks for the class; all 0 where nothing does.
+        model, fold: the member; the image is in its validation fold.
+        code: code of the class in the label space of the task.
+        name: name of the class in the label space of the model, which may have only some of the factors.
+        heat: uint8 (rows, columns), 255 where the support for the class is strongest; all 0 if there is none.
     """
 
     image_id: str
@@ -49,15 +49,15 @@ class ClassHeatmap:
 
 
 def choose_images(votes: pd.DataFrame) -> pd.DataFrame:
-    """The images that are asked about: the surest mistakes and the surest right answers, one image a person of each.
+    """Choose the most confident wrong and right predictions, at most one image per person of each kind.
 
-    Right answers are of each class in turn, so that rare classes are among them.
+    The right ones are taken from each class in turn, so that rare classes are included.
 
     Args:
         votes: ensemble/oof.parquet.
 
     Returns:
-        image_id, fold, label, prediction (codes); wrong ones first.
+        One row per image: image_id, fold, label, prediction (codes); wrong predictions first.
     """
     sure = votes.filter(regex=f"^{PROBABILITY}").max(axis=1)
     wrong = votes["prediction"] != votes["label"]
@@ -71,7 +71,10 @@ def choose_images(votes: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_heatmaps(path: Path) -> list[ClassHeatmap]:
-    """Read what gradcam.write_attention wrote.
+    """Read the heatmaps that gradcam.write_attention wrote.
+
+    Args:
+        path: the parquet file.
 
     Raises:
         UserError: if the file is missing or damaged.
@@ -86,9 +89,9 @@ def read_heatmaps(path: Path) -> list[ClassHeatmap]:
     ]
 
 
-def heatmap_rows(glances: Sequence[ClassHeatmap]) -> pd.DataFrame:
-    """The rows of ATTENTION."""
+def heatmap_rows(heatmaps: Sequence[ClassHeatmap]) -> pd.DataFrame:
+    """Turn heatmaps into rows of the schema ATTENTION."""
     columns = ("image_id", "model", "fold", "code", "name")
-    frame = pd.DataFrame([[getattr(one, name) for name in columns] for one in glances], columns=list(columns))
-    frame["rows"], frame["columns"] = (np.array([one.heat.shape[axis] for one in glances], int) for axis in (0, 1))
-    return frame.assign(heat=[one.heat.tobytes() for one in glances])
+    frame = pd.DataFrame([[getattr(one, name) for name in columns] for one in heatmaps], columns=list(columns))
+    frame["rows"], frame["columns"] = (np.array([one.heat.shape[axis] for one in heatmaps], int) for axis in (0, 1))
+    return frame.assign(heat=[one.heat.tobytes() for one in heatmaps])

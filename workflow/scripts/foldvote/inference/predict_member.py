@@ -1,4 +1,4 @@
-"""The prediction job of one member: weights and images in, logits of every view out."""
+"""The prediction job of one member: it writes the logits of every view."""
 
 import time
 from functools import partial
@@ -40,24 +40,25 @@ def predict_member(
     timing: Path,
     resources: JobResources,
 ) -> None:
-    """Predict the images that a member never saw, under every view, and write the logits.
+    """Predict the validation images of a member or the test images under every view, and write the logits.
 
-    A member of some factors gives each class the logit of its levels of these factors: classes that differ only in
-    other factors have equal logits.
+    A model of only some factors predicts their levels; each class gets the logit of its levels. So classes that differ
+    only in other factors have equal logits.
 
     Args:
         weights: the member's model.safetensors.
         sidecar: its model.json.
         images_path: packed images of the training split (part "oof") or of the test split (part "test").
         split: classes and folds.
-        part: "oof" predicts the validation images of the member's fold, "test" every image.
-        views: test-time transforms, as in the checked configuration.
+        part: "oof" predicts the validation images of the member's fold, "test" every packed image.
+        views: the test-time views of the checked configuration.
         predictions: the parquet table to write, one row per image and view.
-        timing: the JSON file to write, of seconds, images and device.
-        resources: what may be used.
+        timing: the JSON file to write, with seconds, images and device.
+        resources: the resources of this job.
 
     Raises:
-        UserError: if the weights were altered, or belong to other classes, another split or other pixels.
+        UserError: if the weights file was changed after training, or belongs to other classes, another split or other
+            images.
     """
     about, recipe, model = load_member(weights, sidecar, split)
     device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads)
@@ -94,10 +95,18 @@ def predict_member(
 
 
 def load_member(weights: Path, sidecar: Path, split: SplitFiles) -> tuple[dict[str, Any], Recipe, nn.Module]:
-    """Load a trained network: its sidecar, its recipe, and the network on the CPU.
+    """Load a trained network.
+
+    Args:
+        weights: the member's model.safetensors.
+        sidecar: its model.json.
+        split: classes and folds.
+
+    Returns:
+        The content of the sidecar, the recipe, and the network on the CPU.
 
     Raises:
-        UserError: if the weights were altered, or belong to other classes or another split.
+        UserError: if the weights file was changed after training, or belongs to other classes or another split.
     """
     about = read_json(sidecar)
     recipe = Recipe.model_validate(about["recipe"])
@@ -110,7 +119,7 @@ def load_member(weights: Path, sidecar: Path, split: SplitFiles) -> tuple[dict[s
 
 
 def _bands(about: dict[str, Any], recipe: Recipe) -> dict[str, list[int]]:
-    """The borders that a regression head was trained with, by the name of its factor."""
+    """By the name of each regressed factor the borders that its head was trained with."""
     kinds = recipe.heads if isinstance(recipe.heads, dict) else {}
     return {name: about["age_borders"] for name, kind in kinds.items() if kind == "regression"}
 
@@ -141,7 +150,7 @@ def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
 
 
 def _images_to_predict(images: PackedImages, validation: pd.DataFrame | None) -> pd.DataFrame:
-    """One row per image: the validation images, or all packed ones."""
+    """One row per image to predict (image_id, profile, label): the validation images, or all packed images."""
     if validation is not None:
         return validation[["image_id", "profile", "label"]].reset_index(drop=True)
     return pd.DataFrame({"image_id": list(images.row_of), "profile": None, "label": None})

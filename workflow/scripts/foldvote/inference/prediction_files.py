@@ -1,4 +1,4 @@
-"""The members' prediction files: read, checked against each other and against the split, views averaged."""
+"""The prediction files of the members: reading, and checks against each other and against the split."""
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -19,21 +19,21 @@ from foldvote.io.ids import first_few, id_faults, positions_in
 from foldvote.io.parquet import read_columns, read_record, required
 from foldvote.io.paths import MemberKey, member_of
 
-_PIECE = 16_384  # rows whose softmax is taken at once, in float64
+_PIECE = 16_384  # rows per softmax call, which works in float64
 _NEEDED = ("model", "fold", "split", "split_sha256", "data_sha256", "classes", "weights_sha256", "views")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one member, a trained (model, fold), said of its images.
+    """The predictions of one member, a trained (model, fold).
 
     Attributes:
         model: name of the model.
-        fold: its fold.
+        fold: fold of the member.
         path: the predictions file.
-        record: the file's provenance.
-        ids: image ids, each once, in the file's order.
-        labels: label of each image as float64, NaN where unknown, shape (images,).
+        record: provenance record of the file.
+        ids: image ids, each once, in the order of the file.
+        labels: label of each image, float64 (images,), NaN if unknown.
         views: names of the views, sorted.
         probabilities: float32 of shape (views, images, classes).
     """
@@ -60,7 +60,7 @@ def sound_records(
     classes: Sequence[str],
     split_sha256: str,
 ) -> tuple[dict[Path, dict[str, Any]], list[str]]:
-    """The provenance of all predictions of one split, before any is read; faults come back as lines.
+    """Read and check the provenance records of all predictions of one split, without reading the predictions.
 
     Args:
         paths: predictions files; one that does not exist counts as a missing member.
@@ -70,7 +70,7 @@ def sound_records(
         split_sha256: digest of the certified folds.
 
     Returns:
-        The records without a fault by path, sorted by model and fold; and the faults.
+        By path the records without a fault, sorted by model and fold; and one line for each fault.
     """
     records: dict[Path, dict[str, Any]] = {}
     faults = _presence_faults(paths, split, expected)
@@ -78,8 +78,8 @@ def sound_records(
         try:
             record = read_record(path)
             wrong = _record_faults(path, record, split, classes, split_sha256)
-        except UserError as refusal:
-            wrong = list(refusal.faults)
+        except UserError as error:
+            wrong = list(error.faults)
         if not wrong:
             records[path] = record
         faults += wrong
@@ -91,10 +91,13 @@ def sound_records(
 
 
 def read_member(path: Path, split: str, classes: Sequence[str], split_sha256: str) -> Predictions:
-    """Read the predictions of one member alone.
+    """Read and check the predictions of a single member.
 
     Args:
-        path: its predictions file; the others as in `read_predictions`.
+        path: the predictions file.
+        split: the expected split, `oof` or `test`.
+        classes: class names in the order of their codes.
+        split_sha256: digest of the certified folds.
 
     Raises:
         UserError: for every fault of the file.
@@ -105,8 +108,14 @@ def read_member(path: Path, split: str, classes: Sequence[str], split_sha256: st
 
 
 def fold_count_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:
-    """Lines for models that have another number of folds than the split (rows of folds.FOLDS), and for train images
-    that no fold validates: a hold-out, which has one fold, leaves most of them out and is fine."""
+    """One line for each model with another number of folds than the split, and one for images without a fold.
+
+    A hold-out split has a single fold and may leave images without a fold.
+
+    Args:
+        folds: rows of folds.FOLDS.
+        expected: number of folds of each model.
+    """
     validated = folds[folds["fold"] >= 0]
     number = validated["fold"].nunique()
     faults = [
@@ -124,8 +133,12 @@ def fold_count_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[
 
 
 def oof_faults(member: Predictions, own: pd.DataFrame) -> list[str]:
-    """Lines where a member lacks images of its fold (`own`, rows of folds.FOLDS), has others, or labels them
-    differently."""
+    """Lines for images of its fold that a member lacks, other images that it has, and differing labels.
+
+    Args:
+        member: out-of-fold predictions of a member.
+        own: rows of folds.FOLDS of its fold.
+    """
     again = f"run `snakemake -R {member.path}`"
     expected = pa.array(own["image_id"], pa.string())
     place = positions_in(member.ids, expected)
@@ -148,7 +161,13 @@ def oof_faults(member: Predictions, own: pd.DataFrame) -> list[str]:
 def test_set_faults(
     member: Predictions, first: Predictions, oof_records: Mapping[MemberKey, dict[str, Any]]
 ) -> list[str]:
-    """Lines where a member saw other test images than the first one, or used other weights than out of its fold."""
+    """Lines for test images that differ from those of the first member, and for weights that differ from the OOF ones.
+
+    Args:
+        member: test predictions of a member.
+        first: test predictions of the first member.
+        oof_records: provenance records of the out-of-fold predictions by (model, fold).
+    """
     again, faults = f"run `snakemake -R {member.path}`", []
     if len(member.ids) != len(first.ids) or (positions_in(member.ids, first.ids) < 0).any():
         faults = id_faults(member.path, member.ids.to_pylist(), first.ids.to_pylist(), first.path, again)
@@ -210,13 +229,13 @@ def _class_difference(found: Sequence[str], classes: Sequence[str]) -> str:
 
 
 def _differing(records: Mapping[Path, dict[str, Any]], name: str) -> list[str]:
-    """Lines for the files whose record says something else under `name` than most of them do."""
+    """One line for each file whose record has another value of `name` than most files have."""
 
     def value(record: dict[str, Any]) -> Hashable:
         return tuple(sorted(record[name])) if isinstance(record[name], list) else record[name]
 
-    def text(said: Hashable) -> str:
-        return ", ".join(said) if isinstance(said, tuple) else str(said)[:12]
+    def text(content: Hashable) -> str:
+        return ", ".join(content) if isinstance(content, tuple) else str(content)[:12]
 
     common = Counter(value(record) for record in records.values()).most_common(1)
     return [
@@ -227,10 +246,15 @@ def _differing(records: Mapping[Path, dict[str, Any]], name: str) -> list[str]:
 
 
 def read_predictions(path: Path, record: dict[str, Any], classes: Sequence[str]) -> Predictions:
-    """Read one predictions file whose record is sound.
+    """Read a predictions file whose provenance record was checked.
+
+    Args:
+        path: the predictions file.
+        record: its provenance record.
+        classes: class names in the order of their codes.
 
     Raises:
-        UserError: if rows or views are missing, doubled or not finite.
+        UserError: if rows or views are missing or repeated, or values are not finite.
     """
     table = read_columns(path, predictions_schema(classes))
     views, again = sorted(record["views"]), f"run `snakemake -R {path}`"
@@ -260,7 +284,7 @@ LOGIT = "logit_"
 
 
 def predictions_schema(classes: Sequence[str]) -> pa.Schema:
-    """Schema of a member's predictions: a row an image and view, one float32 logit a class."""
+    """Schema of a member's predictions: one row per image and view, one float32 logit per class."""
     return pa.schema(
         [
             required("image_id", pa.string()),

@@ -1,8 +1,8 @@
-"""What test-time views do to images; their names are in foldvote.config.tta.
+"""Test-time views: what they do to images. Their names are defined in foldvote.config.tta.
 
-A view first changes the uint8 pixels by its steps and then moves the normalised images. Steps run on one image at a
-time on the CPU, where albumentations is, so that a view is the same whatever the batch and the device; moves run on a
-batch on the device. A crop is enlarged by bilinear interpolation.
+A view has two parts. Its steps (albumentations) change the uint8 pixels of one image at a time on the CPU, so that the
+result depends neither on the batch nor on the device. Its move (a flip, rotation or crop) is applied to a batch of
+normalised images on the device. Crops are enlarged by bilinear interpolation.
 """
 
 import math
@@ -29,18 +29,19 @@ VIEWS: dict[str, Move] = {
     "rot180": lambda images: images.rot90(2, (-2, -1)),
     "rot270": lambda images: images.rot90(3, (-2, -1)),
 }
-"""The moves of the named views but the crops: of images (batch, 3, height, width), anticlockwise."""
+"""The moves of the named views except crops, for images (batch, 3, height, width); rotations are anticlockwise."""
 
 
 class View(NamedTuple):
-    """A view made ready for images of one size.
+    """A view that is ready for images of one size.
 
     Attributes:
-        name: its name in the predictions.
-        source: the name of the view whose steps make its pixels; None where they are as packed. Views of equal sources
-            have equal pixels.
-        change: function of an image (uint8, height x width x RGB) and its id, giving a new image; None changes nothing.
-        move: function of normalised images, float32 (batch, 3, height, width), giving such images.
+        name: name of the view in the predictions.
+        source: name of the view whose steps make the pixels; None for the packed pixels. Views with equal sources have
+            equal pixels.
+        change: function of an image, uint8 (height, width, RGB), and its id that returns a new image; None if the view
+            has no steps.
+        move: function of normalised images, float32 (batch, 3, height, width), that returns images of this shape.
     """
 
     name: str
@@ -57,13 +58,13 @@ def ready_views(views: Iterable[str | dict[str, Any]], height: int, width: int) 
     """Make views ready for images of one size.
 
     Args:
-        views: as `Predict.views` has them.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
+        views: the entries of `predict.views` in the configuration.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
 
     Raises:
-        UserError: if images of this size cannot have a view, or its steps do not keep them uint8 (height, width, 3).
-        ValueError: if a name is no view's, or stands twice.
+        UserError: if a view is not possible for images of this size, or its steps change their shape or type.
+        ValueError: if a name is unknown or occurs twice.
     """
     entries = checked_views(list(views))
     raise_all(
@@ -89,7 +90,7 @@ def _ready(view: str | dict[str, Any], height: int, width: int) -> View:
 
 
 def _steps_change(name: str, written: Any, height: int, width: int) -> Change:
-    """The steps as a function of image and id: what they draw depends on the view's name and the id alone."""
+    """The steps as a function of image and id; their random draws depend only on the name of the view and the id."""
     from foldvote.data.augmentation import augmenter, check_steps  # albumentations takes seconds to import
 
     steps = view_steps(written)
@@ -99,12 +100,12 @@ def _steps_change(name: str, written: Any, height: int, width: int) -> Change:
 
 
 def _cropped(images: torch.Tensor, position: str, percent: int) -> torch.Tensor:
-    """A part of the image's own shape, in whole pixels and at least one smaller, enlarged to the image's size.
+    """Crop images to a part with the same proportions, and enlarge it to the size of the images.
 
     Args:
         images: float32 (batch, 3, height, width).
-        position: of the part: centre, or a corner such as top-left.
-        percent: of both sides that are kept.
+        position: position of the part: centre, or a corner such as top-left.
+        percent: size of the part in percent of each side, rounded down to whole pixels.
     """
     height, width = images.shape[-2:]
     inner = [max(math.floor(side * percent / 100), 1) for side in (height, width)]

@@ -87,9 +87,9 @@ def read_user_table(
     _plain_size(path)
     try:
         table = read_table(path)
-    except UserError as refusal:
+    except UserError as error:
         remedy = "; delete it and run `snakemake` again"
-        raise UserError(*(fault.replace(remedy, "; make it anew") for fault in refusal.faults)) from None
+        raise UserError(*(fault.replace(remedy, "; make it anew") for fault in error.faults)) from None
     header = [str(name) for name in table.columns]
     raise_all(_column_faults(path, header, required, extra))
     if table.empty and not empty:

@@ -29,12 +29,12 @@ def build_model(
     """Build a network with random or pretrained weights.
 
     Args:
-        recipe: for net, size, dropout, heads and grad_checkpointing.
-        label_space: the classes that the network learns: one logit each.
+        recipe: the recipe; net, size, drop_rate, drop_path, heads and grad_checkpointing are used.
+        label_space: the classes of the network: one logit per class.
         seed: seed of the random weights.
         weights: a local file with pretrained weights (.safetensors, or .pth of plain tensors), whose classifier is not
             used. None: from scratch.
-        bands: borders of the bands of each factor with a number behind it, for a head that regresses the number.
+        bands: borders of the bands of each factor that bins a number, for a regression head.
 
     Raises:
         UserError: if the network cannot be built with this size, head or options, or the file is missing, is not a
@@ -68,7 +68,7 @@ def build_model(
 
 
 def head_parameters(model: nn.Module) -> set[str]:
-    """Names of the parameters of a network's head, which are trained while the backbone is frozen.
+    """Names of the parameters of a network's head, the only ones that are trained while the backbone is frozen.
 
     Raises:
         UserError: if the network has no head.
@@ -88,7 +88,7 @@ def to_sync_batchnorm(model: nn.Module) -> nn.Module:
 
 
 def normalisation(model: nn.Module, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation that a network's inputs are normalised with: float32 tensors (1, 3, 1, 1)."""
+    """Mean and standard deviation that normalise a network's inputs: float32 tensors (1, 3, 1, 1) on the device."""
     data = timm.data.resolve_model_data_config(model)
     mean, std = (torch.tensor(data[name], dtype=torch.float32, device=device) for name in ("mean", "std"))
     return mean.view(1, -1, 1, 1), std.view(1, -1, 1, 1)

@@ -32,10 +32,10 @@ def make_head(
     """Make the head of a recipe; its weights are drawn from torch's global generator.
 
     Args:
-        recipe: for heads, drop_rate and dropout_samples.
-        label_space: the classes that the network learns.
+        recipe: the recipe; heads, drop_rate and dropout_samples are used.
+        label_space: the classes of the network.
         in_features: length of the feature vector before the classifier.
-        bands: increasing borders of the bands of each factor with a number behind it, for a regression head.
+        bands: increasing borders of the bands of each factor that bins a number, for a regression head.
 
     Returns:
         A module from features (B, in_features) to float32 logits (B, classes), or None if timm's classifier is kept.
@@ -150,8 +150,8 @@ class Ordinal(nn.Module):
     """One score and ordered thresholds: P(level <= k) = sigmoid(threshold_k - score).
 
     The proportional-odds model (McCullagh 1980), whose one shared score is also that of CORAL (Cao, Mirjalili &
-    Raschka 2020). Thresholds are the first one plus a running sum of positive gaps, so they cannot cross. They begin
-    where a score of 0 finds all levels equally likely.
+    Raschka 2020). Thresholds are the first one plus a cumulative sum of positive gaps, so they cannot cross. Their
+    initial values make all levels equally likely at a score of 0.
     """
 
     def __init__(self, levels: int) -> None:
@@ -162,7 +162,7 @@ class Ordinal(nn.Module):
         self.cuts = nn.Parameter(torch.cat([shares.logit()[:1], gaps.expm1().log()]).float())
 
     def thresholds(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rising thresholds (levels - 1,) and the gaps between them (levels - 2,)."""
+        """Increasing thresholds (levels - 1,) and the gaps between them (levels - 2,)."""
         gaps = functional.softplus(self.cuts[1:]) + NARROWEST_BAND
         return self.cuts[:1] + functional.pad(gaps.cumsum(0), (1, 0)), gaps
 
@@ -175,8 +175,8 @@ class Ordinal(nn.Module):
 class AgeRegression(nn.Module):
     """An age in years with one learnt spread, scored by the bands between the borders (logistic distribution).
 
-    It learns from bands alone: that the number is in years comes from the borders, not from any age it was told.
-    The maths are those of `Ordinal` with fixed thresholds and a learnt scale.
+    The targets are bands, not ages; only the borders, which are in years, make the output an age in years. This equals
+    `Ordinal` with fixed thresholds and a learnt scale.
     """
 
     borders: torch.Tensor
@@ -198,10 +198,17 @@ class AgeRegression(nn.Module):
 
 
 def _band_logs(distances: torch.Tensor, gaps: torch.Tensor) -> torch.Tensor:
-    """Logarithms of the differences of sigmoid(distances), of what is below the first and of what is above the last.
+    """Log-probabilities of the bands between thresholds, for a logistic distribution.
 
-    sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), each factor of which has a stable logarithm. The
-    gaps b - a (K - 1,) are given rather than subtracted: far from all thresholds (B, K) they would drown in rounding.
+    sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), and each of these factors has a stable logarithm.
+    The gaps b - a are an argument: computed from large distances they would be lost to rounding.
+
+    Args:
+        distances: thresholds minus scores, increasing, (B, K).
+        gaps: differences of neighbouring thresholds, (K - 1,).
+
+    Returns:
+        Log-probabilities below the first threshold, between neighbours, and above the last one, (B, K + 1).
     """
     below, above = functional.logsigmoid(distances), functional.logsigmoid(-distances)
     between = below[..., 1:] + above[..., :-1] + torch.log(-torch.expm1(-gaps))
@@ -216,7 +223,11 @@ def _distribution(kind: HeadKind, levels: int, borders: Sequence[float] | None) 
 
 
 def _head_kinds(recipe: Recipe, label_space: LabelSpace, bands: Mapping[str, Sequence[float]]) -> dict[str, HeadKind]:
-    """The kind of every factor's head."""
+    """The kind of head of each factor.
+
+    Raises:
+        UserError: if the classes have no factors, a named factor does not exist, or a regression has no age bands.
+    """
     if not label_space.factors:
         raise UserError(f"heads: {recipe.heads}: the classes are not made up of factors; use heads: joint")
     named = {} if isinstance(recipe.heads, str) else dict(recipe.heads)

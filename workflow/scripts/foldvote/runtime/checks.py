@@ -1,4 +1,4 @@
-"""Findings of a check, in words: ok, a warning or an error."""
+"""Findings of a check: ok, warning or error, with a text and a remedy."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ class Finding:
     """One finding.
 
     Attributes:
-        level: `ok`, `warning` (a person should look at it) or `error` (a run cannot work, or cannot be trusted).
+        level: `ok`, `warning` (somebody should look at it) or `error` (a run fails, or its results cannot be trusted).
         text: what was found, with numbers.
         remedy: what to do; empty if there is nothing to do.
-        place: where to look: the anchor of a page's section, or the name of what was checked.
+        place: the anchor of a section of the page, or the name of the thing that was checked.
     """
 
     level: Level

@@ -3,10 +3,10 @@
 Snakemake does not see the modules that a script imports. The digest covers the syntax trees of a script and of every
 definition of the library (function, class or constant) that the script can reach by name, directly or not.
 
-Left out, as it cannot change a result: comments, docstrings, annotations of functions, the text of errors and of log
-lines, and the modules in `NEUTRAL`. Where a reached definition fills templates, the folder `templates` beside its
-module counts as well. Reaching works by names alone, so the library must not import dynamically, with `*` or by
-relative imports, and no definition may act on another module when it is imported; tests hold all of that.
+What cannot change a result is left out: comments, docstrings, annotations of functions, the text of errors and log
+lines, and the modules in `NEUTRAL`. If a definition that the script reaches fills templates, the folder `templates`
+beside its module is included. Definitions are followed by name only. So the library must not import dynamically, with
+`*` or relatively, and no definition may change another module on import; tests check all of this.
 """
 
 import ast
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# What is told, locked, drawn or merely checked, but never part of a result.
+# Modules for messages, locks and checks, which are never part of a result.
 NEUTRAL = (
     "foldvote.config.old_views",
     "foldvote.config.package_names",
@@ -30,14 +30,14 @@ NEUTRAL = (
     "foldvote.runtime.signals",
     "foldvote.training.tracking",
 )
-_TOLD = ("Interrupted", "UserError", "ValueError", "log")  # calls whose arguments are words for a person
+_TOLD = ("Interrupted", "UserError", "ValueError", "log")  # calls whose arguments are messages
 _ALWAYS = ""  # the statements of a module that define no name: they run whenever it is imported
 
 Place = tuple[str, str]  # module, definition
 
 
 def code_digest(script: str | Path) -> str:
-    """Digest of a script and of what it reaches.
+    """Digest of a script and of all definitions that it reaches.
 
     Args:
         script: a Python file; packages beside it count as the library.
@@ -86,7 +86,7 @@ class _Module:
 
     Attributes:
         path: the file.
-        definitions: statements by the name that they define; those that define none by an empty name.
+        definitions: statements by the name that they define; `_ALWAYS` for those that define none.
         imports: (module, name) by local name, an empty name for a module itself.
     """
 
@@ -97,7 +97,7 @@ class _Module:
 
 @dataclass(frozen=True)
 class _Definition:
-    """One definition: the digest of its meaning, and the library definitions that it uses."""
+    """One definition: a digest of its syntax tree, and the library definitions that it uses."""
 
     digest: bytes
     uses: tuple[Place, ...]
@@ -105,7 +105,7 @@ class _Definition:
 
 @cache
 def _path(root: Path, name: str) -> Path | None:
-    """The file of a library module; None for what is installed."""
+    """The file of a library module; None for an installed package."""
     place = root.joinpath(*name.split("."))
     return next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
 
@@ -140,13 +140,13 @@ def _definition(root: Path, module_name: str, name: str) -> _Definition:
 
 
 def _read(node: ast.AST, parts: list[str], used: set[str], imports: dict[str, Place]) -> None:
-    """Note what a syntax tree means, the names that it uses and the imports in it; what changes no result is left out.
+    """Collect the nodes of a syntax tree, the names that it uses and its imports; what changes no result is skipped.
 
     Args:
         node: the tree.
-        parts: its kinds of nodes and plain values are appended.
-        used: names are added, `module.name` where one is looked up in another.
-        imports: imports inside of functions are added.
+        parts: node types and plain values are appended to this list.
+        used: names are added to this set, as `module.name` if they are attributes of a name.
+        imports: imports inside functions are added to this dict.
     """
     left_out: tuple[str, ...] = ("ctx", "type_comment", "kind")
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -181,7 +181,7 @@ def _read(node: ast.AST, parts: list[str], used: set[str], imports: dict[str, Pl
 
 
 def _targets(root: Path, module: str, reference: str, imports: dict[str, Place]) -> Iterator[Place]:
-    """What a name of a module stands for in the library; nothing for locals, builtins and installed packages."""
+    """The library definitions that a name in a module refers to; none for locals, builtins and installed packages."""
     name, _, attribute = reference.partition(".")
     if name in _module(root, module).definitions:
         yield module, name
@@ -207,7 +207,7 @@ def _imported(statement: ast.Import | ast.ImportFrom) -> dict[str, Place]:
 
 
 def _defines(statement: ast.stmt) -> list[str]:
-    """The names that a statement of a module defines or changes, or the empty name; nothing for imports and texts."""
+    """The names that a module-level statement defines, or `_ALWAYS` if none; no name for imports and strings."""
     if isinstance(statement, ast.Import | ast.ImportFrom) or _is_text(statement):
         return []
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -228,7 +228,7 @@ def _defines(statement: ast.stmt) -> list[str]:
 
 
 def _is_text(statement: ast.AST) -> bool:
-    """Whether a statement is a text and nothing else: a docstring, or the explanation below a field."""
+    """Whether a statement is only a string: a docstring, or the description below a field."""
     return (
         isinstance(statement, ast.Expr)
         and isinstance(statement.value, ast.Constant)

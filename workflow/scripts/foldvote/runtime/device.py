@@ -1,4 +1,4 @@
-"""All that depends on the device: which one, which precision, which memory layout. CPU and CUDA take one path."""
+"""Everything that depends on the device: its choice, precision and memory layout. CPU and CUDA share one code path."""
 
 import os
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Device:
 
     Attributes:
         torch_device: cpu or cuda.
-        dtype: of matrix products and convolutions; float32 switches autocast off.
+        dtype: type of matrix products and convolutions; float32 switches autocast off.
         layout: memory layout of images and weights.
         group: the processes that train together, each on a device of its own.
     """
@@ -52,25 +52,25 @@ class Device:
 
         Args:
             batch: the images, on any device.
-            mean: of the network's inputs in 0..1, shape (1, 3, 1, 1), on the device.
-            std: standard deviation, of the same shape.
+            mean: mean of the network's inputs, which are in 0..1, shape (1, 3, 1, 1), on the device.
+            std: standard deviation of these, of the same shape.
         """
         moved = batch.to(self.torch_device, non_blocking=True).permute(0, 3, 1, 2)
         return ((moved.float().div_(255) - mean) / std).contiguous(memory_format=self.layout)
 
 
 def choose_device(precision: str, channels_last: bool | None, gpus: int, threads: int, rank: int = 0) -> Device:
-    """Set this process up for a device and say how networks run on it.
+    """Choose the device of this process, and configure torch for it.
 
     Args:
-        precision: "auto", "fp32", "bf16" or "fp16"; "auto" takes what the device does well.
-        channels_last: whether images and weights lie channels last in memory; None: on a GPU only.
-        gpus: how many GPUs the job was granted; with none granted or none found, the CPU is used.
-        threads: CPU threads for one operation.
-        rank: which of the GPUs that the job sees is this process's.
+        precision: "auto", "fp32", "bf16" or "fp16"; "auto" takes the fastest precision that the device supports well.
+        channels_last: whether images and weights are stored channels last; None: only on a GPU.
+        gpus: number of GPUs granted to the job; the CPU is used if this is 0 or no GPU is found.
+        threads: number of CPU threads of an operation.
+        rank: number of this process's GPU among those of the job.
 
     Raises:
-        UserError: if the GPU is too old for this build of torch, is not there, or cannot do the precision asked for.
+        UserError: if the GPU is missing or too old for this build of torch, or the device lacks the precision.
     """
     torch.set_num_threads(max(threads, 1))
     torch.use_deterministic_algorithms(True, warn_only=True)
@@ -101,7 +101,7 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
 
 
 def _check_gpu(index: int) -> None:
-    """Refuse a GPU that is not there, or too old for this build of torch."""
+    """Raise an error if a GPU is missing or too old for this build of torch."""
     if index >= torch.cuda.device_count():
         raise UserError(
             f"GPU {index + 1} of those that were granted is not there: torch sees {torch.cuda.device_count()}; "

@@ -1,8 +1,8 @@
 """The processes that train one member together, and the messages between them.
 
-Every process runs the same loop over the same member and takes its own shard of each batch. What has to be decided
-(stop, save, end) is decided once and sent to all, so that no process acts on what it alone knows. A single process has
-a group of size 1, for which every method returns at once.
+Every process runs the same training loop and takes its own shard of each batch. Decisions (stop, save, end) are made by
+the first process and sent to all, so that the processes never diverge. A single process has a group of size 1, for
+which every method returns at once.
 
 Tensors on a GPU are sent by NCCL and tensors on the CPU by gloo: messages between processes never wait for a GPU.
 """
@@ -24,18 +24,18 @@ from torch import nn
 
 T = TypeVar("T")
 _HOST = "127.0.0.1"
-# For a process that is busy, with a slow disk for instance; one that died is noticed at once.
+# For a busy process, for instance with a slow disk; a process that died is noticed at once.
 _TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
 class Rank:
-    """Which of the processes of a group this one is, and how it joins.
+    """The place of this process in its group.
 
     Attributes:
-        rank: its number, from 0; also that of its device among those of the job.
+        rank: number of the process, from 0; also the number of its device among those of the job.
         size: number of processes.
-        port: the port of this machine at which they meet; None for a single process.
+        port: local port at which the processes connect; None for a single process.
     """
 
     rank: int = 0
@@ -48,10 +48,12 @@ SINGLE_RANK = Rank()
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """One process of those that train a member. All of them must call every method but `shard`, in the same order.
+    """The group of processes that train one member together, as seen by one of them.
+
+    All processes must call every method except `shard`, in the same order.
 
     Attributes:
-        rank: its number, from 0.
+        rank: number of this process, from 0.
         size: number of processes.
     """
 
@@ -64,11 +66,11 @@ class ProcessGroup:
         return self.rank == 0
 
     def shard(self, positions: np.ndarray) -> np.ndarray:
-        """This process's part of a batch. The shards in the order of the processes are the whole batch."""
+        """This process's part of a batch. All shards, in the order of the processes, are the whole batch."""
         return np.array_split(positions, self.size)[self.rank]
 
     def max(self, number: int) -> int:
-        """The largest of the numbers that the processes pass."""
+        """The maximum over the processes."""
         if self.size == 1:
             return number
         largest = torch.tensor(number)
@@ -88,14 +90,14 @@ class ProcessGroup:
         return json.loads(text.numpy().tobytes())
 
     def mean(self, numbers: torch.Tensor) -> torch.Tensor:
-        """The mean over the processes of each number, on the device that they are on; the tensor is overwritten."""
+        """The mean of each number over the processes; the tensor is overwritten and stays on its device."""
         if self.size > 1:
             dist.all_reduce(numbers)
             numbers /= self.size
         return numbers
 
     def gather(self, rows: torch.Tensor) -> torch.Tensor:
-        """The rows of all processes, in the order of the processes. All must pass equally many."""
+        """The rows of all processes, in the order of the processes. All must pass the same number of rows."""
         if self.size == 1:
             return rows
         whole = rows.new_empty((self.size * len(rows), *rows.shape[1:]))
@@ -103,12 +105,12 @@ class ProcessGroup:
         return whole
 
     def map_sharded(self, function: Callable[[np.ndarray], np.ndarray], items: np.ndarray) -> np.ndarray:
-        """Apply a function to all items, of which each process computes its part.
+        """Apply a function to all items; each process computes a part of them.
 
         Args:
-            function: gives one row per item.
-            items: array whose first axis is split; the parts are filled up to equal length by repeating items from the
-                beginning, so that none is empty.
+            function: returns one row per item.
+            items: array that is split along its first axis. Parts are padded to equal length by repeating items from
+                the beginning, so that none is empty.
 
         Returns:
             The rows of all items, in their order, in every process.
@@ -120,7 +122,7 @@ class ProcessGroup:
         return self.gather(torch.from_numpy(function(own)))[: len(items)].numpy()
 
     def sync_buffers(self, model: nn.Module) -> None:
-        """Copy the first process's buffers to all: each process counted the statistics of its own images."""
+        """Copy the buffers of the first process to all, because each process has statistics of its own images only."""
         if self.size == 1:
             return
         with torch.no_grad():
@@ -135,7 +137,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 @contextmanager
 def rendezvous() -> Iterator[int]:
-    """Open, for the block, a port on this machine's loopback at which the processes of a group find each other."""
+    """Open a port on the loopback interface, at which the processes of a group connect, during the block."""
     listening = socket.create_server((_HOST, 0))
     port = listening.getsockname()[1]
     store = dist.TCPStore(
@@ -147,16 +149,16 @@ def rendezvous() -> Iterator[int]:
 
 @contextmanager
 def join_process_group(place: Rank, device: torch.device) -> Iterator[ProcessGroup]:
-    """Join the other processes for the block.
+    """Join the process group during the block.
 
     Args:
-        place: which of the processes this is, and where they meet.
-        device: the device that this process works on.
+        place: number of this process, and where the processes connect.
+        device: the device of this process.
     """
     if place.port is None:
         yield SINGLE_PROCESS
         return
-    # The processes are on one machine: neither its name nor any of its networks has to be known.
+    # All processes run on this machine, so the loopback interface is enough and no host name has to be resolved.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     on_gpu = device.type == "cuda"
     dist.init_process_group(
@@ -168,4 +170,4 @@ def join_process_group(place: Rank, device: torch.device) -> Iterator[ProcessGro
         device_id=device if on_gpu else None,
     )
     yield ProcessGroup(place.rank, place.size)
-    dist.destroy_process_group()  # not after an error: it could wait for a process that is gone
+    dist.destroy_process_group()  # not after an error: it could wait for a dead process

@@ -32,16 +32,16 @@ def visible_gpus() -> list[str]:
 def gpu_lease(log: Callable[[str], None], wanted: int, folder: Path | None = None) -> Iterator[list[str]]:
     """Take free GPUs for the block, and make only these visible to CUDA.
 
-    A Slurm job has devices of its own, whose numbers may be those of another job's devices: they are leased within the
+    A Slurm job has its own devices, and their numbers may be the same as in another job. So they are leased within the
     job, and a single device needs no lock.
 
     Args:
         log: called with one message if the job has to wait, and if there are fewer devices than wanted.
-        wanted: how many GPUs the job was granted; 0 takes none.
-        folder: the folder of the lock files; default: one for this user on this machine, or for this Slurm job.
+        wanted: number of GPUs granted to the job; 0 takes none.
+        folder: folder of the lock files; None takes one of this user on this machine, or of this Slurm job.
 
     Yields:
-        The ids of the devices: as many as wanted, or all that exist.
+        The ids of the devices: the wanted number, or all if there are fewer.
     """
     devices, slurm = visible_gpus() if wanted else [], os.environ.get("SLURM_JOB_ID")
     if 0 < len(devices) < wanted:

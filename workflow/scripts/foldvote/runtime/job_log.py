@@ -53,8 +53,8 @@ def job(path: str | Path) -> Iterator[None]:
     _watch_snakemake()
     try:
         yield
-    except UserError as refusal:
-        for fault in refusal.faults:
+    except UserError as error:
+        for fault in error.faults:
             log(f"error: {fault}")
         raise SystemExit(1) from None
     except Interrupted as interruption:
@@ -75,7 +75,7 @@ def set_process_number(number: int, console: int | None) -> None:
     """Make this process one of several that run a job together.
 
     Args:
-        number: of this process, from 0; only process 0 writes to the console, the others to the log file.
+        number: number of this process, from 0; only process 0 writes to the console, the others to the log file.
         console: file descriptor of the job's console; None outside a job.
     """
     global _console, _number

@@ -1,7 +1,7 @@
-"""Several processes that run one function together: they are started, watched and ended as one.
+"""Several processes that run one function together: they are started, watched and ended together.
 
-The process that starts them does nothing else. The processes wait for each other all the time, so when one of them ends
-early, all are ended; the others would wait for ever. None outlives the process that started it.
+The process that starts them does nothing else. The processes wait for each other all the time. So if one of them ends
+early, all are ended, because the others would wait forever. No process outlives the one that started it.
 """
 
 import math
@@ -31,7 +31,7 @@ _SPAWN = multiprocessing.get_context("spawn")
 
 
 class Ending(NamedTuple):
-    """Why a process did not finish, as it reported itself: the kind, and its messages."""
+    """Why a process did not finish, as reported by itself: the kind of ending, and its messages."""
 
     kind: Literal["refused", "interrupted", "failed"]
     lines: tuple[str, ...] = ()
@@ -95,15 +95,15 @@ def _run_process(body: Callable[[int], None], number: int, sends: Connection, co
         sends.send(ending)
         sys.stdout.flush()
         sys.stderr.flush()
-        # Without cleaning up, which may wait for processes that are gone.
+        # No clean-up, because it may wait for processes that have ended.
         os._exit(INTERRUPTED if ending.kind == "interrupted" else 1)
 
 
 def _attempt(body: Callable[[int], None], number: int) -> Ending | None:
     try:
         body(number)
-    except UserError as refusal:
-        return Ending("refused", refusal.faults)
+    except UserError as error:
+        return Ending("refused", error.faults)
     except Interrupted as interruption:
         return Ending("interrupted", (str(interruption),))
     except Exception:
@@ -146,8 +146,8 @@ def _ending(one: _Started) -> Ending | None:
 def _conclude(ended: list[_Ended], asked: bool, processes: int, what: str) -> None:
     """Raise one error if not all processes have finished.
 
-    What a process reported itself counts most. Otherwise it is the process that was killed or, if none was, the one
-    that ended first, because the others fail when it is missing.
+    An error that a process reported itself comes first. Otherwise the cause is the process that was killed or, if none
+    was, the one that ended first, because the others fail when it is missing.
     """
     reported = [one.ending for one in sorted(ended) if one.ending is not None]
     for ending in reported:
@@ -169,7 +169,7 @@ def _conclude(ended: list[_Ended], asked: bool, processes: int, what: str) -> No
 
 
 class _SentDescriptor:
-    """The file descriptor of the console, or None, which can be sent to another process."""
+    """The file descriptor of the console, or None; picklable, so that it can be passed to another process."""
 
     def __init__(self, descriptor: int | None) -> None:
         self._descriptor = descriptor

@@ -16,15 +16,15 @@ from typing import IO
 
 from foldvote.errors import UserError
 
-MASTER = "FOLDVOTE_MASTER"  # environment variable: process id of the Snakemake that started a job, on its machine
+MASTER = "FOLDVOTE_MASTER"  # environment variable: id of the Snakemake process that started the job
 _POLL_SECONDS = 0.5
 
 
 def announce_run() -> None:
-    """Store this process's id in the environment for its jobs, which stop themselves when this process has ended.
+    """Store the id of this process in the environment; its jobs stop when this process has ended.
 
     Every Snakemake process does this, also one that a cluster starts on another machine for a single job, because a
-    process id has a meaning on its own machine only.
+    process id is only valid on its own machine.
     """
     os.environ[MASTER] = str(os.getpid())
 
@@ -102,7 +102,7 @@ def folder_lock(folder: str | Path, log: Callable[[str], None], wait_seconds: fl
 
 @contextmanager
 def turn(folder: str | Path) -> Iterator[None]:
-    """Hold a folder's short lock during the block, which others wait for: the block should last only a moment.
+    """Hold a short lock of a folder during the block. Others wait for it, so the block should be short.
 
     Args:
         folder: the folder of the lock file.

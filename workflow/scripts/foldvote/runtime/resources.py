@@ -1,4 +1,4 @@
-"""What a job may use of the machine: GPUs, CPU threads, loader processes."""
+"""The resources of a job: GPUs, CPU threads, loader processes."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from foldvote.runtime.device import Device
 
 @dataclass(frozen=True)
 class JobResources:
-    """What a job may use.
+    """The resources of a job.
 
     Attributes:
         gpus: number of GPUs granted.
@@ -27,11 +27,11 @@ class JobResources:
 
     @property
     def per_process(self) -> "JobResources":
-        """What each of these processes may use: its part of the threads, and the sight of all GPUs."""
+        """The resources of each of these processes: an equal part of the threads; it sees all GPUs of the job."""
         return replace(self, threads=max(self.threads // self.processes, 1))
 
     def workers(self, device: Device) -> int:
-        """Number of loader processes: as configured, else all threads but one beside a GPU, or one beside a CPU."""
+        """Number of loader processes: as configured; else all threads but one with a GPU, and at most one on a CPU."""
         if self.runtime.workers is not None:
             return self.runtime.workers
         return max(self.threads - 1, 1) if device.torch_device.type == "cuda" else min(self.threads - 1, 1)

@@ -1,7 +1,7 @@
-"""The checkpoints of a training run: written whole, sealed with a checksum, the last two kept.
+"""The checkpoints of a training run: written atomically, with a checksum; the last two are kept.
 
-A file is a header line with the SHA-256 of what follows, then the bytes of `torch.save` of plain types and tensors,
-which are read with `weights_only=True`: nothing else that a file may hold is executed.
+A file is a header line with the SHA-256 of the rest, followed by the bytes of `torch.save` of plain types and tensors.
+They are read with `weights_only=True`, so that no code in a file is executed.
 """
 
 import io
@@ -24,11 +24,11 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
 
     Args:
         folder: the member's resume folder.
-        step: number of optimizer steps done, which orders the files.
+        step: number of finished optimizer steps, which orders the files.
         state: plain types and tensors.
 
     Raises:
-        UserError: if the disk is full; the earlier files stay whole, and the needed bytes are named.
+        UserError: if the disk is full; earlier files are not changed, and the text says how many bytes are needed.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -46,21 +46,21 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(folder: Path, fingerprint: dict[str, Any], warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """Read the newest checkpoint that is whole and of this very run.
+    """Read the newest intact checkpoint of this run.
 
     Args:
         folder: the member's resume folder.
-        fingerprint: what the run depends on; a checkpoint with another one is refused.
-        warn: called with one line for every file that is refused.
+        fingerprint: everything that the run depends on; a checkpoint with another fingerprint is not used.
+        warn: called with one line for each file that is not used.
 
     Returns:
-        The saved state, or None when training starts from the beginning.
+        The saved state, or None if training has to start from the beginning.
     """
     for path in reversed(_files(folder)):
         try:
             state = _read(path)
-        except UserError as refusal:
-            warn(f"warning: {refusal}")
+        except UserError as error:
+            warn(f"warning: {error}")
             continue
         differing = [name for name in fingerprint if state.get("fingerprint", {}).get(name) != fingerprint[name]]
         if differing:

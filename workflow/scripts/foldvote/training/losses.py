@@ -1,7 +1,7 @@
-"""Training losses: weighted sums of terms, all of them functions of logits and soft targets.
+"""Training losses: weighted sums of terms, each a function of logits and soft targets.
 
-Every term takes probabilities as targets, so that label smoothing, mixed images and treated labels work with all.
-Heads of single factors give joint log-probabilities, which can be used as logits.
+Every term takes probabilities as targets, so that label smoothing, mixed images and soft labels work with all of them.
+A factored head gives joint log-probabilities, which can be used as logits.
 """
 
 from collections.abc import Callable
@@ -20,13 +20,14 @@ def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
     """Make the training loss of a recipe.
 
     Args:
-        recipe: for loss, label_smoothing and class_weights.
-        counts: training images of each class, shape (classes,).
+        recipe: the recipe; loss, label_smoothing and class_weights are used.
+        counts: number of training images of each class, shape (classes,).
 
     Returns:
         A function of logits (batch, classes), float32, and targets (batch, classes), float32 rows that sum to 1,
-        giving a scalar: the sum of the recipe's terms. Targets are smoothed once, before every term (Szegedy et al.,
-        CVPR 2016). Class weights apply to every term but the soft macro-F1, which weighs all classes equally.
+        that returns a scalar: the weighted sum of the recipe's terms. Targets are smoothed once for all terms (Szegedy
+        et al., CVPR 2016). Class weights apply to every term except the soft macro-F1, which weights all classes
+        equally.
     """
     smoothing, classes = recipe.label_smoothing, len(counts)
     weights = torch.from_numpy(class_weights(recipe.class_weights, counts)).float()
@@ -44,9 +45,9 @@ def class_weights(kind: str, counts: np.ndarray) -> np.ndarray:
     """Weight of each class, 1 on average over the training images.
 
     Args:
-        kind: none; inverse: one over the count; effective: one over the effective number of images,
+        kind: `none`: equal weights; `inverse`: 1 / count; `effective`: 1 / the effective number of images,
             (1 - beta^n) / (1 - beta) with beta = 0.999 (Cui et al., CVPR 2019).
-        counts: training images of each class, shape (classes,).
+        counts: number of training images of each class, shape (classes,).
 
     Returns:
         float64 (classes,); 0 for a class without images.
@@ -87,7 +88,7 @@ def _focal(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, g
 
 
 def _asymmetric(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, term: Asymmetric) -> torch.Tensor:
-    """The single-label form: cross-entropy whose classes are focused by how wrong each one's probability is."""
+    """Asymmetric loss in its single-label form: cross-entropy with a focal factor for each class."""
     logs = F.log_softmax(logits, dim=1)
     probabilities = logs.exp()
     with torch.no_grad():
@@ -98,9 +99,9 @@ def _asymmetric(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tens
 
 
 def _soft_f1(logits: torch.Tensor, targets: torch.Tensor, _weights: torch.Tensor) -> torch.Tensor:
-    """One minus macro-F1 with probabilities for counts, over the classes that the batch's targets hold.
+    """One minus macro-F1 computed with probabilities in place of counts, over the classes present in the batch.
 
-    An absent class would score 0 whatever the network predicts, and only add its own probability to the loss.
+    An absent class is left out, because its F1 is 0 whatever the network predicts.
     """
     probabilities = F.softmax(logits, dim=1)
     hits, predicted, true = (probabilities * targets).sum(0), probabilities.sum(0), targets.sum(0)
@@ -110,9 +111,13 @@ def _soft_f1(logits: torch.Tensor, targets: torch.Tensor, _weights: torch.Tensor
 
 
 def _margins(widest: float, counts: np.ndarray) -> np.ndarray:
-    """A margin for each class that falls with the fourth root of its count (Cao et al., NeurIPS 2019).
+    """The LDAM margin of each class, proportional to count ** -0.25 (Cao et al., NeurIPS 2019): float64 (classes,).
 
-    The paper scales normalised logits by 30; ours are not normalised and are not scaled.
+    The paper scales normalised logits by 30; here logits are neither normalised nor scaled.
+
+    Args:
+        widest: margin of the rarest class.
+        counts: number of training images of each class, shape (classes,).
     """
     number = np.maximum(np.asarray(counts, dtype=np.float64), 1)
     return widest * (number.min() / number) ** 0.25

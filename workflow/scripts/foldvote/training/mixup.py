@@ -1,4 +1,4 @@
-"""Mixing the images of a batch, and their targets, with one another: mixup, cutmix, half faces."""
+"""Mixing the images and targets of a batch: mixup, cutmix and half faces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,10 @@ class MixPlan:
     """How one batch is mixed.
 
     Attributes:
-        order: the partner of every image: int64 positions (batch,).
+        order: position in the batch of each image's partner, int64 (batch,).
         kept: weight of each image's own target, in 0..1.
-        box: top, bottom, left and right of what is taken from the partner; None: both images are averaged.
+        box: top, bottom, left and right of the rectangle taken from the partner; None: both images are averaged with
+            the weights `kept` and 1 - `kept`.
     """
 
     order: np.ndarray
@@ -25,14 +26,17 @@ class MixPlan:
 
 
 def plan_mix(mixes: Sequence[Mix], batch: int, height: int, width: int, seed: int) -> MixPlan | None:
-    """Draw how a batch is mixed; None: it is not.
+    """Draw how a batch is mixed.
 
     Args:
-        mixes: the recipe's `mix`; each is chosen with its chance `p`.
-        batch: images of the batch.
-        height: of each, in pixels.
-        width: of each, in pixels.
-        seed: of all draws; they are numpy's, and so the same on every device.
+        mixes: the recipe's `mix`; each is chosen with probability `p`.
+        batch: number of images in the batch.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
+        seed: seed of all draws; numpy draws them, so they are the same on every device.
+
+    Returns:
+        The plan, or None if the batch is not mixed.
     """
     rng = np.random.Generator(np.random.Philox(seed))
     chosen = _chosen(mixes, rng.random())
@@ -47,7 +51,16 @@ def plan_mix(mixes: Sequence[Mix], batch: int, height: int, width: int, seed: in
 
 
 def apply_mix(plan: MixPlan, own: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
-    """Mix images (batch, 3, height, width) with their partners, one by one. The inputs stay as they are."""
+    """Mix each image with its partner; the inputs are not changed.
+
+    Args:
+        plan: how to mix.
+        own: float images (batch, 3, height, width).
+        partners: the partner of each image, of the same shape.
+
+    Returns:
+        The mixed images, of the same shape.
+    """
     if plan.box is None:
         return torch.lerp(partners, own, plan.kept)
     top, bottom, left, right = plan.box
@@ -59,16 +72,16 @@ def apply_mix(plan: MixPlan, own: torch.Tensor, partners: torch.Tensor) -> torch
 def mix_batch(
     mixes: Sequence[Mix], images: torch.Tensor, targets: torch.Tensor, seed: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mix a whole batch in one of several ways, or not at all.
+    """Mix a batch in one of several ways, or not at all.
 
     Args:
-        mixes: the recipe's `mix`; each is chosen with its chance `p`.
+        mixes: the recipe's `mix`; each is chosen with probability `p`.
         images: float (batch, 3, height, width), on any device; not written to.
         targets: float (batch, classes), rows that sum to 1; not written to.
-        seed: of all draws.
+        seed: seed of all draws.
 
     Returns:
-        Images and targets of the same shapes; the inputs themselves where no mix is chosen.
+        Images and targets of the same shapes; the inputs themselves if no mix is chosen.
     """
     plan = plan_mix(mixes, len(images), images.shape[-2], images.shape[-1], seed)
     if plan is None:
@@ -78,7 +91,7 @@ def mix_batch(
 
 
 def _chosen(mixes: Sequence[Mix], drawn: float) -> Mix | None:
-    """The mix that a number drawn from 0..1 falls on."""
+    """Choose a mix by a number drawn uniformly from 0..1; None if it is above the sum of all `p`."""
     for mix in mixes:
         if drawn < mix.p:
             return mix
@@ -87,7 +100,7 @@ def _chosen(mixes: Sequence[Mix], drawn: float) -> Mix | None:
 
 
 def _rectangle(mix: CutMix, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, bottom, left and right of a rectangle around a random centre, cut to the image."""
+    """Top, bottom, left and right of a rectangle around a random centre, clipped to the image."""
     side = float(np.sqrt(1 - rng.beta(mix.alpha, mix.alpha)))
     middle_y, middle_x = int(rng.integers(height)), int(rng.integers(width))
     half_y, half_x = round(height * side / 2), round(width * side / 2)

@@ -1,7 +1,7 @@
 """Optimizer and learning rate of a recipe.
 
-The learning rate is a function of the step's number and of the history alone, so that a checkpoint needs no scheduler
-state. Schedulers of torch and timm keep such state, and round differently.
+The learning rate depends on the step number and the validation history only, so that a checkpoint needs no scheduler
+state. The schedulers of torch and timm keep such a state, and round differently.
 """
 
 import math
@@ -18,17 +18,16 @@ _WARMUP_START = 0.01  # of the peak learning rate
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
-    """Make the recipe's optimizer, one of timm's. Biases and normalisation weights do not decay.
+    """Make the timm optimizer of a recipe. Biases and normalisation weights have no weight decay.
 
-    With `layer_decay` the learning rate of every layer is scaled by its distance from the head (Clark et al., ICLR
-    2020).
+    With `layer_decay`, the learning rate of each layer falls with its distance from the head (Clark et al., ICLR 2020).
 
     Args:
-        recipe: for optimizer, optimizer_args, lr, weight_decay and layer_decay.
-        model: the network, whose parameters it updates.
+        recipe: the recipe; optimizer, optimizer_args, lr, weight_decay and layer_decay are used.
+        model: the network whose parameters are updated.
 
     Raises:
-        UserError: if the optimizer does not take the arguments, or the network does not declare its layers.
+        UserError: if the optimizer does not accept the arguments, or the network does not declare its layers.
     """
     try:
         return create_optimizer_v2(
@@ -56,10 +55,10 @@ def learning_rate(recipe: Recipe, step: int, steps: int, scores: Sequence[float]
     """The learning rate of one optimizer step.
 
     Args:
-        recipe: for lr, epochs, warmup_epochs and schedule.
-        step: number of steps done.
-        steps: number of steps in an epoch.
-        scores: validation score of every epoch done, higher is better; only the plateau schedule uses it.
+        recipe: the recipe; lr, epochs, warmup_epochs and schedule are used.
+        step: number of finished steps.
+        steps: number of steps per epoch.
+        scores: validation score of every finished epoch, higher is better; only the plateau schedule uses it.
     """
     schedule = recipe.schedule
     warmup = 0 if isinstance(schedule, OneCycle) else round(min(recipe.warmup_epochs, recipe.epochs / 2) * steps)
@@ -85,11 +84,11 @@ def learning_rate(recipe: Recipe, step: int, steps: int, scores: Sequence[float]
 
 
 def plateaus(scores: Sequence[float], patience: int) -> int:
-    """How often a plateau was reached: `patience` epochs in a row that are no better than the best before them.
+    """Count the plateaus: `patience` epochs in a row that are no better than the best epoch before them.
 
     Args:
-        scores: of every epoch done, higher is better.
-        patience: number of epochs.
+        scores: validation score of every finished epoch, higher is better.
+        patience: number of epochs of a plateau.
     """
     count, waiting, best = 0, 0, -math.inf
     for score in scores:
@@ -101,5 +100,5 @@ def plateaus(scores: Sequence[float], patience: int) -> int:
 
 
 def _cosine(first: float, last: float, progress: float) -> float:
-    """The value of half a cosine that goes from `first` to `last` as `progress` goes from 0 to 1."""
+    """Cosine interpolation from `first` to `last` as `progress` goes from 0 to 1."""
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2

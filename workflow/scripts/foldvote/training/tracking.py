@@ -1,8 +1,8 @@
-"""Trackers that a training reports to besides its history: TensorBoard and, if configured, W&B and MLflow.
+"""Trackers that a training run reports to besides its history: TensorBoard, Weights & Biases and MLflow.
 
-A tracker can fail (a full disk, a missing package, a changed interface), and a training must not fail with it. So every
-call is guarded: an error is reported once, and that sink is not used again. No sink uses the network unless the
-environment says so, and none changes the state of torch's generators.
+A tracker can fail (a full disk, a missing package, a changed interface), and this must not end the training. So every
+call is guarded: an error is reported once, and that sink is not used again. No sink uses the network unless environment
+variables configure it, and none changes the state of torch's random generators.
 """
 
 import json
@@ -27,32 +27,32 @@ from foldvote.io.files import canonical, sha256_bytes
 MOST_PICTURES = 64
 _ARROW = " -> "
 _WRONG, _RIGHT, _PAPER = (200, 0, 0), (40, 40, 40), (255, 255, 255)
-_LONGEST_VALUE = 500  # characters of a setting; trackers refuse longer ones
+_LONGEST_VALUE = 500  # characters of a setting; trackers reject longer ones
 _NETWORK_SECONDS = 10
 
 
 class Sink(Protocol):
-    """One tracker. Its methods may raise anything."""
+    """One tracker. Its methods may raise any exception."""
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Points of curves."""
+        """Add one point to each named curve."""
 
     def picture(self, image: np.ndarray, step: int) -> None:
-        """One uint8 image (height, width, 3)."""
+        """Show one uint8 image (height, width, 3)."""
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        """The network, as it runs on an example batch."""
+        """Show the graph of the network on an example batch."""
 
     def close(self) -> None:
         """Write what is buffered."""
 
 
 class Sinks:
-    """All sinks of one run. Its methods never raise and leave torch's generators as they were.
+    """All sinks of one run. Its methods never raise, and do not change the state of torch's random generators.
 
     Args:
-        makers: the function that opens each sink, by the sink's name.
-        warn: called with one line for every error.
+        makers: by the name of each sink the function that opens it.
+        warn: called with one line for each error.
     """
 
     def __init__(self, makers: dict[str, Callable[[], Sink]], warn: Callable[[str], None]) -> None:
@@ -62,7 +62,7 @@ class Sinks:
             self._guard(name, partial(self._start, name, make))
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        """Add one point to each named curve, at a number of steps (or epochs) done."""
+        """Add one point to each named curve; `step` is the number of finished steps (or epochs)."""
         self._each(lambda sink: sink.scalars(values, step))
 
     def pictures(self, images: np.ndarray | torch.Tensor, captions: Sequence[str], step: int) -> None:
@@ -70,22 +70,26 @@ class Sinks:
 
         Args:
             images: uint8 (images, height, width, 3).
-            captions: one per image; `truth -> predicted` marks a wrong one.
-            step: steps (or epochs) done.
+            captions: one per image; `truth -> predicted` marks a wrong prediction.
+            step: number of finished steps (or epochs).
         """
         if self._open:
             self._guard("pictures", partial(self._show, images, captions, step), lost="these pictures")
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        """Show the network; `example` is an input batch. The network itself is not changed.
+        """Show the graph of a network; the network itself is not changed.
 
-        A network that cannot be traced has no graph; its curves go on.
+        If the network cannot be traced, it has no graph, and its curves are still recorded.
+
+        Args:
+            model: the network.
+            example: an input batch.
         """
         for name, sink in self._open.items():
             self._guard(name, partial(sink.graph, model, example), lost="the graph")
 
     def close(self) -> None:
-        """Write what is buffered; to be called however the training ends."""
+        """Write what is buffered. Call this also if the training ends with an error."""
         self._each(lambda sink: sink.close())
         self._open.clear()
 
@@ -101,11 +105,11 @@ class Sinks:
             self._guard(name, partial(call, sink))
 
     def _guard(self, name: str, call: Callable[[], None], lost: str | None = None) -> None:
-        """Run a call. If it raises, warn, and do not use that sink again unless only `lost` is lost."""
+        """Run a call. If it raises, warn; drop the sink unless `lost` names what alone is missing then."""
         try:
             with torch.random.fork_rng(devices=[]):
                 call()
-        except Exception as error:  # a tracker may raise anything, and none of it is worth a training
+        except Exception as error:  # a tracker may raise anything, and none of it should end the training
             self._warn(f"warning: {name}: {_reason(error)}; tracking goes on without {lost or 'it'}")
             if lost is None:
                 self._open.pop(name, None)
@@ -114,16 +118,16 @@ class Sinks:
 def open_sinks(
     settings: Tracking, results: Path, name: str, config: dict[str, Any], warn: Callable[[str], None], step: int = 0
 ) -> Sinks:
-    """Open the trackers that are configured.
+    """Open the configured trackers.
 
     Args:
         settings: the `runtime.tracking` section.
-        results: the folder of results; sinks write to `tensorboard/`, `wandb/` and `mlruns/` in it.
-        name: the run's name, such as `model=small/fold=0`; also its folder below `tensorboard/`.
-        config: the run's settings, shown by W&B and MLflow.
-        warn: called with one line for every error.
-        step: number of steps (or epochs) done. Later points belong to a state that was lost and are dropped, so that a
-            run that was killed and resumed draws one line.
+        results: the results folder; sinks write to `tensorboard/`, `wandb/` and `mlruns/` in it.
+        name: name of the run, such as `model=small/fold=0`; also its folder below `tensorboard/`.
+        config: settings of the run, shown by W&B and MLflow.
+        warn: called with one line for each error.
+        step: number of finished steps (or epochs) of a resumed run. Later points were written before the run was killed
+            and are dropped, so that its curves have one line.
     """
     makers: dict[str, Callable[[], Sink]] = {}
     if settings.tensorboard:
@@ -136,11 +140,11 @@ def open_sinks(
 
 
 def draw_grid(images: np.ndarray, captions: Sequence[str], side: int = 128) -> np.ndarray:
-    """Draw images side by side, each above its caption; wrong ones are framed and captioned in red.
+    """Draw images in a grid, each above its caption; wrong predictions have a red frame and caption.
 
     Args:
-        images: uint8 (images, height, width, 3), at least one; those beyond MOST_PICTURES are left out.
-        captions: one per image; `truth -> predicted` is wrong if the two differ, any other is right.
+        images: uint8 (images, height, width, 3), at least one; only the first MOST_PICTURES are drawn.
+        captions: one per image; `truth -> predicted` is wrong if the two differ, any other caption is right.
         side: longer side of an image in the grid, in pixels.
 
     Returns:
@@ -164,8 +168,8 @@ def draw_grid(images: np.ndarray, captions: Sequence[str], side: int = 128) -> n
         sheet.paste(image.resize((width, height), Image.Resampling.BICUBIC), (left, top))
         if wrong:
             draw.rectangle((left - 3, top - 3, left + width + 2, top + height + 2), outline=_WRONG, width=3)
-        told = [pair[0], f"{_ARROW.lstrip()}{pair[1]}"] if wrong else pair[:1]
-        for place, line in enumerate(told):
+        shown_lines = [pair[0], f"{_ARROW.lstrip()}{pair[1]}"] if wrong else pair[:1]
+        for place, line in enumerate(shown_lines):
             at = (left, top + height + 3 + place * line_height)
             draw.text(at, line, fill=_WRONG if place else _RIGHT, font=font)
     return np.asarray(sheet)
@@ -177,7 +181,7 @@ class _TensorBoard:
     def __init__(self, folder: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # A point at `step` itself was written before the state was saved and stays.
+        # The point at `step` itself was written before the state was saved, so it stays.
         self._writer = SummaryWriter(str(folder), purge_step=step + 1 if step else 0, max_queue=1000, flush_secs=30)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -188,11 +192,11 @@ class _TensorBoard:
         self._writer.add_image("pictures", image, step, dataformats="HWC")
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        # Tracing switches modes and adds attributes: a copy has them, the net in training does not.
+        # Tracing switches modes and adds attributes, so a copy is traced and not the network in training.
         copy, one = deepcopy(model).cpu().eval(), example[:1].detach().cpu()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            traced = torch.jit.trace(copy, one, check_trace=False)  # add_graph's own check takes thrice the time
+            traced = torch.jit.trace(copy, one, check_trace=False)  # the check takes three times as long
             self._writer.add_graph(traced, one)
 
     def close(self) -> None:
@@ -203,15 +207,15 @@ class _Wandb:
     """A run of Weights & Biases, kept on this machine unless WANDB_MODE is set; `wandb sync` sends it later."""
 
     def __init__(self, project: str, results: Path, name: str, config: dict[str, Any]) -> None:
-        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it reports to its makers even when offline
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # otherwise it sends error reports even when offline
         import wandb
 
-        results.mkdir(parents=True, exist_ok=True)  # it would quietly write elsewhere
+        results.mkdir(parents=True, exist_ok=True)  # otherwise it silently writes elsewhere
         self._wandb = wandb
         self._run = wandb.init(
             project=project,
             name=name,
-            id=_identity(name, config),  # a run that goes on is the same run; it drops points it has
+            id=_identity(name, config),  # a resumed run keeps its id; W&B drops points that it already has
             resume="allow",
             config=config,
             dir=str(results),
@@ -226,7 +230,7 @@ class _Wandb:
         self._run.log({"pictures": self._wandb.Image(image)}, step=step)
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        """Nothing: its graphs would put hooks into the network that trains."""
+        """Do nothing: W&B would put hooks into the network in training."""
 
     def close(self) -> None:
         self._run.finish()
@@ -237,7 +241,7 @@ class _Mlflow:
 
     def __init__(self, experiment: str, results: Path, name: str, config: dict[str, Any], step: int) -> None:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # from 3.7 it refuses plain files unless told so
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # from 3.7 on it rejects plain files otherwise
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(_NETWORK_SECONDS))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         from mlflow import MlflowClient
@@ -249,7 +253,7 @@ class _Mlflow:
         known = client.get_experiment_by_name(experiment)
         number = known.experiment_id if known else client.create_experiment(experiment)
         identity = _identity(name, config)
-        # A run that goes on is the same run.
+        # A resumed run continues the same MLflow run.
         found = client.search_runs([number], f"tags.foldvote = '{identity}'", max_results=1) if step else []
         if found:
             self._run = found[0].info.run_id
@@ -261,7 +265,7 @@ class _Mlflow:
         client.log_batch(self._run, params=params)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
-        if step > self._done:  # it keeps both of two points at one step
+        if step > self._done:  # MLflow would keep both of two points at one step
             now = time.time_ns() // 1_000_000
             self._client.log_batch(self._run, metrics=[self._metric(key, values[key], now, step) for key in values])
 
@@ -269,7 +273,7 @@ class _Mlflow:
         self._client.log_image(self._run, image, f"pictures/step-{step:08d}.png")
 
     def graph(self, model: nn.Module, example: torch.Tensor) -> None:
-        """Nothing: it has no view of a graph."""
+        """Do nothing: MLflow cannot show graphs."""
 
     def close(self) -> None:
         self._client.set_terminated(self._run)
@@ -279,7 +283,7 @@ class _Mlflow:
 
 
 def _identity(name: str, config: dict[str, Any]) -> str:
-    """The same for the same run, so that trackers recognise it."""
+    """An id that is the same for the same name and settings, so that trackers recognise a resumed run."""
     return sha256_bytes(canonical({"name": name, "config": config}).encode())[:16]
 
 
@@ -289,7 +293,7 @@ def _short(value: Any) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What is wrong, in one line."""
+    """The text of an error in one line."""
     if isinstance(error, ModuleNotFoundError) and error.name in ("tensorboard", "wandb", "mlflow"):
         return f"is not installed (`pip install {error.name}`)"
     first = next(iter(str(error).strip().splitlines()), "")

@@ -1,9 +1,9 @@
-"""What one member learns from and is scored on: images, targets and the classes it knows.
+"""The training set of one member: its label space, images and targets, and the validation images it is scored on.
 
-Everything that a recipe changes about them is here: a model of some factors, labels treated for training, test images
-with pseudo-labels (Lee, ICML workshops 2013). A member is scored on the true labels of its validation groups. A member
-of fold k takes pseudo-labels only from first-round members of fold k: none of those has seen the groups of fold k, so
-its out-of-fold predictions stay unbiased.
+Everything that a recipe changes about these is here: models of single factors, soft labels and moved borders, test
+images with pseudo-labels (Lee, ICML workshops 2013). A member is scored on the true labels of its validation groups. A
+member of fold k takes pseudo-labels only from first-round members of fold k. None of these has seen the groups of fold
+k, so its out-of-fold predictions stay unbiased.
 """
 
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ from foldvote.splits.folds import SplitFiles, fold_rows, read_folds
 
 @dataclass(frozen=True)
 class PseudoInputs:
-    """What pseudo-labels are made from.
+    """The files that pseudo-labels are made from.
 
     Attributes:
         images: packed test images of the recipe's size and region.
-        predictions: test predictions of this fold's member of each first-round model.
+        predictions: for each first-round model the test predictions of its member of this fold.
     """
 
     images: Path
@@ -49,9 +49,9 @@ class MemberInputs:
         images: packed training images of the recipe's size and region.
         split: classes and folds.
         pretrained: local weights file, or None.
-        manifest: of the training images; only needed by a recipe that treats labels by age.
-        numeric: the factor with a number behind it, where there is one.
-        pseudo: test images and their first-round predictions; only for a recipe that learns from them.
+        manifest: manifest of the training images; only needed by a recipe that treats labels by age.
+        numeric: the factor that bins a number, such as age; None if there is none.
+        pseudo: test images and their first-round predictions; only for a recipe with `pseudo`.
     """
 
     images: Path
@@ -63,19 +63,19 @@ class MemberInputs:
 
     @property
     def bands(self) -> dict[str, tuple[int, ...]]:
-        """Borders of the bands by factor, for a head that regresses the number behind them."""
+        """Borders of the bands of each factor that bins a number, for a regression head."""
         return self.numeric.bands if self.numeric else {}
 
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Test images to learn from.
+    """Test images with predicted labels.
 
     Attributes:
-        image_ids: their ids, sorted.
-        probabilities: float32 (images, classes), rows sum to 1: the mean over the first-round models.
+        image_ids: ids of the images, sorted.
+        probabilities: mean over the first-round models: float32 (images, classes), rows sum to 1.
         data_sha256: digest of the test manifest.
-        sources: SHA-256 of the weights that predicted them.
+        sources: SHA-256 of the weights of each first-round member.
     """
 
     image_ids: list[str]
@@ -87,17 +87,17 @@ class PseudoLabels:
 def pseudo_labels(
     paths: Sequence[Path], fold: int, confidence: float, classes: Sequence[str], split_sha256: str
 ) -> PseudoLabels:
-    """The test images whose class the first-round models are sure of.
+    """Select the test images that the first-round models predict with high confidence.
 
     Args:
         paths: `<results>/test/model=<m>/fold=<fold>/predictions.parquet` of each first-round model.
-        fold: fold of the member that learns from them.
-        confidence: smallest probability of the likeliest class, in the mean over models and views.
+        fold: fold of the member that is trained on them.
+        confidence: smallest probability of the most likely class, in the mean over models and views.
         classes: class names in the order of their codes.
         split_sha256: digest of the certified folds.
 
     Raises:
-        UserError: if a file is of another fold, split or task, or the files hold different images.
+        UserError: if a file belongs to another fold, split or task, or the files hold different images.
     """
     members = [read_member(path, "test", classes, split_sha256) for path in sorted(paths)]
     ids = pa.array(sorted(members[0].ids.to_pylist()), pa.string())
@@ -126,23 +126,23 @@ def training_targets(
     treatment: Treatment,
     numeric: NumericFactor | None,
 ) -> np.ndarray:
-    """The targets of a training set.
+    """Compute the training targets from the labels.
 
     Args:
         label_space: the classes; with a treatment, `numeric` is among their factors and has three levels.
         labels: class codes, int64 (N,).
-        years: the numbers behind that factor, such as ages in years, float (N,) with NaN where unknown; None: all
-            unknown. An image whose number is unknown keeps its label.
-        treatment: moved age borders, and the years around a border in which both bands share the target.
-        numeric: the factor with a number behind it, where there is one; its borders are used where none are moved.
+        years: the number of each image, such as the age in years, float (N,) with NaN if unknown; None if all are
+            unknown. An image with unknown number keeps its label.
+        treatment: moved age borders, and the number of years around a border in which both bands share the target.
+        numeric: the factor that bins the number, or None; its borders are used if the treatment moves none.
 
     Returns:
-        `labels` where nothing is treated, else probabilities, float32 (N, classes), whose rows sum to 1: the age band
-        follows the years, every other factor the label. The older band's share grows linearly from `soft_years` below
-        a border to `soft_years` above it, and is 0.5 at the border.
+        `labels` without a treatment. Otherwise probabilities, float32 (N, classes), rows sum to 1: the age band comes
+        from `years`, every other factor from the label. The share of the older band grows linearly from `soft_years`
+        below a border to `soft_years` above it, and is 0.5 at the border.
 
     Raises:
-        UserError: if there are no bands to treat, or the borders do not rise.
+        UserError: if the classes have no three age bands, or the borders do not increase.
     """
     if not treatment.active:
         return labels
@@ -169,8 +169,8 @@ def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
         classes: number of classes.
 
     Returns:
-        int64 (classes,) for codes; float64 (classes,) for probabilities: the sums of the columns, rounded to six
-        decimals to hide the rounding of float32.
+        int64 (classes,) for codes. For probabilities float64 (classes,), the column sums, rounded to six decimals to
+        remove float32 rounding errors.
     """
     if targets.ndim == 1:
         return np.bincount(targets, minlength=classes).astype(np.int64)
@@ -180,7 +180,7 @@ def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
 def _borders(
     label_space: LabelSpace, treatment: Treatment, numeric: NumericFactor | None
 ) -> tuple[str, tuple[float, ...]]:
-    """The factor whose bands are treated, and the borders to train with: the treatment's, else the data's own."""
+    """The factor whose bands are treated, and the borders to train with: those of the treatment, else of the data."""
     if numeric is None or len(label_space.factors.get(numeric.name, ())) != 3:
         raise UserError("labels: age_borders and soft_years need the home task's factor age; drop them from this model")
     borders = treatment.age_borders or numeric.borders
@@ -190,7 +190,7 @@ def _borders(
 
 
 def _share_above(years: np.ndarray, border: float, soft: float) -> np.ndarray:
-    """How much of each age counts as above the border, float64 (N,): a step, or a ramp of 2 * soft years."""
+    """Share of each age that counts as above the border, float64 (N,): a step, or a linear ramp of 2 * soft years."""
     if soft == 0:
         return (years >= border).astype(np.float64)
     with np.errstate(over="ignore"):  # a ramp of almost no years is a step
@@ -198,7 +198,7 @@ def _share_above(years: np.ndarray, border: float, soft: float) -> np.ndarray:
 
 
 def _with_band(label_space: LabelSpace, factor: str, labels: np.ndarray, band: int) -> np.ndarray:
-    """The class of each label with its level of a factor replaced."""
+    """The class codes of `labels` with the level of one factor replaced by `band`: int64 (N,)."""
     names = list(label_space.factors)
     step = int(np.prod([len(label_space.factors[name]) for name in names[names.index(factor) + 1 :]], dtype=np.int64))
     return labels + (band - label_space.level_codes(factor)[labels]) * step
@@ -206,17 +206,17 @@ def _with_band(label_space: LabelSpace, factor: str, labels: np.ndarray, band: i
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What a member learns from, and what it is scored on.
+    """The images and targets that a member is trained on, and the images it is scored on.
 
     Attributes:
-        label_space: the classes that it knows: all, or those of its factors.
+        label_space: the classes of the model: all classes, or those of its factors.
         images: packed training images.
-        source: where the images to learn from are: `images`, or these and the packed test images.
-        training: one row per image to learn from: image_id, label (code of `label_space`), stratum (empty for a test
-            image) and `row`, its row in `source`.
-        targets: what to learn of them: int64 codes (images,) or float32 probabilities (images, classes).
-        validation: rows of folds.FOLDS with labels of `label_space`.
-        origin: digests of what all of this was made from.
+        source: the images that `training` refers to: `images`, or these followed by the packed test images.
+        training: one row per training image: image_id, label (code in `label_space`), stratum (empty for a test image)
+            and row (its position in `source`).
+        targets: targets of these images: int64 codes (images,) or float32 probabilities (images, classes).
+        validation: rows of folds.FOLDS, with labels in `label_space`.
+        origin: digests of the inputs.
     """
 
     label_space: LabelSpace
@@ -229,12 +229,12 @@ class TrainingSet:
 
 
 def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> TrainingSet:
-    """Bring together what the member of a fold learns from.
+    """Build the training set of a member.
 
     Args:
-        recipe: of its model.
-        fold: its fold.
-        inputs: the files; pseudo-labels are only read for a recipe with `pseudo`.
+        recipe: recipe of the model.
+        fold: fold of the member.
+        inputs: the input files; pseudo-labels are only read for a recipe with `pseudo`.
 
     Raises:
         UserError: if the inputs do not belong together.
@@ -273,7 +273,7 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
 
 
 def _as_rows(found: PseudoLabels, probabilities: np.ndarray, tests: PackedImages, before: int) -> pd.DataFrame:
-    """Test images as rows to learn from, where `before` images stand before them in the source."""
+    """Rows of `TrainingSet.training` for the test images, which follow `before` training images in the source."""
     rows = {"image_id": found.image_ids, "label": probabilities.argmax(axis=1), "stratum": ""}
     return pd.DataFrame(rows).assign(row=before + tests.rows(found.image_ids))
 
@@ -284,7 +284,7 @@ def _as_probabilities(targets: np.ndarray, classes: int) -> np.ndarray:
 
 
 def _numbers(manifest: Path | None, training: pd.DataFrame, numeric: NumericFactor) -> np.ndarray:
-    """The number behind the factor for each training image, such as the age in years; NaN where unknown."""
+    """The number of each training image, such as the age in years: float64 (images,), NaN if unknown."""
     if manifest is None:
         raise UserError("labels: are treated by age, and no manifest was given to take it from")
     numbers = read_table(manifest).set_index("image_id")[numeric.column]

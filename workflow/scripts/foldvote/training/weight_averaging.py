@@ -1,7 +1,8 @@
-"""Averages of weights over a training: exponential (EMA), stochastic (SWA), and of the best epochs (soup).
+"""Averages of weights during training: exponential (EMA), stochastic (SWA), and of the best epochs (soup).
 
-Averages are plain state dicts, which checkpoints hold as they are; counters such as `num_batches_tracked` are those of
-the newest weights. The averaging models of torch and timm count and warm up differently, and hold a second network.
+Averages are plain state dicts, which a checkpoint stores as they are; integer counters such as `num_batches_tracked`
+are those of the newest weights. The averaging classes of torch and timm count and warm up differently, and hold a
+second network.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,11 +20,11 @@ State = dict[str, torch.Tensor]
 def ema_weight(decay: float, updates: int) -> float:
     """The weight of the newest weights in an exponential average (Polyak & Juditsky, 1992).
 
-    The decay rises from 0.1 to its final value, so that the random initial weights are soon forgotten.
+    The decay rises from 0.1 to its final value, so that the initial weights are soon forgotten.
 
     Args:
-        decay: its final value.
-        updates: number of updates before this one.
+        decay: final value of the decay.
+        updates: number of earlier updates.
     """
     return 1 - min(decay, (1 + updates) / (10 + updates))
 
@@ -31,7 +32,12 @@ def ema_weight(decay: float, updates: int) -> float:
 def lerp_(average: State, newest: State, weight: float) -> None:
     """Move an average towards the newest weights, in place: average + weight * (newest - average).
 
-    Counters, which are not floating-point, are copied.
+    Tensors that are not floating-point, such as counters, are copied.
+
+    Args:
+        average: the average; changed in place.
+        newest: the newest weights, with the same names and shapes.
+        weight: weight of the newest weights, in 0..1.
     """
     floats = [name for name, tensor in average.items() if tensor.is_floating_point()]
     torch._foreach_lerp_([average[name] for name in floats], [newest[name] for name in floats], weight)
@@ -40,7 +46,7 @@ def lerp_(average: State, newest: State, weight: float) -> None:
 
 
 def model_soup(states: Sequence[State]) -> State:
-    """The mean of several weights (Wortsman et al., ICML 2022)."""
+    """The mean of several states (Wortsman et al., ICML 2022)."""
     mean = {name: tensor.clone() for name, tensor in states[0].items()}
     for number, state in enumerate(states[1:], start=2):
         lerp_(mean, state, 1 / number)
@@ -48,13 +54,13 @@ def model_soup(states: Sequence[State]) -> State:
 
 
 def swa_starts(recipe: Recipe) -> int:
-    """The first epoch, from 0, whose weights enter the stochastic average; without `swa` one after the last."""
+    """The first epoch, counted from 0, whose weights enter the stochastic average; `epochs` if `swa` is not set."""
     return recipe.epochs if recipe.swa is None else min(int(recipe.swa * recipe.epochs), recipe.epochs - 1)
 
 
 @contextmanager
 def with_weights(model: nn.Module, state: State) -> Iterator[nn.Module]:
-    """Give the model other weights for the block."""
+    """Load other weights into the model during the block, and its own weights after it."""
     own = clone_state(model.state_dict())
     model.load_state_dict(state)
     try:
@@ -64,11 +70,11 @@ def with_weights(model: nn.Module, state: State) -> Iterator[nn.Module]:
 
 
 def recompute_batchnorm(model: nn.Module, images: Iterable[torch.Tensor]) -> None:
-    """Recompute the batch-normalisation statistics, as averaged weights need it (Izmailov et al., UAI 2018).
+    """Recompute the batch-normalisation statistics, which averaged weights need (Izmailov et al., UAI 2018).
 
     Args:
-        model: its running means and variances are replaced.
-        images: normalised batches (batch, 3, height, width) on the model's device; not read for a network without
+        model: the network; its running means and variances are replaced.
+        images: normalised batches (batch, 3, height, width) on the model's device; not read if the network has no
             batch normalisation.
     """
     if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
@@ -76,5 +82,5 @@ def recompute_batchnorm(model: nn.Module, images: Iterable[torch.Tensor]) -> Non
 
 
 def clone_state(state: State, device: str | torch.device | None = None) -> State:
-    """Copies of all tensors, on their own device or another."""
+    """Copies of all tensors, on their own device or on another one."""
     return {name: tensor.detach().to(device or tensor.device, copy=True).contiguous() for name, tensor in state.items()}

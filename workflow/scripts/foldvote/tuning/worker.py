@@ -1,4 +1,4 @@
-"""A worker of a search: a job that trains one trial after another until as many as wanted are done."""
+"""A worker of a search: a job that trains one trial after another until the wanted number of trials is finished."""
 
 import shutil
 import time
@@ -50,18 +50,22 @@ from foldvote.tuning.study import (
     worker_lock,
 )
 
-_COLUMN = {"log_loss": "val_loss"}  # of the history, where it is not `val_` and the score's name
-# Of the score of one fold and that of the next: more than any score, so that the best score so far, which pruners look
-# at, is always one of the fold that is trained and not of an easier one before it.
+_COLUMN = {"log_loss": "val_loss"}  # history column of a score if it is not `val_<score>`
+# Offset between the reported scores of one fold and the next. Pruners look at the best value so far: as the offset is
+# larger than any score, this is always a value of the present fold and not of an earlier, perhaps easier one.
 _APART = 100.0
 
 
 class TrialPruner:
-    """Reports one trial to the study's pruner, and asks it whether the trial goes on.
+    """Reports the scores of one trial to the study's pruner, and asks it whether to continue.
 
-    After each 1/n of its epochs in a fold, n the fewest epochs that a trial may have, a trial is compared with others
-    by the mean of the folds before, after their last epoch, and of this one now. So trials of many epochs and of few
-    meet at equal shares of their own schedules.
+    Trials may differ in their number of epochs. So a fold has n reports, one after each 1/n of the trial's epochs,
+    where n is the smallest number of epochs in the search: trials are compared at equal shares of their schedules. The
+    reported value is the mean of the final scores of the finished folds and the present score of this fold.
+
+    Args:
+        asked: the Optuna trial.
+        search: the search.
     """
 
     def __init__(self, asked: optuna.Trial, search: SearchSpec) -> None:
@@ -71,8 +75,17 @@ class TrialPruner:
         self._before: list[float] = []
         self._reported = 0
 
-    def judged(self, place: int, recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> str:
-        """Report what is new in the history of the fold at a place; says why the trial ends, or nothing."""
+    def report(self, place: int, recipe: Recipe, history: Sequence[Mapping[str, Any]]) -> str:
+        """Report the new epochs of a fold.
+
+        Args:
+            place: position of the fold among those of the search, from 0.
+            recipe: recipe of the trial.
+            history: one row per finished epoch of this fold.
+
+        Returns:
+            The reason if the trial is pruned, otherwise an empty string.
+        """
         steps, known = self.search.epochs, self._reported
         for epoch, row in enumerate(history, start=1):
             step = place * steps + epoch * steps // recipe.epochs
@@ -85,31 +98,40 @@ class TrialPruner:
         return "pruned, as others did better by then" if self.pruned else ""
 
     def close(self, place: int, recipe: Recipe, history: pd.DataFrame, device: str) -> None:
-        """A fold is trained, or the trial is pruned in it."""
+        """Record the end of a fold: it is trained, or the trial was pruned in it.
+
+        Args:
+            place: position of the fold among those of the search, from 0.
+            recipe: recipe of the trial.
+            history: one row per epoch of this fold.
+            device: name of the hardware.
+        """
         if not self.pruned:
-            self.judged(place, recipe, history.to_dict("records"))  # of a state that was saved after its last epoch
+            self.report(
+                place, recipe, history.to_dict("records")
+            )  # not yet reported if a state saved after the last epoch was resumed
             self._before.append(float(history[self._column].iloc[-1]))
         self.result["epochs"] += len(history)
         self.result["seconds"] += float(history["seconds"].sum())
         self.result["device"] = device
 
     def note(self, fold: int, score: float) -> None:
-        """The score of a fold by itself."""
+        """Record the score of a single fold."""
         self.result["folds"][str(fold)] = score
 
 
 @dataclass(frozen=True)
 class SearchInputs:
-    """What trials are trained from: more than one trial needs, as recipes differ.
+    """The input files of all trials; a single trial uses those that its recipe needs.
 
     Attributes:
         split: classes and folds.
-        images: packed training images, below folders `size=<HxW>/roi=<roi>`.
-        pretrained: local weights files by what a recipe calls them.
-        manifest: of the training images, where a recipe may treat labels by age.
-        numeric: the factor with a number behind it, where there is one.
-        pseudo_images: packed test images, where a recipe may learn from them.
-        pseudo: predictions of first-round models for them, below folders `model=<m>/fold=<k>`.
+        images: packed training images, in folders `size=<HxW>/roi=<roi>`.
+        pretrained: local weights files by the value of `pretrained` in the recipes.
+        manifest: manifest of the training images, if a recipe may treat labels by age.
+        numeric: the factor that bins a number, such as age; None if there is none.
+        pseudo_images: packed test images, in the same folders, if a recipe may learn from them.
+        pseudo: first-round test predictions, in folders `model=<m>/fold=<k>`.
     """
 
     split: SplitFiles
@@ -121,7 +143,7 @@ class SearchInputs:
     pseudo: Sequence[Path] = ()
 
     def of(self, recipe: Recipe, fold: int) -> MemberInputs:
-        """What the member of a fold is trained from by a recipe."""
+        """The input files of the member of a fold with a recipe."""
         keys = [(name, fold) for name in recipe.first_round]
         return MemberInputs(
             _packed(self.images, recipe),
@@ -146,21 +168,21 @@ def run_worker(
     code: str,
     done: Path,
 ) -> None:
-    """Train trials until as many as wanted are done or under way, and say in a file which were this job's.
+    """Train trials until the wanted number is finished or running, and write the numbers of this job's trials.
 
     Args:
-        search: what is searched; its `origin` is set here.
+        search: the search; its `origin` is set here.
         worker: number of this worker.
-        folder: of the search.
-        inputs: what trials are trained from.
-        resources: what may be used.
+        folder: folder of the search, with its journal and training states.
+        inputs: the input files of the trials.
+        resources: the resources of this job.
         code: digest of the code.
-        done: the JSON file.
+        done: the JSON file to write.
 
     Raises:
-        UserError: if inputs do not belong together, another process works under this number, or the first trials all
-            fail.
-        Interrupted: when a signal asked to stop; what was begun is in the queue again, with its training state.
+        UserError: if the inputs do not belong together, another process runs with this worker number, or the first
+            trials all fail.
+        Interrupted: if a signal asked to stop; the unfinished trial is in the queue again, with its training state.
     """
     search = replace(search, origin=origin_of(inputs, code))
     numbers: list[int] = []
@@ -179,7 +201,12 @@ def run_worker(
 
 
 def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
-    """Digests of all that trials are trained from: scores are compared only where these are equal."""
+    """Digests of everything that trials are trained from: scores are only comparable if these are equal.
+
+    Args:
+        inputs: the input files of the trials.
+        code: digest of the code.
+    """
     _, digest = read_folds(inputs.split.folds, inputs.split.certificate)
     return {
         "code": code,
@@ -194,7 +221,7 @@ def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
 def _try(
     trial: Trial, study: optuna.Study, search: SearchSpec, folder: Path, train: Callable[..., float | None]
 ) -> None:
-    """Train one trial and tell what came of it."""
+    """Train one trial, and report its result to the study and the log."""
     values = ", ".join(f"{key} {_short(value)}" for key, value in trial.values.items())
     if twin := finished_duplicate(study, trial):
         log(f"tune: trial {trial.number}: has the values of trial {twin.number}, and so its score")
@@ -214,24 +241,25 @@ def _try(
             raise
         raise Interrupted(f"tune: trial {trial.number} stopped as asked; the same command goes on from there") from stop
     trial.asked.set_user_attr(RESULT, pruner.result | ({"fault": fault} if fault else {}))
-    # A trial that failed of its values is told as pruned, from which TPE learns to keep away; a failed one it ignores.
+    # A trial whose values cannot be trained is reported as pruned, not as failed: TPE learns to avoid pruned values and
+    # ignores failed trials.
     study.tell(trial.asked, score, state=TrialState.COMPLETE if score is not None else TrialState.PRUNED)
     shutil.rmtree(resume, ignore_errors=True)
-    outcome = f"failed: {fault}" if fault else f"{search.tune.score} {score:.4f}" if score is not None else "pruned"
-    log(f"tune: trial {trial.number}: {outcome}")
+    text = f"failed: {fault}" if fault else f"{search.tune.score} {score:.4f}" if score is not None else "pruned"
+    log(f"tune: trial {trial.number}: {text}")
 
 
 class _Failed(Exception):
-    """The values of a trial cannot be trained; the text says why."""
+    """The values of a trial cannot be trained; the text gives the reason."""
 
 
 @contextmanager
 def _values_at_fault() -> Iterator[None]:
-    """A refusal in this block is the trial's, not the job's."""
+    """Turn a UserError of this block into `_Failed`: the trial failed, the job goes on."""
     try:
         yield
-    except UserError as refusal:
-        raise _Failed("; ".join(refusal.faults)) from refusal
+    except UserError as error:
+        raise _Failed("; ".join(error.faults)) from error
 
 
 def _score(
@@ -243,7 +271,7 @@ def _score(
     resources: JobResources,
     stopping: Event,
 ) -> float | None:
-    """Train a trial's folds one after another: the score of all their out-of-fold predictions; None when pruned."""
+    """Train the folds of a trial in turn. Returns the score of all their out-of-fold predictions, or None if pruned."""
     with _values_at_fault():
         recipe = search.recipe_of(trial.values)
         device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads)
@@ -260,10 +288,10 @@ def _score(
                 resume / f"fold={fold}",
                 resources.runtime,
                 resources.workers(device),
-                stop_early=partial(pruner.judged, place, recipe),
+                stop_early=partial(pruner.report, place, recipe),
             ).fit()
         if recipe.compile:
-            torch.compiler.reset()  # what is compiled for one trial only counts against the next
+            torch.compiler.reset()  # otherwise the cached code counts against the limits of the next trial
         pruner.close(place, recipe, trained.history, device.name)
         if pruner.pruned:
             return None
@@ -281,18 +309,18 @@ def _out_of_fold(
     resources: JobResources,
 ) -> np.ndarray:
     """Probabilities of a fold's validation images, the mean over the views: float64 (images, classes)."""
-    learnt = spec.training_set
-    model = build_model(spec.recipe, learnt.label_space, seed=0, bands=spec.inputs.bands)
+    training_set = spec.training_set
+    model = build_model(spec.recipe, training_set.label_space, seed=0, bands=spec.inputs.bands)
     model.load_state_dict(trained.chosen)
-    rows = learnt.images.rows(learnt.validation["image_id"].tolist())
-    ready = ready_views(views, *learnt.images.shape[:2])
+    rows = training_set.images.rows(training_set.validation["image_id"].tolist())
+    ready = ready_views(views, *training_set.images.shape[:2])
     batch_size = resources.runtime.predict_batch
-    logits = predict_logits(device.place(model), learnt.images, rows, ready, device, batch_size)
+    logits = predict_logits(device.place(model), training_set.images, rows, ready, device, batch_size)
     return np.mean([softmax(own) for own in logits.values()], axis=0)
 
 
 def _packed(paths: Sequence[Path], recipe: Recipe) -> Path:
-    """The packed images of a recipe's size and region."""
+    """The file of packed images with the size and region of a recipe."""
     wanted = (f"size={recipe.size}", f"roi={recipe.roi}")
     found = [path for path in paths if path.parts[-3:-1] == wanted]
     if not found:
@@ -301,10 +329,12 @@ def _packed(paths: Sequence[Path], recipe: Recipe) -> Path:
 
 
 def pooled(parts: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
-    """Out-of-fold predictions of several folds as one: an image of several repeats has the mean of its predictions.
+    """Combine the out-of-fold predictions of several folds.
+
+    With repeated folds an image occurs several times; its predictions are averaged.
 
     Args:
-        parts: columns image_id, label and p, an array (classes,) an image.
+        parts: for each fold one row per image: image_id, label and p, an array of shape (classes,).
 
     Returns:
         Labels, int64 (images,), and probabilities, float64 (images, classes).
@@ -317,7 +347,13 @@ def pooled(parts: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def score_of(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """A score by its name."""
+    """Compute a score by its name.
+
+    Args:
+        name: log_loss, accuracy, balanced_accuracy or macro_f1.
+        labels: class codes, int64 (images,).
+        probabilities: shape (images, classes), rows sum to 1.
+    """
     predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
     match name:
         case "log_loss":

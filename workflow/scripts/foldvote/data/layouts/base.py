@@ -1,4 +1,4 @@
-"""What a layout has to do: the images of its folders as rows, their classes, and what corrections mean for them."""
+"""The interface of a layout: it lists the images of a data folder, names the classes and corrects labels."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +17,10 @@ class Correction(NamedTuple):
     """One change of a label.
 
     Attributes:
-        id: whose label.
-        field: which label.
-        before: what stands there now.
-        after: what is right.
+        id: id of the image, group or person whose label changes.
+        field: name of the label, such as a factor.
+        before: the present value.
+        after: the right value.
     """
 
     id: str
@@ -30,44 +30,44 @@ class Correction(NamedTuple):
 
 
 class CorrectionFault(Exception):
-    """What is wrong with one correction, without file and row number."""
+    """The fault of one correction; the text names neither file nor row."""
 
 
 class DataLayout(Protocol):
     """One layout with its section of the configuration.
 
-    What is known without opening a file (tables, folders, names of factors) is said by the section itself, a
+    Properties that need no file to be opened (tables, folders, names of factors) belong to the section, a
     `config.data.LayoutSection`.
 
     Attributes:
-        raw_columns: the manifest's columns that only this layout has: names and types.
-        ignored_fields: fields of corrections that are skipped, as no class depends on them.
+        raw_columns: names and types of the manifest columns that only this layout has.
+        ignored_fields: fields of corrections that are skipped, because no class depends on them.
     """
 
     raw_columns: ClassVar[RawColumns]
     ignored_fields: ClassVar[frozenset[str]]
 
     def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
-        """The images of a split, as they are told: before any correction.
+        """List the images of a split, before any correction.
 
         Args:
             root: the data folder.
             split: `train` or `test`.
 
         Returns:
-            One row per image: image_id, path (relative to `root`, with /), profile, group, one column per factor or
-            else class_name, and the raw columns; of a test image, what nobody knows is null. And class names beside
-            those of the rows, for data that does not name its classes.
+            One row per image: image_id, path (relative to `root`, with /), profile, group, one column per factor (or
+            class_name if there are no factors), and the raw columns; values unknown for a test image are null. Also the
+            class names found besides those of the rows, for data without configured classes.
 
         Raises:
-            UserError: every fault of the folders and tables, with file and row.
+            UserError: for every fault of the folders and tables, with file and row.
         """
 
     def label_space(self, found: set[str]) -> LabelSpace:
-        """The classes.
+        """The classes of the task.
 
         Args:
-            found: class names of the training rows, for data that does not name its classes.
+            found: class names of the training rows, for data without configured classes.
 
         Raises:
             UserError: if fewer than two classes are known.
@@ -77,18 +77,18 @@ class DataLayout(Protocol):
         """Correct the rows of `entries` in place.
 
         Args:
-            frame: training rows, as `entries` gives them.
+            frame: training rows that `entries` returned.
             correction: what to change.
 
         Returns:
             Mask of the rows that were changed.
 
         Raises:
-            CorrectionFault: if it names an unknown id or field, or does not match the rows.
+            CorrectionFault: if the correction names an unknown id or field, or does not match the rows.
         """
 
     def draft(self, issue: Mapping[str, Any]) -> list[Correction]:
-        """A likely label error as corrections; none where no correction can say it.
+        """Turn a likely label error into corrections; an empty list if no correction can express it.
 
         Args:
             issue: a row of `label_issues.LABEL_ISSUES`.

@@ -19,7 +19,7 @@ from foldvote.io.paths import files_below, is_ignored, relative_fault, tidy
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """One folder per class; corrections are of images or groups. A `DataLayout`."""
+    """One folder per class; a correction changes an image or a group. Implements `DataLayout`."""
 
     raw_columns: ClassVar[RawColumns] = ()
     ignored_fields: ClassVar[frozenset[str]] = frozenset()
@@ -37,7 +37,7 @@ class ClassFolders:
             and the class folders found.
 
         Raises:
-            UserError: if a folder is missing or empty, a class folder is not known, or a path has no group.
+            UserError: if a folder is missing or empty, a class folder is not configured, or a path has no group.
         """
         names = _class_folders(root, self.section)
         top = _inside(self.section.train if split == "train" else str(self.section.test), f"data.{split}")
@@ -62,7 +62,7 @@ class ClassFolders:
         return frame, set(names)
 
     def label_space(self, found: set[str]) -> LabelSpace:
-        """The classes that are configured, or the class folders."""
+        """The configured classes, or the names of the class folders if none are configured."""
         return named_label_space(self.section.classes, found)
 
     def correct(self, frame: pd.DataFrame, correction: Correction) -> pd.Series:
@@ -70,7 +70,7 @@ class ClassFolders:
         return correct_field(frame, correction, {LABEL: ("class_name", self.section.classes)})
 
     def draft(self, issue: Mapping[str, Any]) -> list[Correction]:
-        """A label issue as corrections."""
+        """Turn a label issue into corrections of images or groups."""
         return draft_field(issue, LABEL)
 
 

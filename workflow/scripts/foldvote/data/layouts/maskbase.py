@@ -24,18 +24,18 @@ from foldvote.runtime.job_log import log
 
 @dataclass(frozen=True)
 class MaskbaseFolders:
-    """The home task's folders; the class is mask state, gender and age band. A `DataLayout`."""
+    """The folders of the home task; a class is mask state, gender and age band. Implements `DataLayout`."""
 
     raw_columns: ClassVar[RawColumns] = (("person_id", pa.string()), ("age_years", pa.int16()))
     ignored_fields: ClassVar[frozenset[str]] = IGNORED
     section: MaskbaseLayout
 
     def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
-        """The rows of `maskbase_train` or `maskbase_test`; no class name is beside them."""
+        """The rows of `maskbase_train` or `maskbase_test`, and no class names, as the classes are fixed."""
         read = maskbase_train if split == "train" else maskbase_test
         return read(root, self.section), set()
 
-    def label_space(self, found: set[str]) -> LabelSpace:  # noqa: ARG002 - its classes are known
+    def label_space(self, found: set[str]) -> LabelSpace:  # noqa: ARG002 - the classes are fixed
         """18 classes: `mask*6 + gender*3 + age`."""
         ages = age_levels(self.section.age_borders)
         return factor_label_space(dict(zip(self.section.factor_names, (MASKS, GENDERS, ages), strict=True)))
@@ -45,19 +45,23 @@ class MaskbaseFolders:
         return correct_person(frame, correction, self.section.age_borders)
 
     def draft(self, issue: Mapping[str, Any]) -> list[Correction]:
-        """A label issue as a correction of a person or of two shots."""
+        """Turn a label issue into a correction of a person or of two shots."""
         return draft_person(issue)
 
 
 def maskbase_train(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
-    """Seven rows per person, in the table's order.
+    """List the training images: seven rows per person, in the order of the table.
+
+    Args:
+        root: the data folder.
+        layout: the section `data` of the configuration.
 
     Returns:
         Columns image_id (`<path>/<file name>`), path, profile (the person's `path`), group, mask, gender, age,
         person_id (the text of `id`), age_years (Int16).
 
     Raises:
-        UserError: every fault of the table and of the persons' folders, with row numbers.
+        UserError: for every fault of the table and of the persons' folders, with row numbers.
     """
     table_path = root / layout.train_table
     table = read_user_table(table_path, ["id", "gender", "age", "path"])
@@ -79,10 +83,17 @@ def maskbase_train(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
 
 
 def maskbase_test(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
-    """One row per test image, in the order of the table; image_id is its ImageID.
+    """List the test images: one row per image, in the order of the table; image_id is its ImageID.
+
+    Args:
+        root: the data folder.
+        layout: the section `data` of the configuration.
+
+    Returns:
+        The columns of `maskbase_train`; all but image_id and path are null.
 
     Raises:
-        UserError: every fault of the table, and every image that is not there, with row numbers.
+        UserError: for every fault of the table and every missing image, with row numbers.
     """
     table_path = root / str(layout.test_table)
     ids = read_user_table(table_path, ["ImageID"])["ImageID"]
@@ -129,7 +140,7 @@ def _person_faults(table_path: Path, table: pd.DataFrame, pattern: str) -> list[
 
 
 def _shots(folder: Path) -> tuple[dict[str, str], list[str], list[str]]:
-    """File name of each shot in order, faults, and files that are no shot."""
+    """File name by shot, in the order of SHOTS; faults; and paths of files that are no shot."""
     if not folder.is_dir():
         return {}, [f"there is no folder {folder}; add it or remove the row"], []
     of_stem: dict[str, list[str]] = {}

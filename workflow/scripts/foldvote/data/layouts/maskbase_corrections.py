@@ -1,4 +1,4 @@
-"""What corrections mean for the home task: persons, their ages in years or bands, and shots that changed places."""
+"""Label corrections of the home task: of the gender or age of a person, and of swapped shots."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -20,16 +20,16 @@ def correct_person(frame: pd.DataFrame, correction: Correction, borders: tuple[i
 
     Args:
         frame: training rows of the home task.
-        correction: its id is a person's id, or `path` where the id is not unique. Its field is gender, age (years, or
-            a band such as `<30`, `30to59`, `>=60`, `under30`: a band leaves age_years) or shots (the pictures named
-            `before` and `after` change places).
-        borders: of the age bands, in years.
+        correction: its id is the id of a person, or the `path` if the id is not unique. Its field is gender, age (in
+            years, or a band such as `<30`, `30to59`, `>=60`, `under30`; a band does not change age_years) or shots (the
+            shots named `before` and `after` are exchanged).
+        borders: borders of the age bands, in years.
 
     Returns:
         Mask of the rows that were changed.
 
     Raises:
-        CorrectionFault: if it names an unknown person or field, or does not match the rows.
+        CorrectionFault: if the correction names an unknown person or field, or does not match the rows.
     """
     person = _person(frame, correction.id)
     if correction.field == "gender":
@@ -46,9 +46,9 @@ def correct_person(frame: pd.DataFrame, correction: Correction, borders: tuple[i
 
 
 def draft_person(issue: Mapping[str, Any]) -> list[Correction]:
-    """A label issue as a correction of a person, or as two shots that changed places.
+    """Turn a label issue into a correction of a person or of two swapped shots.
 
-    One picture of a person that looks like another mask state gives none, since no correction can say that.
+    A single shot with a doubtful mask state gives an empty list, because no correction can express it.
 
     Args:
         issue: a row of `label_issues.LABEL_ISSUES`.
@@ -100,7 +100,7 @@ def _age(text: str, borders: tuple[int, int]) -> int | str:
 
 
 def _swap(frame: pd.DataFrame, person: pd.Series, correction: Correction) -> pd.Series:
-    """Let two pictures of one person change places. Returns the mask of the two rows."""
+    """Exchange the mask states of two shots of a person. Returns the mask of the two rows."""
     stems = (correction.before, correction.after)
     for stem in stems:
         if stem not in SHOTS:

@@ -21,11 +21,11 @@ def age_levels(borders: tuple[int, int]) -> tuple[str, str, str]:
 
 
 def age_band(age: float, borders: tuple[int, int]) -> str:
-    """The name of the band that an age in years falls into; a border belongs to the older band."""
+    """The name of the band of an age in years; a border belongs to the older band."""
     return age_levels(borders)[bisect_right(borders, age)]
 
 
 def age_in_years(text: str) -> int | None:
-    """A text as an age in whole years from 0 to 120, or None."""
+    """Parse an age in whole years from 0 to 120; None for any other text."""
     match = _YEARS.fullmatch(text.strip())
     return int(match.group(1)) if match and int(match.group(1)) <= OLDEST else None

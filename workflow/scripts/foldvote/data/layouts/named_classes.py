@@ -1,4 +1,4 @@
-"""Corrections of data whose images are named one by one: what the layouts `table` and `folders` share."""
+"""Label corrections of single images and groups, shared by the layouts `table` and `folders`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,14 +17,14 @@ def correct_field(frame: pd.DataFrame, correction: Correction, fields: Fields) -
 
     Args:
         frame: training rows with image_id, group and the columns of `fields`.
-        correction: its id is an image_id, or else a group.
-        fields: by the name that a correction uses, the column and its levels; None: any name is a level.
+        correction: its id is an image_id or, if no image has this id, a group.
+        fields: for each field name of a correction the column and its levels; levels None allows any name.
 
     Returns:
         Mask of the rows that were changed.
 
     Raises:
-        CorrectionFault: if it names an unknown id or field, or does not match the rows.
+        CorrectionFault: if the correction names an unknown id or field, or does not match the rows.
     """
     if correction.field not in fields:
         known = list(fields)
@@ -42,15 +42,15 @@ def correct_field(frame: pd.DataFrame, correction: Correction, fields: Fields) -
 
 
 def check_levels(present: pd.Series, correction: Correction, levels: Sequence[str] | None) -> None:
-    """Make sure that a correction matches what stands there.
+    """Check that a correction matches the present levels.
 
     Args:
-        present: the levels that stand there.
-        correction: what to change.
-        levels: those that are known; None: any name is one.
+        present: the present levels of the rows that it would change.
+        correction: the change.
+        levels: the known levels; None allows any name.
 
     Raises:
-        CorrectionFault: if its `before` is not what stands there, or its `after` is no level or the same one.
+        CorrectionFault: if `before` is not the present level, or `after` is unknown or equal to `before`.
     """
     others = sorted(set(present) - {correction.before})
     if others:
@@ -65,11 +65,11 @@ def check_levels(present: pd.Series, correction: Correction, levels: Sequence[st
 
 
 def draft_field(issue: Mapping[str, Any], label: str) -> list[Correction]:
-    """A label issue as corrections of a group, of one image, or of both images of a swap.
+    """Turn a label issue into corrections of a group, of one image, or of both images of a swap.
 
     Args:
         issue: a row of `label_issues.LABEL_ISSUES`.
-        label: the field that names the class where the class is not made up of factors.
+        label: the field to use if the classes are not made up of factors.
     """
     field = label if issue["field"] == LABEL else issue["field"]
     given, suggested = issue["given"], issue["suggested"]

@@ -1,4 +1,4 @@
-"""The layouts by their names in the configuration. A new one is registered here."""
+"""The layouts by their names in the configuration. A new layout is added here."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

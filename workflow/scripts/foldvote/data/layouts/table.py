@@ -1,6 +1,6 @@
 """The layout `table`: images that a CSV or parquet table lists, one row per image.
 
-Every fault of the table is told at once, with row numbers that count the header as row 1.
+All faults of the table are reported at once; row numbers count the header as row 1.
 """
 
 import re
@@ -26,18 +26,18 @@ _FRACTION = re.compile(r"[-+]?\d*\.\d+")
 
 @dataclass(frozen=True)
 class ImageTable:
-    """A table with one row per image; corrections are of images or groups. A `DataLayout`."""
+    """A table with one row per image; a correction changes an image or a group. Implements `DataLayout`."""
 
     raw_columns: ClassVar[RawColumns] = ()
     ignored_fields: ClassVar[frozenset[str]] = frozenset()
     section: TableLayout
 
     def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
-        """The split's rows in the table's order; for test, beside them the class names of the training rows."""
+        """The rows of a split in the order of the table; for test also the class names of the training rows."""
         return _table_entries(root, self.section, split)
 
     def label_space(self, found: set[str]) -> LabelSpace:
-        """The product of the factors' levels, or the classes that are configured or found."""
+        """The product of the factors' levels; without factors the configured classes, or else those found."""
         if self.section.factors:
             return factor_label_space({name: tuple(levels) for name, levels in self.section.factors.items()})
         return named_label_space(self.section.classes, found)
@@ -51,7 +51,7 @@ class ImageTable:
         return correct_field(frame, correction, {self._label: ("class_name", self.section.classes)})
 
     def draft(self, issue: Mapping[str, Any]) -> list[Correction]:
-        """A label issue as corrections."""
+        """Turn a label issue into corrections of images or groups."""
         return draft_field(issue, self._label)
 
     @property
@@ -119,7 +119,7 @@ def _path_faults(table: Path, paths: pd.Series, root: Path) -> list[str]:
 
 
 def _doubled(table: Path, column: str, texts: pd.Series) -> list[str]:
-    """Lines for texts that stand twice, with both rows."""
+    """A fault for each repeated text, with both row numbers."""
     first: dict[str, int] = {}
     return [
         f"{table}, row {row}: {column} {text!r} stands in row {first[text]} already; keep one"
@@ -129,7 +129,7 @@ def _doubled(table: Path, column: str, texts: pd.Series) -> list[str]:
 
 
 def _level_faults(path: Path, layout: TableLayout, rows: pd.DataFrame, numbers: pd.Series) -> list[str]:
-    """Lines for training rows without a group or with an unknown label or level."""
+    """A fault for each training row without a group or with an unknown label or level."""
     faults = [
         f"{path}, row {row}: {layout.group} is empty; a training image needs its group"
         for row in numbers[rows[layout.group] == ""]

@@ -79,7 +79,7 @@ def all_counts(
     Args:
         manifest: training rows.
         folds: rows of folds.FOLDS.
-        scheme: the classes.
+        label_space: the classes.
         numeric: the factor with a number behind it, where there is one.
 
     Returns:
