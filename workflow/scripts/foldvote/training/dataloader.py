@@ -175,6 +175,31 @@ def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers:
     )
 
 
+def has_dead_worker(batches: Iterator[Any] | None) -> bool:
+    """Whether a process of a loader has died.
+
+    Args:
+        batches: an iterator over the loader; None: there is none.
+    """
+    return any(not worker.is_alive() for worker in getattr(batches, "_workers", ()))
+
+
+def abandon_workers(batches: Iterator[Any] | None) -> None:
+    """Give up the processes of a loader of which one died: they are killed, and torch is kept from waiting for them.
+
+    The dead process may have held a lock that torch's own shutdown takes, which then waits for ever. And torch's
+    handler of SIGCHLD raises the death again in whatever code runs at the next signal.
+
+    Args:
+        batches: an iterator over the loader; None: there is none.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for worker in getattr(batches, "_workers", ()):
+        worker.kill()
+    if batches is not None:
+        batches._shutdown = True  # type: ignore[attr-defined]
+
+
 def _start_worker(_: int) -> None:
     """Make a worker ignore signals and end with the training process.
 

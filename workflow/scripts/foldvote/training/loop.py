@@ -25,7 +25,7 @@ from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log, track
 from foldvote.runtime.signals import stop_on_signal
 from foldvote.training.checkpoint import save_checkpoint
-from foldvote.training.dataloader import ResumableSampler, training_loader
+from foldvote.training.dataloader import ResumableSampler, abandon_workers, has_dead_worker, training_loader
 from foldvote.training.monitor import Clock, LossMonitor
 from foldvote.training.optimizer import learning_rate, set_learning_rate
 from foldvote.training.state import MemberSpec, start_or_resume
@@ -121,6 +121,7 @@ class Trainer:
         self.monitor = LossMonitor(self.state.progress.loss_sum, device.group.mean)
         self._clock, self._first_step = Clock(), True
         self._sinks = open_sinks(self.state.progress.epoch)
+        self._loading: Iterator[Any] | None = None
 
     @property
     def steps_done(self) -> int:
@@ -239,7 +240,8 @@ class Trainer:
         sampler = ResumableSampler(spec.order, epochs, (progress.epoch, progress.step), self.device.group)
         pin = self.device.torch_device.type == "cuda"
         loader = training_loader(spec.augmented_images, sampler, self._workers, pin)
-        return track(loader, f"{spec.name}: training steps", epochs * spec.order.steps - self.steps_done)
+        self._loading = iter(loader)
+        return track(self._loading, f"{spec.name}: training steps", epochs * spec.order.steps - self.steps_done)
 
     def _plain_batches(self) -> Iterator[torch.Tensor]:
         """The training images in whole batches, normalised and without augmentation."""
@@ -336,10 +338,14 @@ class Trainer:
         except torch.OutOfMemoryError as error:
             place = f"{name}: epoch {progress.epoch + 1}, step {progress.step + 1}"
             raise UserError(f"{place}: out of memory; another process may use the device; {LESS_MEMORY}") from error
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError, EOFError) as error:  # what a dead worker shows depends on what it was doing
+            if not has_dead_worker(self._loading):
                 raise
+            abandon_workers(self._loading)
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"{name}: a process that loads images died ({str(error).splitlines()[0]}); memory is the usual "
-                "reason: lower runtime.workers; the same command goes on from the last checkpoint"
+                f"{name}: a process that loads images died ({reason}); memory is the usual reason: lower "
+                "runtime.workers; the same command goes on from the last checkpoint"
             ) from error
+        finally:
+            self._loading = None
