@@ -132,6 +132,8 @@ def _definition(root: Path, module_name: str, name: str) -> _Definition:
     imports = dict(module.imports)
     for statement in module.definitions.get(name, ()):
         _read(statement, parts, used, imports)
+    if name in module.definitions:
+        module.definitions[name] = []  # read once; the garbage collector would walk over the trees again and again
     uses = {place for one in used for place in _targets(root, module_name, one, imports)}
     names = {one.partition(".")[0] for one in used}
     outside = {one: imports[one] for one in names & imports.keys() if not _path(root, imports[one][0])}
