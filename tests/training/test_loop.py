@@ -12,19 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 import foldvote.training.loop
-from foldvote.config.runtime import Runtime, Tracking
 from foldvote.data.label_space import factor_label_space, write_label_space
 from foldvote.errors import UserError
-from foldvote.io.files import read_json, sha256_file
+from foldvote.io.files import read_json
 from foldvote.io.parquet import read_table
 from foldvote.models.factory import build_model
-from foldvote.runtime.resources import JobResources
-from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.history import HISTORY
 from foldvote.training.loop import Trainer
-from foldvote.training.train_member import train_member
-from foldvote.training.training_set import MemberInputs
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
+from support.tiny_training import train
 
 STEPS = 4  # of an epoch
 RECIPES: dict[str, dict[str, object]] = {
@@ -58,25 +54,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     write_label_space(factor_label_space({"hue": LABEL_SPACE.classes}), made.split.classes)
     save_file(build_model(recipe(), LABEL_SPACE, 5).state_dict(), made.root / "given.safetensors")
     return made
-
-
-def train(tiny: Tiny, name: str, changes: dict[str, object], workers: int = 0) -> str:
-    """Train one member and give the digest of its weights."""
-    runtime = Runtime(workers=workers, checkpoint_minutes=1e-6, tracking=Tracking(tensorboard=False))
-    given = tiny.root / "given.safetensors" if changes.get("pretrained") else None
-    inputs = MemberInputs(tiny.pixels, tiny.split, given)
-    files = tiny.files(name)
-    train_member(
-        MemberSeeds(1, "tiny", 0),
-        recipe(**changes),
-        "code",
-        inputs,
-        tiny.resume / name,
-        tiny.root,
-        files,
-        JobResources(0, 1, runtime),
-    )
-    return sha256_file(files.weights) + sha256_file(files.last)
 
 
 def cut_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> None:

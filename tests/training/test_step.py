@@ -9,19 +9,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from foldvote.config.recipe import Recipe
-from foldvote.config.runtime import Runtime, Tracking
 from foldvote.errors import UserError
-from foldvote.io.files import read_json, sha256_file
+from foldvote.io.files import read_json
 from foldvote.models.factory import build_model, head_parameters
 from foldvote.runtime.device import Device
-from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.optimizer import make_optimizer
 from foldvote.training.state import Progress, TrainState
 from foldvote.training.step import TrainStep, as_probabilities, freeze_backbone
-from foldvote.training.train_member import train_member
-from foldvote.training.training_set import MemberInputs
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
+from support.tiny_training import train
 
 CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
 GROUP_NORM = {"net": "test_efficientnet_gn", "drop_rate": 0.0, "clip_norm": None}  # every image counts by itself
@@ -88,25 +85,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(tmp_path_factory.mktemp("tiny"))
     save_file(build_model(recipe(), LABEL_SPACE, 5).state_dict(), made.root / "given.safetensors")
     return made
-
-
-def train(tiny: Tiny, name: str, changes: dict[str, object], workers: int = 0) -> str:
-    """Train one member and give the digest of its weights."""
-    runtime = Runtime(workers=workers, checkpoint_minutes=1e-6, tracking=Tracking(tensorboard=False))
-    given = tiny.root / "given.safetensors" if changes.get("pretrained") else None
-    inputs = MemberInputs(tiny.pixels, tiny.split, given)
-    files = tiny.files(name)
-    train_member(
-        MemberSeeds(1, "tiny", 0),
-        recipe(**changes),
-        "code",
-        inputs,
-        tiny.resume / name,
-        tiny.root,
-        files,
-        JobResources(0, 1, runtime),
-    )
-    return sha256_file(files.weights) + sha256_file(files.last)
 
 
 def test_a_frozen_net_changes_its_head_alone(tiny: Tiny) -> None:

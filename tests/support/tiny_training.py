@@ -1,0 +1,28 @@
+"""The training of one member on the tiny data stage. Imports torch."""
+
+from foldvote.config.runtime import Runtime, Tracking
+from foldvote.io.files import sha256_file
+from foldvote.runtime.resources import JobResources
+from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.train_member import train_member
+from foldvote.training.training_set import MemberInputs
+from support.tiny_member import Tiny, recipe
+
+
+def train(tiny: Tiny, name: str, changes: dict[str, object], workers: int = 0) -> str:
+    """Train one member and give the digest of its weights."""
+    runtime = Runtime(workers=workers, checkpoint_minutes=1e-6, tracking=Tracking(tensorboard=False))
+    given = tiny.root / "given.safetensors" if changes.get("pretrained") else None
+    inputs = MemberInputs(tiny.pixels, tiny.split, given)
+    files = tiny.files(name)
+    train_member(
+        MemberSeeds(1, "tiny", 0),
+        recipe(**changes),
+        "code",
+        inputs,
+        tiny.resume / name,
+        tiny.root,
+        files,
+        JobResources(0, 1, runtime),
+    )
+    return sha256_file(files.weights) + sha256_file(files.last)
