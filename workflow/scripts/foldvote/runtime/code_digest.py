@@ -54,6 +54,7 @@ def code_digest(script: str | Path) -> str:
     return digest.hexdigest()[:16]
 
 
+@cache  # asked for by the digest and for the templates
 def reached(script: str | Path) -> frozenset[Place]:
     """The script's own statements and every library definition that it can reach, as (module, name).
 
