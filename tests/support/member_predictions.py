@@ -20,6 +20,7 @@ from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_table, write_table
 from foldvote.runtime.seeding import generator
 from foldvote.splits.folds import FOLDS, split_sha256
+from foldvote.splits.reserve import RESERVE
 
 LABEL_SPACE = factor_label_space({"mask": ("wear", "not"), "age": ("young", "old", "oldest")})
 CLASSES = list(LABEL_SPACE.classes)
@@ -39,6 +40,7 @@ class Run:
     holdout: bool = False
     tests: int = 10
     images: int = 24
+    reserve: int = 0
 
     def __post_init__(self):
         draws = generator(3, "run")
@@ -49,6 +51,10 @@ class Run:
             fold = draws.permutation(self.images) % self.k
             fold = np.where(fold == 0, 0, -1) if self.holdout else fold + repeat * self.k
             rows.append(pd.DataFrame({"image_id": ids, "repeat": repeat, "fold": fold, "label": label}))
+        if self.reserve:
+            kept_out = [f"{number:06d}/reserve" for number in range(self.reserve)]
+            label = draws.integers(0, len(CLASSES), self.reserve)
+            rows.append(pd.DataFrame({"image_id": kept_out, "repeat": 0, "fold": RESERVE, "label": label}))
         self.folds = pd.concat(rows, ignore_index=True).assign(stratum="s")
         self.folds["profile"] = self.folds["group"] = self.folds["image_id"]
         self.digest = split_sha256(self.folds)
@@ -61,6 +67,8 @@ class Run:
             self.member("oof", model, fold)
             if self.tests:
                 self.member("test", model, fold)
+            if self.reserve:
+                self.member("reserve", model, fold)
 
     def members(self):
         return [(model, fold) for model, count in self.expected.items() for fold in range(count)]
@@ -70,14 +78,15 @@ class Run:
 
     def frame(self, split, model, fold):
         """Simulated predictions: the true class is likelier than the others."""
-        validation = self.folds[self.folds["fold"] == fold]
-        ids = validation["image_id"].tolist() if split == "oof" else self.test_ids
-        labels = validation["label"].tolist() if split == "oof" else [None] * len(ids)
+        validation = self.folds[self.folds["fold"] == (RESERVE if split == "reserve" else fold)]
+        ids = self.test_ids if split == "test" else validation["image_id"].tolist()
+        labels = [None] * len(ids) if split == "test" else validation["label"].tolist()
         parts = []
         for view in self.models[model]:
             logits = generator(5, split, model, fold, view).normal(0, 2, (len(ids), len(CLASSES)))
-            if split == "oof":
-                logits[np.arange(len(ids)), labels] += 2
+            if split != "test":
+                # Their mean is far surer than each of them.
+                logits[np.arange(len(ids)), labels] += 2 if split == "oof" else 0.7
             part = pd.DataFrame(logits.astype(np.float32), columns=[LOGIT + name for name in CLASSES])
             parts.append(part.assign(image_id=ids, profile=ids, label=labels, view=view))
         return pd.concat(parts, ignore_index=True)
@@ -108,6 +117,7 @@ class Run:
         given = {
             "oof": [self.path("oof", *member) for member in self.members()],
             "test": [self.path("test", *member) for member in self.members()] if self.tests else [],
+            "reserve": [self.path("reserve", *member) for member in self.members()] if self.reserve else [],
             "timings": sorted((self.root / "timings").rglob("*.json")),
             "folds": self.root / "folds.parquet",
             "certificate": self.root / "certificate.json",
@@ -126,13 +136,14 @@ class Run:
             reliability=out / "reliability.csv",
             issues=out / "label_issues.parquet",
             leaderboard=self.root / "leaderboard.csv",
+            reserve=out / "reserve.parquet" if self.reserve else None,
         )
         expected, settings = other.get("expected", self.expected), other.get("settings", MEAN)
         submission = Submission(answer=other.get("answer", "code"))
         make_ensemble(inputs, files, expected, settings, submission, 1)
 
     def votes(self, split):
-        schema = votes_schema(CLASSES, labelled=split == "oof")
+        schema = votes_schema(CLASSES, labelled=split != "test")
         return read_table(self.root / f"ensemble/{split}.parquet", schema, key=("image_id",))
 
     @property

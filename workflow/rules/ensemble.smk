@@ -9,6 +9,11 @@ rule ensemble:
     """Fit every ensemble method, score each one on held-out persons, and choose the best."""
     input:
         oof=member_files("oof", "predictions.parquet"),
+        reserve=(
+            member_files("reserve", "predictions.parquet")
+            if CONFIG.folds.reserve
+            else []
+        ),
         test=member_files("test", "predictions.parquet") if CONFIG.has_test else [],
         timings=member_timings(),
         weights=member_files("train", "model.safetensors"),
@@ -20,6 +25,7 @@ rule ensemble:
     output:
         oof="<results>/ensemble/oof.parquet",
         test="<results>/ensemble/test.parquet" if CONFIG.has_test else [],
+        reserve="<results>/ensemble/reserve.parquet" if CONFIG.folds.reserve else [],
         metrics="<results>/ensemble/metrics.json",
         weights="<results>/ensemble/weights.json",
         votes="<results>/ensemble/votes.json",

@@ -1,7 +1,7 @@
-"""Predictions of every member, for its validation fold and for the test images.
+"""Predictions of every member, for its validation fold, for the reserve and for the test images.
 
-Reads weights, packed images and the split; writes oof/ and test/, which contain only parquet files, and timings. One
-script does both.
+Reads weights, packed images and the split; writes oof/, reserve/ and test/, which contain only parquet files, and
+timings. One script does all three.
 """
 
 
@@ -51,5 +51,19 @@ use rule oof as tta with:
         "<benchmarks>/test/model={model}/fold={fold}.tsv"
     params:
         part="test",
+        views=CONFIG.predict.views,
+        code=digest("predict_member.py"),
+
+
+use rule oof as reserve with:
+    output:
+        predictions="<results>/reserve/model={model}/fold={fold}/predictions.parquet",
+        timing="<results>/timings/reserve/model={model}/fold={fold}.json",
+    log:
+        "<logs>/reserve/model={model}/fold={fold}.log",
+    benchmark:
+        "<benchmarks>/reserve/model={model}/fold={fold}.tsv"
+    params:
+        part="reserve",
         views=CONFIG.predict.views,
         code=digest("predict_member.py"),

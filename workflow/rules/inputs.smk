@@ -25,9 +25,15 @@ def member_files(part, name):
     )
 
 
+def predicted_parts():
+    """What each member predicts: its own fold, the reserve and the test images, as far as there are any."""
+    has = {"oof": True, "reserve": CONFIG.folds.reserve > 0, "test": CONFIG.has_test}
+    return [part for part, there in has.items() if there]
+
+
 def member_timings():
-    """The timings of every member: of training, OOF and test predictions."""
-    parts = ["train", "oof", "test"] if CONFIG.has_test else ["train", "oof"]
+    """The timings of every member: of training, OOF, reserve and test predictions."""
+    parts = ["train", *predicted_parts()]
     pattern = "<results>/timings/{part}/model={model}/fold={fold}.json"
     return expand(pattern, part=parts, model=list(CONFIG.models), fold=FOLDS)
 

@@ -50,8 +50,10 @@ class Vote(Section):
     """The nested score by which `auto` chooses."""
     fit_by: Literal["log_loss", "macro_f1"] = "log_loss"
     """What greedy and best_model optimize."""
-    calibration: Literal["none", "temperature", "vector"] = "temperature"
-    """Calibration of the ensemble's probabilities: temperature or vector scaling; predictions stay the same."""
+    calibration: Literal["auto", "none", "temperature", "vector"] = "auto"
+    """Calibration of the ensemble's probabilities, fitted on the reserve where there is one; predictions stay the same.
+    Without a reserve, `auto` derives the temperature of the mean of all members from that of single ones, while
+    `temperature` and `vector` scaling are fitted on out-of-fold predictions, which are of single members."""
     draws: int = Field(default=2000, ge=100, le=100_000)
     """Bootstrap draws of people for every interval."""
 

@@ -18,6 +18,9 @@ class Folds(Section):
     """Independent K-fold splits; folds are numbered consecutively: two repeats of five folds are folds 0 to 9."""
     fraction: float = Field(default=0.2, gt=0, le=0.5)
     """Validation share of the groups, for holdout; rounded to one in n (0.2 is one in five)."""
+    reserve: float = Field(default=0, ge=0, le=0.5)
+    """Share of the groups that is kept out of every fold. All members predict them as they predict test images: the
+    submitted vote is scored and calibrated on them. 0: none."""
     file: str | None = None
     """CSV or parquet table with columns group and fold (or image_id and fold), for method file."""
     stratify: Annotated[list[Name], Field(min_length=1)] | Literal["label"] = "label"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from foldvote.ensemble.candidates import (
 from foldvote.ensemble.inputs import EnsembleData, EnsembleInputs, read_ensemble_data
 from foldvote.ensemble.leaderboard import (
     calibration_scores,
+    intervals_of,
     make_leaderboard,
     method_scores,
     model_scores,
@@ -29,15 +30,17 @@ from foldvote.ensemble.leaderboard import (
     with_intervals,
 )
 from foldvote.ensemble.methods import apply_method, choose_classes
-from foldvote.ensemble.selection import MethodComparison, compare_methods, outer_folds
-from foldvote.evaluation.bootstrap import group_sums
-from foldvote.evaluation.calibration import (
-    apply_temperature,
-    apply_vector,
-    calibrate_nested,
-    fit_temperature,
-    fit_vector,
+from foldvote.ensemble.reserve import ReserveScores, count_looks, score_on_reserve
+from foldvote.ensemble.scaling import Calibration, Scaling, apply_scaling, fit_scaling, scaling_of_mean
+from foldvote.ensemble.selection import (
+    EvaluationRows,
+    MethodComparison,
+    MethodResult,
+    compare_methods,
+    outer_folds,
 )
+from foldvote.evaluation.bootstrap import group_sums
+from foldvote.evaluation.calibration import calibrate_nested, fit_temperature
 from foldvote.evaluation.group_consistency import consistency
 from foldvote.evaluation.label_issues import LABEL_ISSUES, label_issues
 from foldvote.evaluation.metrics import score
@@ -45,12 +48,11 @@ from foldvote.evaluation.slices import slice_scores
 from foldvote.evaluation.vote_table import votes_frame, votes_schema
 from foldvote.io.csv_files import write_csv
 from foldvote.io.files import write_json
+from foldvote.io.ids import positions_in
 from foldvote.io.parquet import read_table, write_table
 
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.integer]
-Calibration = Literal["none", "temperature", "vector"]
-Scaling = dict[str, Any]
 _OF_MANIFEST = ["image_id", "format", "width", "height"]
 
 
@@ -63,6 +65,8 @@ class EnsembleFiles:
             that was fitted on other groups; `fold` is that of the first repeat.
         test: ensemble/test.parquet, one row per test image in the order of the first member's predictions; None when
             there is no test set.
+        reserve: ensemble/reserve.parquet, one row per image of the reserve as the submitted vote predicts it; None
+            where there is no reserve.
         metrics: ensemble/metrics.json.
         weights: ensemble/weights.json: the method that is used, what it has fitted, and its calibration.
         votes: ensemble/votes.json: what every method has fitted.
@@ -81,6 +85,7 @@ class EnsembleFiles:
     reliability: Path
     issues: Path
     leaderboard: Path
+    reserve: Path | None = None
 
 
 def make_ensemble(
@@ -110,23 +115,37 @@ def make_ensemble(
     data = read_ensemble_data(inputs, expected, submission, settings.draws, seed)
     label_space, rows, table = data.label_space, data.rows, data.table
     candidates = candidates_of(data.oof, label_space)
-    comparison = compare_methods(candidates, rows, label_space, settings, seed)
+    scored = None
+
+    def choose_on_reserve(fitted: Mapping[str, MethodResult]) -> str:
+        nonlocal scored
+        assert data.reserve is not None
+        kept_out = candidates_of(data.reserve.predictions, label_space)
+        scored = score_on_reserve(kept_out, data.reserve.rows, fitted, label_space, settings, seed)
+        return scored.chosen
+
+    choose = choose_on_reserve if data.reserve is not None else None
+    comparison = compare_methods(candidates, rows, label_space, settings, seed, choose)
+    results = comparison.results if scored is None else scored.results
     nested = comparison.nested
-    folds = outer_folds(rows.folds, rows.groups, seed)
-    calibrated = _calibrate(nested.probabilities, rows.labels, folds, settings.calibration)
-    scaling = _fit_scaling(nested.probabilities, rows.labels, settings.calibration)
+    calibrated = _calibrate(nested.probabilities, rows, settings.calibration, seed)
+    scaling = scored.scaling if scored else _fit_scaling(data, comparison, settings.calibration)
 
     metrics: dict[str, Any] = {"images": len(table), "classes": list(label_space.classes), "chosen": comparison.chosen}
     metrics["oof"] = _oof_scores(data, comparison, candidates, calibrated, settings.draws, seed)
     metrics["calibration"], reliability = calibration_scores(
         rows.labels, nested.probabilities, calibrated, settings.calibration
     )
+    metrics["submitted_calibration"] = scaling
     metrics["consistency"] = consistency(table, calibrated, label_space)
     record = {"split_sha256": data.split_sha256, "vote": comparison.chosen, "members": data.weights_sha256}
+    if scored is not None:
+        metrics["reserve"] = _reserve_scores(data, scored, settings.draws, seed)
+        metrics["reserve"]["looks"] = count_looks(files.leaderboard.with_name("reserve_looks.json"), metrics["reserve"])
     test_frame = None
     if data.test is not None:
         metrics["test_images"] = len(data.test.ids)
-        test_frame, metrics["test"] = _predict_test(data, comparison, scaling)
+        test_frame, metrics["test"] = _predict_test(data, results, comparison.chosen, scaling)
         metrics = {name: value for name, value in metrics.items() if value is not None}
     issues = label_issues(table, calibrated, model_probabilities(candidates), label_space)
     leaderboard = make_leaderboard(metrics, data.costs)
@@ -135,11 +154,16 @@ def make_ensemble(
     write_table(frame, files.oof, votes_schema(label_space.classes, labelled=True), ("image_id",), record)
     if files.test is not None and test_frame is not None:
         write_table(test_frame, files.test, votes_schema(label_space.classes, labelled=False), ("image_id",), record)
+    if files.reserve is not None and data.reserve is not None and scored is not None:
+        kept_out = data.reserve.table.drop(columns="stratum")
+        reserve_frame = votes_frame(kept_out, scored.crossed.probabilities, scored.crossed.codes, label_space)
+        write_table(
+            reserve_frame, files.reserve, votes_schema(label_space.classes, labelled=True), ("image_id",), record
+        )
     write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
     described = _with_manifest(table, inputs.manifest, inputs.numeric)
     write_csv(slice_scores(described, calibrated, label_space, inputs.numeric).round(6), files.slices)
     write_csv(reliability.round(6), files.reliability)
-    results = comparison.results
     write_json(files.weights, {"calibration": scaling, **results[comparison.chosen].params})
     write_json(files.votes, {kind: result.params for kind, result in results.items()})
     write_json(files.metrics, metrics)
@@ -169,8 +193,29 @@ def _oof_scores(
     }
 
 
+def _reserve_scores(data: EnsembleData, scored: ReserveScores, draws: int, seed: int) -> dict[str, Any]:
+    """The scores on the reserve of the submitted vote, every method and every model, each the mean of all members."""
+    assert data.reserve is not None
+    rows, label_space, crossed = data.reserve.rows, data.label_space, scored.crossed
+    sums = group_sums(rows.labels, crossed.probabilities, rows.groups, len(label_space.classes), crossed.codes)
+    ensemble = score(rows.labels, crossed.probabilities, label_space, crossed.codes) | with_intervals(sums, draws, seed)
+    votes = {
+        kind: {**result.nested, "intervals": intervals_of(result.draws)} for kind, result in scored.results.items()
+    }
+    predictions = data.reserve.predictions
+    models = {
+        name: score_with_intervals(rows, predictions.mean_of(name), label_space, predictions.learnt[name], draws, seed)
+        for name in predictions.models
+    }
+    whole = candidates_of(predictions, label_space)
+    for name in {name for name in whole.models if PRODUCT_SIGN in name}:
+        models[name] = score_with_intervals(rows, model_mean(whole, name), label_space, None, draws, seed)
+    groups = len(np.unique(rows.groups))
+    return {"images": len(rows.labels), "groups": groups, "ensemble": ensemble, "votes": votes, "models": models}
+
+
 def _predict_test(
-    data: EnsembleData, comparison: MethodComparison, scaling: Scaling
+    data: EnsembleData, results: Mapping[str, MethodResult], chosen: str, scaling: Scaling
 ) -> tuple[pd.DataFrame, dict[str, Any] | None]:
     """Predict the test images.
 
@@ -182,12 +227,12 @@ def _predict_test(
     label_space, truth = data.label_space, data.truth
     candidates = candidates_of(data.test, label_space)
     predicted = {}
-    for kind, result in comparison.results.items():
-        if kind == comparison.chosen or truth is not None:
+    for kind, result in results.items():
+        if kind == chosen or truth is not None:
             probabilities = apply_method(candidates, result.params, label_space)
             predicted[kind] = (probabilities, choose_classes(probabilities, result.params))
-    probabilities, codes = predicted[comparison.chosen]
-    scaled = _apply_scaling(probabilities, scaling)
+    probabilities, codes = predicted[chosen]
+    scaled = apply_scaling(probabilities, scaling)
     frame = votes_frame(pd.DataFrame({"image_id": data.test.ids.to_pylist()}), scaled, codes, label_space)
     if truth is None:
         return frame, None
@@ -203,23 +248,24 @@ def _predict_test(
     return frame, {"ensemble": score(truth, scaled, label_space, codes), "votes": votes, "models": models}
 
 
-def _calibrate(probabilities: Floats, labels: Codes, folds: Codes, method: Calibration) -> Floats:
-    return probabilities if method == "none" else calibrate_nested(probabilities, labels, folds, method)
+def _calibrate(probabilities: Floats, rows: EvaluationRows, method: Calibration, seed: int) -> Floats:
+    """Out-of-fold predictions, each fold calibrated by the others."""
+    if method == "none":
+        return probabilities
+    folds = outer_folds(rows.folds, rows.groups, seed)
+    return calibrate_nested(probabilities, rows.labels, folds, "vector" if method == "vector" else "temperature")
 
 
-def _fit_scaling(probabilities: Floats, labels: Codes, method: str) -> Scaling:
-    """The calibration, fitted on all images, as plain JSON."""
-    if method == "temperature":
-        return {"method": method, "temperature": fit_temperature(probabilities, labels)}
-    if method == "vector":
-        return {"method": method, "scaling": fit_vector(probabilities, labels)}
-    return {"method": "none"}
-
-
-def _apply_scaling(probabilities: Floats, scaling: Scaling) -> Floats:
-    if scaling["method"] == "temperature":
-        return apply_temperature(probabilities, scaling["temperature"])
-    return apply_vector(probabilities, scaling["scaling"]) if scaling["method"] == "vector" else probabilities
+def _fit_scaling(data: EnsembleData, comparison: MethodComparison, method: Calibration) -> Scaling:
+    """The calibration of the submitted vote where there is no reserve."""
+    oof, labels, label_space = comparison.nested.probabilities, data.rows.labels, data.label_space
+    if method != "auto" or data.test is None:
+        return fit_scaling(oof, labels, method, "out-of-fold predictions")
+    params = comparison.results[comparison.chosen].params
+    singles = [apply_method(candidates_of(own, label_space), params, label_space) for own in data.single]
+    positions = positions_in(data.single[0].ids, data.test.ids)
+    vote = apply_method(candidates_of(data.test, label_space).rows(positions), params, label_space)
+    return scaling_of_mean(fit_temperature(oof, labels), data.repeats, singles, vote)
 
 
 def _with_manifest(table: pd.DataFrame, manifest: Path | None, numeric: NumericFactor | None) -> pd.DataFrame:

@@ -21,6 +21,7 @@ from foldvote.errors import UserError
 from foldvote.evaluation.probabilities import weighted_mean
 from foldvote.inference.prediction_files import Predictions, read_predictions
 from foldvote.io.ids import positions_in
+from foldvote.io.paths import MemberKey
 from foldvote.runtime.seeding import generator
 
 Codes = npt.NDArray[np.integer]
@@ -258,6 +259,33 @@ def _read_ahead(records: Mapping[Path, dict[str, Any]], classes: Sequence[str]) 
 def _rows_of(model: str, model_views: Sequence[tuple[str, str]]) -> slice:
     models = [name for name, _ in model_views]
     return slice(models.index(model), models.index(model) + models.count(model))
+
+
+def one_per_fold(
+    sampled: Mapping[MemberKey, npt.NDArray[np.float32]], predictions: ModelPredictions, ids: pa.Array
+) -> list[ModelPredictions]:
+    """The predictions of each fold's members alone, for a sample of the images.
+
+    Args:
+        sampled: by (model, fold) float32 (views, images, classes), views sorted.
+        predictions: the means of the same models over the folds.
+        ids: the images of the sample.
+
+    Returns:
+        One for each fold that every model has, in order.
+    """
+    folds = sorted(fold for model, fold in sampled if model == predictions.models[0])
+    whole = [fold for fold in folds if all((model, fold) in sampled for model in predictions.models)]
+    ordered = list(dict.fromkeys(model for model, _ in predictions.model_views))
+    return [
+        ModelPredictions(
+            ids,
+            predictions.model_views,
+            np.concatenate([sampled[model, fold] for model in ordered]),
+            predictions.learnt,
+        )
+        for fold in whole
+    ]
 
 
 def candidates_of(predictions: ModelPredictions, label_space: LabelSpace) -> Candidates:

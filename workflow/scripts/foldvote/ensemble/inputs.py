@@ -13,21 +13,26 @@ import pyarrow as pa
 from foldvote.config.data import NumericFactor
 from foldvote.config.ensemble import Submission
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.candidates import ModelPredictions, average_over_folds
+from foldvote.ensemble.candidates import ModelPredictions, average_over_folds, one_per_fold, subsample
 from foldvote.ensemble.leaderboard import read_timings, score_with_intervals
 from foldvote.ensemble.selection import EvaluationRows
 from foldvote.errors import UserError, raise_all
 from foldvote.inference.prediction_files import (
     Predictions,
     fold_count_faults,
-    oof_faults,
+    labelled_faults,
     sound_records,
     test_set_faults,
+    weights_faults,
 )
 from foldvote.io.ids import positions_in
 from foldvote.io.paths import MemberKey, member_of
 from foldvote.splits.folds import read_folds
+from foldvote.splits.reserve import reserve_rows
 from foldvote.submission.answers import read_answers
+
+MOST_SAMPLED = 10_000  # test images on which members are compared with their mean
+_TABLE = ["image_id", "profile", "label", "fold", "stratum"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class EnsembleInputs:
 
     Attributes:
         oof: `<results>/oof/model=<m>/fold=<k>/predictions.parquet` of every member.
+        reserve: the same of the reserve; empty when there is none.
         test: the same of the test images; empty when there are none.
         folds: the split, folds.FOLDS.
         certificate: its certificate.
@@ -56,7 +62,23 @@ class EnsembleInputs:
     weights: Sequence[Path] = ()
     manifest: Path | None = None
     answers: Path | None = None
+    reserve: Sequence[Path] = ()
     numeric: NumericFactor | None = None
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """The reserve: images of the training set that no member has learnt from.
+
+    Attributes:
+        table: one row per image: image_id, profile, label, fold, stratum.
+        rows: the same as arrays.
+        predictions: the models' means over all folds, as for test images.
+    """
+
+    table: pd.DataFrame
+    rows: EvaluationRows
+    predictions: ModelPredictions
 
 
 @dataclass(frozen=True)
@@ -68,9 +90,12 @@ class EnsembleData:
         split_sha256: digest of the split.
         table: one row per validated train image: image_id, profile, label, fold (of its first repeat), stratum.
         rows: the same as arrays.
+        repeats: number of repeats, that is of members behind each out-of-fold prediction.
         oof: the models' out-of-fold means of these images.
         test: the models' means of the test images; None without a test set.
+        single: for a sample of the test images, what the members of each fold predict alone.
         truth: codes of the test images, int64 (images,), where the answers are known.
+        reserve: the reserve; None where there is none.
         member_scores: of each member on the images of its own fold, by model and fold.
         weights_sha256: of each member's weights, by model and fold.
         costs: seconds of each stage and megabytes of weights, by (model, fold).
@@ -80,9 +105,12 @@ class EnsembleData:
     split_sha256: str
     table: pd.DataFrame
     rows: EvaluationRows
+    repeats: int
     oof: ModelPredictions
     test: ModelPredictions | None
+    single: Sequence[ModelPredictions]
     truth: npt.NDArray[np.int64] | None
+    reserve: Reserve | None
     member_scores: dict[str, dict[str, Any]]
     weights_sha256: dict[str, dict[str, str]]
     costs: dict[MemberKey, dict[str, float]] = field(default_factory=dict)
@@ -112,7 +140,7 @@ def read_ensemble_data(
 
     def check_and_score(member: Predictions) -> list[str]:
         fold_rows = by_fold.get(member.fold, folds.iloc[:0])
-        wrong = oof_faults(member, fold_rows)
+        wrong = labelled_faults(member, fold_rows, f"fold {member.fold}")
         if not wrong:
             order = positions_in(pa.array(fold_rows["image_id"], pa.string()), member.ids)
             factors, probabilities = member.record.get("factors"), member.mean[order]
@@ -125,9 +153,13 @@ def read_ensemble_data(
     oof, more_faults = average_over_folds(records, ids, label_space.classes, check_and_score)
     faults += more_faults
     by_key = {(record["model"], record["fold"]): record for record in records.values()}
-    test, truth, costs = None, None, {}
+    test, truth, reserve, costs = None, None, None, {}
+    single: Sequence[ModelPredictions] = ()
     if inputs.test:
-        test, more_faults = read_test_predictions(inputs.test, expected, label_space, split_sha256, by_key)
+        test, single, more_faults = read_test_predictions(inputs.test, expected, label_space, split_sha256, by_key)
+        faults += more_faults
+    if inputs.reserve:
+        reserve, more_faults = _read_reserve(inputs.reserve, expected, label_space, (folds, split_sha256), by_key)
         faults += more_faults
     try:
         costs = read_timings(inputs.timings)
@@ -144,7 +176,23 @@ def read_ensemble_data(
     for (model, fold), record in by_key.items():
         weights_sha256.setdefault(model, {})[str(fold)] = record["weights_sha256"]
     rows = _evaluation_rows(table)
-    return EnsembleData(label_space, split_sha256, table, rows, oof, test, truth, member_scores, weights_sha256, costs)
+    return EnsembleData(
+        *(
+            label_space,
+            split_sha256,
+            table,
+            rows,
+            folds["repeat"].nunique(),
+            oof,
+            test,
+            single,
+            truth,
+            reserve,
+            member_scores,
+            weights_sha256,
+        ),
+        costs=costs,
+    )
 
 
 def read_test_predictions(
@@ -153,7 +201,7 @@ def read_test_predictions(
     label_space: LabelSpace,
     split_sha256: str,
     oof_records: Mapping[MemberKey, dict[str, Any]],
-) -> tuple[ModelPredictions, list[str]]:
+) -> tuple[ModelPredictions, list[ModelPredictions], list[str]]:
     """Read the test predictions of all members and average them over the folds.
 
     Args:
@@ -164,24 +212,53 @@ def read_test_predictions(
         oof_records: provenance of the members' out-of-fold predictions, with whose weights these must agree.
 
     Returns:
-        The means of the images of the first member, in its order; and the faults as lines.
+        The means of the images of the first member, in its order; for at most 10,000 of the images, what the members
+        of each fold predict alone; and the faults as lines.
     """
     records, faults = sound_records(paths, "test", expected, label_space.classes, split_sha256)
     first: list[Predictions] = []
+    sampled: dict[MemberKey, npt.NDArray[np.float32]] = {}
+    ids = pa.array([], pa.string())
 
     def check(member: Predictions) -> list[str]:
+        nonlocal ids
         if not first:
             first.append(member)
-        return test_set_faults(member, first[0], oof_records)
+            ids = member.ids.take(pa.array(subsample(len(member.ids), None, 0, MOST_SAMPLED)))
+        wrong = test_set_faults(member, first[0]) + weights_faults(member, oof_records)
+        if not wrong:
+            sampled[member.model, member.fold] = member.probabilities[:, positions_in(ids, member.ids)]
+        return wrong
 
     test, more_faults = average_over_folds(records, None, label_space.classes, check)
-    return test, faults + more_faults
+    faults += more_faults
+    return test, [] if faults else one_per_fold(sampled, test, ids), faults
+
+
+def _read_reserve(
+    paths: Sequence[Path],
+    expected: Mapping[str, int],
+    label_space: LabelSpace,
+    split: tuple[pd.DataFrame, str],
+    oof_records: Mapping[MemberKey, dict[str, Any]],
+) -> tuple[Reserve, list[str]]:
+    """Read the predictions of the reserve by all members; the faults as lines."""
+    folds, split_sha256 = split
+    table = reserve_rows(folds)[_TABLE].reset_index(drop=True)
+    records, faults = sound_records(paths, "reserve", expected, label_space.classes, split_sha256)
+
+    def check(member: Predictions) -> list[str]:
+        return labelled_faults(member, table, "the reserve") + weights_faults(member, oof_records)
+
+    ids = pa.array(table["image_id"], pa.string())
+    predictions, more_faults = average_over_folds(records, ids, label_space.classes, check)
+    return Reserve(table, _evaluation_rows(table), predictions), faults + more_faults
 
 
 def _validated_images(folds: pd.DataFrame) -> pd.DataFrame:
     """One row per image that some fold validates, with the fold of its first repeat."""
     rows = folds[folds["fold"] >= 0].sort_values("repeat", kind="stable").drop_duplicates("image_id")
-    return rows[["image_id", "profile", "label", "fold", "stratum"]].reset_index(drop=True)
+    return rows[_TABLE].reset_index(drop=True)
 
 
 def _evaluation_rows(table: pd.DataFrame) -> EvaluationRows:

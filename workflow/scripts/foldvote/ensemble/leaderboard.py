@@ -30,6 +30,11 @@ COLUMNS = (
     *("kind", "model", "fold", "images", "macro_f1", "macro_f1_low", "macro_f1_high", "macro_f1_over_folds"),
     *("optimistic_macro_f1", "accuracy", "log_loss", "ece", "temperature"),
 )
+RESERVE_SCORES = ("macro_f1", "accuracy", "log_loss", "ece")
+RESERVE_COLUMNS = (
+    *("reserve_macro_f1", "reserve_macro_f1_low", "reserve_macro_f1_high"),
+    *("reserve_accuracy", "reserve_accuracy_low", "reserve_accuracy_high", "reserve_log_loss", "reserve_ece"),
+)
 TEST_COLUMNS = ("test_macro_f1", "test_accuracy")
 COST_COLUMNS = ("fit_seconds", "predict_seconds", "megabytes")
 _MOST_FOR_TEMPERATURE = 20_000  # images: one number needs no more
@@ -74,7 +79,7 @@ def with_intervals(sums: GroupSums, draws: int, seed: int) -> dict[str, Any]:
         seed: the run's seed.
     """
     drawn, points = bootstrap({"": sums}, draws, seed)[""], scores(sums)
-    return {"brier": points["brier"], "ece": points["ece"], "intervals": _intervals(drawn)}
+    return {"brier": points["brier"], "ece": points["ece"], "intervals": intervals_of(drawn)}
 
 
 def method_scores(comparison: MethodComparison) -> dict[str, dict[str, Any]]:
@@ -83,7 +88,7 @@ def method_scores(comparison: MethodComparison) -> dict[str, dict[str, Any]]:
         kind: {
             "images": comparison.images,
             **result.nested,
-            "intervals": _intervals(result.draws),
+            "intervals": intervals_of(result.draws),
             "optimistic": result.optimistic,
             "against_chosen": comparison.against_chosen[kind]._asdict(),
         }
@@ -142,7 +147,7 @@ def read_timings(paths: Iterable[str | Path]) -> dict[MemberKey, dict[str, float
         paths: files `<results>/timings/<stage>/model=<m>/fold=<k>.json` that hold {"seconds": float, ...}.
 
     Returns:
-        For each (model, fold) the seconds of each stage: train, oof, test.
+        For each (model, fold) the seconds of each stage: train, oof, reserve, test.
 
     Raises:
         UserError: if a file is missing, lies elsewhere, or its seconds are no finite number from 0 up.
@@ -172,30 +177,31 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
         costs: seconds of each stage and megabytes of weights of each member.
 
     Returns:
-        Texts with the columns COLUMNS, TEST_COLUMNS where the test answers are known, and COST_COLUMNS. Rows: the
+        Texts with the columns COLUMNS, RESERVE_COLUMNS where there is a reserve, TEST_COLUMNS where the test answers
+        are known, and COST_COLUMNS. Rows: the
         ensemble; the methods (kind `vote`) in order of complexity; the models and the factor product (kind `product`)
         by falling macro-F1; the members by model and fold. Scores of methods are nested; `optimistic_macro_f1` is that
         on the images that a method was fitted on. Low and high are the ends of the 95 % interval over groups;
         `macro_f1_over_folds` is the standard deviation over a model's members. Scores have 6 decimals, seconds 2; what
         is not known is empty. Seconds and megabytes of a model, a method and the ensemble are sums over their members.
     """
-    oof, test = metrics["oof"], metrics.get("test")
+    oof, kept_out, test = metrics["oof"], metrics.get("reserve"), metrics.get("test")
     members = [(model, int(fold)) for model, by_fold in oof["members"].items() for fold in by_fold]
     models = sorted(oof["models"], key=lambda model: (-oof["models"][model]["macro_f1"], model))
-    rows = [_row("ensemble", "", "", oof["ensemble"], members, costs, test and test["ensemble"])]
+    rows = [_row("ensemble", "", "", oof["ensemble"], members, costs, _other(kept_out, test, "ensemble"))]
     rows += [
-        _row("vote", kind, "", oof["votes"][kind], members, costs, test and test["votes"][kind])
+        _row("vote", kind, "", oof["votes"][kind], members, costs, _other(kept_out, test, "votes", kind))
         for kind in simplest_first(oof["votes"])
     ]
     for model in models:
         its_members = [key for key in members if key[0] in (model, *model.split(PRODUCT_SIGN))]
         kind = "product" if PRODUCT_SIGN in model else "model"
         model_score = oof["models"][model] | _score_spread(oof["members"].get(model, {}))
-        rows.append(_row(kind, model, "", model_score, its_members, costs, test and test["models"][model]))
+        rows.append(_row(kind, model, "", model_score, its_members, costs, _other(kept_out, test, "models", model)))
     for model, fold in sorted(members):
         member_score = oof["members"][model][str(fold)]
-        rows.append(_row("member", model, str(fold), member_score, [(model, fold)], costs, None))
-    columns = COLUMNS + (TEST_COLUMNS if test else ()) + COST_COLUMNS
+        rows.append(_row("member", model, str(fold), member_score, [(model, fold)], costs, {}))
+    columns = COLUMNS + (RESERVE_COLUMNS if kept_out else ()) + (TEST_COLUMNS if test else ()) + COST_COLUMNS
     return pd.DataFrame(rows, columns=list(columns), dtype="str").fillna("")
 
 
@@ -254,8 +260,12 @@ def _own_labels(labels: Codes, factors: Sequence[str] | None, label_space: Label
     return label_space.restricted(factors)[1][labels] if factors else labels
 
 
-def _intervals(drawn: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, list[float]]:
-    """The 95 % interval of each score from its bootstrap draws."""
+def intervals_of(drawn: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, list[float]]:
+    """The 95 % interval of each score from its bootstrap draws.
+
+    Args:
+        drawn: by metric float64 (draws,).
+    """
     return {metric: [round(end, 6) for end in interval(drawn[metric])] for metric in METRICS}
 
 
@@ -266,23 +276,42 @@ def _row(
     score: Mapping[str, Any],
     members: Sequence[MemberKey],
     costs: Costs,
-    test: Mapping[str, Any] | None,
+    other: Mapping[str, float],
 ) -> dict[str, str]:
     low, high = score["intervals"]["macro_f1"]
     values = {name: score[name] for name in SCORES} | {"macro_f1_low": low, "macro_f1_high": high}
     values |= {name: score[name] for name in ("macro_f1_over_folds", "temperature") if name in score}
     if "optimistic" in score:
         values["optimistic_macro_f1"] = score["optimistic"]["macro_f1"]
-    if test:
-        values |= {f"test_{name}": test[name] for name in ("macro_f1", "accuracy")}
+    values |= other
     row = {"kind": kind, "model": model, "fold": fold, "images": str(score["images"])}
     row |= {name: f"{value:.6f}" for name, value in values.items()}
     summed = {
         "fit_seconds": _sum(members, costs, ("train",)),
-        "predict_seconds": _sum(members, costs, ("oof", "test")),
+        "predict_seconds": _sum(members, costs, ("oof", "reserve", "test")),
         "megabytes": _sum(members, costs, ("megabytes",)),
     }
     return row | {name: "" if value is None else f"{value:.2f}" for name, value in summed.items()}
+
+
+def _other(reserve: Mapping[str, Any] | None, test: Mapping[str, Any] | None, *place: str) -> dict[str, float]:
+    """The columns of one row that hold scores on the reserve and on the test images."""
+    values: dict[str, float] = {}
+    if reserve is not None:
+        found = _at(reserve, place)
+        values |= {f"reserve_{name}": found[name] for name in RESERVE_SCORES}
+        for name in ("macro_f1", "accuracy"):
+            values[f"reserve_{name}_low"], values[f"reserve_{name}_high"] = found["intervals"][name]
+    if test is not None:
+        found = _at(test, place)
+        values |= {f"test_{name}": found[name] for name in ("macro_f1", "accuracy")}
+    return values
+
+
+def _at(nested: Mapping[str, Any], place: Sequence[str]) -> Mapping[str, Any]:
+    for name in place:
+        nested = nested[name]
+    return nested
 
 
 def _score_spread(members: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

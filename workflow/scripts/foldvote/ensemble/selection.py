@@ -5,7 +5,7 @@ Talbot, "On over-fitting in model selection and subsequent selection bias in per
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,11 +97,16 @@ class MethodComparison:
 
 
 def compare_methods(
-    candidates: Candidates, evaluation: EvaluationRows, label_space: LabelSpace, settings: Vote, seed: int
+    candidates: Candidates,
+    evaluation: EvaluationRows,
+    label_space: LabelSpace,
+    settings: Vote,
+    seed: int,
+    choose: Callable[[Mapping[str, MethodResult]], str] | None = None,
 ) -> MethodComparison:
     """Fit and score every method, and choose one.
 
-    The choice is that of `one_standard_error_rule`, or the method that the settings name. Over 50,000 images, methods
+    The choice is that of `choose`, or the method that the settings name. Over 50,000 images, methods
     are compared on a draw of whole groups (candidates.subsample): there a standard error is about a thousandth, and the
     time no longer grows with the images.
 
@@ -111,6 +116,7 @@ def compare_methods(
         label_space: the classes.
         settings: methods, score and number of bootstrap draws.
         seed: the run's seed.
+        choose: gives the name of the method that is used; None: `choose_method`, where the settings name none.
 
     Raises:
         UserError: if a method cannot be fitted.
@@ -135,7 +141,10 @@ def compare_methods(
     results = {
         kind: MethodResult(kind, params[kind], scores(sums[kind]), optimistic[kind], draws[kind]) for kind in sums
     }
-    chosen = settings.use if settings.use != "auto" else _choose_method(results, settings.score)
+    if choose is not None:
+        chosen = choose(results)
+    else:
+        chosen = settings.use if settings.use != "auto" else choose_method(results, settings.score)
     against = {kind: compare_results(result, results[chosen], settings.score) for kind, result in results.items()}
     nested_of_all = nested[chosen]
     if not is_whole:
@@ -299,6 +308,23 @@ def one_standard_error_rule(
     return best
 
 
+def choose_method(results: Mapping[str, MethodResult], score: str) -> str:
+    """The method by the one-standard-error rule; standard errors are those of the paired bootstrap differences.
+
+    Args:
+        results: the methods in order of complexity.
+        score: a name in bootstrap.METRICS.
+    """
+    higher = BETTER[score] == "higher"
+    values = {kind: result.nested[score] for kind, result in results.items()}
+    best = (max if higher else min)(values, key=lambda kind: values[kind])
+    errors = {
+        kind: float(np.std(result.draws[score] - results[best].draws[score], ddof=1))
+        for kind, result in results.items()
+    }
+    return one_standard_error_rule(list(results), values, errors, higher_is_better=higher)
+
+
 def compare_results(one: MethodResult, other: MethodResult, score: str) -> Comparison:
     """The difference of two methods' nested scores, over the same bootstrap draws."""
     points = (one.nested[score], other.nested[score])
@@ -316,15 +342,3 @@ def _run_nested(
 ) -> NestedPredictions:
     labels, groups = evaluation.labels, evaluation.groups
     return nested_cv(kind, candidates, labels, folds, label_space, seed, groups=groups, metric=settings.fit_by)
-
-
-def _choose_method(results: Mapping[str, MethodResult], score: str) -> str:
-    """The method by the one-standard-error rule; standard errors are those of the paired bootstrap differences."""
-    higher = BETTER[score] == "higher"
-    values = {kind: result.nested[score] for kind, result in results.items()}
-    best = (max if higher else min)(values, key=lambda kind: values[kind])
-    errors = {
-        kind: float(np.std(result.draws[score] - results[best].draws[score], ddof=1))
-        for kind, result in results.items()
-    }
-    return one_standard_error_rule(list(results), values, errors, higher_is_better=higher)

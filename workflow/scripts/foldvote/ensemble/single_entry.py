@@ -74,7 +74,7 @@ def write_entry(
 
 def _read_members(tests: Sequence[Path], count: int, label_space: LabelSpace, split_sha256: str) -> ModelPredictions:
     expected = dict.fromkeys(sorted({member_of(path)[0] for path in tests}), count)
-    predictions, faults = read_test_predictions(tests, expected, label_space, split_sha256, {})
+    predictions, _, faults = read_test_predictions(tests, expected, label_space, split_sha256, {})
     raise_all(faults)
     return predictions
 

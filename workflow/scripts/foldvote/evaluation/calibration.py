@@ -112,17 +112,36 @@ def fit_temperature(probabilities: Floats, labels: Codes, most_images: int = MOS
     Raises:
         ValueError: if shapes do not go together, a label is out of range or a value is not a probability.
     """
-    from scipy.optimize import brentq  # slow to import, and not needed for scores
-
     labels, probabilities = _sample(*checked(labels, probabilities), most_images)
     if not len(labels):
         return 1.0
     logs = _logs(probabilities)
-    of_label = logs[np.arange(len(labels)), labels].mean()
+    return _best_temperature(logs, logs[np.arange(len(labels)), labels].mean())
+
+
+def match_temperature(probabilities: Floats, target: Floats) -> float:
+    """The temperature that brings probabilities nearest to others, in mean cross-entropy.
+
+    Args:
+        probabilities: shape (images, C), rows sum to 1.
+        target: the probabilities to come near to, of the same shape.
+
+    Returns:
+        T as in `fit_temperature`; 1.0 without images.
+    """
+    if not len(probabilities):
+        return 1.0
+    logs = _logs(probabilities)
+    return _best_temperature(logs, float(np.einsum("ij,ij->i", np.asarray(target, np.float64), logs).mean()))
+
+
+def _best_temperature(logs: npt.NDArray[np.float64], of_target: float) -> float:
+    """The root of the slope of the loss by 1/T, where `of_target` is the mean log-probability of the target."""
+    from scipy.optimize import brentq  # slow to import, and not needed for scores
 
     def slope(inverse: float) -> float:
         """The derivative of the mean log-loss by 1/T."""
-        return float(np.einsum("ij,ij->", softmax(inverse * logs), logs) / len(logs) - of_label)
+        return float(np.einsum("ij,ij->", softmax(inverse * logs), logs) / len(logs) - of_target)
 
     if abs(slope(1.0)) < _FLAT:
         return 1.0

@@ -27,6 +27,7 @@ from foldvote.runtime.device import choose_device
 from foldvote.runtime.job_log import log, track
 from foldvote.runtime.resources import JobResources
 from foldvote.splits.folds import SplitFiles, fold_rows, read_folds
+from foldvote.splits.reserve import reserve_rows
 
 
 def predict_member(
@@ -40,7 +41,7 @@ def predict_member(
     timing: Path,
     resources: JobResources,
 ) -> None:
-    """Predict the validation images of a member or the test images under every view, and write the logits.
+    """Predict the validation images of a member, the reserve or the test images under every view, and write the logits.
 
     A model of only some factors predicts their levels; each class gets the logit of its levels. So classes that differ
     only in other factors have equal logits.
@@ -48,9 +49,10 @@ def predict_member(
     Args:
         weights: the member's model.safetensors.
         sidecar: its model.json.
-        images_path: packed images of the training split (part "oof") or of the test split (part "test").
+        images_path: packed images of the training split (parts "oof" and "reserve") or of the test split (part "test").
         split: classes and folds.
-        part: "oof" predicts the validation images of the member's fold, "test" every packed image.
+        part: "oof" predicts the validation images of the member's fold, "reserve" the images in no fold, "test" every
+            packed image.
         views: the test-time views of the checked configuration.
         predictions: the parquet table to write, one row per image and view.
         timing: the JSON file to write, with seconds, images and device.
@@ -65,9 +67,9 @@ def predict_member(
     whole = read_label_space(split.classes)
     code_of = known_classes(recipe, whole)[1]
     folds, _ = read_folds(split.folds, split.certificate)
-    certified = about["data_sha256"] if part == "oof" else None
+    certified = None if part == "test" else about["data_sha256"]
     images = open_packed_images(images_path, recipe.size, recipe.roi, certified)
-    rows = _images_to_predict(images, fold_rows(folds, about["fold"])[1] if part == "oof" else None)
+    rows = _images_to_predict(images, folds, part, about["fold"])
 
     name = f"{about['model']} fold {about['fold']}"
     started = time.monotonic()
@@ -149,11 +151,12 @@ def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
         raise UserError(f"{path}: holds no weights ({error}); retrain it with `snakemake -R {path}`") from error
 
 
-def _images_to_predict(images: PackedImages, validation: pd.DataFrame | None) -> pd.DataFrame:
-    """One row per image to predict (image_id, profile, label): the validation images, or all packed images."""
-    if validation is not None:
-        return validation[["image_id", "profile", "label"]].reset_index(drop=True)
-    return pd.DataFrame({"image_id": list(images.row_of), "profile": None, "label": None})
+def _images_to_predict(images: PackedImages, folds: pd.DataFrame, part: str, fold: int) -> pd.DataFrame:
+    """One row per image to predict (image_id, profile, label): validation images, the reserve, or all packed images."""
+    if part == "test":
+        return pd.DataFrame({"image_id": list(images.row_of), "profile": None, "label": None})
+    rows = reserve_rows(folds) if part == "reserve" else fold_rows(folds, fold)[1]
+    return rows[["image_id", "profile", "label"]].reset_index(drop=True)
 
 
 def _long_table(rows: pd.DataFrame, logits: dict[str, np.ndarray], classes: tuple[str, ...]) -> pd.DataFrame:

@@ -18,6 +18,7 @@ from foldvote.evaluation.probabilities import softmax, weighted_mean
 from foldvote.io.ids import first_few, id_faults, positions_in
 from foldvote.io.parquet import read_columns, read_record, required
 from foldvote.io.paths import MemberKey, member_of
+from foldvote.splits.reserve import RESERVE
 
 _PIECE = 16_384  # rows per softmax call, which works in float64
 _NEEDED = ("model", "fold", "split", "split_sha256", "data_sha256", "classes", "weights_sha256", "views")
@@ -64,7 +65,7 @@ def sound_records(
 
     Args:
         paths: predictions files; one that does not exist counts as a missing member.
-        split: `oof` or `test`.
+        split: `oof`, `reserve` or `test`.
         expected: number of folds of each model.
         classes: class names in the order of their codes.
         split_sha256: digest of the certified folds.
@@ -95,7 +96,7 @@ def read_member(path: Path, split: str, classes: Sequence[str], split_sha256: st
 
     Args:
         path: the predictions file.
-        split: the expected split, `oof` or `test`.
+        split: the expected split, `oof`, `reserve` or `test`.
         classes: class names in the order of their codes.
         split_sha256: digest of the certified folds.
 
@@ -123,7 +124,8 @@ def fold_count_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[
         for model, count in expected.items()
         if count != number
     ]
-    left_out = sorted(set(folds["image_id"]) - set(validated["image_id"])) if number > 1 else []
+    to_validate = folds.loc[folds["fold"] != RESERVE, "image_id"]
+    left_out = sorted(set(to_validate) - set(validated["image_id"])) if number > 1 else []
     if left_out:
         faults.append(
             f"folds: {len(left_out)} train images are in no fold and get no prediction: {first_few(left_out)}; "
@@ -132,12 +134,13 @@ def fold_count_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[
     return faults
 
 
-def oof_faults(member: Predictions, own: pd.DataFrame) -> list[str]:
-    """Lines for images of its fold that a member lacks, other images that it has, and differing labels.
+def labelled_faults(member: Predictions, own: pd.DataFrame, where: str) -> list[str]:
+    """Lines for images that a member lacks, other images that it has, and differing labels.
 
     Args:
-        member: out-of-fold predictions of a member.
-        own: rows of folds.FOLDS of its fold.
+        member: out-of-fold predictions of a member, or those of the reserve.
+        own: rows of folds.FOLDS that it should predict.
+        where: what they are called in a message: `fold 3`.
     """
     again = f"run `snakemake -R {member.path}`"
     expected = pa.array(own["image_id"], pa.string())
@@ -146,7 +149,7 @@ def oof_faults(member: Predictions, own: pd.DataFrame) -> list[str]:
         faults = []
     else:
         wanted = expected.to_pylist()
-        faults = id_faults(member.path, member.ids.to_pylist(), wanted, f"fold {member.fold}", again)
+        faults = id_faults(member.path, member.ids.to_pylist(), wanted, where, again)
     known = place >= 0
     label = own["label"].to_numpy(np.float64)
     differing = np.flatnonzero(known)[label[place[known]] != member.labels[known]]
@@ -158,27 +161,35 @@ def oof_faults(member: Predictions, own: pd.DataFrame) -> list[str]:
     return faults
 
 
-def test_set_faults(
-    member: Predictions, first: Predictions, oof_records: Mapping[MemberKey, dict[str, Any]]
-) -> list[str]:
-    """Lines for test images that differ from those of the first member, and for weights that differ from the OOF ones.
+def test_set_faults(member: Predictions, first: Predictions) -> list[str]:
+    """Lines for test images that differ from those of the first member.
 
     Args:
         member: test predictions of a member.
         first: test predictions of the first member.
+    """
+    if len(member.ids) == len(first.ids) and (positions_in(member.ids, first.ids) >= 0).all():
+        return []
+    again = f"run `snakemake -R {member.path}`"
+    return id_faults(member.path, member.ids.to_pylist(), first.ids.to_pylist(), first.path, again)
+
+
+def weights_faults(member: Predictions, oof_records: Mapping[MemberKey, dict[str, Any]]) -> list[str]:
+    """A line where a member's weights differ from those that made its out-of-fold predictions.
+
+    Args:
+        member: predictions of a member.
         oof_records: provenance records of the out-of-fold predictions by (model, fold).
     """
-    again, faults = f"run `snakemake -R {member.path}`", []
-    if len(member.ids) != len(first.ids) or (positions_in(member.ids, first.ids) < 0).any():
-        faults = id_faults(member.path, member.ids.to_pylist(), first.ids.to_pylist(), first.path, again)
     oof = oof_records.get((member.model, member.fold))
-    if oof is not None and oof["weights_sha256"] != member.record["weights_sha256"]:
-        faults.append(f"{member.path}: predicted with other weights than its out-of-fold predictions; {again}")
-    return faults
+    if oof is None or oof["weights_sha256"] == member.record["weights_sha256"]:
+        return []
+    again = f"run `snakemake -R {member.path}`"
+    return [f"{member.path}: predicted with other weights than its out-of-fold predictions; {again}"]
 
 
 def _presence_faults(paths: Sequence[str | Path], split: str, expected: Mapping[str, int]) -> list[str]:
-    what = "out-of-fold" if split == "oof" else "test"
+    what = "out-of-fold" if split == "oof" else split
     needed = {(model, fold) for model, count in expected.items() for fold in range(count)}
     found = Counter(member_of(path) for path in paths if Path(path).exists())
     absent = {member_of(path) for path in paths if not Path(path).exists()}

@@ -7,6 +7,7 @@ import pandas as pd
 from foldvote.config.folds import Folds
 from foldvote.data.duplicates import near_duplicates, same_bytes
 from foldvote.data.label_space import LabelSpace
+from foldvote.splits.reserve import RESERVE, reserve_rows
 
 
 def certify(
@@ -24,9 +25,10 @@ def certify(
     Returns:
         The content of `folds/certificate.json`, without the split's digest.
     """
-    numbers = sorted(set(folds["fold"]) - {-1})
+    numbers = sorted(number for number in set(folds["fold"]) if number >= 0)
     pairs, nearest = near_duplicates(manifest, settings.near_duplicate_bits)
     once = folds[folds["repeat"] == 0]
+    kept_out = _reserve_counts(folds, manifest)
     return {
         "images": len(once),
         "profiles": once["profile"].nunique(),
@@ -37,14 +39,34 @@ def certify(
         "merged_groups": merged,
         "same_bytes_across_groups": same_bytes(manifest),
         "near_duplicates": {"bits": settings.near_duplicate_bits, "pairs": pairs, "nearest": nearest},
-        "warnings": _rare(once, label_space, settings),
-    }
+        "warnings": _rare(once[once["fold"] != RESERVE], label_space, settings),
+    } | ({"reserve": kept_out} if kept_out else {})
 
 
 def _fold_counts(folds: pd.DataFrame, manifest: pd.DataFrame, number: int) -> dict[str, Any]:
     validation = folds[folds["fold"] == number]
     repeat = validation["repeat"].iloc[0]
-    training = folds[(folds["repeat"] == repeat) & (folds["fold"] != number)]
+    training = folds[(folds["repeat"] == repeat) & ~folds["fold"].isin([number, RESERVE])]
+    return {
+        "fold": int(number),
+        "repeat": int(repeat),
+        "train": {"images": len(training), "groups": training["group"].nunique()},
+        "validation": {"images": len(validation), "groups": validation["group"].nunique()},
+        "shared": _shared(training, validation, manifest),
+    }
+
+
+def _reserve_counts(folds: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, Any] | None:
+    """The size of the reserve and what it shares with all other rows; None where there is no reserve."""
+    kept_out, others = reserve_rows(folds), folds[folds["fold"] != RESERVE]
+    if kept_out.empty:
+        return None
+    shared = _shared(others, kept_out, manifest)
+    return {"images": len(kept_out), "groups": kept_out["group"].nunique(), "shared": shared}
+
+
+def _shared(training: pd.DataFrame, validation: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, int]:
+    """How many images, profiles, groups and file contents are in both parts."""
     content = manifest.set_index("image_id")["sha256"]
     shared = {
         "images": set(training["image_id"]) & set(validation["image_id"]),
@@ -52,18 +74,12 @@ def _fold_counts(folds: pd.DataFrame, manifest: pd.DataFrame, number: int) -> di
         "groups": set(training["group"]) & set(validation["group"]),
         "bytes": set(content[training["image_id"]]) & set(content[validation["image_id"]]),
     }
-    return {
-        "fold": int(number),
-        "repeat": int(repeat),
-        "train": {"images": len(training), "groups": training["group"].nunique()},
-        "validation": {"images": len(validation), "groups": validation["group"].nunique()},
-        "shared": {name: len(values) for name, values in shared.items()},
-    }
+    return {name: len(values) for name, values in shared.items()}
 
 
 def _strata_table(folds: pd.DataFrame, numbers: list[int]) -> list[dict[str, Any]]:
     """Groups of each stratum in each fold of the first repeat, and the equal share."""
-    rows = folds[folds["repeat"] == 0].drop_duplicates(["group", "stratum"])
+    rows = folds[(folds["repeat"] == 0) & (folds["fold"] != RESERVE)].drop_duplicates(["group", "stratum"])
     first = [number for number in numbers if number in set(rows["fold"])]
     table = []
     for stratum, members in rows.groupby("stratum"):

@@ -19,6 +19,7 @@ from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import derive
 from foldvote.splits.certificate import certify
+from foldvote.splits.reserve import RESERVE, draw_reserve
 
 UNVALIDATED = -1  # fold of the rows that a hold-out uses for training only
 
@@ -59,8 +60,13 @@ def make_folds(
             "label": manifest["label"],
         }
     )
-    method, repeats = _split(rows, manifest["group"], settings, seed)
-    folds = pd.concat([rows.assign(repeat=number, fold=fold) for number, fold in enumerate(repeats)], ignore_index=True)
+    kept_out = np.zeros(len(rows), bool)
+    if settings.reserve:
+        kept_out = draw_reserve(rows, settings.reserve, max(settings.k, 2), seed)
+    split = rows[~kept_out]
+    method, repeats = _split(split, manifest["group"][~kept_out], settings, seed)
+    parts = [split.assign(repeat=number, fold=fold) for number, fold in enumerate(repeats)]
+    folds = pd.concat([*parts, rows[kept_out].assign(repeat=0, fold=RESERVE)], ignore_index=True)
     folds = folds.astype({"repeat": "int8", "fold": "int8"})
     raise_all(_faults_with_reasons(folds, settings, merged))
     digest = split_sha256(folds)
@@ -121,7 +127,7 @@ def split_faults(folds: pd.DataFrame, count: int = 0) -> list[str]:
         spread = folds.groupby(["repeat", unit])["fold"].nunique()
         for (_, name), number in spread[spread > 1].items():
             faults.append(f"{unit} {name} stands in {number} folds of one repeat; put all its images into one fold")
-    validated = folds.loc[folds["fold"] != UNVALIDATED, "fold"]
+    validated = folds.loc[folds["fold"] >= 0, "fold"]
     empty = sorted(set(range(max(int(folds["fold"].max()) + 1, count))) - set(validated))
     return faults + [f"fold {fold} has no images; lower folds.k" for fold in empty]
 
@@ -136,7 +142,7 @@ def fold_rows(folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFram
     if validation.empty:
         raise UserError(f"folds: there is no fold {fold}; the split has folds 0 to {folds['fold'].max()}")
     repeat = validation["repeat"].iloc[0]
-    training = folds[(folds["repeat"] == repeat) & (folds["fold"] != fold)]
+    training = folds[(folds["repeat"] == repeat) & ~folds["fold"].isin([fold, RESERVE])]
     return training.sort_values("image_id"), validation.sort_values("image_id")
 
 

@@ -1,0 +1,152 @@
+"""What the submitted vote is worth, and what calibrates it: the reserve, which all members predict like test images.
+
+Whatever is fitted on the reserve (the choice of a method, offsets of classes, a calibration) is scored on parts of it
+that it was not fitted on; the parts are whole groups.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from foldvote.config.ensemble import Vote
+from foldvote.data.label_space import LabelSpace
+from foldvote.ensemble.candidates import Candidates
+from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
+from foldvote.ensemble.methods import apply_method, choose_classes
+from foldvote.ensemble.scaling import Scaling, apply_scaling, fit_scaling
+from foldvote.ensemble.selection import (
+    EvaluationRows,
+    MethodResult,
+    NestedPredictions,
+    choose_method,
+    split_groups,
+)
+from foldvote.evaluation.bootstrap import GroupSums, bootstrap, group_sums, scores
+from foldvote.io.files import read_json, sha256_bytes, write_json
+
+Params = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReserveScores:
+    """How the methods do on the reserve.
+
+    Attributes:
+        results: by name, in order of complexity. `params` has the offsets that are fitted on the reserve; `nested` are
+            scores of the mean of all members, with offsets that were fitted on other groups.
+        chosen: the method that is used.
+        scaling: the calibration that is fitted on the whole reserve.
+        crossed: the reserve as the submitted vote predicts it, choice, offsets and calibration fitted on other groups.
+    """
+
+    results: dict[str, MethodResult]
+    chosen: str
+    scaling: Scaling
+    crossed: NestedPredictions
+
+
+def score_on_reserve(
+    candidates: Candidates,
+    rows: EvaluationRows,
+    fitted: Mapping[str, MethodResult],
+    label_space: LabelSpace,
+    settings: Vote,
+    seed: int,
+) -> ReserveScores:
+    """Apply every method to the reserve, score it, choose one and calibrate it.
+
+    Args:
+        candidates: probabilities of the reserve, means over all folds.
+        rows: its labels and groups.
+        fitted: the methods as they were fitted on out-of-fold predictions.
+        label_space: the classes.
+        settings: the `vote` section.
+        seed: the run's seed.
+
+    Raises:
+        UserError: if the reserve has a single group.
+    """
+    parts = split_groups(rows.groups, _PARTS, seed)
+    params, predicted, sums = {}, {}, {}
+    for kind, result in fitted.items():
+        probabilities = apply_method(candidates, result.params, label_space)
+        params[kind], codes = _with_own_offsets(result.params, probabilities, rows.labels, parts)
+        predicted[kind] = NestedPredictions(probabilities, codes)
+        sums[kind] = group_sums(rows.labels, probabilities, rows.groups, candidates.classes, codes)
+    draws = bootstrap(sums, settings.draws, seed)
+    results = {
+        kind: MethodResult(kind, params[kind], scores(sums[kind]), fitted[kind].optimistic, draws[kind])
+        for kind in fitted
+    }
+    chosen = settings.use if settings.use != "auto" else choose_method(results, settings.score)
+    scaling = fit_scaling(predicted[chosen].probabilities, rows.labels, settings.calibration, "reserve")
+    return ReserveScores(results, chosen, scaling, _cross_fit(predicted, sums, rows, parts, settings, seed))
+
+
+def count_looks(path: Path, scored: Mapping[str, Any]) -> int:
+    """Count how often the reserve was looked at: each new set of scores is a look, the same set again is none.
+
+    Args:
+        path: a JSON list of digests, made where there is none. It is no output of a rule, so that it survives reruns.
+        scored: the scores of the reserve.
+
+    Returns:
+        The number of looks so far, this one included.
+    """
+    known = read_json(path) if path.exists() else []
+    digest = sha256_bytes(repr(sorted(scored.items())).encode())
+    if digest not in known:
+        known = [*known, digest]
+        write_json(path, known)
+    return len(known)
+
+
+_PARTS = 5
+_DRAWS = 500  # behind each choice on four parts
+
+
+def _with_own_offsets(
+    params: Params,
+    probabilities: npt.NDArray[np.float64],
+    labels: npt.NDArray[np.integer],
+    parts: npt.NDArray[np.int64],
+) -> tuple[dict[str, Any], npt.NDArray[np.int64]]:
+    """The parameters with offsets that fit the mean of all members, and the classes by offsets of the other parts."""
+    if "offsets" not in params:
+        return dict(params), choose_classes(probabilities, params)
+    codes = np.empty(len(labels), np.int64)
+    for part in np.unique(parts):
+        out = parts == part
+        codes[out] = predict_classes(probabilities[out], fit_offsets(probabilities[~out], labels[~out]))
+    return dict(params) | {"offsets": fit_offsets(probabilities, labels)}, codes
+
+
+def _cross_fit(
+    predicted: Mapping[str, NestedPredictions],
+    sums: Mapping[str, GroupSums],
+    rows: EvaluationRows,
+    parts: npt.NDArray[np.int64],
+    settings: Vote,
+    seed: int,
+) -> NestedPredictions:
+    """Each part as predicted by the method and the calibration that the other parts favour."""
+    probabilities = np.empty(next(iter(predicted.values())).probabilities.shape)
+    codes = np.empty(len(parts), np.int64)
+    for part in np.unique(parts):
+        out = parts == part
+        chosen = settings.use
+        if chosen == "auto":
+            others = np.bincount(rows.groups[~out], minlength=int(rows.groups.max()) + 1) > 0
+            of_others = {kind: GroupSums(own.values * others[:, None], own.classes) for kind, own in sums.items()}
+            draws = bootstrap(of_others, min(settings.draws, _DRAWS), seed)
+            found = {kind: MethodResult(kind, {}, scores(of_others[kind]), {}, draws[kind]) for kind in sums}
+            chosen = choose_method(found, settings.score)
+        vote = predicted[chosen]
+        scaling = fit_scaling(vote.probabilities[~out], rows.labels[~out], settings.calibration, "reserve")
+        probabilities[out] = apply_scaling(vote.probabilities[out], scaling)
+        codes[out] = vote.codes[out]
+    return NestedPredictions(probabilities, codes)
