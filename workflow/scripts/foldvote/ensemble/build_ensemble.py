@@ -29,6 +29,7 @@ from foldvote.ensemble.leaderboard import (
     score_with_intervals,
     with_intervals,
 )
+from foldvote.ensemble.members_curve import members_curve
 from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.ensemble.reserve import ReserveScores, count_looks, score_on_reserve
 from foldvote.ensemble.scaling import Calibration, Scaling, apply_scaling, fit_scaling, scaling_of_mean
@@ -137,6 +138,8 @@ def make_ensemble(
         rows.labels, nested.probabilities, calibrated, settings.calibration
     )
     metrics["submitted_calibration"] = scaling
+    repeats = [candidates_of(own, label_space) for own in data.by_repeat]
+    metrics["members_curve"] = members_curve(repeats, rows, next(iter(expected.values())), settings.draws, seed)
     metrics["consistency"] = consistency(table, calibrated, label_space)
     record = {"split_sha256": data.split_sha256, "vote": comparison.chosen, "members": data.weights_sha256}
     if scored is not None:
@@ -146,7 +149,7 @@ def make_ensemble(
     if data.test is not None:
         metrics["test_images"] = len(data.test.ids)
         test_frame, metrics["test"] = _predict_test(data, results, comparison.chosen, scaling)
-        metrics = {name: value for name, value in metrics.items() if value is not None}
+    metrics = {name: value for name, value in metrics.items() if value is not None}
     issues = label_issues(table, calibrated, model_probabilities(candidates), label_space)
     leaderboard = make_leaderboard(metrics, data.costs)
 
@@ -265,7 +268,7 @@ def _fit_scaling(data: EnsembleData, comparison: MethodComparison, method: Calib
     singles = [apply_method(candidates_of(own, label_space), params, label_space) for own in data.single]
     positions = positions_in(data.single[0].ids, data.test.ids)
     vote = apply_method(candidates_of(data.test, label_space).rows(positions), params, label_space)
-    return scaling_of_mean(fit_temperature(oof, labels), data.repeats, singles, vote)
+    return scaling_of_mean(fit_temperature(oof, labels), max(len(data.by_repeat), 1), singles, vote)
 
 
 def _with_manifest(table: pd.DataFrame, manifest: Path | None, numeric: NumericFactor | None) -> pd.DataFrame:

@@ -54,6 +54,8 @@ class EnsembleMethod:
             classes) whose rows sum to 1. Each image is computed on its own, because images come in pieces.
         needs: what there must be for the method to be compared.
         is_fitted: whether `fit` looks at labels or probabilities; if not, no cross-validation is needed to score it.
+        fits_certainty: whether what it fits depends on how certain single members are. The mean of all members is less
+            certain, so that such a fit needs a reserve.
         most_images: `fit` gets at most so many images, a draw of whole groups.
     """
 
@@ -62,4 +64,5 @@ class EnsembleMethod:
     apply: Callable[[Candidates, Mapping[str, Any], LabelSpace], Floats]
     needs: frozenset[Need] = frozenset()
     is_fitted: bool = True
+    fits_certainty: bool = False
     most_images: int = MOST_FITTED

@@ -90,8 +90,8 @@ class EnsembleData:
         split_sha256: digest of the split.
         table: one row per validated train image: image_id, profile, label, fold (of its first repeat), stratum.
         rows: the same as arrays.
-        repeats: number of repeats, that is of members behind each out-of-fold prediction.
-        oof: the models' out-of-fold means of these images.
+        by_repeat: the models' out-of-fold predictions of these images by each repeat; empty with a single one.
+        oof: their mean over the repeats.
         test: the models' means of the test images; None without a test set.
         single: for a sample of the test images, what the members of each fold predict alone.
         truth: codes of the test images, int64 (images,), where the answers are known.
@@ -105,7 +105,7 @@ class EnsembleData:
     split_sha256: str
     table: pd.DataFrame
     rows: EvaluationRows
-    repeats: int
+    by_repeat: Sequence[ModelPredictions]
     oof: ModelPredictions
     test: ModelPredictions | None
     single: Sequence[ModelPredictions]
@@ -152,6 +152,7 @@ def read_ensemble_data(
     ids = pa.array(table["image_id"], pa.string())
     oof, more_faults = average_over_folds(records, ids, label_space.classes, check_and_score)
     faults += more_faults
+    by_repeat = [] if faults else _read_repeats(records, folds, ids, label_space)
     by_key = {(record["model"], record["fold"]): record for record in records.values()}
     test, truth, reserve, costs = None, None, None, {}
     single: Sequence[ModelPredictions] = ()
@@ -182,7 +183,7 @@ def read_ensemble_data(
             split_sha256,
             table,
             rows,
-            folds["repeat"].nunique(),
+            by_repeat,
             oof,
             test,
             single,
@@ -193,6 +194,22 @@ def read_ensemble_data(
         ),
         costs=costs,
     )
+
+
+def _read_repeats(
+    records: Mapping[Path, dict[str, Any]], folds: pd.DataFrame, ids: pa.Array, label_space: LabelSpace
+) -> list[ModelPredictions]:
+    """The out-of-fold predictions of each repeat, in the order of `ids`; empty with a single repeat."""
+    repeat_of = dict(zip(folds["fold"], folds["repeat"], strict=True))
+    repeats = sorted({repeat for fold, repeat in repeat_of.items() if fold >= 0})
+    if len(repeats) < 2:
+        return []
+    own = [{path: record for path, record in records.items() if repeat_of[record["fold"]] == one} for one in repeats]
+    return [average_over_folds(some, ids, label_space.classes, _no_faults)[0] for some in own]
+
+
+def _no_faults(_member: Predictions) -> list[str]:
+    return []
 
 
 def read_test_predictions(

@@ -22,6 +22,7 @@ from foldvote.evaluation.bootstrap import BETTER, Comparison, bootstrap, compare
 from foldvote.runtime.seeding import generator
 
 Codes = npt.NDArray[np.integer]
+SURELY_BETTER = 0.975  # share of the bootstrap draws
 FOLDS = 5  # where the split has none that can be used
 
 
@@ -116,7 +117,7 @@ def compare_methods(
         label_space: the classes.
         settings: methods, score and number of bootstrap draws.
         seed: the run's seed.
-        choose: gives the name of the method that is used; None: `choose_method`, where the settings name none.
+        choose: gives the name of the method that is used; None: `choose_safely`, where the settings name none.
 
     Raises:
         UserError: if a method cannot be fitted.
@@ -144,7 +145,7 @@ def compare_methods(
     if choose is not None:
         chosen = choose(results)
     else:
-        chosen = settings.use if settings.use != "auto" else choose_method(results, settings.score)
+        chosen = settings.use if settings.use != "auto" else choose_safely(results, settings.score)
     against = {kind: compare_results(result, results[chosen], settings.score) for kind, result in results.items()}
     nested_of_all = nested[chosen]
     if not is_whole:
@@ -323,6 +324,30 @@ def choose_method(results: Mapping[str, MethodResult], score: str) -> str:
         for kind, result in results.items()
     }
     return one_standard_error_rule(list(results), values, errors, higher_is_better=higher)
+
+
+def choose_safely(results: Mapping[str, MethodResult], score: str) -> str:
+    """The method where only out-of-fold predictions can tell, which are of single members: the mean, or a better one.
+
+    Test images are predicted by the mean of all members, which is more often right and less certain than each of them.
+    What a method gains on single members may be lost there. So the mean is left only for a method that is better in
+    97.5 % of the bootstrap draws, and never for one that fits offsets or the members' certainty.
+
+    Args:
+        results: the methods in order of complexity, the mean among them.
+        score: a name in bootstrap.METRICS.
+    """
+
+    def is_safe(kind: str) -> bool:
+        name, offsets = split_offsets(kind)
+        return not offsets and not METHODS[name].fits_certainty
+
+    better = {
+        kind: result
+        for kind, result in results.items()
+        if kind == "mean" or (is_safe(kind) and compare_results(result, results["mean"], score).better >= SURELY_BETTER)
+    }
+    return choose_method(better, score)
 
 
 def compare_results(one: MethodResult, other: MethodResult, score: str) -> Comparison:

@@ -162,5 +162,5 @@ def _lightgbm() -> Any:
     return lightgbm
 
 
-STACKING = EnsembleMethod("stacking", fit_stacking, apply_stacking, most_images=MOST_STACKED)
-LIGHTGBM = EnsembleMethod("lightgbm", fit_lightgbm, apply_lightgbm, most_images=MOST_STACKED)
+STACKING = EnsembleMethod("stacking", fit_stacking, apply_stacking, fits_certainty=True, most_images=MOST_STACKED)
+LIGHTGBM = EnsembleMethod("lightgbm", fit_lightgbm, apply_lightgbm, fits_certainty=True, most_images=MOST_STACKED)
