@@ -197,13 +197,18 @@ def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_
 
 
 def _board(results: str) -> str:
-    """The leaderboard as a text table. Its modules are imported late, to keep every start of Snakemake fast."""
+    """The leaderboard as a text table, and what the submitted vote is worth.
+
+    Modules are imported late, to keep every start of Snakemake fast.
+    """
+    from foldvote.ensemble.headline import headline
     from foldvote.ensemble.leaderboard import summary
     from foldvote.io.csv_files import read_csv
     from foldvote.io.files import read_json
 
     metrics = read_json(Path(results, "ensemble/metrics.json"))
-    return summary(read_csv(Path(results, "leaderboard.csv"), required=["kind"]), metrics)
+    table = summary(read_csv(Path(results, "leaderboard.csv"), required=["kind"]), metrics)
+    return "\n".join([table, "", *headline(metrics)])
 
 
 def profile_options(arguments: Sequence[str], cores: int) -> str:

@@ -236,6 +236,10 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     if "test_macro_f1" in leaderboard:
         shown["test macro-F1"] = _rounded(rows["test_macro_f1"], 4)
         shown["test accuracy"] = _rounded(rows["test_accuracy"], 4)
+    if "reserve_macro_f1" in leaderboard:
+        spans = zip(_rounded(rows["reserve_macro_f1_low"], 3), _rounded(rows["reserve_macro_f1_high"], 3), strict=True)
+        shown["reserve macro-F1"] = _rounded(rows["reserve_macro_f1"], 4)
+        shown["95 % of its persons"] = [f"{low} to {high}" for low, high in spans]
     shown["fit s"] = _rounded(rows["fit_seconds"], 1)
     shown["predict s"] = _rounded(rows["predict_seconds"], 1)
     head = f"out-of-fold scores: {_count(metrics['images'], 'image')}, {_count(len(metrics['classes']), 'class')}"

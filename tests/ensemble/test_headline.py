@@ -1,0 +1,38 @@
+"""The words about a single member and the submitted vote."""
+
+import pytest
+
+from foldvote.ensemble.headline import headline
+from support.member_predictions import TWO, Run
+
+
+def test_with_a_reserve_the_vote_is_measured_and_the_looks_are_counted(tmp_path):
+    run = Run(tmp_path, models=TWO, reserve=30)
+    run.make()
+    one, vote = headline(run.metrics)
+    score = run.metrics["reserve"]["ensemble"]["macro_f1"]
+    assert one.startswith("one member: macro-F1 ")
+    assert vote.startswith(f"submitted vote: macro-F1 {score:.3f} (")
+    assert vote.endswith("on the reserve of 30 people that no member saw; looked at once")
+
+
+def test_with_repeats_it_is_forecast(tmp_path):
+    run = Run(tmp_path, models=TWO, repeats=3)
+    run.make()
+    one, vote = headline(run.metrics)
+    assert one.startswith("3 members: macro-F1 ")
+    assert "a forecast for 12 members from the scores of 1 to 3" in vote
+    curve = run.metrics["members_curve"]
+    assert [point["members"] for point in curve["points"]] == [1, 2, 3]
+    last = curve["points"][-1]["macro_f1"]["value"]
+    assert last == pytest.approx(run.metrics["oof"]["votes"]["mean"]["macro_f1"])
+
+
+def test_with_neither_it_says_how_to_measure_it(tmp_path):
+    run = Run(tmp_path, models=TWO)
+    run.make()
+    assert "members_curve" not in run.metrics
+    assert headline(run.metrics)[1] == (
+        "submitted vote: not measured, usually higher than that of one member; to measure it keep people out of all "
+        "folds (folds: {reserve: 0.15}), or set folds.repeats"
+    )

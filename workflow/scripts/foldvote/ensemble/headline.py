@@ -1,0 +1,43 @@
+"""What a single member is worth, what the submitted vote is worth, and how each is known: in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def headline(metrics: Mapping[str, Any]) -> list[str]:
+    """What a single member and the submitted vote are worth, and how each is known, as lines of plain text.
+
+    Args:
+        metrics: the content of ensemble/metrics.json.
+    """
+    oof, score = metrics["oof"]["ensemble"], "macro_f1"
+    low, high = oof["intervals"][score]
+    behind = len(metrics["members_curve"]["points"]) if "members_curve" in metrics else 1
+    whose = "one member" if behind == 1 else f"{behind} members"
+    spread = f"({low:.3f} to {high:.3f})"
+    lines = [f"{whose}: macro-F1 {oof[score]:.3f} {spread}, out of fold, on people that they never saw"]
+    if "reserve" in metrics:
+        found = metrics["reserve"]
+        low, high = found["ensemble"]["intervals"][score]
+        return [
+            *lines,
+            f"submitted vote: macro-F1 {found['ensemble'][score]:.3f} ({low:.3f} to {high:.3f}), on the reserve of "
+            f"{found['groups']:,} people that no member saw; looked at {_times(found['looks'])}",
+        ]
+    if "members_curve" in metrics:
+        forecast = metrics["members_curve"]["forecast"]
+        found = forecast[score]
+        return [
+            *lines,
+            f"submitted vote: macro-F1 {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}), a forecast "
+            f"for {forecast['members']} members from the scores of 1 to {behind}",
+        ]
+    return [
+        *lines,
+        "submitted vote: not measured, usually higher than that of one member; to measure it keep people out of all "
+        "folds (folds: {reserve: 0.15}), or set folds.repeats",
+    ]
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
