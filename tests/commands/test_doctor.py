@@ -129,8 +129,8 @@ def test_trainings_that_are_half_done_and_a_run_under_way_are_told(tmp_path: Pat
         ({"error": "ImportError: libcudart"}, [], "", "error", "cannot be imported: ImportError: libcudart"),
         (WHEEL | {"usable": False}, [], "", "ok", "networks train on the CPU"),
         (WHEEL | {"cuda": None, "usable": False}, [], "", "ok", "built for CPUs only"),
-        (WHEEL | {"cuda": None, "usable": False}, ["0"], "580.1", "warning", "1 NVIDIA device(s) here, driver 580.1"),
-        (WHEEL | {"usable": False}, ["0", "1"], "470.2", "warning", "cannot use any of 2 NVIDIA device(s)"),
+        (WHEEL | {"cuda": None, "usable": False}, ["0"], "580.1", "error", "1 NVIDIA device(s) here, driver 580.1"),
+        (WHEEL | {"usable": False}, ["0", "1"], "470.2", "error", "cannot use any of 2 NVIDIA device(s)"),
         (WHEEL | {"devices": [{"name": "Old", "compute": 61, "bytes": 8e9}]}, ["0"], "", "error", "too old"),
         (
             WHEEL | {"devices": [{"name": "H", "compute": 90, "bytes": 8e10}]},

@@ -95,14 +95,14 @@ def check_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator
         yield Finding("ok", wheel, "", "torch")
         yield Finding("ok", "no NVIDIA device: networks train on the CPU", "", "GPU")
     elif not torch["cuda"]:
-        remedy = "Install torch's CUDA wheel of the same version; until then the CPU is used."
-        yield Finding("warning", f"{wheel}, but {told}", remedy, "torch")
+        remedy = "Install torch's CUDA wheel of the same version, or train on the CPU: --resources gpu=0."
+        yield Finding("error", f"{wheel}, but {told}", remedy, "torch")
     else:
         remedy = (
-            f"Update the driver to one for CUDA {torch['cuda']}, or install torch for an older CUDA; "
-            "until then the CPU is used."
+            f"Update the driver to one for CUDA {torch['cuda']}, or install torch for an older CUDA; check "
+            "CUDA_VISIBLE_DEVICES if it is set; or train on the CPU: --resources gpu=0."
         )
-        yield Finding("warning", f"{wheel}, but cannot use any of {told}", remedy, "torch")
+        yield Finding("error", f"{wheel}, but cannot use any of {told}", remedy, "torch")
 
 
 def examine_disk(results: Path, needed: float = 0) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from foldvote.inference.predict_member import load_member
 from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.io.paths import member_of
 from foldvote.models.factory import normalisation
-from foldvote.runtime.device import Device, choose_device
+from foldvote.runtime.device import Device, name_nondeterminism
 from foldvote.runtime.job_log import log
 from foldvote.runtime.resources import JobResources
 from foldvote.splits.folds import SplitFiles
@@ -51,7 +51,7 @@ def write_attention(
         if own.empty:
             continue
         about, recipe, model = load_member(file, file.with_name("model.json"), split)
-        device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads)
+        device = resources.device(recipe)
         images = open_packed_images(images_path, recipe.size, recipe.roi, about["data_sha256"])
         known, code_of = known_classes(recipe, label_space)
         pairs = [
@@ -60,7 +60,8 @@ def write_attention(
             for code in dict.fromkeys((row["prediction"], row["label"]))
         ]
         codes = code_of[[code for _, code in pairs]]
-        heats = _heatmaps(device.place(model), images, [image_id for image_id, _ in pairs], codes, device)
+        with name_nondeterminism():
+            heats = _heatmaps(device.place(model), images, [image_id for image_id, _ in pairs], codes, device)
         if heats is None:
             log(f"{model_name}: this net has no maps of what it sees, so that nothing is shown of where it looks")
             break

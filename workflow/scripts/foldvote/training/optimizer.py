@@ -17,7 +17,7 @@ from foldvote.errors import UserError
 _WARMUP_START = 0.01  # of the peak learning rate
 
 
-def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Recipe, model: nn.Module, fused: bool = False) -> torch.optim.Optimizer:
     """Make the timm optimizer of a recipe. Biases and normalisation weights have no weight decay.
 
     With `layer_decay`, the learning rate of each layer falls with its distance from the head (Clark et al., ICLR 2020).
@@ -25,12 +25,13 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     Args:
         recipe: the recipe; optimizer, optimizer_args, lr, weight_decay and layer_decay are used.
         model: the network whose parameters are updated.
+        fused: whether one kernel updates all weights, for an optimizer of torch that has one.
 
     Raises:
         UserError: if the optimizer does not accept the arguments, or the network does not declare its layers.
     """
     try:
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             model,
             opt=recipe.optimizer,
             lr=recipe.lr,
@@ -43,6 +44,10 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
             f"optimizer {recipe.optimizer}: cannot be made for {recipe.net} ({' '.join(str(error).split())[:200]}); "
             "correct optimizer_args, or drop layer_decay"
         ) from error
+    for group in optimizer.param_groups:
+        if fused and group.get("fused", True) is None and not group.get("foreach"):
+            group["fused"] = True
+    return optimizer
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

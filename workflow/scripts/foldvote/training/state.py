@@ -107,6 +107,7 @@ class Progress:
         seconds: time spent on these steps.
         parts: number of parts in which a batch goes through the network, over all processes.
         averaged: number of weights in the average.
+        reproducible: whether all steps were taken with deterministic kernels.
         history: rows of history.HISTORY.
     """
 
@@ -116,6 +117,7 @@ class Progress:
     seconds: float = 0.0
     parts: int = 1
     averaged: int = 0
+    reproducible: bool = True
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def steps_done(self, steps_per_epoch: int) -> int:
@@ -180,7 +182,8 @@ def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Train
     averages = recipe.ema is not None or recipe.swa is not None
     average = clone_state(model.state_dict()) if averages else {}
     progress = Progress(parts=recipe.accumulate)
-    state = TrainState(model, make_optimizer(recipe, model), device.scaler(), progress, average)
+    optimizer = make_optimizer(recipe, model, fused=not device.reproducible)
+    state = TrainState(model, optimizer, device.scaler(), progress, average)
     saved = load_checkpoint(resume_dir, spec.fingerprint, log)
     if saved is not None:
         state.load_state_dict(saved)
@@ -189,6 +192,7 @@ def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Train
     done = progress.steps_done(spec.order.steps)
     if group.max(done) != -group.max(-done):
         raise UserError(f"{resume_dir}: not all processes could read the same checkpoint; run the same command again")
+    progress.reproducible &= device.reproducible
     # The checkpoint may have been written by another number of processes.
     progress.parts = parts_of(progress.parts, group.size)
     raise_all(f"{spec.name}: {fault}" for fault in division_faults(spec.order.size, progress.parts, group.size))

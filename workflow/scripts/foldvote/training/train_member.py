@@ -13,7 +13,7 @@ from foldvote import __version__
 from foldvote.config.recipe import Recipe
 from foldvote.io.files import sha256_bytes, write_bytes, write_json
 from foldvote.io.parquet import write_table
-from foldvote.runtime.device import choose_device
+from foldvote.runtime.device import name_nondeterminism
 from foldvote.runtime.distributed import SINGLE_RANK, Rank, join_process_group, rendezvous
 from foldvote.runtime.job_log import log
 from foldvote.runtime.launch import run_together
@@ -92,7 +92,7 @@ def _train(
     rank: Rank,
 ) -> None:
     """Train in this process; the first of several writes what comes out."""
-    device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads, rank.rank)
+    device = resources.device(recipe, rank.rank)
     spec = build_spec(seeds, recipe, code, inputs)
     with join_process_group(rank, device.torch_device) as group:
         device = replace(device, group=group)
@@ -102,10 +102,11 @@ def _train(
         trackers = partial(open_sinks, resources.runtime.tracking, tracking_dir, run_name, settings, log)
         workers = resources.workers(device)
         trainer = Trainer(spec, device, resume_dir, resources.runtime, workers, trackers if group.first else no_sinks)
-        trained = trainer.fit()
+        with name_nondeterminism():
+            trained = trainer.fit()
     if not group.first:
         return
-    _write(trained, spec, files)
+    _write(trained, spec, files, trainer.state.progress.reproducible)
     seconds, epochs = float(trained.history["seconds"].sum()), len(trained.history)
     images = spec.order.steps * recipe.batch_size * epochs
     write_json(files.timing, {"seconds": seconds, "images": images, "device": device.name})
@@ -121,7 +122,7 @@ def _log_start(spec: MemberSpec, device_name: str) -> None:
     )
 
 
-def _write(trained: TrainResult, spec: MemberSpec, files: MemberFiles) -> None:
+def _write(trained: TrainResult, spec: MemberSpec, files: MemberFiles, reproducible: bool) -> None:
     """Write the weights, the history and the sidecar."""
     weights, last = save(trained.chosen), save(trained.last)
     write_bytes(files.weights, weights)
@@ -135,6 +136,7 @@ def _write(trained: TrainResult, spec: MemberSpec, files: MemberFiles) -> None:
         "epochs": trained.epochs,
         **{name: float(value) for name, value in trained.scores.items()},
         "parts": trained.parts,
+        "reproducible": reproducible,
         "versions": _versions(),
     }
     write_json(files.sidecar, spec.origin | sidecar)
