@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test test-slurm look lint format schema lock clean
+.PHONY: run test test-slurm test-gpu look lint format schema lock clean
 
 run: $(VENV)/.installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -15,6 +15,12 @@ test: $(VENV)/.installed
 # A real Slurm on this machine, with a cancelled and a requeued training. As root on Debian; installs slurm-wlm and munge.
 test-slurm: $(VENV)/.installed .slurm/.installed
 	$(BIN)/python tests/slurm/check.py
+
+# Every path that runs on a GPU, on a real one. With PYTHON=... in that Python as it is, which needs the library's packages
+# and no Snakemake; otherwise in .venv. ARGS="--only speed" chooses.
+GIVEN := $(filter-out file default undefined,$(origin PYTHON))
+test-gpu: $(if $(GIVEN),,$(VENV)/.installed)
+	$(if $(GIVEN),$(PYTHON),$(BIN)/python) tests/gpu/check.py $(ARGS)
 
 # The demo's pages in a headless Chromium (Debian: the package chromium): checked, and pictures of them taken.
 look: $(VENV)/.installed

@@ -12,7 +12,6 @@ from foldvote.runtime import device as device_module
 from foldvote.runtime.device import Device, choose_device, name_nondeterminism
 from foldvote.runtime.distributed import ProcessGroup
 
-
 FP32 = [torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn]
 
 
@@ -157,7 +156,7 @@ def test_a_cpu_is_always_reproducible_and_knows_one_setting(patch: pytest.Monkey
             "adaptive_avg_pool2d_backward_cuda",
         ),
         (
-            "Deterministic behavior was enabled, but this operation is not deterministic because it uses CuBLAS",
+            "Deterministic behavior is on, but this operation is not deterministic because it uses CuBLAS",
             "CuBLAS",
         ),
     ],

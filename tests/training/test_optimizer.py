@@ -63,6 +63,17 @@ def test_every_optimizer_goes_on_from_its_state_to_the_byte(name: str) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(whole.parameters(), net().parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "rmsprop"])
+def test_fused_updates_are_the_same_up_to_rounding_and_left_out_where_there_are_none(name: str) -> None:
+    models = [net(), net()]
+    for model, fused in zip(models, (False, True), strict=True):
+        optimizer = make_optimizer(recipe(optimizer=name, lr=0.01), model, fused)
+        steps_of(optimizer, model, range(6))
+        wanted = fused and name in ("adamw", "sgd")
+        assert all(bool(group.get("fused")) == wanted for group in optimizer.param_groups)
+    torch.testing.assert_close(models[0].state_dict(), models[1].state_dict(), rtol=1e-4, atol=1e-6)
+
+
 def test_an_unknown_optimizer_is_named_with_its_nearest_and_wrong_arguments_are_told() -> None:
     with pytest.raises(ValidationError, match=r"no optimizer 'adamm'; did you mean"):
         recipe(optimizer="adamm")

@@ -34,7 +34,8 @@ def moved(state: TrainState) -> TrainState:
     for parameter in state.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     state.optimizer.step()
-    state.progress = Progress(epoch=1, step=2, loss_sum=0.5, seconds=3.0, parts=2, averaged=4, history=[{"epoch": 1}])
+    plain = {"epoch": 1, "step": 2, "loss_sum": 0.5, "seconds": 3.0, "parts": 2, "averaged": 4}
+    state.progress = Progress(**plain, reproducible=state.progress.reproducible, history=[{"epoch": 1}])
     for tensor in state.average.values():
         tensor.fill_(7)
     weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
@@ -92,3 +93,18 @@ def test_what_several_processes_cannot_do_is_refused_before_the_first_step(tiny:
         start_or_resume(spec_of(tiny, recipe(batch_size=7)), two, tmp_path)
     with pytest.raises(UserError, match="sync_bn: torch has it on GPUs only"):
         start_or_resume(spec_of(tiny, recipe(sync_bn=True)), two, tmp_path)
+
+
+def test_a_run_of_which_a_part_was_fast_is_not_reproducible_and_its_weights_are_updated_at_once(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    spec, fast = spec_of(tiny), replace(CPU, reproducible=False)
+    exact = start_or_resume(spec, CPU, tmp_path)
+    assert exact.progress.reproducible and not any(group["fused"] for group in exact.optimizer.param_groups)
+    state = start_or_resume(spec, fast, tmp_path)
+    assert not state.progress.reproducible and all(group["fused"] for group in state.optimizer.param_groups)
+    save_checkpoint(tmp_path, 6, moved(state).state_dict() | {"fingerprint": spec.fingerprint})
+    for device in (fast, CPU):
+        again = start_or_resume(spec, device, tmp_path)
+        assert not again.progress.reproducible
+        torch.testing.assert_close(again.model.state_dict(), state.model.state_dict(), rtol=0, atol=0)

@@ -25,6 +25,7 @@ from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.splits.folds import fold_rows, read_folds
 from foldvote.training.history import HISTORY
+from foldvote.training.step import TrainStep
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import Tiny, make_tiny, recipe
@@ -100,7 +101,19 @@ def test_outputs_are_complete_and_the_resume_folder_is_emptied(tiny: Tiny) -> No
     sidecar = read_json(files.sidecar)
     assert sidecar["sha256"] == sha256_file(files.weights)
     assert sidecar["epochs"] == [history.loc[history["best"], "epoch"].item()]
+    assert sidecar["reproducible"] is True
     assert not list((tiny.resume / "undisturbed").glob("*.ckpt"))
+
+
+def test_an_operation_that_cannot_be_reproduced_ends_the_training_in_a_line_that_names_the_key(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise RuntimeError("upsample_bicubic2d_backward_out_cuda does not have a deterministic implementation, but you")
+
+    monkeypatch.setattr(TrainStep, "_accumulate_gradients", refused)
+    with pytest.raises(UserError, match=r"upsample_bicubic2d_backward_out_cuda has .* runtime.reproducible: false"):
+        train(tiny, "refused")
 
 
 def test_f34_labels_of_persons_that_were_permuted_are_learnt_by_heart_and_score_at_chance(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Leases of the GPUs of this machine: each GPU belongs to one job, by a lock that ends with its holder.
 
-Snakemake grants a number of GPUs, but does not say which ones. They are named by UUID where nvidia-smi tells it, because
+Snakemake grants a number of GPUs, but does not say which ones. They are named by UUID where nvidia-smi tells it, as
 numbers do not mean the same everywhere: those of the device files are not CUDA's inside a container, and those of
 nvidia-smi are not CUDA's on a machine with different cards.
 """
@@ -38,14 +38,14 @@ def visible_gpus() -> list[str]:
     """Ids of the NVIDIA devices that this process may use, in the form that CUDA_VISIBLE_DEVICES takes.
 
     UUIDs of GPUs, or of MIG devices for a GPU that is divided; CUDA's numbers where nvidia-smi cannot tell the UUID.
-    CUDA_VISIBLE_DEVICES limits them if it is set, to numbers, UUIDs or beginnings of UUIDs. An entry that fits no device
-    is kept as it is, so that the job which gets it fails instead of running on the CPU.
+    CUDA_VISIBLE_DEVICES limits them if it is set, to numbers, UUIDs or beginnings of UUIDs. An entry that fits no
+    device is kept as it is, so that the job which gets it fails instead of running on the CPU.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return [device for gpu in _listed() for device in gpu.devices] or _numbers()
-    entries = (entry.strip() for entry in chosen.split(","))
-    entries = list(itertools.takewhile(lambda entry: entry not in ("", "-1"), entries))  # as CUDA does
+    stripped = (entry.strip() for entry in chosen.split(","))
+    entries = list(itertools.takewhile(lambda entry: entry not in ("", "-1"), stripped))  # as CUDA does
     gpus = _listed() if entries else []
     return list(dict.fromkeys(device for entry in entries for device in _resolve(entry, gpus)))
 
@@ -74,7 +74,7 @@ def _parse(listing: str) -> list[_Gpu]:
 
 
 def _numbers() -> list[str]:
-    """CUDA's numbers of the GPUs that have a device file: it counts those that it can open, whatever they are called."""
+    """CUDA's numbers of the GPUs that have a device file: it counts those that it can open, by whatever name."""
     files = [file for file in _DEVICE_FILES.glob("nvidia[0-9]*") if re.fullmatch(r"nvidia\d+", file.name)]
     return [str(number) for number in range(len(files))]
 
