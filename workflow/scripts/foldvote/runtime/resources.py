@@ -44,6 +44,14 @@ class JobResources:
         exact = self.runtime.reproducible
         return choose_device(recipe.precision, recipe.channels_last, self.gpus, self.threads, rank, exact)
 
+    def check_gpu(self) -> None:
+        """Raise an error if a GPU was granted and cannot be used, whatever the recipe.
+
+        Raises:
+            UserError: names the reason.
+        """
+        choose_device("auto", None, self.gpus, self.threads, reproducible=self.runtime.reproducible)
+
     def workers(self, device: Device) -> int:
         """Number of loader processes: as configured; else all threads but one with a GPU, and at most one on a CPU."""
         if self.runtime.workers is not None:

@@ -180,10 +180,11 @@ def run_worker(
         done: the JSON file to write.
 
     Raises:
-        UserError: if the inputs do not belong together, another process runs with this worker number, or the first
-            trials all fail.
+        UserError: if the inputs do not belong together, another process runs with this worker number, the GPU cannot
+            be used, or the first trials all fail.
         Interrupted: if a signal asked to stop; the unfinished trial is in the queue again, with its training state.
     """
+    resources.check_gpu()  # not the fault of a trial
     search = replace(search, origin=origin_of(inputs, code))
     numbers: list[int] = []
     with folder_lock(worker_lock(folder, worker), log), stop_on_signal() as stopping:
