@@ -22,8 +22,7 @@ def patch(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     precisions = [(operations, operations.fp32_precision) for operations in FP32]
     benchmark, attention = torch.backends.cudnn.benchmark, torch.backends.cuda.cudnn_sdp_enabled()
-    for name in ("CUBLAS_WORKSPACE_CONFIG", "TORCHINDUCTOR_DETERMINISTIC"):
-        monkeypatch.setenv(name, "")  # so that it is put back
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that it is put back
     yield monkeypatch
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
@@ -128,7 +127,6 @@ def test_reproducible_is_enforced_on_a_gpu_and_fast_is_fast(
     assert choose_device("fp32", None, 1, 2).reproducible
     exact = {"enforced": True, "benchmark": False, "fp32": {"ieee"}, "cudnn attention": False, "fills": False}
     assert switches() == exact | {"cublas": ":4096:8"}
-    assert os.environ["TORCHINDUCTOR_DETERMINISTIC"] == "1"
     assert "reproducible" not in capsys.readouterr().err
     assert not choose_device("fp32", None, 1, 2, reproducible=False).reproducible
     fast = {"enforced": False, "benchmark": True, "fp32": {"tf32"}, "cudnn attention": True, "fills": False}

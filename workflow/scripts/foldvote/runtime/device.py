@@ -115,13 +115,12 @@ def _configure_torch(cuda: bool, reproducible: bool) -> None:
     """Set torch's global switches. On a GPU all of them have two positions; on a CPU only the exact one is used.
 
     Reproducible, an operation without a deterministic form is refused. Only then do the attention kernels take their
-    deterministic backward pass: if torch shall merely warn, they do not, although they have one.
+    deterministic backward pass: if torch shall merely warn, they do not, although they have one. The kernels of
+    torch.compile are then chosen without a clock.
     """
     exact = reproducible or not cuda
-    if cuda and exact:
-        if os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in _CUBLAS_WORKSPACES:
-            os.environ["CUBLAS_WORKSPACE_CONFIG"] = _CUBLAS_WORKSPACES[0]
-        os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"  # kernels of torch.compile are not chosen by the clock
+    if cuda and exact and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in _CUBLAS_WORKSPACES:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = _CUBLAS_WORKSPACES[0]
     torch.use_deterministic_algorithms(exact, warn_only=not cuda)
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = not exact
