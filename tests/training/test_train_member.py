@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.data.label_space import factor_label_space, write_label_space
+from foldvote.data.packed_images import PackedImages
 from foldvote.errors import INTERRUPTED, Interrupted, UserError
 from foldvote.inference.predict_member import predict_member
 from foldvote.io.files import read_json, sha256_file
@@ -309,6 +310,29 @@ def test_altered_weights_are_refused_before_they_predict(tiny: Tiny, tmp_path: P
             RESOURCES,
         )
     assert not (tmp_path / "oof.parquet").exists()
+
+
+def test_a_flipped_pixel_is_refused_by_a_prediction(tiny: Tiny, tmp_path: Path) -> None:
+    _, validation = fold_rows(read_folds(tiny.split.folds, tiny.split.certificate)[0], 0)
+    image_id = validation["image_id"].iloc[5]
+    images = PackedImages(tiny.pixels)
+    content = bytearray(tiny.pixels.read_bytes())
+    content[content.index(images[images.row_of[image_id]].tobytes()) + 7] ^= 64
+    (tmp_path / "train.arrow").write_bytes(content)
+    files, out = tiny.files("undisturbed"), tmp_path / "oof.parquet"
+    with pytest.raises(UserError, match=rf"train\.arrow: damaged: the pixels of image {image_id}"):
+        predict_member(
+            files.weights,
+            files.sidecar,
+            tmp_path / "train.arrow",
+            tiny.split,
+            "oof",
+            ["identity"],
+            out,
+            tmp_path / "t.json",
+            RESOURCES,
+        )
+    assert not out.exists()
 
 
 def test_the_last_epoch_can_be_asked_for(tiny: Tiny) -> None:

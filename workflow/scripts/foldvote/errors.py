@@ -41,6 +41,11 @@ def raise_all(faults: Iterable[str], most: int = MOST_TOLD) -> None:
     raise UserError(*told)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"`, or nothing where no known name is near. Upper and lower case count as equal."""
     lowered: dict[str, str] = {word.strip().lower(): word for word in known}

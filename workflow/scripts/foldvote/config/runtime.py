@@ -30,7 +30,8 @@ class Runtime(Section):
     predict_batch: int = Field(default=256, ge=1, le=65_536)
     """Images in one batch of predictions."""
     checkpoint_minutes: float = Field(default=5, gt=0)
-    """Longest time in minutes between two saves of the training state, which is also saved after every epoch."""
+    """Longest time in minutes between two saves of the training state, which is also saved after an epoch unless saving
+    takes more than a twentieth of the time."""
     state_dir: str | None = Field(default=None, min_length=1)
     """Folder for what a training writes while it runs: its saved state and TensorBoard files; null: `results`."""
     container: str | None = Field(default=None, min_length=1)
