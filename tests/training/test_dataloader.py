@@ -156,15 +156,14 @@ def test_chances_draw_an_epoch_with_replacement() -> None:
     assert set(np.concatenate(order.batches(3)).tolist()) == {0, 1}
 
 
-@given(st.integers(0, 64), st.integers(0, 10**9), st.integers(0, 10**11))
+@given(st.integers(0, 64), st.integers(1, 10**9), st.integers(0, 10**11))
 def test_batches_ahead_never_take_more_than_half_of_shared_memory(workers: int, batch_bytes: int, free: int) -> None:
     fitting, ahead = batches_ahead(workers, batch_bytes, free)
     assert 0 <= fitting <= workers and 0 <= ahead <= 4 and bool(fitting) == bool(ahead)
-    assert fitting * ahead * batch_bytes <= free / 2
-    if workers * 4 * batch_bytes <= free / 2 - batch_bytes:
-        assert not workers or (fitting, ahead) == (workers, 4)  # nothing is given up without need
-    if workers and 0 < batch_bytes <= free / 2:
-        assert fitting == min(workers, free // 2 // batch_bytes)  # a process is worth more than a batch ahead
+    assert fitting * ahead * batch_bytes <= free // 2
+    if workers and workers * 4 * batch_bytes <= free // 2:
+        assert (fitting, ahead) == (workers, 4)  # nothing is given up without need
+    assert fitting == min(workers, free // 2 // batch_bytes)  # a process is worth more than a batch ahead
 
 
 def test_where_nothing_tells_the_room_nothing_is_bounded() -> None:
