@@ -1,4 +1,4 @@
-"""The prediction job of a member where memory is short; out-of-fold, test and pseudo-label predictions are all made so."""
+"""The prediction job of a member in little memory; it makes out-of-fold and test predictions and pseudo-labels."""
 
 from pathlib import Path
 

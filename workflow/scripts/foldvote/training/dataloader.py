@@ -176,9 +176,11 @@ def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers:
     batch_bytes = shard * (math.prod(images.images.shape) + images.targets[:1].nbytes)
     fitting, ahead = batches_ahead(workers, batch_bytes, _free_shared_memory() // sampler.group.size)
     if workers and (fitting, ahead) != (workers, _BATCHES_AHEAD):
+        loading = f"{fitting} of {workers} loader processes prepare {ahead} ahead each"
         log(
-            f"loader: {_SHARED} has little room for batches of {batch_bytes / 1e6:.1f} MB: {fitting} of {workers} "
-            f"loader processes prepare {ahead} ahead each; give the container a larger one (docker run --shm-size)"
+            f"loader: {_SHARED} has little room for batches of {batch_bytes / 1e6:.1f} MB: "
+            f"{loading if fitting else 'batches are loaded without loader processes'}; give the container a larger one "
+            "(docker run --shm-size)"
         )
     return DataLoader(
         images,
