@@ -1,9 +1,13 @@
 """Training batches: which images, in which order, how augmented; all a function of seed, member and epoch."""
 
+import math
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +18,12 @@ from foldvote.config.augment import AugmentStep
 from foldvote.data.augmentation import augmenter
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages
 from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.runtime.signals import end_with_parent
+
+_BATCHES_AHEAD = 4  # for each loader process
+_SHARED = Path("/dev/shm")  # where they lie until they are used
 
 
 @dataclass(frozen=True)
@@ -156,7 +164,7 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
 
 def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers: int, pin: bool) -> DataLoader:
-    """Load the sampler's batches ahead of their use.
+    """Load the sampler's batches ahead of their use, as many as shared memory has room for.
 
     Args:
         images: what is loaded.
@@ -164,15 +172,49 @@ def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers:
         workers: loader processes; their number does not change the result.
         pin: whether batches lie in pinned memory, from which copies to a GPU are faster.
     """
+    shard = -(-sampler.order.size // sampler.group.size)
+    batch_bytes = shard * (math.prod(images.images.shape) + images.targets[:1].nbytes)
+    fitting, ahead = batches_ahead(workers, batch_bytes, _free_shared_memory() // sampler.group.size)
+    if workers and (fitting, ahead) != (workers, _BATCHES_AHEAD):
+        loading = f"{fitting} of {workers} loader processes prepare {ahead} ahead each"
+        log(
+            f"loader: {_SHARED} has little room for batches of {batch_bytes / 1e6:.1f} MB: "
+            f"{loading if fitting else 'batches are loaded without loader processes'}; give the container a larger one "
+            "(docker run --shm-size)"
+        )
     return DataLoader(
         images,
         batch_size=None,
         sampler=sampler,
-        num_workers=workers,
+        num_workers=fitting,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=ahead if fitting else None,
         worker_init_fn=_start_worker,
     )
+
+
+def batches_ahead(workers: int, batch_bytes: int, free: int) -> tuple[int, int]:
+    """How many processes load batches, and how many batches each prepares ahead.
+
+    They get half of the free shared memory; the other half is for batches in use and for other trainings that begin
+    at the same time. Fewer batches ahead come first, then fewer processes; without any, the training loads its own.
+
+    Args:
+        workers: loader processes that are wanted.
+        batch_bytes: size of a batch.
+        free: bytes of shared memory that this process may use.
+
+    Returns:
+        Processes from 0 to `workers`, and batches for each.
+    """
+    room = free // 2 // max(batch_bytes, 1)
+    fitting = min(workers, room)
+    return fitting, min(_BATCHES_AHEAD, room // fitting) if fitting else 0
+
+
+def _free_shared_memory() -> int:
+    """Bytes free where loader processes pass batches on; without such a folder, there is no bound."""
+    return shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else sys.maxsize
 
 
 def has_dead_worker(batches: Iterator[Any] | None) -> bool:
