@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import foldvote.training.loop
 from foldvote.data.label_space import factor_label_space, write_label_space
@@ -17,6 +18,7 @@ from foldvote.errors import UserError
 from foldvote.io.files import read_json
 from foldvote.io.parquet import read_table
 from foldvote.models.factory import build_model
+from foldvote.training.dataloader import EpochOrder
 from foldvote.training.history import HISTORY
 from foldvote.training.loop import Trainer
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
@@ -28,6 +30,8 @@ RECIPES: dict[str, dict[str, object]] = {
     "ema": {"ema": 0.9},
     "swa": {"swa": 0.5, "epochs": 4},
     "soup": {"soup": 2, "epochs": 3},
+    "swa_drop_path": {"swa": 0.5, "epochs": 4, "net": "test_efficientnet", "drop_path": 0.3},
+    "soup_drop_path": {"soup": 2, "epochs": 3, "net": "test_efficientnet", "drop_path": 0.3, "accumulate": 2},
     "mixup": {"mix": [{"name": "mixup", "alpha": 0.4, "p": 0.5}, {"name": "cutmix", "p": 0.5}]},
     "half_face": {"mix": "half_face", "augment": "heavy"},
     "factored": {"heads": "factored", "dropout_samples": 3},
@@ -81,6 +85,45 @@ def test_f36_a_run_cut_off_ends_as_if_it_had_not_been(
             cut_after(saves, patch)
             train(tiny, place, changes, workers)
     assert train(tiny, place, changes, workers) == undisturbed
+
+
+@pytest.mark.parametrize("name", ["swa_drop_path", "soup_drop_path"])
+def test_f36_averages_cut_off_after_the_last_step_end_as_if_they_had_not_been(
+    tiny: Tiny, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, place = RECIPES[name], f"{name}-last"
+    undisturbed = train(tiny, f"{place}-whole", changes)
+    with monkeypatch.context() as patch, pytest.raises(CutOff):
+        cut_after(STEPS * int(str(changes["epochs"])), patch)
+        train(tiny, place, changes)
+    assert train(tiny, place, changes) == undisturbed
+
+
+@pytest.mark.parametrize("changes", [{"swa": 0.5, "epoch": "last"}, {"soup": 3}], ids=["swa", "soup"])
+def test_averages_are_settled_over_batches_of_all_classes(
+    tmp_path: Path, changes: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_tiny(tmp_path, persons=24, by_class=True)
+    asked, drawn, losses = {"lr": 5e-3, "epochs": 8} | changes, EpochOrder.batches, {}
+
+    def by_id(order: EpochOrder, epoch: int) -> list[np.ndarray]:
+        """The passes for statistics have the order of one epoch more, which is that of the ids here."""
+        return np.split(np.arange(order.steps * order.batch_size), order.steps) if epoch == 8 else drawn(order, epoch)
+
+    for name, batches in (("drawn", drawn), ("sorted", by_id)):
+        monkeypatch.setattr(EpochOrder, "batches", batches)
+        train(made, name, asked)
+        losses[name] = read_json(made.files(name).sidecar)["val_loss"]
+    assert losses["drawn"] < losses["sorted"] - 0.02, losses
+
+
+def test_statistics_of_a_frozen_backbone_survive_its_averages(tiny: Tiny) -> None:
+    frozen = {"freeze_epochs": 2, "pretrained": "given"}
+    for name, changes in {"swa": {"swa": 0.0, "epoch": "last"}, "soup": {"soup": 2}}.items():
+        train(tiny, f"frozen-{name}", frozen | changes)
+        given, learnt = load_file(tiny.root / "given.safetensors"), load_file(tiny.files(f"frozen-{name}").weights)
+        statistics = [tensor for tensor in given if "running_" in tensor]
+        assert len(statistics) > 10 and all(torch.equal(given[one], learnt[one]) for one in statistics)
 
 
 def test_recipes_differ_in_what_they_learn(tiny: Tiny) -> None:

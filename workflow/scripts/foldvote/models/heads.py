@@ -51,6 +51,35 @@ def make_head(
     return FactoredHead(label_space, kinds, in_features, recipe.drop_rate, recipe.dropout_samples, bands)
 
 
+class Float32Linear(nn.Linear):
+    """A linear layer that computes in float32, also under autocast."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (..., F) of any float type to float32 (..., out_features)."""
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that computes in float32, also under autocast."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, F, H, W) of any float type to float32 (B, out_channels, H, W)."""
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
+
+
+def in_float32(layer: nn.Module) -> nn.Module:
+    """A layer with the same parameters that computes in float32; the layer itself if it has no such twin."""
+    kinds: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: Float32Linear, nn.Conv2d: Float32Conv2d}
+    kind = kinds.get(type(layer))
+    if kind is None:
+        return layer
+    twin = kind.__new__(kind)
+    twin.__dict__.update(layer.__dict__)
+    return twin
+
+
 class SampledLinear(nn.Module):
     """A linear layer over the mean of several dropout samples of the features (multi-sample dropout, Inoue 2019).
 

@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
-from foldvote.models.factory import head_parameters, normalisation, to_sync_batchnorm
+from foldvote.models.factory import head_modules, head_parameters, normalisation, to_sync_batchnorm
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import MemberSeeds
@@ -230,4 +230,5 @@ def freeze_backbone(model: nn.Module, head_only: bool) -> None:
         parameter.requires_grad_(not head_only or name in head)
     model.train(not head_only)
     if head_only:
-        model.get_classifier().train()
+        for part in head_modules(model):
+            part.train()
