@@ -102,7 +102,9 @@ def patch_stride(model: nn.Module) -> int:
     padded = [layer for layer in model.modules() if getattr(layer, "dynamic_img_pad", False) is True]
     stems = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.in_channels == 3]
     strides = [max(stem.stride) if max(stem.stride) > 2 and stem.padding == (0, 0) else 1 for stem in stems]
-    return 1 if padded else min(strides, default=1)
+    unfolding = (layer for layer in model.modules() if isinstance(getattr(layer, "unfold", None), nn.Unfold))
+    cut = [max(layer.patch_size) for layer in unfolding if hasattr(layer, "patch_size")]  # as in TNT
+    return 1 if padded else cut[0] if cut else min(strides, default=1)
 
 
 def to_sync_batchnorm(model: nn.Module) -> nn.Module:
