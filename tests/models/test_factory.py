@@ -133,7 +133,7 @@ def blind(model: torch.nn.Module, size: tuple[int, int]) -> tuple[int, int]:
 @pytest.mark.parametrize(
     ("net", "stride"),
     [
-        ("test_vit2", 16),
+        ("test_vit_relpos", 16),
         ("test_convnext", 4),
         ("swin_tiny_patch4_window7_224", 4),
         ("mixer_s32_224", 32),

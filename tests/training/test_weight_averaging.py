@@ -122,7 +122,7 @@ def test_statistics_are_of_the_runs_own_precision() -> None:
 def test_what_a_net_keeps_of_its_weights_in_evaluation_mode_is_that_of_the_weights_loaded() -> None:
     asked = recipe(net="levit_128s", size="32x32")
     model, other = (build_model(asked, LABEL_SPACE, seed).eval() for seed in (1, 2))
-    images = torch.zeros(1, 3, 32, 32)
+    images = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         for attention in model.modules():  # drawn as zeros
             if hasattr(attention, "attention_biases"):

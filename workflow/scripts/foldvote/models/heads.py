@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+import timm
 import torch
 from torch import nn
 from torch.nn import functional
@@ -71,11 +72,15 @@ class Float32Conv2d(nn.Conv2d):
 
 def in_float32(layer: nn.Module) -> nn.Module:
     """A layer with the same parameters that computes in float32; the layer itself if it has no such twin."""
-    kinds: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: Float32Linear, nn.Conv2d: Float32Conv2d}
+    kinds: dict[type[nn.Module], type[nn.Module]] = {
+        nn.Linear: Float32Linear,
+        timm.layers.Linear: Float32Linear,
+        nn.Conv2d: Float32Conv2d,
+    }
     kind = kinds.get(type(layer))
     if kind is None:
         return layer
-    twin = kind.__new__(kind)
+    twin: nn.Module = object.__new__(kind)
     twin.__dict__.update(layer.__dict__)
     return twin
 
