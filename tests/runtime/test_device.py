@@ -128,6 +128,8 @@ def test_weights_of_other_than_four_dimensions_keep_their_layout_beside_channels
         with torch.no_grad():
             logits.append(model(device.normalise(images, mean, std)))
     torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-4)
-    assert next(tensor for tensor in model.parameters() if tensor.dim() == 4).is_contiguous(memory_format=torch.channels_last)
+    assert next(tensor for tensor in model.parameters() if tensor.dim() == 4).is_contiguous(
+        memory_format=torch.channels_last
+    )
     assert any(tensor.dim() == 5 for tensor in model.state_dict().values())
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in given.items())
