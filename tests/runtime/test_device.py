@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 
 from foldvote.errors import UserError
@@ -205,3 +206,22 @@ def test_images_are_normalised_on_the_device(layout: torch.memory_format) -> Non
     assert not device.scaler().is_enabled()
     model = device.place(torch.nn.Conv2d(3, 4, 3))
     assert model.weight.is_contiguous(memory_format=layout)
+
+
+def test_weights_of_other_than_four_dimensions_keep_their_layout_beside_channels_last() -> None:
+    torch.manual_seed(1)
+    model = timm.create_model("lambda_resnet26t", num_classes=3, pretrained=False).eval()
+    images = torch.full((1, 64, 64, 3), 99, dtype=torch.uint8)
+    mean, std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+    given, logits = {name: tensor.clone() for name, tensor in model.state_dict().items()}, []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        device = Device(torch.device("cpu"), torch.float32, layout)
+        device.place(model)
+        with torch.no_grad():
+            logits.append(model(device.normalise(images, mean, std)))
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-4)
+    assert next(tensor for tensor in model.parameters() if tensor.dim() == 4).is_contiguous(
+        memory_format=torch.channels_last
+    )
+    assert any(tensor.dim() == 5 for tensor in model.state_dict().values())
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in given.items())

@@ -20,6 +20,7 @@ from foldvote.training.dataloader import (
     ResumableSampler,
     balanced_probabilities,
     batches_ahead,
+    occurrences,
     training_loader,
 )
 from support.tiny_member import Tiny, make_tiny, recipe
@@ -187,3 +188,32 @@ def test_a_loader_keeps_within_shared_memory_and_gives_the_same_batches(
     assert loaded(tiny, 2) == loaded(tiny, 0)
     halves = ResumableSampler(EpochOrder(SEEDS, len(images), 16), 2, (0, 0), ProcessGroup(0, 2))
     assert training_loader(images, halves, 2, pin=False).num_workers == expected[0]  # half a batch in half the memory
+
+
+@given(st.lists(st.integers(0, 5), max_size=40))
+def test_occurrences_count_what_came_before(drawn: list[int]) -> None:
+    assert occurrences(np.array(drawn, int)).tolist() == [drawn[:place].count(one) for place, one in enumerate(drawn)]
+
+
+def test_an_image_drawn_again_within_an_epoch_is_changed_anew(tiny: Tiny) -> None:
+    images = training_images(tiny, SEEDS)
+    order = EpochOrder(SEEDS, len(images), 16, np.full(len(images), 1 / len(images)))
+    whole = list(ResumableSampler(order, 1, (0, 0)))
+    shown: dict[int, list[bytes]] = {}
+    for batch in whole:
+        for position, image in zip(batch.positions.tolist(), images[batch][0], strict=True):
+            shown.setdefault(position, []).append(image.numpy().tobytes())
+    repeats = sum(len(views) - 1 for views in shown.values())
+    identical = sum(len(views) - len(set(views)) for views in shown.values())
+    assert repeats >= 10 and identical <= repeats // 10, (identical, repeats)
+    rest = list(ResumableSampler(order, 1, (0, 2)))  # and from any step on alike
+    assert torch.equal(images[rest[0]][0], images[whole[2]][0])
+    shards = [images[next(iter(ResumableSampler(order, 1, (0, 2), ProcessGroup(rank, 2))))][0] for rank in (0, 1)]
+    assert torch.equal(torch.cat(shards), images[whole[2]][0])
+
+
+def test_without_a_sampler_no_image_comes_again(tiny: Tiny) -> None:
+    images, order = training_images(tiny, SEEDS), EpochOrder(SEEDS, 48, 16)
+    for batch in ResumableSampler(order, 2, (0, 0)):
+        assert batch.occurrences is not None and not batch.occurrences.any()
+        assert torch.equal(images[batch][0], images[Batch(batch.epoch, batch.step, batch.positions)][0])

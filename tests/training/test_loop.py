@@ -5,13 +5,13 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import foldvote.training.loop
 from foldvote.config.runtime import Runtime
@@ -26,6 +26,7 @@ from foldvote.training.history import HISTORY
 from foldvote.training.loop import Trainer
 from foldvote.training.state import build_spec
 from foldvote.training.training_set import MemberInputs
+from foldvote.training.weight_averaging import recompute_batchnorm
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 from support.tiny_training import train
 
@@ -35,6 +36,8 @@ RECIPES: dict[str, dict[str, object]] = {
     "ema": {"ema": 0.9},
     "swa": {"swa": 0.5, "epochs": 4},
     "soup": {"soup": 2, "epochs": 3},
+    "swa_drop_path": {"swa": 0.5, "epochs": 4, "net": "test_efficientnet", "drop_path": 0.3},
+    "soup_drop_path": {"soup": 2, "epochs": 3, "net": "test_efficientnet", "drop_path": 0.3, "accumulate": 2},
     "mixup": {"mix": [{"name": "mixup", "alpha": 0.4, "p": 0.5}, {"name": "cutmix", "p": 0.5}]},
     "half_face": {"mix": "half_face", "augment": "heavy"},
     "factored": {"heads": "factored", "dropout_samples": 3},
@@ -88,6 +91,46 @@ def test_f36_a_run_cut_off_ends_as_if_it_had_not_been(
             cut_after(saves, patch)
             train(tiny, place, changes, workers)
     assert train(tiny, place, changes, workers) == undisturbed
+
+
+@pytest.mark.parametrize("name", ["swa_drop_path", "soup_drop_path"])
+def test_f36_averages_cut_off_after_the_last_step_end_as_if_they_had_not_been(
+    tiny: Tiny, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, place = RECIPES[name], f"{name}-last"
+    undisturbed = train(tiny, f"{place}-whole", changes)
+    with monkeypatch.context() as patch, pytest.raises(CutOff):
+        cut_after(STEPS * int(str(changes["epochs"])), patch)
+        train(tiny, place, changes)
+    assert train(tiny, place, changes) == undisturbed
+
+
+@pytest.mark.parametrize("changes", [{"swa": 0.5, "epoch": "last"}, {"soup": 2}], ids=["swa", "soup"])
+def test_averages_are_settled_over_batches_of_all_classes(
+    tmp_path: Path, changes: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, given = make_tiny(tmp_path, persons=24, by_class=True), []
+
+    def note(model: torch.nn.Module, batches: Iterable[torch.Tensor], *more: Any) -> None:
+        given[:] = batches
+        recompute_batchnorm(model, given, *more)
+
+    monkeypatch.setattr(foldvote.training.loop, "recompute_batchnorm", note)
+    train(made, "drawn", changes)
+    images = torch.cat(given).mean(dim=(2, 3))  # the mean colour of each image, which is its class
+    assert len(images) == 64
+    by_class = images[images.argmax(dim=1).argsort()]
+    spread, of_classes = (rows.reshape(-1, 8, 3).mean(dim=1).std(dim=0).mean() for rows in (images, by_class))
+    assert spread < of_classes / 2, (spread, of_classes)
+
+
+def test_statistics_of_a_frozen_backbone_survive_its_averages(tiny: Tiny) -> None:
+    frozen = {"freeze_epochs": 2, "pretrained": "given"}
+    for name, changes in {"swa": {"swa": 0.0, "epoch": "last"}, "soup": {"soup": 2}}.items():
+        train(tiny, f"frozen-{name}", frozen | changes)
+        given, learnt = load_file(tiny.root / "given.safetensors"), load_file(tiny.files(f"frozen-{name}").weights)
+        statistics = [tensor for tensor in given if "running_" in tensor]
+        assert len(statistics) > 10 and all(torch.equal(given[one], learnt[one]) for one in statistics)
 
 
 def test_recipes_differ_in_what_they_learn(tiny: Tiny) -> None:

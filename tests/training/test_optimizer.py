@@ -16,7 +16,7 @@ from foldvote.config.timm_names import optimizer_names
 from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
 from foldvote.models.factory import build_model
-from foldvote.training.optimizer import learning_rate, make_optimizer, plateaus, set_learning_rate
+from foldvote.training.optimizer import backbone_warmup, learning_rate, make_optimizer, plateaus, set_learning_rate
 from support.tiny_member import recipe
 
 THREE = LabelSpace(("blue", "green", "red"))
@@ -91,6 +91,35 @@ def test_layer_decay_slows_the_layers_far_from_the_head() -> None:
     assert learnt["fc.weight"] == pytest.approx(0.1)
     first, middle = (next(name for name in learnt if name.startswith(part)) for part in ("conv1", "layer2"))
     assert learnt[first] < learnt[middle] < learnt["fc.weight"]
+
+
+def test_a_backbone_that_was_frozen_warms_up_when_it_begins_to_learn() -> None:
+    made = recipe(freeze_epochs=1, pretrained="given", epochs=4, warmup_epochs=1.0, lr=0.1, layer_decay=0.5)
+    model = build_model(made, THREE, 1)
+    optimizer, plain = make_optimizer(made, model), make_optimizer(recipe(layer_decay=0.5), model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+
+    def rates_at(step: int) -> tuple[float, float]:
+        """Learning rates of the classifier, and of the layer before it at the scale of the classifier."""
+        set_learning_rate(optimizer, learning_rate(made, step, 10, []), backbone_warmup(made, step, 10))
+        own = {names[id(one)]: group for group in optimizer.param_groups for one in group["params"]}
+        body = own["layer4.0.conv1.weight"]
+        return own["fc.weight"]["lr"], body["lr"] / body["lr_scale"]
+
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+    assert not any("backbone" in group for group in plain.param_groups)
+    assert rates_at(10)[0] == 0.1  # the peak, at which the backbone began before
+    assert rates_at(10)[1] == pytest.approx(0.01 * 0.1)
+    backbone = [rates_at(step)[1] for step in range(10, 20)]
+    assert all(sooner < later for sooner, later in pairwise(backbone[:8]))
+    assert rates_at(20)[0] == rates_at(20)[1]
+
+
+def test_a_second_warm_up_takes_at_most_half_of_what_is_left() -> None:
+    made = recipe(freeze_epochs=3, pretrained="given", epochs=4, warmup_epochs=1.0)
+    assert [backbone_warmup(made, step, 10) for step in (0, 29, 35, 39)] == [1.0] * 4
+    assert backbone_warmup(made, 30, 10) == 0.01
+    assert {backbone_warmup(recipe(epochs=4), step, 10) for step in range(40)} == {1.0}
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

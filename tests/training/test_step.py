@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
 from foldvote.io.files import read_json
-from foldvote.models.factory import build_model, head_parameters
+from foldvote.models.factory import build_model, head_modules, head_parameters
 from foldvote.runtime.device import Device
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.optimizer import make_optimizer
@@ -83,6 +83,20 @@ def test_a_frozen_backbone_neither_learns_nor_counts_statistics() -> None:
     freeze_backbone(model, head_only=False)
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("net", "side"), [("deit_tiny_distilled_patch16_224", 32), ("levit_128s", 32), ("efficientformer_l1", 224)]
+)
+def test_nets_with_two_classifiers_learn_their_heads_alone(net: str, side: int) -> None:
+    step = step_of(recipe(net=net, size=f"{side}x{side}", clip_norm=None))
+    freeze_backbone(step.model, head_only=True)
+    before = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+    images = torch.randint(0, 256, (8, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    step(images, LABELS, 0, 1)
+    changed = {name for name, tensor in step.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert len(head_modules(step.model)) == 2 and all(head.training for head in head_modules(step.model))
+    assert head_parameters(step.model) <= changed and {name.split(".")[0] for name in changed} == {"head", "head_dist"}
 
 
 @pytest.fixture(scope="module")

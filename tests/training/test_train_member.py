@@ -152,6 +152,17 @@ def test_f36_killed_at_a_step_and_run_again_gives_the_same_bytes(tiny: Tiny, ste
     assert weights_of(tiny, name) == weights_of(tiny, "undisturbed")
 
 
+@pytest.mark.parametrize("changes", [{"swa": 0.5}, {"soup": 2}], ids=["swa", "soup"])
+def test_f36_averages_of_nets_that_drop_paths_survive_a_kill(tiny: Tiny, changes: dict[str, Any]) -> None:
+    name, asked = f"killed_{next(iter(changes))}", changes | {"net": "test_efficientnet", "drop_path": 0.3, "epochs": 3}
+    train(tiny, f"{name}_whole", **asked)
+    child = start_child(tiny, name, **asked)
+    wait_for_checkpoint(child, tiny, name, 9)  # in the last epoch, after an average of the second one
+    assert stop_child(child, signal.SIGKILL) == -signal.SIGKILL
+    train(tiny, name, **asked)
+    assert weights_of(tiny, name) == weights_of(tiny, f"{name}_whole")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_f38_a_signal_saves_the_state_and_has_its_own_exit_code(tiny: Tiny, number: signal.Signals) -> None:
     name = f"stopped_{number.name}"

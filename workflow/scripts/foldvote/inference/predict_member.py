@@ -88,6 +88,7 @@ def predict_member(
         "weights_sha256": about["sha256"],
         "views": [view_name(view) for view in views],
         "factors": recipe.factors,
+        "label_smoothing": recipe.label_smoothing,
     }
     frame = _long_table(rows, {view: own[:, code_of] for view, own in logits.items()}, whole.classes)
     write_table(frame, predictions, predictions_schema(whole.classes), key=("image_id", "view"), record=record)

@@ -52,8 +52,15 @@ class Device:
         return torch.amp.GradScaler(self.torch_device.type, enabled=self.dtype == torch.float16)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a network to the device and layout."""
-        return model.to(self.torch_device, memory_format=self.layout)
+        """Move a network to the device, and those of its weights to the layout that have one: tensors of 4 dimensions.
+
+        torch's own conversion takes a tensor of 5 dimensions for one, and refuses it.
+        """
+        model = model.to(self.torch_device)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.to(memory_format=self.layout)
+        return model
 
     def normalise(self, batch: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
         """Turn uint8 images (batch, height, width, 3) into normalised float32 (batch, 3, height, width) on the device.

@@ -34,11 +34,13 @@ class Batch:
         epoch: its epoch, from 0.
         step: its number within the epoch, from 0.
         positions: of this process's images among the training images, int64.
+        occurrences: how often the epoch has held each of them before, int64; None: never.
     """
 
     epoch: int
     step: int
     positions: np.ndarray
+    occurrences: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,15 @@ def balanced_probabilities(kinds: Sequence[str | int], power: float) -> np.ndarr
     return chances / chances.sum()
 
 
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """How often each entry of an array has come before it, int64 of the same shape: [7, 3, 7, 7] gives [0, 0, 1, 2]."""
+    by_value = np.argsort(order, kind="stable")
+    _, starts, counts = np.unique(order[by_value], return_index=True, return_counts=True)
+    before = np.empty(len(order), np.int64)
+    before[by_value] = np.arange(len(order)) - np.repeat(starts, counts)
+    return before
+
+
 class ResumableSampler(Sampler[Batch]):
     """All batches from a given step to the end of the run, so that loading does not pause between epochs.
 
@@ -114,9 +125,11 @@ class ResumableSampler(Sampler[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         first_epoch, first_step = self.start
         for epoch in range(first_epoch, self.epochs):
-            for step, positions in enumerate(self.order.batches(epoch)):
+            batches = self.order.batches(epoch)
+            before = np.array_split(occurrences(np.concatenate(batches)), len(batches))  # batches are equally large
+            for step, (positions, times) in enumerate(zip(batches, before, strict=True)):
                 if epoch > first_epoch or step >= first_step:
-                    yield Batch(epoch, step, self.group.shard(positions))
+                    yield Batch(epoch, step, self.group.shard(positions), self.group.shard(times))
 
 
 class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -157,8 +170,10 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities (batch, classes)."""
         augmented = np.empty((len(batch.positions), *self.images.shape), dtype=np.uint8)
-        for place, position in enumerate(batch.positions):
-            seed = self.seeds.key("augment", batch.epoch, self.image_ids[position])
+        times = np.zeros(len(batch.positions), int) if batch.occurrences is None else batch.occurrences
+        for place, (position, before) in enumerate(zip(batch.positions, times.tolist(), strict=True)):
+            again = (before,) if before else ()  # an image that is drawn again within an epoch is changed anew
+            seed = self.seeds.key("augment", batch.epoch, self.image_ids[position], *again)
             augmented[place] = self.change(self.images[self.rows[position]], seed)
         return torch.from_numpy(augmented), torch.from_numpy(self.targets[batch.positions])
 

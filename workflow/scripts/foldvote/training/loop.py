@@ -9,7 +9,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from foldvote.training.checkpoint import remember_parts, save_checkpoint
 from foldvote.training.dataloader import ResumableSampler, abandon_workers, has_dead_worker, training_loader
 from foldvote.training.failures import as_raised, memory_advice
 from foldvote.training.monitor import Clock, LossMonitor
-from foldvote.training.optimizer import learning_rate, set_learning_rate
+from foldvote.training.optimizer import backbone_warmup, learning_rate, set_learning_rate
 from foldvote.training.state import MemberSpec, run_identity, start_or_resume
 from foldvote.training.step import TrainStep, freeze_backbone
 from foldvote.training.tracking import Sinks
@@ -175,7 +175,8 @@ class Trainer:
         """
         state, progress, recipe, number = self.state, self.state.progress, self.spec.recipe, self.steps_done
         scores = [selection_score(row, recipe) for row in progress.history]
-        set_learning_rate(state.optimizer, learning_rate(recipe, number, self.spec.order.steps, scores))
+        lr = learning_rate(recipe, number, self.spec.order.steps, scores)
+        set_learning_rate(state.optimizer, lr, backbone_warmup(recipe, number, self.spec.order.steps))
         if self._first_step or progress.step == 0:
             freeze_backbone(state.model, head_only=progress.epoch < recipe.freeze_epochs)
         self._first_step = False
@@ -235,7 +236,7 @@ class Trainer:
         if len(epochs) == 1:
             return TrainResult(best["state"], last, epochs, best["scores"], history, progress.parts)
         with with_weights(state.model, model_soup([entry["state"] for entry in state.best_epochs])):
-            recompute_batchnorm(state.model, self._plain_batches())
+            self._recompute_batchnorm(max(epochs))
             scores, _ = self._validate()
             soup = clone_state(state.model.state_dict(), "cpu")
         return TrainResult(soup, last, epochs, scores, history, progress.parts)
@@ -251,12 +252,20 @@ class Trainer:
         self._loading = iter(loader)
         return track(self._loading, f"{spec.name}: training steps", epochs * spec.order.steps - self.steps_done)
 
+    def _recompute_batchnorm(self, last_epoch: int) -> None:
+        """Recompute the statistics of averaged weights; `last_epoch`, from 1, is the last one in the average."""
+        progress, head_only = self.state.progress, last_epoch <= self.spec.recipe.freeze_epochs
+        recompute_batchnorm(self.state.model, self._plain_batches(), progress.parts, head_only, self.device)
+
     def _plain_batches(self) -> Iterator[torch.Tensor]:
-        """The training images in whole batches, normalised and without augmentation."""
+        """The training images in batches, normalised and without augmentation, in the order of one epoch more.
+
+        Images sorted by id would be batches of one person or class, whose statistics differ from those of a fair draw.
+        """
         mean, std = normalisation(self.state.model, self.device.torch_device)
-        size, dataset = self.spec.recipe.batch_size, self.spec.augmented_images
-        for start in range(0, len(dataset) - len(dataset) % size or len(dataset), size):
-            batch = np.stack([dataset.images[row] for row in dataset.rows[start : start + size]])
+        dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None)
+        for positions in order.batches(self.spec.recipe.epochs):
+            batch = np.stack([dataset.images[row] for row in dataset.rows[positions]])
             yield self.device.normalise(torch.from_numpy(batch), mean, std)
 
     @contextmanager
@@ -267,7 +276,7 @@ class Trainer:
             return
         with with_weights(self.state.model, self.state.average):
             if self.spec.recipe.swa is not None:
-                recompute_batchnorm(self.state.model, self._plain_batches())
+                self._recompute_batchnorm(swa_starts(self.spec.recipe) + self.state.progress.averaged)
             yield
 
     def _validate(self) -> tuple[dict[str, float], np.ndarray]:

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, first_line
-from foldvote.models.factory import head_parameters, normalisation, to_sync_batchnorm
+from foldvote.models.factory import head_modules, head_parameters, normalisation, to_sync_batchnorm
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
 from foldvote.runtime.memory import is_out_of_memory, release_memory
@@ -317,7 +317,8 @@ def freeze_backbone(model: nn.Module, head_only: bool) -> None:
         parameter.requires_grad_(not head_only or name in head)
     model.train(not head_only)
     if head_only:
-        model.get_classifier().train()
+        for part in head_modules(model):
+            part.train()
 
 
 def copy_all(into: list[torch.Tensor], source: list[torch.Tensor]) -> None:
