@@ -45,7 +45,7 @@ def test_names_that_the_data_does_not_have_are_refused_with_the_near_one(tmp_pat
         ("A.jpg", "label", "owl", "wren", "certain"),
         ("-kz", "label", "wren", "owl", "certain"),
         ("a.jpg", "label", "owl", "", "certain"),
-        ("a.jpg", "label", "owl", "wren", "certian"),
+        ("a.jpg", "label", "owl", "wren", "cretain"),
         ("a.jpg", "label", "owl", "wren", "Certain"),
         ("a.jpg", "labl", "owl", "wren", "certain"),
     ]
@@ -57,7 +57,7 @@ def test_names_that_the_data_does_not_have_are_refused_with_the_near_one(tmp_pat
         "no training image or group of the data has this id; did you mean 'a.jpg'?",
         "did you mean '-Kz'?",
         "to is '', which is not known",
-        "the certainty 'certian' is not one of corrections_certainty; did you mean 'certain'?",
+        "the certainty 'cretain' is not one of corrections_certainty; did you mean 'certain'?",
         "did you mean 'certain'?",
         "did you mean 'label'?",
     ]
