@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 _UNSEEN = "\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff"  # zero-width characters and marks of direction
 _OUTER = re.compile(rf"\A[\s{_UNSEEN}]+|[\s{_UNSEEN}]+\Z")
 _UNSEEN_ANYWHERE = re.compile(f"[{_UNSEEN}]")
-_DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"), "-")
-_QUOTES = dict.fromkeys(map(ord, "\u2018\u2019\u02bc\u0060\u00b4"), "'")
+_MARKS = str.maketrans(
+    "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\u2018\u2019\u02bc", "-" * 7 + "'" * 3
+)  # dashes, quotes
 _CYRILLIC = str.maketrans("авекмнорстухіјѕ", "abekmhopctyxijs")  # of lower case, as case is folded first
 
 
@@ -36,7 +37,8 @@ def look(text: str, *, case: bool = False) -> str:
         text: a name.
         case: whether upper and lower case differ. If not, Cyrillic letters that look like Latin ones are these as well.
     """
-    text = _UNSEEN_ANYWHERE.sub("", unicodedata.normalize("NFKC", text)).translate(_DASHES | _QUOTES)
+    if not text.isascii():
+        text = _UNSEEN_ANYWHERE.sub("", unicodedata.normalize("NFKC", text)).translate(_MARKS)
     text = " ".join(text.split())
     return text if case else text.casefold().translate(_CYRILLIC)
 
