@@ -159,7 +159,7 @@ def test_corrections_that_do_not_fit_are_faults_with_rows(tmp_path):
         ("000002", "shots", "normal", "mask7", "certain"),
         ("000002", "shots", "mask1", "mask2", "certain"),
         ("000002", "age", "45", "45", "certain"),
-        ("000002-1", "gender", "male", "female", "certain"),
+        ("00002", "gender", "male", "female", "certain"),
         ("000002", "age", "30to59", "unter30", "certain"),
     ]
     told = layout_faults(with_corrections(maskbase_folder(tmp_path / "d", persons), rows))

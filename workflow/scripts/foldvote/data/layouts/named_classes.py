@@ -12,7 +12,7 @@ from foldvote.io.names import look, spelled
 
 Fields = Mapping[str, tuple[str, Sequence[str]]]
 _MOST_COMPARED = 20_000  # names among which a similar one is looked for; each takes about 20 us
-_NEAR = 0.8  # ids are similar to each other, so that a lower similarity means nothing
+_NEAR = 0.9  # ids are similar to each other, so that a lower similarity means nothing
 
 
 def correct_field(frame: pd.DataFrame, correction: Correction, fields: Fields) -> pd.Series:
