@@ -337,6 +337,17 @@ def test_a_users_bad_folds_are_refused_by_file_and_row(tmp_path: Path, change, t
         assert line in fault and fault.startswith(path), faults
 
 
+def test_names_of_a_users_folds_are_read_as_those_of_a_table(tmp_path: Path) -> None:
+    table = by_group(LABELS, 3)
+    spaced = table.assign(group=[f" {name}\u00a0" for name in table["group"]])
+    split = Split(tmp_path, persons(LABELS), method="file", file=own(tmp_path, spaced), k=3)
+    wanted = dict(zip(table["group"], table["fold"], strict=True))
+    assert all(fold == wanted[name] for name, fold in zip(split.table["group"], split.table["fold"], strict=True))
+    path = own(tmp_path, table.replace({"group": {"p000": "P000"}}))
+    (fault,) = faults_of(tmp_path / "made", persons(LABELS), method="file", file=path, k=3)
+    assert fault.endswith("group p000 of the manifest has no fold; is it 'P000' there? write it alike")
+
+
 def test_a_users_folds_that_split_a_group_are_refused(tmp_path: Path) -> None:
     rows = persons(LABELS)
     table = pd.DataFrame({"image_id": [row["image_id"] for row in rows], "fold": np.arange(len(rows)) % 3})

@@ -176,14 +176,13 @@ def test_predictions_out_of_range_or_with_another_name_are_refused(case):
     case.refused("prediction and prediction_name of 1 images differ: 000020.jpg")
 
 
-def test_f24_ids_and_class_names_that_look_like_formulas_are_refused_as_they_would_be_altered(tmp_path):
+def test_f24_ids_and_class_names_that_look_like_formulas_are_handed_in_as_they_are(tmp_path):
     label_space = LabelSpace(("=SUM(A1)", "dog"))
-    case = Case(tmp_path, ["@cmd.jpg", "-5", "+a", "b"], [0, 1, 0, 1], label_space)
-    case.refused("column ImageID: 2 texts would be altered, as a spreadsheet takes them for formulas: '@cmd.jpg', '+a'")
-    case = Case(tmp_path, ["a", "b"], [0, 1], label_space)
-    case.refused("column ans: 1 texts would be altered", answer="name")
-    case.refused("the column names: 1 texts would be altered", sample=None, id_column="=id")
-    assert case.write() == ["ImageID,ans", "a,0", "b,1"]
+    ids = ["@cmd.jpg", "-5", "+a", "'b"]
+    case = Case(tmp_path, ids, [0, 1, 0, 1], label_space)
+    assert case.write() == ["ImageID,ans", "@cmd.jpg,0", "-5,1", "+a,0", "'b,1"]
+    assert case.write(answer="name")[1:3] == ["@cmd.jpg,=SUM(A1)", "-5,dog"]
+    assert case.write(sample=None, id_column="=id")[0] == "=id,ans"
 
 
 def test_a_failed_run_leaves_the_earlier_submission_as_it_was(case):

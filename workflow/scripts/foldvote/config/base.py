@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from foldvote.io.names import plain_name
+
 
 def different(values: list[str]) -> list[str]:
     """The values, or a ValueError that names those that occur more than once."""
@@ -13,12 +15,17 @@ def different(values: list[str]) -> list[str]:
     return values
 
 
+def plain(values: list[str]) -> list[str]:
+    """The names in the spelling that tables are read in, see `names.plain_name`."""
+    return list(map(plain_name, values))
+
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[
     str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$", description="height x width in pixels, such as 128x96")
 ]
-Classes = Annotated[list[str], Field(min_length=2), AfterValidator(different)]
+Classes = Annotated[list[str], Field(min_length=2), AfterValidator(plain), AfterValidator(different)]
 Roi = Annotated[
     str,
     Field(

@@ -67,10 +67,19 @@ class ImageList(NamedTuple):
 class LayoutSection(Section):
     """What every layout says of itself; each overrides what is different for it. Paths are relative to `data_root`."""
 
+    similar_groups: Literal["refuse", "join", "keep"] = "refuse"
+    """Groups whose names look the same, such as `p01`, `P01` and `p 01` with two spaces. refuse: stop and name them;
+    join: they are one group; keep: they are different groups, as where ids are random letters of both cases."""
+
     @property
     def factor_names(self) -> tuple[str, ...]:
         """The factors that make up the class, in order; none where the class is one column or folder."""
         return ()
+
+    @property
+    def classes_found(self) -> bool:
+        """Whether the classes are the names found in the training rows, and not listed by the user or the layout."""
+        return False
 
     @property
     def numeric_factor(self) -> NumericFactor | None:
@@ -214,6 +223,11 @@ class TableLayout(LayoutSection):
         return tuple(self.factors)
 
     @property
+    def classes_found(self) -> bool:
+        """Whether neither classes nor factors are given."""
+        return self.classes is None and not self.factors
+
+    @property
     def has_test(self) -> bool:
         """Whether a column says which rows are to predict."""
         return self.split is not None
@@ -241,6 +255,11 @@ class FoldersLayout(LayoutSection):
     group_pattern: str
     r"""Regular expression on the image's path below its class folder; its first group names the image's group.
     `^(.*)$` makes every image its own group."""
+
+    @property
+    def classes_found(self) -> bool:
+        """Whether the classes are the folders found."""
+        return self.classes is None
 
     @property
     def has_test(self) -> bool:
@@ -315,7 +334,10 @@ class DataSettings(Section):
     def for_split(self, split: str) -> dict[str, Any]:
         """All that a manifest depends on, as plain JSON values: a test manifest not on the corrections."""
         values = self.model_dump(mode="json", include=set(DataSettings.model_fields))
-        return values if split == "train" else values | {"corrections": None, "corrections_certainty": []}
+        if split == "train":
+            return values
+        values["data"]["similar_groups"] = "refuse"  # test images are in no group
+        return values | {"corrections": None, "corrections_certainty": []}
 
     @property
     def corrections_path(self) -> Path | None:

@@ -33,7 +33,8 @@ def build_manifest(
     """Write the manifest of one split and the list of images that were left out.
 
     The provenance record of the manifest holds data_sha256 (a digest of its ids, paths, labels, groups and file hashes
-    in order), corrections (those applied), split and `scheme` (the label space: classes and factors).
+    in order), corrections (those applied), split, `scheme` (the label space: classes and factors) and, where names
+    stood in several spellings, `spellings` (these by group and class).
 
     Args:
         config: the configuration.
@@ -46,7 +47,7 @@ def build_manifest(
         UserError: for faults of tables, folders or corrections; for bad images with `images.on_bad: error`; or if no
             image is left. Then nothing is written.
     """
-    frame, label_space, corrections = entries(config, split)
+    frame, label_space, corrections, spellings = entries(config, split)
     paths = frame["path"].tolist()
     findings = list(map_processes(inspector(config.root, config.images), paths, workers, f"decoding {split} images"))
     bad = [(path, found) for path, found in zip(paths, findings, strict=True) if isinstance(found, RejectedImage)]
@@ -64,6 +65,8 @@ def build_manifest(
         "split": split,
         "scheme": label_space.as_json(),
     }
+    if spellings:
+        record["spellings"] = spellings
     write_table(frame[schema.names], manifest_path, schema, key=("image_id",), record=record)
 
 

@@ -15,6 +15,7 @@ from foldvote.data.label_space import label_space_from_json, write_label_space
 from foldvote.errors import UserError, raise_all
 from foldvote.io.csv_files import read_user_table
 from foldvote.io.files import read_json, sha256_lines, write_json
+from foldvote.io.names import look, spelled
 from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import derive
@@ -216,7 +217,12 @@ def _own_folds(rows: pd.DataFrame, path: Path, k: int) -> np.ndarray:
     doubled = table.loc[table[unit].duplicated(), unit]
     raise_all(f"{path}: {unit} {name} stands in several folds; keep one row" for name in doubled.unique())
     missing = sorted(set(rows[unit]) - set(table[unit]))
-    raise_all(f"{path}: {unit} {name} of the manifest has no fold; add a row" for name in missing)
+    known = {look(name): name for name in table[unit]}
+    raise_all(
+        f"{path}: {unit} {name} of the manifest has no fold; "
+        + (f"is it {spelled(known[look(name)])} there? write it alike" if look(name) in known else "add a row")
+        for name in missing
+    )
     return rows[unit].map(dict(zip(table[unit], table["fold"].astype(int), strict=True))).to_numpy()
 
 

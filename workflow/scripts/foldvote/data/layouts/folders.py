@@ -1,7 +1,7 @@
 """The layout `folders`: images that lie in one folder per class."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from foldvote.data.label_space import LABEL, LabelSpace, named_label_space
 from foldvote.data.layouts.base import Correction, RawColumns
 from foldvote.data.layouts.named_classes import correct_field, draft_field
 from foldvote.errors import UserError, did_you_mean, raise_all
+from foldvote.io.names import plain_name
 from foldvote.io.paths import files_below, is_ignored, relative_fault, tidy
 
 
@@ -65,9 +66,9 @@ class ClassFolders:
         """The configured classes, or the names of the class folders if none are configured."""
         return named_label_space(self.section.classes, found)
 
-    def correct(self, frame: pd.DataFrame, correction: Correction) -> pd.Series:
+    def correct(self, frame: pd.DataFrame, correction: Correction, classes: Collection[str]) -> pd.Series:
         """Correct the class of an image or a group in place; the field is `label`. Returns the mask of its rows."""
-        return correct_field(frame, correction, {LABEL: ("class_name", self.section.classes)})
+        return correct_field(frame, correction, {LABEL: ("class_name", self.section.classes or sorted(classes))})
 
     def draft(self, issue: Mapping[str, Any]) -> list[Correction]:
         """Turn a label issue into corrections of images or groups."""
@@ -101,7 +102,7 @@ def _class_folders(root: Path, layout: FoldersLayout) -> list[str]:
             f"{top / name}: a folder that is not in data.classes"
             f"{did_you_mean(name, layout.classes) or '; add it there'}"
             for name in found
-            if name not in layout.classes
+            if plain_name(name) not in layout.classes
         ]
     raise_all(faults)
     return found

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from foldvote.data.image_statistics import cohens_d, eta_squared
+from foldvote.io.names import alike, spelled
 from foldvote.report.data_check.counts import class_counts, flag_counts, format_counts, size_counts, stratum_balance
 from foldvote.report.data_check.inputs import CONFLICT, JOINED, LEAKED, DataCheckInputs
 from foldvote.runtime.checks import Finding, Level
@@ -30,6 +31,7 @@ def run_checks(inputs: DataCheckInputs) -> list[Finding]:
     found = [
         *_persons(inputs),
         *_classes(inputs),
+        *_names_alike(inputs),
         *_near_borders(inputs),
         *_files(inputs),
         *_light(inputs),
@@ -102,6 +104,27 @@ def _classes(inputs: DataCheckInputs) -> Iterator[Finding]:
         else ""
     )
     yield Finding("warning" if times >= MOST_IMBALANCE else "ok", text, remedy, "counts")
+
+
+def _names_alike(inputs: DataCheckInputs) -> Iterator[Finding]:
+    """Names that were joined because a reader takes them for one, and names that look the same and were not."""
+    for what, names in inputs.spellings.items():
+        name, several = next(iter(names.items()))
+        text = (
+            f"{_n(len(names), what, 'classes' if what == 'class' else '')} written in several ways and joined, such as "
+            f"{spelled(name)}: {', '.join(map(spelled, several))}."
+        )
+        yield Finding("warning", text, "Is each of them one? Write one name in the data.", "counts")
+    train = inputs.train
+    kept = {"groups": (alike(train["group"].unique()), "Are they one? Then set data.similar_groups: join.")}
+    kept["classes"] = (alike(inputs.label_space.classes), "Are they one? Then list one of them in data.classes.")
+    ids = (name for rows in inputs.manifests.values() for name in rows["image_id"])
+    kept["image ids"] = (alike(ids, case=True), "Is it one image twice? Otherwise rename one of them.")
+    for what, (sets, remedy) in kept.items():
+        if sets:
+            shown = "; ".join(" and ".join(map(spelled, names)) for names in sets[:MOST_NAMED])
+            text = f"{_n(len(sets), 'set')} of different {what} that look the same, such as {shown}."
+            yield Finding("warning", text, remedy, "counts")
 
 
 def _near_borders(inputs: DataCheckInputs) -> Iterator[Finding]:

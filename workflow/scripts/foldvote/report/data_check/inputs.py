@@ -1,7 +1,7 @@
 """The inputs of the data check, read from the outputs of the data stages and checked against each other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class DataCheckInputs:
         overlap: `data/overlap.json`; None without test images.
         corrections: the record of corrections in the training manifest; empty if there are none.
         numeric: the factor with a number behind it, where there is one.
+        spellings: by `group` and `class` the names that stood in several spellings in the data, each with these.
     """
 
     label_space: LabelSpace
@@ -69,6 +70,7 @@ class DataCheckInputs:
     overlap: dict[str, Any] | None
     corrections: dict[str, Any]
     numeric: NumericFactor | None
+    spellings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     @property
     def train(self) -> pd.DataFrame:
@@ -114,6 +116,7 @@ def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None 
         overlap=overlap,
         corrections=read_record(files.manifests["train"]).get("corrections", {}),
         numeric=numeric,
+        spellings=read_record(files.manifests["train"]).get("spellings", {}),
     )
 
 

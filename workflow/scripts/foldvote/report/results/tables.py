@@ -271,11 +271,19 @@ def save_files(run: RunResults, gallery: ReportGallery, drawn: Mapping[str, Figu
     """
     for name, figure in drawn.items():
         save_svg(figure, folder / f"{name}.svg")
-    write_csv(class_scores(run.metrics).round(6), folder / "classes.csv")
+    write_csv(class_scores(run.metrics).round(6), folder / "classes.csv", for_people=True)
     pairs = [confused_pairs(run, each).assign(confusion=each.name) for each in gallery.confusions]
-    write_csv(pd.concat(pairs, ignore_index=True).drop(columns=["true", "predicted"]).round(6), folder / "pairs.csv")
-    write_csv(gallery.disagreeing.round(6), folder / "persons.csv")
-    write_csv(loss_rows(run, np.argsort(run.probability_of(run.labels), kind="stable")), folder / "losses.csv")
+    write_csv(
+        pd.concat(pairs, ignore_index=True).drop(columns=["true", "predicted"]).round(6),
+        folder / "pairs.csv",
+        for_people=True,
+    )
+    write_csv(gallery.disagreeing.round(6), folder / "persons.csv", for_people=True)
+    write_csv(
+        loss_rows(run, np.argsort(run.probability_of(run.labels), kind="stable")),
+        folder / "losses.csv",
+        for_people=True,
+    )
 
 
 def loss_rows(run: RunResults, positions: Iterable[int]) -> pd.DataFrame:
