@@ -11,7 +11,7 @@ One rule holds for the sample, the true answers and what is handed in, with `sub
 Ids are those of the test images, or what `matched_ids` takes for them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -99,7 +99,7 @@ def matched_ids(ids: Sequence[str], images: Sequence[str]) -> tuple[list[str], s
     return [best.get(name, name) for name in ids], how
 
 
-_SHORT_FORMS = {
+_SHORT_FORMS: dict[str, Callable[[PurePosixPath], str]] = {
     "without extension": lambda path: str(path.with_suffix("")) if path.name else "",
     "without folder": lambda path: path.name,
     "without folder and extension": lambda path: path.stem,

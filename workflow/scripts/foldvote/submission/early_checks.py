@@ -105,7 +105,7 @@ def _check_ids(path: Path, ids: list[str], images: Sequence[str], found: EarlyCh
         shown = f"its column holds {first_few(ids)}; the images are {first_few(images)}"
         found.faults.append(f"{path}: no id is that of a test image: {shown}; {remedy}")
         return
-    found.faults.extend(id_faults(path, dict.fromkeys(own), images, "the test images", remedy))
+    found.faults.extend(id_faults(path, list(dict.fromkeys(own)), images, "the test images", remedy))
     if how:
         found.notes.append(f"{path}: its ids are taken for those of the test images {how}: {ids[0]} is {own[0]}")
 
