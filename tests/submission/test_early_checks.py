@@ -8,11 +8,13 @@ import pytest
 from foldvote.commands.doctor import _contents
 from foldvote.commands.session import check_before_jobs
 from foldvote.config.experiment import Config
+from foldvote.config.folds import Folds
 from foldvote.submission.early_checks import early_checks
 from support.data_folders import class_folders, config_for, maskbase_folder, put, put_csv, table_folder
 
 FOLDERS = {"layout": "folders", "test": "test", "group_pattern": r"^(\d)"}
 TABLE = {"layout": "table", "table": "table.csv", "split": "use"}
+TESTS = ["test/00ab.png", "test/01ab.png"]
 ROWS = [(f"{n}.png", f"person {n}", "12"[n % 2], "train") for n in range(4)] + [("x.png", "", "", "test")]
 HEADER = ("path", "group", "label", "use")
 
@@ -20,6 +22,7 @@ HEADER = ("path", "group", "label", "use")
 def faults(config: Config) -> list[str]:
     """The faults; `doctor` and the start of a run must tell the same ones."""
     found = early_checks(config)
+    config = config.model_copy(update={"folds": Folds(method="holdout", fraction=0.5)})  # can be split
     told = list(_contents(config))
     assert [finding.text for finding in told if finding.level == "error"] == found.faults
     if found.faults:
@@ -33,7 +36,7 @@ def faults(config: Config) -> list[str]:
 
 
 def birds(root: Path, sample: str, **form: Any) -> Config:
-    class_folders(root, ["train/wren/1.png", "train/owl/2.png", "test/00ab.png", "test/01ab.png"])
+    class_folders(root, [*(f"train/{'wren' if n % 2 else 'owl'}/{n}.png" for n in range(4)), *TESTS])
     put(root / "sample.csv", sample)
     return config_for(
         root, FOLDERS, submission={"sample": "sample.csv", "id_column": "id", "answer_column": "l"} | form
@@ -66,7 +69,7 @@ def test_a_sample_of_other_images_or_columns_is_refused_with_what_to_do(tmp_path
 
 
 def test_a_class_called_like_the_column_of_ids_would_overwrite_them(tmp_path: Path) -> None:
-    class_folders(tmp_path / "d", ["train/wren/1.png", "train/id/2.png", "test/a.png"])
+    class_folders(tmp_path / "d", ["train/wren/1.png", "train/wren/2.png", "train/id/3.png", "train/id/4.png", *TESTS])
     form = {"id_column": "id", "answer": "probabilities"}
     (told,) = faults(config_for(tmp_path / "d", FOLDERS, submission=form))
     assert "submission.id_column: 'id' is a class as well; choose another name" in told
@@ -122,3 +125,14 @@ def test_sound_data_is_sound_and_a_sample_or_answers_without_test_images_are_not
     )
     assert faults(config) == []
     assert [note.split(":")[0] for note in early_checks(config).notes] == ["submission.sample", "answers"]
+
+
+def test_folds_that_cannot_be_made_are_told_by_doctor_before_any_image_is_opened(tmp_path: Path) -> None:
+    root = table_folder(tmp_path / "d", ROWS, HEADER)
+    assert early_checks(config_for(root, TABLE, folds={"k": 2}), split=True).faults == []
+    (told,) = early_checks(config_for(root, TABLE, folds={"k": 5}), split=True).faults
+    assert told == "folds: 5 parts of 4 groups leave some part empty; lower folds.k"
+    own = put_csv(tmp_path / "folds.csv", ["group", "fold"], [(f"person {n}", n % 2) for n in range(3)])
+    config = config_for(root, TABLE, folds={"method": "file", "file": str(own), "k": 2})
+    (told,) = [finding.text for finding in _contents(config) if finding.level == "error"]
+    assert "group person 3 of the manifest has no fold; add a row" in told

@@ -90,15 +90,15 @@ def _data(config: Config) -> Iterator[Finding]:
 
 
 def _contents(config: Config) -> Iterator[Finding]:
-    """What the start of a run says of the data as well, see `early_checks`."""
+    """What the start of a run says of the data as well, and whether it can be split; see `early_checks`."""
     try:
-        notes = check_data(config)
+        notes = check_data(config, split=True)
     except UserError as error:
         yield from (Finding("error", fault, "", "data") for fault in error.faults)
     except ImportError as error:
         yield Finding("warning", f"tables and ids were not compared ({error})", "Install the packages.", "data")
     else:
-        yield Finding("ok", "tables, ids and classes fit together, as far as no image is opened", "", "data")
+        yield Finding("ok", "tables, ids, classes and folds fit together, as far as no image is opened", "", "data")
         yield from (Finding("warning", note, "", "data") for note in notes)
 
 

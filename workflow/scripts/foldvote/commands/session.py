@@ -141,13 +141,14 @@ def check_transforms(config: Config) -> None:
         )
 
 
-def check_data(config: Config) -> list[str]:
+def check_data(config: Config, *, split: bool = False) -> list[str]:
     """Read the user's tables, folders, sample and answers, and compare them, without opening an image.
 
     This imports pandas, so it is done only where a run begins and in `foldvote doctor`.
 
     Args:
         config: the configuration.
+        split: whether to try the split into folds as well.
 
     Returns:
         One line for each thing that a user may not have meant.
@@ -157,7 +158,7 @@ def check_data(config: Config) -> list[str]:
     """
     from foldvote.submission.early_checks import early_checks
 
-    faults, notes = early_checks(config)
+    faults, notes = early_checks(config, split=split)
     if faults:
         raise UserError(*faults)
     return notes

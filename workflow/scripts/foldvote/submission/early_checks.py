@@ -1,6 +1,7 @@
 """What can be known of data, sample and answers before any image is opened: for the start of a run and `doctor`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from foldvote.data.file_listing import Split
 from foldvote.errors import UserError
 from foldvote.io.csv_files import read_csv
 from foldvote.io.ids import first_few, id_faults
+from foldvote.splits.folds import check_split
 from foldvote.submission.answers import answer_codes, class_codes, matched_ids, read_answers
 from foldvote.submission.writer import answer_columns
 
@@ -28,13 +30,15 @@ class EarlyChecks(NamedTuple):
     notes: list[str]
 
 
-def early_checks(config: Config) -> EarlyChecks:
+def early_checks(config: Config, *, split: bool = False) -> EarlyChecks:
     """Read tables, folders, corrections, sample and true answers as the stages of a run do, and compare them.
 
     Images are not opened. Data that the workflow draws itself is not looked at.
 
     Args:
         config: the configuration.
+        split: whether to split the training images as well, which takes seconds with many images. A run does so as one
+            of its first jobs.
     """
     found = EarlyChecks([], [])
     if config.data.drawn is not None:
@@ -43,9 +47,14 @@ def early_checks(config: Config) -> EarlyChecks:
     test = _entries(config, "test", found.faults) if config.has_test else None
     classes = train.label_space.classes if train else None
     ids = test.frame["image_id"].tolist() if test else None
-    for check in (_check_sample, _check_answers):
+    checks: list[Callable[[], None]] = [
+        partial(check, config, classes, ids, found) for check in (_check_sample, _check_answers)
+    ]
+    if split and train:
+        checks.append(partial(check_split, train.frame, config.folds, config.seed))
+    for check in checks:
         try:
-            check(config, classes, ids, found)
+            check()
         except UserError as error:
             found.faults.extend(error.faults)
     return EarlyChecks(*(list(dict.fromkeys(lines)) for lines in found))
