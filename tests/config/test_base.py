@@ -16,7 +16,7 @@ def test_sizes_are_height_then_width(height: int, width: int) -> None:
 
 
 NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,11}", fullmatch=True)
-ODD = ["007", "50", "1e5", "1.5", "true", "None", "null", "nan", "inf", "2024-01-01", "1_000", "Infinity"]
+ODD = ["007", "50", "1e5", "1.5", "true", "None", "null", "nan", "inf", "2024-01-01", "1_000", "Infinity", "0x12"]
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -26,7 +26,7 @@ _OF_MANIFEST = (
 OUR_NAMES = frozenset([*_OF_MANIFEST, "class", "stratum", "fold", "size", "low", "high"])
 MOST_CLASSES = 2**15 - 1  # tables hold the codes in 16 bits
 _READS_AS_NO_TEXT = re.compile(
-    r"[0-9][0-9._-]*([eE][-+]?[0-9]+)?|true|false|null|none|nan|nat|na|inf|infinity", re.IGNORECASE
+    r"[0-9][0-9._-]*([eE][-+]?[0-9]+)?|0x[0-9a-f]+|true|false|null|none|nan|nat|na|inf|infinity", re.IGNORECASE
 )
 
 
