@@ -63,7 +63,10 @@ def test_a_sample_of_other_images_or_columns_is_refused_with_what_to_do(tmp_path
     told = faults(birds(tmp_path / "d", "image,label\n00ab,0\n01ab,0\n"))
     assert "has no column 'id' for the image ids; it has image, label: set submission.id_column" in told[0]
     assert "has no column 'l' for the answers; it has image, label: set submission.answer_column" in told[1]
-    assert "id_column and answer_column are both 'id'" in faults(birds(tmp_path / "d", "id\n", answer_column="id"))[-1]
+    assert (
+        "id_column and answer_column are both 'id'"
+        in faults(birds(tmp_path / "d", "id\n00ab\n01ab\n", answer_column="id"))[-1]
+    )
     told = faults(birds(tmp_path / "d", "id,owl,robin\n00ab,0,0\n01ab,0,0\n", answer="probabilities"))
     assert "1 columns are no class: robin; 1 classes have no column: wren" in told[0]
 
@@ -113,6 +116,7 @@ def test_codes_that_contradict_the_numbers_of_the_data_are_refused(tmp_path: Pat
     (told,) = faults(config_for(root, TABLE))
     assert told.startswith("submission.answer: code would write other numbers than the data: '1' as 0, '2' as 1")
     assert faults(config_for(root, TABLE, submission={"answer": "name"})) == []
+    root = table_folder(tmp_path / "e", [row for row in rows if row[3] == "train"], HEADER)
     assert faults(config_for(root, TABLE | {"split": None})) == []  # nothing is handed in
 
 

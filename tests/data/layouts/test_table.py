@@ -66,7 +66,7 @@ def test_f19_f20_faults_of_a_table(tmp_path):
     told = layout_faults(config_for(root, TABLE))
     assert "row 4" in told[0] and "no file 'b.jpg'" in told[0]
     assert "row 3" in told[1] and "row 2 already" in told[1]
-    (told,) = layout_faults(config_for(root, TABLE | {"group": "groop"}))
+    told = layout_faults(config_for(root, TABLE | {"group": "groop"}))[0]
     assert "did you mean 'group'?" in told
     (told,) = layout_faults(config_for(root, TABLE | {"split": "label"}))[:1]
     assert "row 2: label is 'x'; write train or test" in told
