@@ -270,3 +270,29 @@ def test_a_users_file_is_looked_for_here_then_below_the_data_folder(
     demo = check_config({"data": {"layout": "demo"}, "models": BASE["models"], "corrections": "c.csv"})
     assert demo.corrections_path == Path("results/demo/c.csv")
     assert check_config(BASE).corrections_path is None
+
+
+# --- names of the user's beside those of the tables
+
+
+def test_names_of_models_and_factors_that_change_or_overwrite_something_are_refused_at_once() -> None:
+    data = {"layout": "table", "table": "t.csv", "label": None, "factors": {"fold": ["a", "b"], "Size": ["s", "l"]}}
+    told = faults(BASE | {"data": data})
+    assert [line.split(":")[2].strip() for line in told] == ["factors.fold", "factors.Size"]
+    told = faults(BASE | {"models": {"007": {"net": "resnet18"}, "A": {"net": "resnet18"}, "a": {"net": "resnet18"}}})
+    assert told[0].startswith("config: models.007: is read as a number or a value in model=007; put a letter first")
+    assert told[1].startswith("config: models.a: differs from A only in upper and lower case")
+
+
+def test_levels_that_join_to_one_name_are_refused_in_classes_strata_and_models_of_some_factors() -> None:
+    levels = {"grade": ["1", "1-2"], "kind": ["x", "y"], "side": ["2-a", "a"]}
+    data = {"layout": "table", "table": "t.csv", "label": None, "factors": levels}
+    told = "'1' + '2-a' and '1-2' + 'a' both make the name '1-2-a' (grade x side)"
+    check_config(BASE | {"data": data})  # all three together are well
+    (line,) = faults(BASE | {"data": data, "folds": {"stratify": ["grade", "side"]}})
+    assert line.startswith("config: folds: stratify: the levels ") and told in line
+    models = {"a": {"net": "resnet18", "factors": ["grade", "side"]}, "b": {"net": "resnet18", "factors": ["kind"]}}
+    (line,) = faults(BASE | {"data": data, "models": models})
+    assert line.startswith("config: models.a.factors: the levels ") and told in line
+    (line,) = faults(BASE | {"data": data | {"factors": {"grade": levels["grade"], "side": levels["side"]}}})
+    assert line.startswith("config: data: factors: the levels ") and "rename a level that holds `-`" in line

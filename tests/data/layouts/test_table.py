@@ -69,14 +69,26 @@ def test_f19_f20_faults_of_a_table(tmp_path):
     told = layout_faults(config_for(root, TABLE))
     assert "row 4" in told[0] and "no file 'b.jpg'" in told[0]
     assert "row 3" in told[1] and "row 2 already" in told[1]
-    (told,) = layout_faults(config_for(root, TABLE | {"group": "groop"}))
+    told = layout_faults(config_for(root, TABLE | {"group": "groop"}))[0]
     assert "did you mean 'group'?" in told
     (told,) = layout_faults(config_for(root, TABLE | {"split": "label"}))[:1]
     assert "row 2: label is 'x'; write train or test" in told
     put(root / "table.csv", "path,group,label\n")
     assert "no rows" in layout_faults(config_for(root, TABLE))[0]
-    taken = TABLE | {"label": None, "factors": {"group": ["a", "b"]}}
-    assert "rename the factor" in layout_faults(config_for(root, taken))[0]
+
+
+def test_columns_that_are_missing_hide_no_image_that_is_missing(tmp_path):
+    root = table_folder(tmp_path / "d", [("a.jpg", "g", "x"), ("b.jpg", "g", "y")])
+    (root / "b.jpg").unlink()
+    told = layout_faults(config_for(root, TABLE | {"group": "person", "label": "species"}))
+    assert ["'person'" in told[0], "'species'" in told[1], "no file 'b.jpg'" in told[2]] == [True] * 3
+    assert len(layout_faults(config_for(root, TABLE | {"path": "file"}))) == 1
+
+
+def test_labels_that_are_numbers_get_codes_by_value(tmp_path):
+    root = table_folder(tmp_path / "d", [("a.jpg", "g", "10"), ("b.jpg", "h", "9"), ("c.jpg", "i", "-1")])
+    frame, label_space, _ = entries(config_for(root, TABLE), "train")
+    assert label_space.classes == ("-1", "9", "10") and frame["label"].tolist() == [2, 1, 0]
 
 
 def test_f17_paths_out_of_the_data_folder_are_refused(tmp_path):

@@ -141,6 +141,29 @@ def check_transforms(config: Config) -> None:
         )
 
 
+def check_data(config: Config, *, split: bool = False) -> list[str]:
+    """Read the user's tables, folders, sample and answers, and compare them, without opening an image.
+
+    This imports pandas, so it is done only where a run begins and in `foldvote doctor`.
+
+    Args:
+        config: the configuration.
+        split: whether to try the split into folds as well.
+
+    Returns:
+        One line for each thing that a user may not have meant.
+
+    Raises:
+        UserError: with all that would stop a run later, after hours of training perhaps.
+    """
+    from foldvote.submission.early_checks import early_checks
+
+    faults, notes = early_checks(config, split=split)
+    if faults:
+        raise UserError(*faults)
+    return notes
+
+
 def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
     """By place in the configuration the recipes of the models, and those a search can reach by the keys `searched`."""
     own = {f"models.{name}": recipe for name, recipe in config.models.items()}
@@ -166,6 +189,20 @@ def prepare_run(config: Config) -> None:
         print(
             f"{config.results}: another run works here ({other}): looking is fine, running is refused.", file=sys.stderr
         )
+
+
+def check_before_jobs(config: Config) -> None:
+    """Exit with one line for each fault of the data that is found without opening an image; print what is unusual.
+
+    Args:
+        config: the configuration.
+    """
+    try:
+        notes = check_data(config)
+    except UserError as error:
+        sys.exit(str(error))
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_member: int) -> None:

@@ -1,6 +1,7 @@
 """Where the data lies and what it means: everything of the configuration that a data stage reads."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -12,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from foldvote.config.base import Classes, Name, Section, Size
+from foldvote.config.base import Classes, Name, Section, Size, factor_name_faults, joined_levels_fault
 
 
 class NumericFactor(Section):
@@ -84,6 +85,10 @@ class LayoutSection(Section):
     @property
     def numeric_factor(self) -> NumericFactor | None:
         """The factor that has a number behind its levels, where there is one."""
+        return None
+
+    def joined_levels_fault(self, factors: Sequence[str]) -> str | None:  # noqa: ARG002 - for levels of the user's
+        """Why the levels of some factors, joined by `-`, make no names of classes or strata; None if they do."""
         return None
 
     @property
@@ -203,7 +208,8 @@ class TableLayout(LayoutSection):
     label: str | None = "label"
     """Column with the class name; null when the class is made up of `factors`."""
     classes: Classes | None = None
-    """Class names in the order of their codes; null: the sorted names found in the training rows."""
+    """Class names in the order of their codes; null: the names found in the training rows, sorted; numbers by their
+    value, so that 2 comes before 10."""
     factors: dict[Name, Classes] = Field(default={})
     """Columns that make up the class and their levels in order; the class is their product in this order."""
     split: str | None = None
@@ -215,7 +221,16 @@ class TableLayout(LayoutSection):
             raise ValueError(
                 "give either label (a column) or factors (columns and levels), not both: set label: null with factors"
             )
+        faults = factor_name_faults(self.factors)
+        if fault := self.joined_levels_fault(list(self.factors)):
+            faults.append(f"factors: {fault}")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
+
+    def joined_levels_fault(self, factors: Sequence[str]) -> str | None:
+        """Why the levels of some factors, joined by `-`, make no names of classes or strata; None if they do."""
+        return joined_levels_fault({name: levels for name, levels in self.factors.items() if name in factors})
 
     @property
     def factor_names(self) -> tuple[str, ...]:
@@ -251,7 +266,7 @@ class FoldersLayout(LayoutSection):
     test: str | None = None
     """Folder of images to predict; null when there is none."""
     classes: Classes | None = None
-    """Class folders in the order of their codes; null: the sorted folder names."""
+    """Class folders in the order of their codes; null: the sorted folder names; numbers by their value."""
     group_pattern: str
     r"""Regular expression on the image's path below its class folder; its first group names the image's group.
     `^(.*)$` makes every image its own group."""

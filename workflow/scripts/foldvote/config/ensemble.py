@@ -70,4 +70,5 @@ class Submission(Section):
     answer_column: str = "ans"
     """Column of the answers."""
     answer: SubmissionAnswer = "code"
-    """Write the class as its code, as its name, or a column of probabilities for each class."""
+    """Write the class as its code, as its name, or a column of probabilities for each class. Where all class names are
+    numbers, such as grades 1 to 5, the code is this number; otherwise codes count from 0 in the order of classes."""

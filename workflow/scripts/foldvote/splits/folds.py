@@ -77,6 +77,26 @@ def make_folds(
     write_label_space(label_space, classes_path)
 
 
+def check_split(entries: pd.DataFrame, settings: Folds, seed: int) -> None:
+    """Split images that are not decoded yet, to see whether they can be split.
+
+    Groups that hold the same photograph are not merged, which `make_folds` does.
+
+    Args:
+        entries: training rows with image_id, profile, group, label, class_name and the factors.
+        settings: the `folds` section of the configuration.
+        seed: the run's seed.
+
+    Raises:
+        UserError: if the user's folds do not fit the images, or there are too few groups.
+    """
+    rows = entries[["image_id", "profile", "group", "label"]].assign(stratum=_strata(entries, settings))
+    rows = rows.sort_values("image_id", kind="stable").reset_index(drop=True)
+    _, repeats = _split(rows, rows["group"], settings, seed)
+    folds = pd.concat([rows.assign(repeat=number, fold=fold) for number, fold in enumerate(repeats)], ignore_index=True)
+    raise_all(_faults_with_reasons(folds, settings, []))
+
+
 def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, str]:
     """Read the split and check that it is the certified one.
 

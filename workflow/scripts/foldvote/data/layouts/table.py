@@ -17,7 +17,6 @@ from foldvote.data.file_listing import Split
 from foldvote.data.label_space import LABEL, LabelSpace, factor_label_space, named_label_space
 from foldvote.data.layouts.base import Correction, RawColumns
 from foldvote.data.layouts.named_classes import correct_field, draft_field
-from foldvote.data.manifest_table import manifest_schema
 from foldvote.errors import UserError, did_you_mean, raise_all
 from foldvote.io.csv_files import plain_cells, read_user_table
 from foldvote.io.names import paths_on_disk
@@ -64,12 +63,13 @@ class ImageTable:
 
 def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.DataFrame, set[str]]:
     path = root / layout.table
-    taken = set(manifest_schema([]).names) & set(layout.factors)
-    raise_all(
-        f"data.factors.{name}: the manifest has a column of that name; rename the factor" for name in sorted(taken)
-    )
     named = [layout.path, layout.id, layout.group, layout.label, *layout.factors, layout.split]
-    written = read_user_table(path, list(dict.fromkeys(name for name in named if name is not None)), exact=True)
+    columns = list(dict.fromkeys(name for name in named if name is not None))
+    try:
+        written = read_user_table(path, columns, exact=True)
+    except UserError as error:
+        raise_all([*error.faults, *_missing_images(path, layout, root)])
+        raise
     table = plain_cells(written)
     numbers = pd.Series(range(2, len(table) + 2))
     if layout.split is not None:
@@ -116,6 +116,14 @@ def _paths_on_disk(root: Path, written: pd.Series, plain: pd.Series) -> list[str
         for own, text in zip(written, plain, strict=True)
     ]
     return paths_on_disk(root, paths)
+
+
+def _missing_images(path: Path, layout: TableLayout, root: Path) -> list[str]:
+    """Faults of the paths in a table that lacks other columns; none if it has no paths either."""
+    try:
+        return _path_faults(path, read_user_table(path, [layout.path])[layout.path], root)
+    except UserError:
+        return []
 
 
 def _path_faults(table: Path, paths: pd.Series, root: Path) -> list[str]:
