@@ -4,6 +4,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from foldvote.io.paths import one_data_path, one_folder, one_path
+
 
 def different(values: list[str]) -> list[str]:
     """The values, or a ValueError that names those that occur more than once."""
@@ -12,6 +14,11 @@ def different(values: list[str]) -> list[str]:
         raise ValueError(f"{', '.join(doubled)} stands twice; name each once")
     return values
 
+
+# Every path of the configuration is one of these, so that a file or folder has one spelling, however it was typed.
+FilePath = Annotated[str, AfterValidator(one_path)]
+FolderPath = Annotated[str, AfterValidator(one_folder)]
+DataPath = Annotated[str, AfterValidator(one_data_path)]  # relative to data_root
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
