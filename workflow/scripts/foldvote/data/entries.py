@@ -1,5 +1,6 @@
 """The entries of a data folder: one row per image with its path, person and class. No image is opened."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -42,7 +43,7 @@ def entries(config: DataSettings, split: Split) -> Entries:
     if split == "test" and not config.has_test:
         raise UserError("data: names no test images, so there is no test split; name them or ask for train only")
     layout = layout_of(config.data)
-    frame, found = layout.entries(config.root, split)
+    frame, found = layout.entries(config.root, split, Path(config.results))
     if split == "train":
         frame, summary = apply_corrections(frame, config)
         if not config.data.factor_names:
