@@ -195,7 +195,8 @@ def test_a_placeholder_in_every_group_is_named_and_leaving_it_out_works(tmp_path
     with pytest.raises(UserError) as refused:
         prepared()
     assert refused.value.faults == (
-        "folds: all images are of one group, which is never parted, since equal files join groups; leave these files out:",
+        "folds: all images are of one group, which is never parted, since equal files join groups; "
+        "leave these files out:",
         "folds: p0_2.png, p1_2.png and 6 more are one file, so that the groups p0, p1, p2 and 5 more count as one; "
         "if it shows none of them, leave all copies out: leave_out: ['p0_2.png']",
     )
