@@ -1,6 +1,7 @@
 """The split: whole groups, balanced, repeatable, proved, and refused where it was edited."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -206,42 +207,125 @@ def test_f22_a_class_with_few_or_no_groups_is_told_with_its_name_and_count(
 ) -> None:
     rows = persons([0] * 8 + [1] * 2)
     split = Split(tmp_path, rows, k=4)
+    empty = sorted(set(range(4)) - set(split.table.loc[split.table["label"] == 1, "fold"]))
     lines = [
-        "class green has 2 groups, fewer than 4: some fold lacks it",
-        "class red has 0 groups, fewer than 4: some fold lacks it",
+        f"class green has 2 groups, none in folds {empty[0]}, {empty[1]}, where it is not scored",
+        "class red has no images",
     ]
     assert split.proof["warnings"] == lines
     told = capsys.readouterr().err
     assert all(f"warning: folds: {line}\n" in told for line in lines)
     faults = faults_of(tmp_path / "strict", rows, k=4, on_rare="error")
-    assert faults == tuple(f"folds: {line}; lower folds.k, or set folds.on_rare: warn" for line in lines)
+    assert faults == tuple(
+        f"folds: {line}; give it more groups or lower folds.k, or set folds.on_rare: warn" for line in lines
+    )
 
 
 def test_f22_a_stratum_with_few_groups_is_told_as_well(tmp_path: Path) -> None:
     faults = faults_of(tmp_path, animals([0] * 6 + [1] * 2), ANIMALS, k=3, on_rare="error", stratify=["age"])
-    assert "folds: stratum old has 2 groups, fewer than 3: some fold lacks it" in faults[-1]
+    assert "folds: stratum old has 2 groups, none in fold " in faults[-1]
     assert [fault.split()[2] for fault in faults] == ["cat-old", "dog-young", "dog-old", "old"]
 
 
 def test_f22_for_a_hold_out_two_groups_are_enough(tmp_path: Path) -> None:
-    assert not Split(tmp_path, persons([0] * 8 + [1] * 2 + [2] * 2), method="holdout").proof["warnings"]
+    assert not Split(tmp_path, persons([0] * 2 + [1] * 2 + [2] * 2), method="holdout", fraction=0.5).proof["warnings"]
+
+
+@st.composite
+def numbered(draw: st.DrawFn) -> tuple[int, dict[str, tuple[list[int], int]]]:
+    """A number of folds, and for each group the labels of its images and its fold; every fold has a group."""
+    k = draw(st.integers(2, 4))
+    folds = [*range(k), *draw(st.lists(st.integers(0, k - 1), max_size=6))]
+    labels = st.lists(st.integers(0, 2), min_size=1, max_size=3)
+    return k, {f"g{number}": (draw(labels), fold) for number, fold in enumerate(folds)}
+
+
+@given(numbered())
+@settings(max_examples=25, deadline=None)
+def test_every_class_that_a_fold_lacks_is_named_and_no_other(
+    tmp_path_factory: pytest.TempPathFactory, made: tuple[int, dict[str, tuple[list[int], int]]]
+) -> None:
+    k, groups = made
+    folder = tmp_path_factory.getbasetemp()
+    rows = [
+        manifest_row(f"{name}/{shot}", name, label, f"{name}-{shot}")
+        for name, (labels, _) in groups.items()
+        for shot, label in enumerate(labels)
+    ]
+    path = own(folder, pd.DataFrame({"group": list(groups), "fold": [fold for _, fold in groups.values()]}))
+    told = {line.split()[1]: line for line in Split(folder, rows, method="file", file=path, k=k).proof["warnings"]}
+    for label, name in enumerate(LABEL_SPACE.classes):
+        there = {fold for labels, fold in groups.values() if label in labels}
+        line = told.get(name, "")
+        assert bool(line) == (there != set(range(k)))
+        assert ("scored on what it never saw" in line) == (len(there) == 1)
+        if len(there) == 1:
+            assert f"the member of fold {there.pop()} is" in line
+        elif there and line:
+            missing = sorted(set(range(k)) - there)
+            assert f"none in fold{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}, where" in line
+
+
+def test_a_class_whose_groups_are_all_in_one_fold_of_the_users_is_named_and_can_be_refused(tmp_path: Path) -> None:
+    table = by_group([0, 0, 1, 1, 2, 2], 2)
+    table["fold"] = [0, 1, 0, 1, 1, 1]
+    path = own(tmp_path, table)
+    values = {"method": "file", "file": path, "k": 2}
+    line = "class red has 2 groups, all in fold 1: the member of fold 1 is scored on what it never saw"
+    assert Split(tmp_path, persons([0, 0, 1, 1, 2, 2]), **values).proof["warnings"] == [line]
+    (fault,) = faults_of(tmp_path / "made", persons([0, 0, 1, 1, 2, 2]), **values, on_rare="error")
+    assert fault == f"folds: {line}; spread its groups over the folds of {path}, or set folds.on_rare: warn"
+    table["fold"] = [0, 1, 0, 1, 0, 1]
+    assert not Split(tmp_path, persons([0, 0, 1, 1, 2, 2]), **values | {"file": own(tmp_path, table)}).proof["warnings"]
+
+
+def test_a_stratum_that_one_member_never_saw_is_named_for_every_repeat(tmp_path: Path) -> None:
+    rows = animals([0, 0, 0, 0, 2, 2, 2, 3])
+    warnings = Split(tmp_path, rows, ANIMALS, k=2, repeats=2, stratify=["age"]).proof["warnings"]
+    (line,) = [line for line in warnings if line.startswith("stratum old")]
+    assert line.startswith("stratum old has 1 group, in folds ") and line.endswith("is scored on what it never saw")
 
 
 @pytest.mark.parametrize(
     ("labels", "values", "told"),
     [
-        ([0, 1, 2], {"k": 5}, "folds: 5 parts of 3 groups leave some part empty; lower folds.k"),
-        ([0, 1, 2] * 2, {"k": 3}, "folds: every stratum has fewer than 3 groups; lower folds.k or stratify by less"),
+        ([0, 0, 0], {"k": 5}, "folds: 5 parts of 3 groups leave some part empty; lower folds.k to 3"),
+        ([0, 1, 2] * 2, {"k": 3}, "folds: every stratum has fewer than 3 groups; lower folds.k to 2"),
+        (
+            [0, 1, 2],
+            {"k": 5},
+            "5 parts of 3 groups leave some part empty; every stratum has one of the groups, and none",
+        ),
+        ([0], {"k": 2}, "folds: all images are of one group, which is never parted; name a smaller unit as the group"),
         (
             [0, 0, 0],
             {"method": "holdout", "fraction": 0.1},
-            "10 parts of 3 groups leave some part empty; raise folds.fr",
+            "10 parts of 3 groups leave some part empty; raise folds.fraction to 0.34",
         ),
     ],
 )
 def test_f23_more_folds_than_groups_are_refused(tmp_path: Path, labels: list[int], values: dict, told: str) -> None:
     (fault,) = faults_of(tmp_path, persons(labels), **values)
     assert told in fault
+
+
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=12), st.integers(2, 20), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_f23_the_number_of_folds_or_the_share_that_an_error_names_works(
+    tmp_path_factory: pytest.TempPathFactory, labels: list[int], parts: int, holdout: bool
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    values: dict[str, object] = {"method": "holdout", "fraction": 1 / parts} if holdout else {"k": parts}
+    try:
+        Split(folder, persons(labels), **values)
+    except UserError as refused:
+        remedy = re.search(r"(lower folds.k|raise folds.fraction) to ([\d.]+)$", str(refused))
+        if remedy is None:
+            assert "none can be learnt and scored" in str(refused) and max(map(labels.count, labels)) == 1
+        elif holdout:
+            Split(folder, persons(labels), method="holdout", fraction=float(remedy[2]))
+        else:
+            Split(folder, persons(labels), k=int(remedy[2]))
 
 
 def test_f23_as_many_folds_as_groups_leave_one_out(tmp_path: Path) -> None:
@@ -326,7 +410,10 @@ def test_the_folds_of_another_run_can_be_given_as_ones_own(tmp_path: Path) -> No
         ),
         (lambda t: t.rename(columns={"fold": "folds"}), ["needs the columns group (or profile, or image_id)"]),
         (lambda t: t.iloc[:0], ["holds a header and no rows"]),
-        (lambda t: t.replace({"fold": {2: 1}}), ["fold 2 has no images; lower folds.k"]),
+        (
+            lambda t: t.replace({"fold": {2: 1}}),
+            ["fold 2 has no images; number the folds from 0 without a gap, and set folds.k to their number"],
+        ),
     ],
     ids=["missing", "high", "negative", "fraction", "word", "several", "no_unit", "no_fold", "no_rows", "unused"],
 )
@@ -361,7 +448,10 @@ def test_f35_a_users_folds_that_part_one_person_under_two_ids_are_refused_with_t
     path = own(tmp_path, by_group(LABELS, 3))
     faults = faults_of(tmp_path / "made", rows, method="file", file=path, k=3)
     assert faults[0].startswith(f"{path}: group p000 stands in 2 folds of one repeat")
-    assert faults[-1] == f"{path}: p000, p001 share a photograph and count as one group"
+    first, second = sorted((rows[0]["image_id"], rows[3]["image_id"]))
+    assert faults[-1].startswith(
+        f"{path}: {first}, {second} are one file, so that the groups p000, p001 count as one; "
+    )
     together = by_group(LABELS, 3)
     together.loc[1, "fold"] = 0
     split = Split(tmp_path, rows, method="file", file=own(tmp_path, together), k=3)

@@ -401,8 +401,10 @@ def test_f15_an_image_that_changed_since_the_manifest_stops_the_packing_and_is_n
     image.write_bytes(content)
     printed = snakemake(tmp_path, "prepare", code=None)
     assert f"image {image.parent.name}/{image.name}" in printed
-    assert "has changed since the manifest was made" in printed
+    assert "has changed since the manifest was made; put the file back, or run `snakemake -R manifest`" in printed
     assert not (tmp_path / "results/data/pixels/size=32x24/roi=none/train.arrow").exists()
+    snakemake(tmp_path, "prepare", "-R", "manifest")
+    assert (tmp_path / "results/data/pixels/size=32x24/roi=none/train.arrow").exists()
 
 
 def test_f01_a_bad_photograph_is_refused_in_one_line_and_quarantined_on_request(tmp_path: Path) -> None:
@@ -428,3 +430,38 @@ def test_a_table_of_any_images_with_groups_is_split_and_packed(tmp_path: Path) -
     folds = pd.read_parquet(tmp_path / "results/folds/folds.parquet")
     assert folds.groupby("group")["fold"].nunique().eq(1).all()
     assert len(folds) == 16
+
+
+def test_a_path_spelled_otherwise_reruns_nothing(finished: Path) -> None:
+    (finished / "link").symlink_to("results")
+    try:
+        for spelling in ("results/", ".//results", f"{finished}/results/", f"../{finished.name}/results", "link"):
+            assert planned(finished, "--config", f"results={spelling}") == {}, spelling
+        assert planned(finished, "--config", "results=others")["train"] == 2
+    finally:
+        (finished / "link").unlink()
+
+
+def test_the_home_folder_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    home_task(tmp_path / "home")
+    (tmp_path / "here").mkdir()
+    write_config(tmp_path / "here", data={"layout": "maskbase"}, data_root="~/data", results="~/out", answers=None)
+    snakemake(tmp_path / "here", "prepare")
+    assert (tmp_path / "home/out/folds/certificate.json").is_file()
+    assert not [path for path in (tmp_path / "here").iterdir() if "~" in path.name]
+
+
+def test_files_beside_the_data_that_no_row_names_rerun_nothing(tmp_path: Path) -> None:
+    rows = [(f"p{person}_{shot}.jpg", f"p{person}", "xy"[person % 2]) for person in range(8) for shot in range(2)]
+    table_folder(tmp_path, rows)
+    pd.read_csv(tmp_path / "table.csv", dtype=str).to_parquet(tmp_path / "images.parquet")
+    data = {"layout": "table", "table": "images.parquet"}
+    write_config(tmp_path, data=data, data_root=".", folds={"k": 2}, answers=None)
+    snakemake(tmp_path, "prepare")
+    for name in ("notes.txt", "p9_0.jpg", "results/new.jpg", "resources/more/x.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("stray")
+    assert planned(tmp_path, "prepare") == {}
+    shutil.copy(tmp_path / "p0_0.jpg", tmp_path / "p1_0.jpg")
+    assert planned(tmp_path, "prepare") == {"manifest": 1, "folds": 1, "pixels": 1}

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from foldvote.config.base import parse_size
+from foldvote.config.data import FoldersLayout
 from foldvote.config.experiment import Config, check_config, load_config
 from foldvote.config.recipe import Recipe
+from foldvote.data.file_listing import folder_faults
 from foldvote.errors import UserError, raise_all
 from foldvote.runtime.locks import busy, run_lock
 
@@ -116,6 +118,8 @@ def check_files(config: Config) -> None:
         f"{key}: {path} is not there; correct the path" for key, path in named.items() if path and not path.exists()
     ]
     raise_all(missing[:1] if missing and missing[0].startswith("data_root") else missing)
+    if isinstance(config.data, FoldersLayout):
+        raise_all(folder_faults(config.root, config.data, Path(config.results)))
 
 
 def check_transforms(config: Config) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from foldvote.io.names import plain_name
+from foldvote.io.paths import one_data_path, one_folder, one_path
 
 
 def different(values: list[str]) -> list[str]:
@@ -92,6 +93,11 @@ def joined_levels_fault(factors: Mapping[str, Sequence[str]]) -> str | None:
             )
     return None
 
+
+# Every path of the configuration is one of these, so that a file or folder has one spelling, however it was typed.
+FilePath = Annotated[str, AfterValidator(one_path)]
+FolderPath = Annotated[str, AfterValidator(one_folder)]
+DataPath = Annotated[str, AfterValidator(one_data_path)]  # relative to data_root
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]

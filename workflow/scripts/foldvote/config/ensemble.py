@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from foldvote.config.base import Section, different
+from foldvote.config.base import FilePath, Section, different
 
 METHOD_NAMES = (  # from the simplest on; foldvote.ensemble.methods.METHODS says what each does
     "mean",
@@ -62,7 +62,7 @@ SubmissionAnswer = Literal["code", "name", "probabilities"]
 class Submission(Section):
     """The submission file."""
 
-    sample: str | None = None
+    sample: FilePath | None = None
     """Sample file whose ids, order and columns are kept, relative to data_root; null: the layout's own test table
     (maskbase, demo) or every test image in the manifest's order."""
     id_column: str = "ImageID"

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from foldvote.config.augmentation_names import transform_faults
-from foldvote.config.base import Name, model_name_faults
+from foldvote.config.base import FilePath, Name, model_name_faults
 from foldvote.config.data import DataSettings, Layout
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.config.folds import Faces, Folds
@@ -30,11 +30,11 @@ class Config(DataSettings):
 
     seed: int = Field(default=42, ge=0, lt=2**53)
     """Every random draw is a function of this number and of the purpose of the draw."""
-    answers: str | None = None
+    answers: FilePath | None = None
     """CSV with the true classes of the test images, if you have them: used for scores only, never for training."""
     folds: Folds = Folds()
     faces: Faces = Faces()
-    include: list[str] = Field(default=[])
+    include: list[FilePath] = Field(default=[])
     """Files whose `recipes` are added to those below, such as results/tune/best.yaml."""
     recipes: dict[Name, dict[str, Any]] = Field(default={})
     """Recipes that models can inherit from (`base: NAME`); they are not trained themselves."""

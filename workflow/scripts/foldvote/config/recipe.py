@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
-from foldvote.config.base import Name, Roi, Section, Share, Size, different
+from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size, different
 from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
 
 
@@ -248,7 +248,7 @@ class Recipe(Section):
 
     net: str
     """Any name known to timm."""
-    pretrained: str | None = None
+    pretrained: FilePath | None = None
     """Local file of weights (.safetensors or .pth); null: from scratch."""
     size: Size = "128x96"
     roi: Roi = "none"

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from foldvote.config.base import Section
+from foldvote.config.base import FilePath, FolderPath, Section
 
 
 class Tracking(Section):
@@ -32,8 +32,8 @@ class Runtime(Section):
     checkpoint_minutes: float = Field(default=5, gt=0)
     """Longest time in minutes between two saves of the training state, which is also saved after an epoch unless saving
     takes more than a twentieth of the time."""
-    state_dir: str | None = Field(default=None, min_length=1)
+    state_dir: FolderPath | None = Field(default=None, min_length=1)
     """Folder for what a training writes while it runs: its saved state and TensorBoard files; null: `results`."""
-    container: str | None = Field(default=None, min_length=1)
+    container: FilePath | None = Field(default=None, min_length=1)
     """Container image in which rules run with `--sdm apptainer`: docker://registry/name:tag, or a .sif file."""
     tracking: Tracking = Tracking()

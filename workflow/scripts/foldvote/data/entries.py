@@ -1,5 +1,6 @@
 """The entries of a data folder: one row per image with its path, person and class. No image is opened."""
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -47,7 +48,7 @@ def entries(config: DataSettings, split: Split) -> Entries:
     if split == "test" and not config.has_test:
         raise UserError("data: names no test images, so there is no test split; name them or ask for train only")
     layout = layout_of(config.data)
-    frame, found = layout.entries(config.root, split)
+    frame, found = layout.entries(config.root, split, Path(config.results))
     frame, spellings = plain_entries(frame, config, split)
     found = set(map(plain_name, found))
     if split == "train":

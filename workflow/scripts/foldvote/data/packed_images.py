@@ -162,7 +162,7 @@ class PackedImages:
         missing = [image_id for image_id in image_ids if image_id not in self.row_of]
         if missing:
             raise UserError(
-                f"{self.path}: lacks {len(missing)} images, such as {missing[0]}; run `snakemake` again to pack them"
+                f"{self.path}: lacks {len(missing)} images, such as {missing[0]}; run `snakemake -R pixels`"
             )
         return np.array([self.row_of[image_id] for image_id in image_ids], dtype=np.int64)
 

@@ -47,12 +47,13 @@ class DataLayout(Protocol):
     raw_columns: ClassVar[RawColumns]
     ignored_fields: ClassVar[frozenset[str]]
 
-    def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
+    def entries(self, root: Path, split: Split, results: Path) -> tuple[pd.DataFrame, set[str]]:
         """List the images of a split, before any correction.
 
         Args:
             root: the data folder.
             split: `train` or `test`.
+            results: the folder of what the workflow makes, which may lie in the data folder and holds no data.
 
         Returns:
             One row per image: image_id, path (relative to `root`, with /), profile, group, one column per factor (or

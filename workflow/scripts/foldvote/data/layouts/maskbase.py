@@ -31,7 +31,7 @@ class MaskbaseFolders:
     ignored_fields: ClassVar[frozenset[str]] = IGNORED
     section: MaskbaseLayout
 
-    def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
+    def entries(self, root: Path, split: Split, results: Path) -> tuple[pd.DataFrame, set[str]]:  # noqa: ARG002
         """The rows of `maskbase_train` or `maskbase_test`, and no class names, as the classes are fixed."""
         read = maskbase_train if split == "train" else maskbase_test
         return read(root, self.section), set()

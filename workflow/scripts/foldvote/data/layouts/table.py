@@ -33,7 +33,7 @@ class ImageTable:
     ignored_fields: ClassVar[frozenset[str]] = frozenset()
     section: TableLayout
 
-    def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
+    def entries(self, root: Path, split: Split, results: Path) -> tuple[pd.DataFrame, set[str]]:  # noqa: ARG002
         """The rows of a split in the order of the table; for test also the class names of the training rows."""
         return _table_entries(root, self.section, split)
 

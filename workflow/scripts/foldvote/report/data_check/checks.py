@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from foldvote.data.image_statistics import cohens_d, eta_squared
+from foldvote.data.manifest_table import LEFT_OUT
 from foldvote.io.names import alike, spelled
 from foldvote.report.data_check.counts import class_counts, flag_counts, format_counts, size_counts, stratum_balance
 from foldvote.report.data_check.inputs import CONFLICT, JOINED, LEAKED, DataCheckInputs
@@ -38,6 +39,7 @@ def run_checks(inputs: DataCheckInputs) -> list[Finding]:
         *_folds(inputs),
         *_lookalikes(inputs),
         *_quarantine(inputs),
+        *_ignored(inputs),
         *_corrections(inputs),
     ]
     order = {"error": 0, "warning": 1, "ok": 2}
@@ -219,8 +221,8 @@ def _folds(inputs: DataCheckInputs) -> Iterator[Finding]:
         yield Finding(level, text, "" if level == "ok" else "Stratify by fewer factors, or use fewer folds.", "folds")
     rare = certificate["warnings"]
     if rare:
-        text = f"{_n(len(rare), 'class or stratum', 'classes and strata')} with fewer groups than folds; {rare[0]}."
-        yield Finding("warning", text, "Use fewer folds, or stratify by fewer factors.", "folds")
+        text = f"{_n(len(rare), 'class or stratum', 'classes and strata')} that some fold lacks: {rare[0]}."
+        yield Finding("warning", text, "Add groups, use fewer folds, or stratify by fewer factors.", "folds")
 
 
 def _lookalikes(inputs: DataCheckInputs) -> Iterator[Finding]:
@@ -250,9 +252,21 @@ def _quarantine(inputs: DataCheckInputs) -> Iterator[Finding]:
             counts = ", ".join(f"{number} {reason}" for reason, number in rows["reason"].value_counts().items())
             text = f"{_n(len(rows), 'image')} of {split} in quarantine: {counts}."
             more = " A submission without them is refused." if split == "test" else ""
-            yield Finding("warning", text, f"Repair or replace them.{more}", "quarantine")
+            asked = set(rows["reason"]) == {LEFT_OUT}
+            remedy = "" if asked else f"Repair or replace them.{more}"
+            yield Finding("ok" if asked else "warning", text, remedy, "quarantine")
     if not any(map(len, inputs.quarantines.values())):
         yield Finding("ok", "No image is in quarantine: every file can be decoded completely.", "", "quarantine")
+
+
+def _ignored(inputs: DataCheckInputs) -> Iterator[Finding]:
+    for split, counts in inputs.ignored.items():
+        named = ", ".join(
+            f"{count} x {name}" if count > 1 else name for name, count in list(counts.items())[:MOST_NAMED]
+        )
+        more = f" and {len(counts) - MOST_NAMED} other names" if len(counts) > MOST_NAMED else ""
+        text = f"{_n(sum(counts.values()), 'file or folder')} among the {split} images ignored: {named}{more}."
+        yield Finding("ok", text, "", "quarantine")
 
 
 def _corrections(inputs: DataCheckInputs) -> Iterator[Finding]:
