@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ("make", "sh", "cat", "cut", "echo", "rm", "touch", "mkdir")
 
-# A stand-in for a Python: it answers the questions of envs/make_venv.sh for its version, and writes down what made what.
+# A stand-in for a Python: it answers the questions of envs/make_venv.sh, and writes down who made an environment.
 STUB = """#!/bin/sh
 case "$2" in
     *sys.exit*) exit {unfit} ;;
@@ -160,8 +160,8 @@ def test_a_real_python_makes_a_real_environment_without_any_activated_one(folder
         ["sh", "envs/make_venv.sh", ".venv", str(real)], cwd=folder, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    path = {"PATH": str(folder / "bin")}
     again = subprocess.run(
-        ["sh", "envs/make_venv.sh", ".venv"], cwd=folder, env={"PATH": str(folder / "bin")}, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+        ["sh", "envs/make_venv.sh", ".venv"], cwd=folder, env=path, capture_output=True, text=True, check=False
+    )
     assert again.returncode == 0 and again.stdout == "", "what works is not made again, whatever is on the PATH"
