@@ -91,7 +91,7 @@ def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(c
     printed = snakemake(copy, "--", "next")
     assert "8 jobs would run:" in printed
     assert "changed: lr: 0.001 -> 0.002" in printed
-    assert "needs what will be made anew by: train" in printed
+    assert "its input will be made again by: train" in printed
     assert "snakemake data_check" in printed.partition("Next:")[2]
     write_config(copy, folds={"k": 0})
     assert "84 images of 12 persons\n" in snakemake(copy, "--", "leaderboard", "results")
