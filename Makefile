@@ -1,5 +1,6 @@
-# make run: install into .venv and run the main job on the embedded data.  make test: install and pass all tests.
-PYTHON ?= python3
+# make run: install into .venv and run the whole demo.  make test: install into .venv and run all tests.
+# Left empty, the first Python 3.11 to 3.13 on the PATH makes .venv. Another one: make PYTHON=/path/to/python3.12 run
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
@@ -55,9 +56,7 @@ lock:
 # The lock holds every package with its version, so nothing is left to resolve: pip installs just these, and the command
 # `foldvote` of this folder.
 $(VENV)/.installed: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "foldvote needs Python 3.11 to 3.13; say which one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@sh envs/make_venv.sh $(VENV) "$(PYTHON)"
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -171,7 +171,7 @@ def test_packages_that_are_missing_or_of_another_version_are_named(tmp_path: Pat
     put(tmp_path / "pyproject.toml", f"[project]\ndependencies = {wanted!r}\n")
     texts = [finding.text for finding in examine_environment(tmp_path) if finding.level == "error"]
     assert texts[0] == "no-such-package-at-all is not installed"
-    assert texts[1].startswith("numpy ") and texts[1].endswith("is installed, needed is >=99")
+    assert texts[1].startswith("numpy ") and texts[1].endswith("is installed, but foldvote needs >=99")
     assert len(texts) == 2
     assert all(finding.level == "ok" for finding in examine_environment(ROOT))
 

@@ -87,7 +87,7 @@ def test_columns_that_are_missing_hide_no_image_that_is_missing(tmp_path):
 
 def test_labels_that_are_numbers_get_codes_by_value(tmp_path):
     root = table_folder(tmp_path / "d", [("a.jpg", "g", "10"), ("b.jpg", "h", "9"), ("c.jpg", "i", "-1")])
-    frame, label_space, _ = entries(config_for(root, TABLE), "train")
+    frame, label_space, _, _ = entries(config_for(root, TABLE), "train")
     assert label_space.classes == ("-1", "9", "10") and frame["label"].tolist() == [2, 1, 0]
 
 

@@ -49,7 +49,10 @@ def examine_environment(project: Path) -> Iterator[Finding]:
         yield Finding("ok", told, "", "Python")
     else:
         yield Finding(
-            "error", f"{told}; 3.11 to 3.13 are supported", "Make it anew: make PYTHON=python3.12 run", "Python"
+            "error",
+            f"{told}; 3.11 to 3.13 are supported",
+            "Make the environment again: make clean, then make run",
+            "Python",
         )
     declared = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     wrong = [fault for text in declared if (fault := _misfit(Requirement(text)))]
@@ -136,7 +139,7 @@ def _misfit(wanted: Requirement) -> str:
     except PackageNotFoundError:
         return f"{wanted.name} is not installed"
     fits = wanted.specifier.contains(installed, prereleases=True)
-    return "" if fits else f"{wanted.name} {installed} is installed, needed is {wanted.specifier}"
+    return "" if fits else f"{wanted.name} {installed} is installed, but foldvote needs {wanted.specifier}"
 
 
 def _probe_torch() -> dict[str, Any]:
