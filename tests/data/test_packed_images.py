@@ -153,7 +153,7 @@ def test_rows_are_found_by_id(tmp_path: Path) -> None:
     pixels = packed(tmp_path)
     ids = list(pixels.row_of)[::-1]
     assert pixels.rows(ids).tolist() == [4, 3, 2, 1, 0]
-    with pytest.raises(UserError, match=r"lacks 2 images, such as x\.png; run `snakemake` again"):
+    with pytest.raises(UserError, match=r"lacks 2 images, such as x\.png; run `snakemake -R pixels`"):
         pixels.rows([*ids, "x.png", "y.png"])
 
 
