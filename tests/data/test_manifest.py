@@ -230,4 +230,4 @@ def test_ignored_files_are_told_and_kept_in_the_record_where_there_are_any(tmp_p
     frame, _, record = built(config_for(root, {"layout": "folders", "group_pattern": r"(p\d)_"}), tmp_path)
     assert len(frame) == 2 and record["ignored"] == {".DS_Store": 2, "README.md": 1, "__MACOSX": 1}
     told = capsys.readouterr().err
-    assert "4 files or folders among the train images are ignored: 2 x .DS_Store, README.md, __MACOSX" in told
+    assert "ignored among the train images: 2 x .DS_Store, README.md, __MACOSX\n" in told

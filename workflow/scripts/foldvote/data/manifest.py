@@ -52,7 +52,7 @@ def build_manifest(
     strangers = passed_over(config, split)
     if strangers:
         told = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in strangers.items())
-        log(f"{sum(strangers.values())} files or folders among the {split} images are ignored: {told}")
+        log(f"ignored among the {split} images: {told}")
     paths = frame["path"].tolist()
     findings = list(map_processes(inspector(config.root, config.images), paths, workers, f"decoding {split} images"))
     findings = _without(frame, findings, config.leave_out if split == "train" else [])
