@@ -185,7 +185,7 @@ def test_a_validation_that_is_not_finite_stops_the_run_at_once(
         return (scores | {"val_loss": math.nan} if len(calls) == 2 else scores), predicted
 
     monkeypatch.setattr(foldvote.training.loop, "validate", validate)
-    with pytest.raises(UserError, match="tiny fold 0: the validation loss is not finite in epoch 2; lower"):
+    with pytest.raises(UserError, match="tiny fold 0: the validation loss is no longer finite from epoch 2 on; lower"):
         trainer_of(tiny, tmp_path, epochs=4).fit()
     assert len(calls) == 2
     assert [path.name for path in tmp_path.iterdir()] == [f"step-{STEPS:09d}.ckpt"]
