@@ -290,8 +290,8 @@ class Trainer:
         scores = group.broadcast(scores)
         if not all(map(math.isfinite, scores.values())):
             raise UserError(
-                f"{self.spec.name}: the validation loss is not finite in epoch {self.state.progress.epoch + 1}; lower "
-                "models.*.lr, or set clip_norm or precision: fp32. The last checkpoint is kept"
+                f"{self.spec.name}: the validation loss is no longer finite from epoch {self.state.progress.epoch + 1} "
+                "on; lower models.*.lr, or set clip_norm or precision: fp32. The last checkpoint is kept"
             )
         return scores, predicted
 
