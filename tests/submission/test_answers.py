@@ -72,6 +72,7 @@ def test_ids_may_lack_extension_or_folder_where_that_names_one_image() -> None:
     assert matched_ids(["t/00ab.png", "t/01.b"], images)[1] == ""  # one id is exact: so are all
     assert matched_ids(["00ab"], ["00ab.png", "00ab.jpg"]) == (["00ab"], "")
     assert matched_ids(["x"], []) == (["x"], "")
+    assert matched_ids([" t/00ab.png\u00a0", "mo\u0308we"], [*images, "m\u00f6we"]) == (["t/00ab.png", "m\u00f6we"], "")
 
 
 @given(st.lists(st.text(min_size=1, max_size=6), max_size=8), st.lists(st.text(min_size=1, max_size=6), max_size=8))

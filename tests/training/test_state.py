@@ -125,7 +125,7 @@ def test_a_run_of_which_a_part_was_fast_is_not_reproducible_and_its_weights_are_
     assert exact.progress.reproducible and not any(group["fused"] for group in exact.optimizer.param_groups)
     state = start_or_resume(spec, fast, tmp_path)
     assert not state.progress.reproducible and all(group["fused"] for group in state.optimizer.param_groups)
-    save_checkpoint(tmp_path, 6, moved(state).state_dict() | {"fingerprint": spec.fingerprint})
+    save_checkpoint(tmp_path, 6, moved(state).state_dict() | {"fingerprint": run_identity(spec, fast)})
     for device in (fast, CPU):
         again = start_or_resume(spec, device, tmp_path)
         assert not again.progress.reproducible

@@ -23,6 +23,7 @@ from foldvote.data.label_space import is_number
 from foldvote.errors import UserError, raise_all
 from foldvote.io.csv_files import read_csv
 from foldvote.io.ids import first_few, id_faults
+from foldvote.io.names import plain_name
 
 
 def class_codes(classes: Sequence[str]) -> list[str]:
@@ -77,26 +78,28 @@ def matched_ids(ids: Sequence[str], images: Sequence[str]) -> tuple[list[str], s
     """The test image of each id of a sample or of true answers.
 
     Many samples name an image without its extension or without its folder. If no id is that of an image, but some are
-    when images are called so, that is what they mean. A short name that two images share stays without an image.
+    when images are called so, that is what they mean. Spaces around an id and its Unicode form do not count, as in every
+    table. A short name that two images share stays without an image.
 
     Args:
         ids: the ids of a file.
         images: the ids of the test images.
 
     Returns:
-        For each of `ids` the id of the image, or itself where there is none; and how the ids are written, such as
+        For each of `ids` the id of the image, or its own plain spelling where there is none; and how the ids are written, such as
         "without extension"; empty if they are those of the images.
     """
-    best, hits, how = dict[str, str](), len(set(ids) & set(images)), ""
+    plain = [plain_name(name) for name in ids]
+    best, hits, how = dict[str, str](), len(set(plain) & set(images)), ""
     if not hits:
         for called, form in _SHORT_FORMS.items():
             of_short: dict[str, list[str]] = {}
             for image in images:
                 of_short.setdefault(form(PurePosixPath(image)), []).append(image)
-            found = {short: of_short[short][0] for short in set(ids) if len(of_short.get(short, [])) == 1}
+            found = {short: of_short[short][0] for short in set(plain) if len(of_short.get(short, [])) == 1}
             if len(found) > hits:
                 best, hits, how = found, len(found), called
-    return [best.get(name, name) for name in ids], how
+    return [best.get(name, name) for name in plain], how
 
 
 _SHORT_FORMS: dict[str, Callable[[PurePosixPath], str]] = {

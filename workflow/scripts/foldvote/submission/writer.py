@@ -34,7 +34,7 @@ def write_submission(
     Args:
         votes_path: ensemble/test.parquet.
         classes_path: `data/classes.json`.
-        sample_path: CSV file whose rows, order and columns are kept (a formula in another column is escaped); only the
+        sample_path: CSV file whose rows, order and columns are kept; only the
             answers are filled in, or added if the sample has ids only; its ids may lack the images' extension or folder
             (`answers.matched_ids`). None: all images in the order of the votes,
             with ids and answers only.
