@@ -78,16 +78,16 @@ def matched_ids(ids: Sequence[str], images: Sequence[str]) -> tuple[list[str], s
     """The test image of each id of a sample or of true answers.
 
     Many samples name an image without its extension or without its folder. If no id is that of an image, but some are
-    when images are called so, that is what they mean. Spaces around an id and its Unicode form do not count, as in every
-    table. A short name that two images share stays without an image.
+    when images are called so, that is what they mean. Spaces around an id and its Unicode form do not count. A short
+    name that two images share stays without an image.
 
     Args:
         ids: the ids of a file.
         images: the ids of the test images.
 
     Returns:
-        For each of `ids` the id of the image, or its own plain spelling where there is none; and how the ids are written, such as
-        "without extension"; empty if they are those of the images.
+        For each of `ids` the id of the image, or its own plain spelling where there is none; and how the ids are
+        written, such as "without extension"; empty if they are those of the images.
     """
     plain = [plain_name(name) for name in ids]
     best, hits, how = dict[str, str](), len(set(plain) & set(images)), ""
