@@ -1,10 +1,11 @@
-# make run: install into .venv and run the main job on the embedded data.  make test: install and pass all tests.
-PYTHON ?= python3
+# make run: install into .venv and run the whole demo.  make test: install into .venv and run all tests.
+# Left empty, the first Python 3.11 to 3.13 on the PATH makes .venv. Another one: make PYTHON=/path/to/python3.12 run
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 CORES ?= all
 
-.PHONY: run test test-slurm look lint format schema lock clean
+.PHONY: run test test-slurm test-gpu look lint format schema lock clean
 
 run: $(VENV)/.installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -15,6 +16,12 @@ test: $(VENV)/.installed
 # A real Slurm on this machine, with a cancelled and a requeued training. As root on Debian; installs slurm-wlm and munge.
 test-slurm: $(VENV)/.installed .slurm/.installed
 	$(BIN)/python tests/slurm/check.py
+
+# Every path that runs on a GPU, on a real one. With PYTHON=... in that Python as it is, which needs the library's packages
+# and no Snakemake; otherwise in .venv. ARGS="--only speed" chooses.
+GIVEN := $(filter-out file default undefined,$(origin PYTHON))
+test-gpu: $(if $(GIVEN),,$(VENV)/.installed)
+	$(if $(GIVEN),$(PYTHON),$(BIN)/python) tests/gpu/check.py $(ARGS)
 
 # The demo's pages in a headless Chromium (Debian: the package chromium): checked, and pictures of them taken.
 look: $(VENV)/.installed
@@ -49,9 +56,7 @@ lock:
 # The lock holds every package with its version, so nothing is left to resolve: pip installs just these, and the command
 # `foldvote` of this folder.
 $(VENV)/.installed: requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-	  { echo "foldvote needs Python 3.11 to 3.13; say which one: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@sh envs/make_venv.sh $(VENV) "$(PYTHON)"
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements.lock
 	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -2,24 +2,36 @@
 
 import inspect
 import os
+from collections.abc import Iterable
 from typing import Any
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network at import
 
 import albumentations
 import timm
+import torch
 from timm.optim import list_optimizers
 
 from foldvote.config.package_names import LIST
 from foldvote.io.files import write_json
+from foldvote.models.factory import patch_stride
 
 # Aliases of sgd and sgdw, and one that needs second derivatives.
 _LEFT_OUT = {"nesterov", "nesterovw", "adahessian"}
 _BASES = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
 
 
+def patch_strides(nets: Iterable[str]) -> dict[str, int]:
+    """The stride of the patches of each net that has any. All nets of timm take two minutes."""
+    found = {}
+    for net in nets:
+        with torch.device("meta"):  # without memory for weights
+            found[net] = patch_stride(timm.create_model(net, pretrained=False))
+    return {net: stride for net, stride in found.items() if stride > 1}
+
+
 def installed_names() -> dict[str, Any]:
-    """What `foldvote.config.package_names.listed` gives, from the installed packages themselves."""
+    """What `foldvote.config.package_names.listed` gives, without `patches`, from the installed packages themselves."""
     optimizers = [name for name in list_optimizers() if not name.startswith(("fused", "bnb"))]
     transforms = {
         name: sorted({*inspect.signature(kind.__init__).parameters, "p"} - {"self", "args", "kwargs"})
@@ -37,4 +49,6 @@ def installed_names() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    write_json(LIST, installed_names())
+    names = installed_names()
+    names["timm"]["patches"] = patch_strides(names["timm"]["nets"])
+    write_json(LIST, names)

@@ -100,6 +100,18 @@ def test_a_cluster_profile_says_what_a_rule_takes_where_the_rule_says_it_for_thi
     assert set(named) <= set(texts)
 
 
+def test_pods_mount_shared_memory_for_loader_processes_from_a_claim_that_the_profile_brings() -> None:
+    mounts = dict(text.split(":") for text in profile("kubernetes")["kubernetes-persistent-volumes"])
+    claims = {path: claim for claim, path in mounts.items()}
+    text = (ROOT / "profiles/kubernetes/shared-memory.yaml").read_text(encoding="utf-8")
+    volume, claim = yaml.safe_load_all(text)
+    assert claims["/dev/shm"] == claim["metadata"]["name"] == volume["spec"]["claimRef"]["name"]
+    assert claim["spec"]["volumeName"] == volume["metadata"]["name"]
+    assert volume["spec"]["hostPath"]["path"] == "/dev/shm"
+    assert claim["metadata"]["namespace"] == volume["spec"]["claimRef"]["namespace"]
+    assert profile("kubernetes")["kubernetes-namespace"] == claim["metadata"]["namespace"]
+
+
 @pytest.mark.parametrize("name", CLUSTERS)
 def test_a_cluster_profile_keeps_the_manners_of_the_default_one(name: str) -> None:
     default, settings = profile("default"), profile(name)

@@ -38,7 +38,7 @@ def line_with(lines: list[str], words: str) -> str:
 
 
 def test_a_data_folder_that_is_ready_is_counted_and_everything_is_well(tmp_path: Path) -> None:
-    config = config_for(maskbase_folder(tmp_path / "data"))
+    config = config_for(maskbase_folder(tmp_path / "data"), folds={"k": 2})
     lines, code = told(lambda: config)
     assert code == 0
     assert line_with(lines, "train.csv").split() == [
@@ -51,7 +51,7 @@ def test_a_data_folder_that_is_ready_is_counted_and_everything_is_well(tmp_path:
     ]
     assert "28 pictures" in line_with(lines, "train images")
     assert "3 pictures" in line_with(lines, "test images")
-    assert "my.yaml: 1 model of 5 folds: 5 networks to train" in line_with(lines, "my.yaml")
+    assert "my.yaml: 1 model of 2 folds: 2 networks to train" in line_with(lines, "my.yaml")
     assert not [line for line in lines if line.startswith("error")]
     assert lines[-1].startswith("Ready.")
     assert not (tmp_path / "results").exists()  # looking makes nothing
@@ -69,7 +69,7 @@ def test_a_refused_configuration_is_told_key_by_key_and_the_exit_code_says_so() 
 
 def test_what_is_missing_empty_or_of_no_bytes_is_told_with_a_remedy(tmp_path: Path) -> None:
     root = maskbase_folder(tmp_path / "data")
-    config = config_for(root)
+    config = config_for(root, folds={"k": 2})
     next((root / "train/images").glob("*/normal.*")).write_bytes(b"")
     lines, code = told(lambda: config)
     assert code == 0
@@ -90,7 +90,7 @@ def test_what_is_missing_empty_or_of_no_bytes_is_told_with_a_remedy(tmp_path: Pa
 
 def test_a_table_of_any_images_is_counted_by_its_rows_and_one_without_test_images_says_so(tmp_path: Path) -> None:
     root = table_folder(tmp_path / "data", [(f"{n}.jpg", f"person {n}", "ab"[n % 2]) for n in range(6)])
-    config = config_for(root, {"layout": "table", "table": "table.csv"})
+    config = config_for(root, {"layout": "table", "table": "table.csv"}, folds={"k": 2})
     lines, code = told(lambda: config)
     assert code == 0
     assert "6 rows" in line_with(lines, "table.csv")
@@ -114,7 +114,7 @@ def test_a_recipe_that_needs_a_package_which_is_not_there_is_broken(
 def test_trainings_that_are_half_done_and_a_run_under_way_are_told(tmp_path: Path) -> None:
     from foldvote.runtime.locks import run_lock
 
-    config = config_for(maskbase_folder(tmp_path / "data"))
+    config = config_for(maskbase_folder(tmp_path / "data"), folds={"k": 2})
     put(tmp_path / "results/resume/model=small/fold=1/step-12.ckpt", b"")
     with run_lock(tmp_path / "results"):
         lines, code = told(lambda: config)
@@ -129,8 +129,8 @@ def test_trainings_that_are_half_done_and_a_run_under_way_are_told(tmp_path: Pat
         ({"error": "ImportError: libcudart"}, [], "", "error", "cannot be imported: ImportError: libcudart"),
         (WHEEL | {"usable": False}, [], "", "ok", "networks train on the CPU"),
         (WHEEL | {"cuda": None, "usable": False}, [], "", "ok", "built for CPUs only"),
-        (WHEEL | {"cuda": None, "usable": False}, ["0"], "580.1", "warning", "1 NVIDIA device(s) here, driver 580.1"),
-        (WHEEL | {"usable": False}, ["0", "1"], "470.2", "warning", "cannot use any of 2 NVIDIA device(s)"),
+        (WHEEL | {"cuda": None, "usable": False}, ["0"], "580.1", "error", "1 NVIDIA device(s) here, driver 580.1"),
+        (WHEEL | {"usable": False}, ["0", "1"], "470.2", "error", "cannot use any of 2 NVIDIA device(s)"),
         (WHEEL | {"devices": [{"name": "Old", "compute": 61, "bytes": 8e9}]}, ["0"], "", "error", "too old"),
         (
             WHEEL | {"devices": [{"name": "H", "compute": 90, "bytes": 8e10}]},
@@ -171,7 +171,7 @@ def test_packages_that_are_missing_or_of_another_version_are_named(tmp_path: Pat
     put(tmp_path / "pyproject.toml", f"[project]\ndependencies = {wanted!r}\n")
     texts = [finding.text for finding in examine_environment(tmp_path) if finding.level == "error"]
     assert texts[0] == "no-such-package-at-all is not installed"
-    assert texts[1].startswith("numpy ") and texts[1].endswith("is installed, needed is >=99")
+    assert texts[1].startswith("numpy ") and texts[1].endswith("is installed, but foldvote needs >=99")
     assert len(texts) == 2
     assert all(finding.level == "ok" for finding in examine_environment(ROOT))
 

@@ -39,10 +39,10 @@ def test_jobs_stand_by_rule_with_their_wildcards_and_reasons() -> None:
         "3 jobs would run:",
         "  train     2  model=small  fold=0, 1",
         "               missing: t1 and 1 more",
-        "               newer than what was made of it: x.arrow",
+        "               newer than the output made from it: x.arrow",
         "               asked for by -R, -f or -F",
         "  oof       1  model=small  fold=0",
-        "               needs what will be made anew by: train",
+        "               its input will be made again by: train",
     ]
 
 

@@ -40,7 +40,7 @@ def test_values_over_the_file_are_read_as_yaml(
 
 def test_a_value_without_a_key_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["leaderboard", "--config", "seed=1", "data_root"]) == 1
-    told = "--config data_root: is no KEY=VALUE; write for example --config data_root=FOLDER\n"
+    told = "--config data_root: is not KEY=VALUE; write, for example, --config data_root=FOLDER\n"
     assert capsys.readouterr().out == told
 
 

@@ -79,8 +79,9 @@ def test_f33_the_same_photograph_under_two_profiles_is_refused_where_configured(
     with pytest.raises(UserError) as refused:
         split(tmp_path, table(*rows), duplicates="error")
     assert refused.value.faults == tuple(
-        f"folds: groups {names} hold the same photograph; correct it or set folds.duplicates: merge"
-        for names in ("p0, p5", "p2, p7")
+        f"folds: {ids} are one file, so that the groups {names} count as one; if it shows none of them, leave all "
+        f"copies out: leave_out: ['{ids.split(',')[0]}'], or set folds.duplicates: merge"
+        for ids, names in (("p0/again, p5/1", "p0, p5"), ("p2/0, p7/again", "p2, p7"))
     )
     assert not (tmp_path / "folds.parquet").exists()
 

@@ -1,15 +1,19 @@
 """The digest of a split's image files: of names and sizes, never of times."""
 
+import hashlib
 import os
+import unicodedata
 
 import pandas as pd
+import pytest
 
-from foldvote.data.file_listing import listing_digest
+from foldvote.data.file_listing import listing_digest, passed_over
 from support.data_folders import (
     class_folders,
     config_for,
     maskbase_folder,
     put,
+    put_csv,
     table_folder,
 )
 from support.layouts import FILES, FOLDERS, TABLE
@@ -23,11 +27,12 @@ def test_f54_the_listing_changes_with_files_and_not_with_times(tmp_path):
         os.utime(path, (1, 1))
     put(root / "train/images/._x.jpg", b"mac")
     assert (listing_digest(config, "train"), listing_digest(config, "test")) == (train, test)
-    put(root / "eval/images/new.jpg", b"1")
-    added = listing_digest(config, "test")
-    assert added != test and listing_digest(config, "train") == train
-    put(root / "eval/images/new.jpg", b"12")
-    assert listing_digest(config, "test") not in (added, test)
+    replaced = next((root / "eval/images").iterdir())
+    put(replaced, b"12")
+    changed = listing_digest(config, "test")
+    assert changed != test and listing_digest(config, "train") == train
+    replaced.unlink()
+    assert listing_digest(config, "test") not in (changed, test)
 
 
 def test_f54_the_listing_of_tables_folders_and_the_demo(tmp_path):
@@ -44,8 +49,9 @@ def test_f54_the_listing_of_tables_folders_and_the_demo(tmp_path):
     config = config_for(root, TABLE | {"table": "t.parquet"}, results=str(root / "results"))
     before = listing_digest(config, "train")
     put(root / "results/x.jpg", b"1")
-    assert listing_digest(config, "train") == before
     put(root / "c.jpg", b"12")
+    assert listing_digest(config, "train") == before
+    put(root / "a.jpg", b"12")
     assert listing_digest(config, "train") != before
 
     folders = class_folders(tmp_path / "f", FILES)
@@ -58,3 +64,93 @@ def test_f54_the_listing_of_tables_folders_and_the_demo(tmp_path):
     put(demo.root / "train/images/a/mask1.jpg", b"1")
     assert listing_digest(demo, "train") == before
     assert listing_digest(config_for(tmp_path / "none"), "train") == before
+
+
+ROWS = [("a.jpg", "g", "x", "train"), ("sub/b.jpg", "h", "y", "train"), ("c.jpg", "i", "", "test")]
+COLUMNS = ("path", "group", "label", "part")
+NOTHING = hashlib.sha256().hexdigest()
+
+
+def as_csv(root):
+    return "table.csv"
+
+
+def as_parquet(root):
+    pd.read_csv(root / "table.csv", dtype=str).to_parquet(root / "t.parquet")
+    return "t.parquet"
+
+
+def as_dictionary_and_bytes(root):
+    frame = pd.read_csv(root / "table.csv", dtype=str)
+    frame["path"], frame["part"] = frame["path"].str.encode("utf-8"), frame["part"].astype("category")
+    frame.to_parquet(root / "t.pq")
+    return "t.pq"
+
+
+@pytest.mark.parametrize("table", [as_csv, as_parquet, as_dictionary_and_bytes])
+def test_the_listing_covers_the_files_that_rows_name_and_no_others(tmp_path, table):
+    root = table_folder(tmp_path / "d", ROWS, COLUMNS)
+    config = config_for(root, TABLE | {"table": table(root), "split": "part"}, results=str(root / "results"))
+
+    def digests():
+        return [listing_digest(config, split) for split in ("train", "test")]
+
+    before = digests()
+    assert len({*before, NOTHING}) == 3
+    for stray in (
+        "new.jpg",
+        "sub/new.jpg",
+        "notes.txt",
+        "results/x.parquet",
+        "a.jpg.bak",
+        ".hidden",
+        "more/deep/d.png",
+    ):
+        put(root / stray, b"1")
+    assert digests() == before
+    for path in root.rglob("*.jpg"):
+        os.utime(path, (1, 1))
+    assert digests() == before
+    put(root / "sub/b.jpg", b"12")
+    changed = digests()
+    assert changed[0] != before[0] and changed[1] == before[1]
+    (root / "c.jpg").unlink()
+    assert digests()[1] != changed[1] and digests()[0] == changed[0]
+
+
+def test_the_home_tasks_listing_covers_the_shots_and_the_listed_test_images(tmp_path):
+    root = maskbase_folder(tmp_path / "d")
+    config = config_for(root)
+    before = [listing_digest(config, split) for split in ("train", "test")]
+    person = next(path for path in (root / "train/images").iterdir())
+    for stray in ("eval/images/new.jpg", "eval/images/@eaDir/z.jpg", "train/images/nobody/mask1.jpg", "notes.txt"):
+        put(root / stray, b"1")
+    put(person / "selfie.jpg", b"1")
+    assert [listing_digest(config, split) for split in ("train", "test")] == before
+    put(person / "mask1.png", b"1")  # two files of one shot are refused, so they must be noticed
+    assert listing_digest(config, "train") != before[0] and listing_digest(config, "test") == before[1]
+    assert passed_over(config, "test") == {"@eaDir": 1}
+
+
+def test_a_table_with_faults_gives_a_digest_and_no_crash(tmp_path):
+    root = table_folder(tmp_path / "d", ROWS, COLUMNS)
+    put(root / "bad.parquet", b"PAR1 no")
+    put(root / "bad.csv", b"\xff\xfe\x00")
+    put(root / "other.csv", "a,b\n1,2\n")
+    pd.DataFrame({"a": [1]}).to_parquet(root / "other.parquet")
+    for name in ("bad.parquet", "bad.csv", "other.csv", "other.parquet", "none.csv", "none.parquet"):
+        assert listing_digest(config_for(root, TABLE | {"table": name}), "train") == NOTHING
+
+
+def test_a_path_in_another_unicode_form_or_with_spaces_is_the_file_on_the_disk(tmp_path):
+    root = tmp_path / "d"
+    named, there = unicodedata.normalize("NFC", "pérez.jpg"), unicodedata.normalize("NFD", "pérez.jpg")
+    put_csv(root / "table.csv", ["path", "group", "label"], [(named, "g", "x"), (" b.jpg ", "h", "y")])
+    put(root / there, b"1")
+    put(root / "b.jpg", b"1")
+    config = config_for(root, TABLE)
+    digests = [listing_digest(config, "train")]
+    for name in (there, "b.jpg"):
+        put(root / name, b"12")
+        digests.append(listing_digest(config, "train"))
+    assert len(set(digests)) == 3

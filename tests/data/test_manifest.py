@@ -12,9 +12,10 @@ from foldvote.data.layouts.registry import layout_of
 from foldvote.data.manifest import build_manifest, data_digest
 from foldvote.data.manifest_table import QUARANTINE, manifest_schema
 from foldvote.errors import UserError
-from foldvote.io.files import sha256_bytes
+from foldvote.io.files import read_json, sha256_bytes
 from foldvote.io.parquet import read_record, read_table
 from foldvote.runtime.parallel_map import map_processes
+from foldvote.splits.folds import make_folds
 from support.data_folders import SHOTS, class_folders, config_for, encoded, maskbase_folder, picture, put, table_folder
 
 
@@ -174,3 +175,59 @@ def test_corrections_are_in_the_record(tmp_path):
     assert record["corrections"]["applied"][0]["source"] == "forum"
     assert record["data_sha256"] != plain["data_sha256"]
     assert frame["corrected"].sum() == 7
+
+
+def test_a_placeholder_in_every_group_is_named_and_leaving_it_out_works(tmp_path, capsys):
+    rows = [(f"p{person}_{shot}.png", f"p{person}", "xy"[person % 2]) for person in range(8) for shot in range(3)]
+    root = table_folder(tmp_path / "d", rows)
+    for person in range(8):
+        put(root / f"p{person}_2.png", encoded(picture(seed=999), "PNG"))
+    values = {"folds": {"k": 2}, "results": str(tmp_path / "results")}
+    data = {"layout": "table", "table": "table.csv"}
+
+    def prepared(**more):
+        config = config_for(root, data, **values, **more)
+        frame, bad, _ = built(config, tmp_path)
+        paths = (tmp_path / name for name in ("folds.parquet", "certificate.json", "classes.json"))
+        make_folds(tmp_path / "m/train.parquet", config.folds, 7, *paths)
+        return frame, bad
+
+    with pytest.raises(UserError) as refused:
+        prepared()
+    assert refused.value.faults == (
+        "folds: all images are of one group, which is never parted, since equal files join groups; "
+        "leave these files out:",
+        "folds: p0_2.png, p1_2.png and 6 more are one file, so that the groups p0, p1, p2 and 5 more count as one; "
+        "if it shows none of them, leave all copies out: leave_out: ['p0_2.png']",
+    )
+    frame, bad = prepared(leave_out=["p0_2.png"])
+    assert len(frame) == 16 and not frame["image_id"].str.endswith("_2.png").any()
+    assert bad["path"].tolist() == [f"p{person}_2.png" for person in range(8)] and set(bad["reason"]) == {"left_out"}
+    assert read_json(tmp_path / "certificate.json")["merged_groups"] == []
+    assert "8 of 24 train images are left out, as leave_out says" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"^leave_out: there is no training image 'p0_3.png'; did you mean 'p0_"):
+        prepared(leave_out=["p0_3.png"])
+    with pytest.raises(UserError, match="no image is left"):
+        prepared(leave_out=[row[0] for row in rows])
+
+
+def test_leaving_out_training_images_leaves_test_images_and_their_manifest_alone(tmp_path):
+    rows = [("a.png", "g", "x", "train"), ("b.png", "h", "y", "train"), ("c.png", "i", "", "test")]
+    root = table_folder(tmp_path / "d", rows, ("path", "group", "label", "part"))
+    put(root / "c.png", (root / "a.png").read_bytes())
+    data = {"layout": "table", "table": "table.csv", "split": "part"}
+    plain, asked = config_for(root, data), config_for(root, data, leave_out=["a.png"])
+    assert plain.for_split("test") == asked.for_split("test") and plain.for_split("train") != asked.for_split("train")
+    assert built(asked, tmp_path, "test")[0]["image_id"].tolist() == ["c.png"]
+    assert built(asked, tmp_path)[0]["image_id"].tolist() == ["b.png"]
+
+
+def test_ignored_files_are_told_and_kept_in_the_record_where_there_are_any(tmp_path, capsys):
+    root = class_folders(tmp_path / "d", ["train/a/p1_x.jpg", "train/b/p2_x.jpg", "train/__MACOSX/._x.jpg"])
+    put(root / "train/README.md", "hello")
+    put(root / "train/a/.DS_Store", "x")
+    put(root / "train/b/.DS_Store", "x")
+    frame, _, record = built(config_for(root, {"layout": "folders", "group_pattern": r"(p\d)_"}), tmp_path)
+    assert len(frame) == 2 and record["ignored"] == {".DS_Store": 2, "README.md": 1, "__MACOSX": 1}
+    told = capsys.readouterr().err
+    assert "ignored among the train images: 2 x .DS_Store, README.md, __MACOSX\n" in told

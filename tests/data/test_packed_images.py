@@ -153,7 +153,7 @@ def test_rows_are_found_by_id(tmp_path: Path) -> None:
     pixels = packed(tmp_path)
     ids = list(pixels.row_of)[::-1]
     assert pixels.rows(ids).tolist() == [4, 3, 2, 1, 0]
-    with pytest.raises(UserError, match=r"lacks 2 images, such as x\.png; run `snakemake` again"):
+    with pytest.raises(UserError, match=r"lacks 2 images, such as x\.png; run `snakemake -R pixels`"):
         pixels.rows([*ids, "x.png", "y.png"])
 
 
@@ -206,9 +206,10 @@ def test_a_cut_file_is_refused(tmp_path: Path, part: float) -> None:
         PackedImages(tmp_path / "cut.arrow")
 
 
-def test_after_a_flipped_bit_the_file_is_refused_or_whole_images_are_read(tmp_path: Path) -> None:
+def test_after_a_flipped_bit_the_file_is_refused_or_all_images_are_as_packed(tmp_path: Path) -> None:
     data_folder(tmp_path, 3, height=4, width=4)
-    packed(tmp_path, size="2x2")
+    sound = packed(tmp_path, size="2x2")
+    images = {image_id: sound[row].copy() for image_id, row in sound.row_of.items()}
     content = (tmp_path / "p.arrow").read_bytes()
     draws = np.random.default_rng(0)
     refused = 0
@@ -219,8 +220,23 @@ def test_after_a_flipped_bit_the_file_is_refused_or_whole_images_are_read(tmp_pa
         path.write_bytes(damaged)
         try:
             pixels = PackedImages(path)
-            assert all(pixels[row].shape == pixels.shape for row in pixels.row_of.values())
+            assert all(np.array_equal(pixels[row], images[image_id]) for image_id, row in pixels.row_of.items())
         except UserError as error:
             refused += 1
             assert str(path) in str(error)
-    assert refused > 20
+    assert refused > 40
+
+
+def test_a_flipped_byte_names_file_and_image_and_spoils_no_other(tmp_path: Path) -> None:
+    data_folder(tmp_path, 300, height=6, width=5)
+    sound = packed(tmp_path, size="3x4")
+    content = (tmp_path / "p.arrow").read_bytes()
+    damaged = content.replace(sound[270].tobytes(), bytes(36))
+    assert damaged != content
+    (tmp_path / "damaged.arrow").write_bytes(damaged)
+    pixels = PackedImages(tmp_path / "damaged.arrow")
+    name = list(pixels.row_of)[270]
+    for _ in range(2):
+        with pytest.raises(UserError, match=rf"damaged\.arrow: damaged: the pixels of image {name} \(row 270\)"):
+            pixels[270]
+    assert all(np.array_equal(pixels[row], sound[row]) for row in range(300) if row != 270)

@@ -9,15 +9,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import yaml
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 
 from demo_faces.folder import draw_demo, shots_of
 from demo_faces.roster import WORN, corrections, enrol
 from foldvote.errors import UserError
 
+ROOT = Path(__file__).resolve().parents[2]
 SEED = 42
 STEMS = {"mask1", "mask2", "mask3", "mask4", "mask5", "incorrect_mask", "normal"}
 
@@ -265,3 +270,33 @@ def test_unseen_persons_can_be_learnt_in_part(demo):
     gender = accuracy_score(strata // 3, cross_val_predict(model, images, strata // 3, groups=groups, cv=folds))
     assert mask > 0.8
     assert 0.7 < gender < 0.98
+
+
+def test_the_demo_of_the_first_run_is_large_enough_to_be_typical(tmp_path):
+    """A plain probe's score on the test images lies in its own interval out of fold, as the README's scores do."""
+    config = yaml.safe_load((ROOT / "config/config.yaml").read_text(encoding="utf-8"))
+    data = config["data"]
+    parts = [enrol(data[key], config["seed"], part) for key, part in (("profiles", "train"), ("test_profiles", "test"))]
+    strata = [np.bincount([entry.stratum for entry in part], minlength=6) for part in parts]
+    assert min(own.min() for own in strata) >= 9, "persons of the rarest stratum: with six, the draw decides its score"
+    train, test = (own / own.sum() for own in strata)
+    np.testing.assert_allclose(train, test, atol=0.03)
+
+    draw_demo(tmp_path, data["profiles"], data["test_profiles"], "48x36", config["seed"], workers=2)
+    images, masks, stratum, groups = labelled(tmp_path)
+    answers = {row["ImageID"]: int(row["ans"]) for row in rows(tmp_path / "eval_answers.csv")}
+    others = [cv2.resize(pixels(tmp_path / "eval/images" / name), (18, 24), interpolation=cv2.INTER_AREA).ravel()
+              for name in answers]  # fmt: skip
+    truth = masks * 6 + stratum
+    probe = make_pipeline(PCA(80, random_state=0), LinearDiscriminantAnalysis("lsqr", shrinkage=0.1))
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    guessed = cross_val_predict(probe, images, truth, groups=groups, cv=folds)
+    judged = f1_score(list(answers.values()), probe.fit(images, truth).predict(others), average="macro")
+    members = [np.flatnonzero(groups == name) for name in np.unique(groups)]
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(200):
+        chosen = np.concatenate([members[each] for each in rng.integers(len(members), size=len(members))])
+        draws.append(f1_score(truth[chosen], guessed[chosen], average="macro", labels=range(18), zero_division=0))
+    low, high = np.quantile(draws, (0.025, 0.975))
+    assert low <= judged <= high, (f1_score(truth, guessed, average="macro"), low, high, judged)

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, log_loss
 
+from foldvote.config.base import OUR_NAMES
 from foldvote.data.label_space import LabelSpace
+from foldvote.data.manifest_table import manifest_schema
 from foldvote.evaluation.slices import border_table, slice_scores, slices_of, wilson
 from foldvote.runtime.seeding import generator
 from support.simulated_persons import HOME, NUMERIC, perfect, simulated
@@ -46,6 +48,14 @@ def test_the_slices_of_each_kind_hold_all_images_once(seed):
     pd.testing.assert_frame_equal(turned, scores, rtol=1e-12)
     without = slice_scores(rows, probabilities, HOME)
     assert set(without["slice"]) == kinds - {"age_years"}
+
+
+def test_no_factor_can_have_the_name_of_a_slice_or_column_of_ours():
+    rows, probabilities, _ = simulated(0, persons=20)
+    scores = slice_scores(with_manifest(rows), probabilities, HOME)
+    ours = {*scores["slice"], *manifest_schema([]).names} - set(HOME.factors)
+    ours |= {name.removeprefix("accuracy_") for name in scores if name.startswith("accuracy_")} - set(HOME.factors)
+    assert ours | {"split"} == OUR_NAMES  # the folder split=train is a column as well
 
 
 def test_scores_are_those_of_scikit_learn():

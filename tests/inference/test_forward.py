@@ -1,10 +1,15 @@
-"""Logits of packed images: those of the network, whatever the batches and views."""
+"""Logits of packed images: those of the network, whatever the batches and views, and in whatever memory."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 import torch
 
 from foldvote.data.packed_images import PackedImages
+from foldvote.errors import UserError
+from foldvote.inference import forward
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.tta import ready_views
 from foldvote.models.factory import build_model, normalisation
@@ -77,3 +82,107 @@ def test_a_fault_while_gathering_is_raised_and_not_swallowed(tiny: Tiny, model: 
             CPU,
             2,
         )
+
+
+def real_cpu_error() -> None:
+    torch.empty(1 << 60, dtype=torch.uint8)
+
+
+def error_of_cuda() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def error_of_cudnn() -> None:
+    raise RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")
+
+
+def error_of_numpy() -> None:
+    np.empty(1 << 60, np.uint8)
+
+
+@contextmanager
+def room_for(model: torch.nn.Module, images: int, fail: Callable[[], None]) -> Iterator[list[int]]:
+    """Within the block the network fails for want of memory at more images at once; gives the sizes of all batches."""
+    sizes: list[int] = []
+
+    def look(_model: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        sizes.append(len(inputs[0]))
+        if sizes[-1] > images:
+            fail()
+
+    hook = model.register_forward_pre_hook(look)
+    try:
+        yield sizes
+    finally:
+        hook.remove()
+
+
+@pytest.mark.parametrize("fail", [real_cpu_error, error_of_cuda, error_of_cudnn, error_of_numpy])
+def test_predictions_that_do_not_fit_are_those_of_a_smaller_batch(
+    tiny: Tiny, model: torch.nn.Module, fail: Callable[[], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    packed, rows = PackedImages(tiny.pixels), np.arange(41)
+    views = ready_views(["identity", "hflip"], *packed.shape[:2])
+    with room_for(model, 12, fail) as sizes:
+        logits = predict_logits(model, packed, rows, views, CPU, 256)
+    assert sizes[:3] == [41, 20, 10] and max(sizes[2:]) == 10
+    smaller = predict_logits(model, packed, rows, views, CPU, 10)
+    assert all(np.array_equal(logits[name], smaller[name]) for name in smaller)
+    told = [line for line in capfd.readouterr().err.splitlines() if "memory" in line]
+    assert len(told) == 2 and "runtime.predict_batch: 10" in told[-1]
+
+
+def test_memory_that_fails_after_some_batches_leaves_no_mixture(tiny: Tiny, model: torch.nn.Module) -> None:
+    packed, rows, calls = PackedImages(tiny.pixels), np.arange(40), [0]
+
+    def another_process_takes_memory() -> None:
+        calls[0] += 1
+        if calls[0] == 3:
+            error_of_cuda()
+
+    views = ready_views(["identity"], *packed.shape[:2])
+    with room_for(model, 0, another_process_takes_memory) as sizes:
+        logits = predict_logits(model, packed, rows, views, CPU, 8)["identity"]
+    assert sizes == [8] * 3 + [4] * 10
+    assert np.array_equal(logits, predict_logits(model, packed, rows, views, CPU, 4)["identity"])
+
+
+def test_where_no_image_fits_the_error_names_what_would_help(tiny: Tiny, model: torch.nn.Module) -> None:
+    packed = PackedImages(tiny.pixels)
+    views = ready_views(["identity"], *packed.shape[:2])
+    with (
+        room_for(model, 0, error_of_cuda),
+        pytest.raises(UserError, match=r"one image of 32x24.*models\.\*\.size") as told,
+    ):
+        predict_logits(model, packed, np.arange(9), views, CPU, 4)
+    assert len(told.value.faults) == 1 and "CUDA out of memory" in told.value.faults[0]
+
+
+def test_an_error_of_another_kind_is_not_tried_again(tiny: Tiny, model: torch.nn.Module) -> None:
+    def fail() -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    packed = PackedImages(tiny.pixels)
+    with room_for(model, 0, fail) as sizes, pytest.raises(RuntimeError, match="mat1"):
+        predict_logits(model, packed, np.arange(9), ready_views(["identity"], *packed.shape[:2]), CPU, 4)
+    assert sizes == [4]
+
+
+def test_logits_are_kept_on_the_device_only_up_to_a_bound(
+    tiny: Tiny, model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, rows = PackedImages(tiny.pixels), np.arange(41)
+    views = ready_views(["identity", "hflip"], *packed.shape[:2])
+    at_once = predict_logits(model, packed, rows, views, CPU, 4)
+    moved: list[int] = []
+    to_cpu = forward._to_cpu
+
+    def look(waiting: dict[str, list[torch.Tensor]], done: dict[str, list[np.ndarray]]) -> None:
+        moved.append(sum(logits.nbytes for parts in waiting.values() for logits in parts))
+        to_cpu(waiting, done)
+
+    monkeypatch.setattr(forward, "_to_cpu", look)
+    monkeypatch.setattr(forward, "_KEPT_BYTES", 200)
+    in_pieces = predict_logits(model, packed, rows, views, CPU, 4)
+    assert len(moved) > 3 and max(moved) <= 200 + 2 * 4 * 3 * 4  # two views of four images, three classes of four bytes
+    assert all(np.array_equal(at_once[name], in_pieces[name]) for name in at_once)

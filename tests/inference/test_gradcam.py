@@ -9,10 +9,14 @@ import timm
 import torch
 from torch import nn
 
-from foldvote.inference.gradcam import class_heat
+from foldvote.data.packed_images import PackedImages
+from foldvote.inference.gradcam import _heatmaps, class_heat
 from foldvote.inference.heatmaps import ATTENTION, MOST_RIGHT, ClassHeatmap, choose_images, heatmap_rows, read_heatmaps
 from foldvote.io.parquet import write_table
+from foldvote.models.factory import build_model
 from foldvote.report.results.attention import overlay
+from foldvote.runtime.device import Device
+from support.tiny_member import LABEL_SPACE, make_tiny, recipe
 
 
 class Colours(nn.Module):
@@ -74,6 +78,31 @@ def test_a_net_that_computes_activations_again_is_seen_through() -> None:
 def test_a_net_without_maps_says_nothing() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 2))
     assert class_heat(net, torch.randn(1, 3, 8, 8), torch.tensor([0])) is None
+
+
+def test_heatmaps_that_do_not_fit_in_memory_are_made_of_fewer_images_at_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    packed = PackedImages(make_tiny(tmp_path).pixels)
+    model, cpu = (
+        build_model(recipe(), LABEL_SPACE, 1),
+        Device(torch.device("cpu"), torch.float32, torch.contiguous_format),
+    )
+    ids, codes = list(packed.row_of)[:20], np.arange(20) % 3
+    whole = _heatmaps(model, packed, ids, codes, cpu, 256)
+    sizes: list[int] = []
+
+    def no_room(_model: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        sizes.append(len(inputs[0]))
+        if sizes[-1] > 6:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model.register_forward_pre_hook(no_room)
+    parts = _heatmaps(model, packed, ids, codes, cpu, 256)
+    assert sizes == [20, 10, 5, 5, 5, 5] and "runtime.predict_batch: 5" in capfd.readouterr().err
+    assert whole is not None and parts is not None and len(parts) == len(whole) == 20
+    for one, other in zip(parts, whole, strict=True):
+        np.testing.assert_allclose(one.astype(int), other.astype(int), atol=1)
 
 
 def votes(persons: int) -> pd.DataFrame:

@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file, save_file
 
 from foldvote.config.timm_names import net_names
+from foldvote.config.timm_names import patch_stride as listed_stride
 from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
-from foldvote.models.factory import build_model
+from foldvote.models.factory import build_model, head_modules, patch_stride
 from foldvote.models.pretrained import extract_lite
 from support.tiny_member import LABEL_SPACE, recipe
 
@@ -53,7 +55,7 @@ def test_nets_of_fixed_and_free_input_size_take_the_recipes_size(net: str, size:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"net": "test_vit", "size": "50x32"}, r"test_vit: cannot be made for images of 50x32 \(.*divisible"),
+        ({"net": "xcit_nano_12_p16_224", "size": "50x32"}, r"xcit_nano_12_p16_224: cannot be made .*50x32 \(.*evenly"),
         ({"net": "resnet18.no_such_tag"}, r"resnet18\.no_such_tag: cannot be made .*no_such_tag"),
     ],
 )
@@ -87,6 +89,84 @@ def test_the_classifier_of_a_weights_file_is_not_used(tmp_path: Path) -> None:
     first = next(iter(trained.state_dict()))
     assert torch.equal(model.state_dict()[first], trained.state_dict()[first])
     assert torch.equal(model.state_dict()["fc.weight"], build_model(recipe(), LABEL_SPACE, 1).state_dict()["fc.weight"])
+
+
+def test_a_task_of_as_many_classes_as_the_file_has_a_classifier_of_its_own(tmp_path: Path) -> None:
+    trained, thousand = build_model(recipe(), classes(1000), 99), classes(1000)
+    assert trained.pretrained_cfg["num_classes"] == 1000
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    model = build_model(recipe(), thousand, 1, tmp_path / "w.safetensors")
+    assert torch.equal(model.fc.weight, build_model(recipe(), thousand, 1).fc.weight)
+    assert not torch.equal(model.fc.weight, trained.fc.weight)
+    assert torch.equal(model.conv1[0].weight, trained.conv1[0].weight)
+
+
+@pytest.mark.parametrize("net", ["test_resnet", "test_vit", "levit_128s", "mobilenetv3_small_050", "test_mambaout"])
+def test_logits_are_float32_whatever_the_precision(net: str) -> None:
+    model = build_model(recipe(net=net, size="32x32", drop_rate=0.0), classes(18), 1).eval()
+    images = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(images)
+        plain = model(images)
+        for head in head_modules(model):
+            for layer in head.modules():
+                assert type(layer) not in (torch.nn.Linear, torch.nn.Conv2d)
+    assert logits.dtype == torch.float32
+    assert logits.unique().numel() >= 1140  # of 1,152; 718 were distinct where the classifier computed in bfloat16
+    torch.testing.assert_close(logits, plain, rtol=0.1, atol=0.1)
+
+
+def blind(model: torch.nn.Module, size: tuple[int, int]) -> tuple[int, int]:
+    """How many rows and columns of an image do not reach the output: those without a gradient."""
+    draw = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if not parameter.any():  # a branch that begins at zero
+            parameter.data = torch.randn(parameter.shape, generator=draw) / 10
+    images = torch.randn(1, 3, *size, generator=draw).requires_grad_()
+    model.eval()(images).square().sum().backward()
+    assert images.grad is not None
+    reached = images.grad[0].abs().sum(dim=0)
+    return int((reached.sum(dim=1) == 0).sum()), int((reached.sum(dim=0) == 0).sum())
+
+
+@pytest.mark.parametrize(
+    ("net", "stride"),
+    [
+        ("test_vit_relpos", 16),
+        ("test_convnext", 4),
+        ("swin_tiny_patch4_window7_224", 4),
+        ("mixer_s32_224", 32),
+        ("pit_ti_224", 8),
+        ("tnt_s_legacy_patch16_224", 16),
+        ("inception_next_atto", 4),
+        ("test_resnet", 1),
+        ("test_efficientnet", 1),
+    ],
+)
+def test_a_net_sees_all_of_an_image_whose_size_its_patches_divide(net: str, stride: int) -> None:
+    options = {"img_size": (70, 97)} if timm.get_pretrained_cfg(net).fixed_input_size else {}
+    odd = timm.create_model(net, num_classes=3, **options)
+    assert patch_stride(odd) == listed_stride(net) == stride
+    assert blind(odd, (70, 97)) == ((70 % stride, 97 % stride) if stride > 1 else (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "told"),
+    [
+        ("vit_tiny_patch16_224", "40x40", "would see only 32x32 of it; set 32x32 or 48x48"),
+        ("vit_small_patch14_dinov2", "128x96", "would see only 126x84 of it; set 126x84 or 140x98"),
+        ("test_vit", "8x33", "would see only 0x32 of it; set 16x48"),
+    ],
+)
+def test_a_size_that_a_net_cannot_tile_is_refused_with_those_that_fit(
+    net: str, size: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValidationError, match=told):
+        recipe(net=net, size=size)
+    monkeypatch.setattr("foldvote.config.recipe.patch_stride", lambda _net: 1)  # a net of another version of timm
+    with pytest.raises(UserError, match=told):
+        build_model(recipe(net=net, size=size), LABEL_SPACE, 1)
 
 
 @pytest.mark.parametrize("wrapped", ["plain", "state_dict", "model", "module."])

@@ -1,5 +1,6 @@
 """Several processes that train one member: the same batches, weights and scores as one process."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from foldvote.runtime.launch import run_together
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.loop import Trainer
 from foldvote.training.state import MemberSpec, build_spec
+from foldvote.training.step import TrainStep
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
@@ -34,6 +36,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "frozen": {"freeze_epochs": 1, "pretrained": "given", "sampler": {"by": "class"}, "soup": 2},
     "normalised over batches": {"net": "test_resnet"},
 }
+THIRDS = {"net": "test_resnet", "drop_rate": 0.3, "ema": 0.9, "batch_size": 6, "epochs": 3}
 DROPS = {"net": "test_resnet", "drop_rate": 0.3, "ema": 0.9}
 DIVERGES = {"lr": 100.0, "clip_norm": None, "epochs": 30, "optimizer": "sgd"}
 CUT = 5  # steps, in the second epoch
@@ -91,11 +94,11 @@ def train(tiny: Tiny, group: ProcessGroup, name: str, changes: dict[str, object]
 
 
 def short_of_memory(most: int) -> None:
-    """Make this process's device too small for parts of more than `most` images."""
+    """Make this process's device too small for parts of more than `most` images where the stem learns."""
     forward = foldvote.models.factory.timm.models.EfficientNet.forward
 
     def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() and len(images) > most:
+        if torch.is_grad_enabled() and self.conv_stem.weight.requires_grad and len(images) > most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, images)
 
@@ -127,9 +130,38 @@ def as_two(root: Path, port: int, rank: int) -> None:
         ):
             with pytest.raises(UserError, match=reason):
                 train(tiny, group, f"two: {name}", changes)
+        whole = TrainStep._update
+        if rank:
+            TrainStep._update = fails_at(2)
+        train(tiny, group, "two: short of an update", {})
+        TrainStep._update = whole
         if rank:
             short_of_memory(2)
         train(tiny, group, "two: short", {})
+        train(tiny, group, "two: short when unfrozen", RECIPES["frozen"])
+
+
+def fails_at(call: int) -> Callable[[Any], None]:
+    """An update that does not fit at one of its calls, after it has moved the weights."""
+    whole, calls = TrainStep._update, []
+
+    def update(step: Any) -> None:
+        whole(step)
+        calls.append(0)
+        if len(calls) == call:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED")
+
+    return update
+
+
+def as_three(root: Path, port: int, rank: int) -> None:
+    """A run of three processes, once undisturbed and once cut off several times."""
+    tiny = Tiny(root)
+    with join_process_group(Rank(rank, 3, port), torch.device("cpu")) as group:
+        train(tiny, group, "undisturbed: three", THIRDS)
+        for cut in (1, 2, 4, CUT, 8):
+            train(tiny, group, "cut: three", THIRDS, cut=cut)
+        train(tiny, group, "cut: three", THIRDS)
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +174,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     torch.set_num_threads(before)
     with rendezvous() as port:
         run_together(partial(as_two, made.root, port), 2, "training")
+    with rendezvous() as port:
+        run_together(partial(as_three, made.root, port), 3, "training")
     return made
 
 
@@ -182,9 +216,10 @@ def test_what_two_processes_learn_differs_from_what_one_learns_by_rounding(tiny:
         assert [row[score] for row in one["rows"]] == pytest.approx([row[score] for row in two["rows"]], abs=1e-4)
 
 
-def test_f36_two_processes_cut_off_end_as_if_they_had_not_been(tiny: Tiny) -> None:
+@pytest.mark.parametrize("count", ["two", "three"])
+def test_f36_several_processes_cut_off_end_as_if_they_had_not_been(tiny: Tiny, count: str) -> None:
     for which in ("last", "chosen"):
-        cut, whole = (load_file(tiny.root / f"{name}: two.{which}") for name in ("cut", "undisturbed"))
+        cut, whole = (load_file(tiny.root / f"{name}: {count}.{which}") for name in ("cut", "undisturbed"))
         assert all(torch.equal(cut[key], whole[key]) for key in whole)
 
 
@@ -199,6 +234,12 @@ def test_another_number_of_processes_goes_on(tiny: Tiny) -> None:
 def test_f43_what_does_not_fit_in_one_process_is_halved_in_all(tiny: Tiny) -> None:
     assert read_json(tiny.root / "two: short.json")["parts"] == 4
     assert largest_difference(learnt(tiny, "two: short"), learnt(tiny, "two: plain")) < 1e-5
+
+
+def test_what_does_not_fit_later_in_one_process_is_halved_in_all(tiny: Tiny) -> None:
+    for name, like in (("short when unfrozen", "frozen"), ("short of an update", "short")):
+        assert read_json(tiny.root / f"two: {name}.json")["parts"] == 4
+        assert largest_difference(learnt(tiny, f"two: {name}"), learnt(tiny, f"two: {like}")) < 1e-5
 
 
 def test_f42_a_loss_that_is_not_finite_stops_all_and_the_whole_batch_is_named(tiny: Tiny) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from foldvote.errors import UserError
 from foldvote.runtime import gpus as gpu_locks
 from foldvote.runtime.gpus import gpu_lease, visible_gpus
 from foldvote.runtime.locks import try_lock
@@ -21,6 +22,117 @@ from support.processes import python
 def test_visible_gpus_are_those_that_cuda_sees(monkeypatch: pytest.MonkeyPatch, value: str, devices: list[str]) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     assert visible_gpus() == devices
+
+
+ALIKE = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa1111-0000)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa2222-0000)
+"""
+DIVIDED = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa1111-0000)
+  MIG 3g.20gb     Device  0: (UUID: MIG-bbbb1111-0000)
+  MIG 3g.20gb     Device  1: (UUID: MIG-bbbb2222-0000)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa2222-0000)
+"""
+OLD_DIVIDED = """\
+GPU 0: A100-SXM4-40GB (UUID: GPU-aaaa1111-0000)
+  MIG 3g.20gb Device 0: (UUID: MIG-GPU-aaaa1111-0000/1/0)
+"""
+MIXED = """\
+GPU 0: NVIDIA T400 4GB (UUID: GPU-aaaa1111-0000)
+GPU 1: NVIDIA RTX 6000 Ada Generation (UUID: GPU-aaaa2222-0000)
+"""
+BROKEN = """\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-aaaa1111-0000)
+Unable to determine the device handle for gpu 0000:41:00.0: GPU is lost.
+"""
+
+
+def pretend_machine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, listing: str | None, files: str = "", code: int = 0
+) -> None:
+    """A machine with these device files, and an nvidia-smi with this answer; None: without one."""
+    (folder / "bin").mkdir()
+    if listing is not None:
+        (folder / "listing").write_text(listing)
+        tool = folder / "bin/nvidia-smi"
+        tool.write_text(f'#!/bin/sh\n[ "$*" = -L ] && /bin/cat {folder}/listing\nexit {code}\n')
+        tool.chmod(0o755)
+    for name in files.split():
+        (folder / name).touch()
+    monkeypatch.setattr(gpu_locks, "_DEVICE_FILES", folder)
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("listing", "chosen", "devices"),
+    [
+        (ALIKE, None, "GPU-aaaa1111-0000 GPU-aaaa2222-0000"),
+        (ALIKE, "1", "GPU-aaaa2222-0000"),
+        (ALIKE, "1,0,1", "GPU-aaaa2222-0000 GPU-aaaa1111-0000"),
+        (ALIKE, "GPU-aaaa2", "GPU-aaaa2222-0000"),
+        (ALIKE, "1,GPU-aaaa2222-0000", "GPU-aaaa2222-0000"),  # one card under two names
+        (ALIKE, "GPU-aaaa", "GPU-aaaa"),  # fits two: CUDA takes none
+        (ALIKE, "7", "7"),  # not there: the job that gets it fails
+        (ALIKE, "", ""),
+        (ALIKE, "0,-1,1", "GPU-aaaa1111-0000"),
+        (DIVIDED, None, "MIG-bbbb1111-0000 MIG-bbbb2222-0000 GPU-aaaa2222-0000"),
+        (DIVIDED, "MIG-bbbb2", "MIG-bbbb2222-0000"),
+        (DIVIDED, "0", "MIG-bbbb1111-0000 MIG-bbbb2222-0000"),
+        (DIVIDED, "GPU-aaaa1", "MIG-bbbb1111-0000 MIG-bbbb2222-0000"),
+        (OLD_DIVIDED, "MIG-GPU-aaaa1111-0000/1/0", "MIG-GPU-aaaa1111-0000/1/0"),
+        (MIXED, None, "GPU-aaaa1111-0000 GPU-aaaa2222-0000"),
+        (MIXED, "0", "0"),  # CUDA's first is the fast one, which nvidia-smi calls 1
+        (BROKEN, None, "GPU-aaaa1111-0000"),
+        ("No devices were found\n", None, ""),
+    ],
+)
+def test_devices_are_named_by_uuid_whatever_they_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str, chosen: str | None, devices: str
+) -> None:
+    pretend_machine(tmp_path, monkeypatch, listing)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert visible_gpus() == devices.split()
+
+
+def test_a_number_is_a_place_if_cuda_is_told_to_count_by_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_machine(tmp_path, monkeypatch, MIXED)
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert visible_gpus() == ["GPU-aaaa1111-0000"]
+
+
+@pytest.mark.parametrize(("listing", "code"), [(None, 0), ("Failed to initialize NVML: Driver/library mismatch\n", 18)])
+def test_without_uuids_device_files_are_counted_as_their_numbers_are_not_cudas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listing: str | None, code: int
+) -> None:
+    files = "nvidia3 nvidia10 nvidiactl nvidia-uvm nvidia-modeset"  # the third and the eleventh card, in a container
+    pretend_machine(tmp_path, monkeypatch, listing, files, code)
+    assert visible_gpus() == ["0", "1"]
+    with gpu_lease(print, 1, tmp_path / "locks") as devices:
+        assert devices == ["0"] and os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+
+
+def test_parts_of_a_gpu_are_leased_one_by_one_and_several_gpus_are_whole_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_machine(tmp_path, monkeypatch, DIVIDED)
+    told: list[str] = []
+    with gpu_lease(told.append, 2, tmp_path / "locks") as devices:
+        assert devices == ["GPU-aaaa2222-0000"]
+    assert told == ["warning: 2 GPUs were granted and 1 can be seen: the job goes on with these"]
+    with gpu_lease(print, 1, tmp_path / "locks") as devices:
+        assert devices == ["MIG-bbbb1111-0000"] and os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-bbbb1111-0000"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with (
+        pytest.raises(UserError, match=r"runtime.gpus_per_member: parts of a GPU \(MIG devices\)"),
+        gpu_lease(print, 2, tmp_path / "locks"),
+    ):
+        pass
 
 
 LEASE = """

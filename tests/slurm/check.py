@@ -60,10 +60,21 @@ def run_locally(place: Path) -> None:
         sys.exit(f"the local run failed:\n{done.stdout}{done.stderr}")
 
 
+def profile_of_false_gpus(place: Path) -> Path:
+    """The shipped profile, in which Slurm gives the GPUs and Snakemake none: a job that is granted one must use it."""
+    settings = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    for wanted in settings["set-resources"].values():
+        if number := wanted.pop("gpu", 0):
+            wanted["gres"] = f"gpu:{number}"
+    (place / "profile").mkdir()
+    (place / "profile/config.yaml").write_text(yaml.safe_dump(settings))
+    return place / "profile"
+
+
 def start_on_slurm(place: Path) -> subprocess.Popen:
     """The same command with the shipped profile; its words go to run.log."""
     quick = ["--slurm-no-account", "--slurm-init-seconds-before-status-checks", "3", "--slurm-keep-successful-logs"]
-    options = ["--workflow-profile", str(ROOT / "profiles/slurm"), *quick, *THREADS]
+    options = ["--workflow-profile", str(profile_of_false_gpus(place)), *quick, *THREADS]
     paths = os.pathsep.join(filter(None, [str(PLUGINS), os.environ.get("PYTHONPATH")]))
     with (place / "run.log").open("wb") as words:
         return subprocess.Popen(

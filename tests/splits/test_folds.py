@@ -1,6 +1,7 @@
-"""The split: whole groups, balanced, repeatable, proved, and refused where it was edited."""
+"""The split: whole groups, balanced and repeatable; too few groups are named."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,51 +12,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from foldvote.config.folds import Folds
-from foldvote.data.label_space import LabelSpace, factor_label_space, read_label_space
+from foldvote.data.label_space import factor_label_space, read_label_space
 from foldvote.errors import UserError
-from foldvote.io.files import read_json, write_json
-from foldvote.io.parquet import read_table, write_table
-from foldvote.splits.folds import FOLDS, UNVALIDATED, fold_rows, make_folds, read_folds, split_sha256
+from foldvote.splits.folds import UNVALIDATED, fold_rows, make_folds, split_sha256
+from support.splits import Row, Split, by_group, faults_of, own, persons
 from support.tiny_member import LABEL_SPACE, manifest_row, write_manifest
-
-Row = dict[str, object]
-
-
-def persons(labels: Sequence[int], images: int = 3) -> list[Row]:
-    """Manifest rows of one person a label, each with that many images."""
-    return [
-        manifest_row(f"p{person:03d}/{shot}.png", f"p{person:03d}", label, f"{person:03d}-{shot}")
-        for person, label in enumerate(labels)
-        for shot in range(images)
-    ]
-
-
-class Split:
-    """One run of the stage in a folder of its own."""
-
-    def __init__(
-        self, folder: Path, rows: list[Row], label_space: LabelSpace = LABEL_SPACE, seed: int = 7, **values: object
-    ) -> None:
-        self.manifest, self.folds = folder / "manifest.parquet", folder / "folds.parquet"
-        self.certificate, self.classes = folder / "certificate.json", folder / "classes.json"
-        write_manifest(pd.DataFrame(rows), self.manifest, label_space)
-        for path in (self.folds, self.certificate, self.classes):
-            path.unlink(missing_ok=True)
-        make_folds(self.manifest, Folds(**values), seed, self.folds, self.certificate, self.classes)
-        self.table, self.digest = read_folds(self.folds, self.certificate)
-        self.proof = read_json(self.certificate)
-
-
-def faults_of(
-    folder: Path, rows: list[Row], label_space: LabelSpace = LABEL_SPACE, **values: object
-) -> tuple[str, ...]:
-    """The faults that the stage reports; it must not leave any file behind."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with pytest.raises(UserError) as refused:
-        Split(folder, rows, label_space, **values)
-    assert not list(folder.glob("folds.parquet")) + list(folder.glob("c*.json"))
-    return refused.value.faults
-
 
 # --- what holds for every split
 
@@ -206,42 +167,125 @@ def test_f22_a_class_with_few_or_no_groups_is_told_with_its_name_and_count(
 ) -> None:
     rows = persons([0] * 8 + [1] * 2)
     split = Split(tmp_path, rows, k=4)
+    empty = sorted(set(range(4)) - set(split.table.loc[split.table["label"] == 1, "fold"]))
     lines = [
-        "class green has 2 groups, fewer than 4: some fold lacks it",
-        "class red has 0 groups, fewer than 4: some fold lacks it",
+        f"class green has 2 groups, none in folds {empty[0]}, {empty[1]}, where it is not scored",
+        "class red has no images",
     ]
     assert split.proof["warnings"] == lines
     told = capsys.readouterr().err
     assert all(f"warning: folds: {line}\n" in told for line in lines)
     faults = faults_of(tmp_path / "strict", rows, k=4, on_rare="error")
-    assert faults == tuple(f"folds: {line}; lower folds.k, or set folds.on_rare: warn" for line in lines)
+    assert faults == tuple(
+        f"folds: {line}; give it more groups or lower folds.k, or set folds.on_rare: warn" for line in lines
+    )
 
 
 def test_f22_a_stratum_with_few_groups_is_told_as_well(tmp_path: Path) -> None:
     faults = faults_of(tmp_path, animals([0] * 6 + [1] * 2), ANIMALS, k=3, on_rare="error", stratify=["age"])
-    assert "folds: stratum old has 2 groups, fewer than 3: some fold lacks it" in faults[-1]
+    assert "folds: stratum old has 2 groups, none in fold " in faults[-1]
     assert [fault.split()[2] for fault in faults] == ["cat-old", "dog-young", "dog-old", "old"]
 
 
 def test_f22_for_a_hold_out_two_groups_are_enough(tmp_path: Path) -> None:
-    assert not Split(tmp_path, persons([0] * 8 + [1] * 2 + [2] * 2), method="holdout").proof["warnings"]
+    assert not Split(tmp_path, persons([0] * 2 + [1] * 2 + [2] * 2), method="holdout", fraction=0.5).proof["warnings"]
+
+
+@st.composite
+def numbered(draw: st.DrawFn) -> tuple[int, dict[str, tuple[list[int], int]]]:
+    """A number of folds, and for each group the labels of its images and its fold; every fold has a group."""
+    k = draw(st.integers(2, 4))
+    folds = [*range(k), *draw(st.lists(st.integers(0, k - 1), max_size=6))]
+    labels = st.lists(st.integers(0, 2), min_size=1, max_size=3)
+    return k, {f"g{number}": (draw(labels), fold) for number, fold in enumerate(folds)}
+
+
+@given(numbered())
+@settings(max_examples=25, deadline=None)
+def test_every_class_that_a_fold_lacks_is_named_and_no_other(
+    tmp_path_factory: pytest.TempPathFactory, made: tuple[int, dict[str, tuple[list[int], int]]]
+) -> None:
+    k, groups = made
+    folder = tmp_path_factory.getbasetemp()
+    rows = [
+        manifest_row(f"{name}/{shot}", name, label, f"{name}-{shot}")
+        for name, (labels, _) in groups.items()
+        for shot, label in enumerate(labels)
+    ]
+    path = own(folder, pd.DataFrame({"group": list(groups), "fold": [fold for _, fold in groups.values()]}))
+    told = {line.split()[1]: line for line in Split(folder, rows, method="file", file=path, k=k).proof["warnings"]}
+    for label, name in enumerate(LABEL_SPACE.classes):
+        there = {fold for labels, fold in groups.values() if label in labels}
+        line = told.get(name, "")
+        assert bool(line) == (there != set(range(k)))
+        assert ("scored on what it never saw" in line) == (len(there) == 1)
+        if len(there) == 1:
+            assert f"the member of fold {there.pop()} is" in line
+        elif there and line:
+            missing = sorted(set(range(k)) - there)
+            assert f"none in fold{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}, where" in line
+
+
+def test_a_class_whose_groups_are_all_in_one_fold_of_the_users_is_named_and_can_be_refused(tmp_path: Path) -> None:
+    table = by_group([0, 0, 1, 1, 2, 2], 2)
+    table["fold"] = [0, 1, 0, 1, 1, 1]
+    path = own(tmp_path, table)
+    values = {"method": "file", "file": path, "k": 2}
+    line = "class red has 2 groups, all in fold 1: the member of fold 1 is scored on what it never saw"
+    assert Split(tmp_path, persons([0, 0, 1, 1, 2, 2]), **values).proof["warnings"] == [line]
+    (fault,) = faults_of(tmp_path / "made", persons([0, 0, 1, 1, 2, 2]), **values, on_rare="error")
+    assert fault == f"folds: {line}; spread its groups over the folds of {path}, or set folds.on_rare: warn"
+    table["fold"] = [0, 1, 0, 1, 0, 1]
+    assert not Split(tmp_path, persons([0, 0, 1, 1, 2, 2]), **values | {"file": own(tmp_path, table)}).proof["warnings"]
+
+
+def test_a_stratum_that_one_member_never_saw_is_named_for_every_repeat(tmp_path: Path) -> None:
+    rows = animals([0, 0, 0, 0, 2, 2, 2, 3])
+    warnings = Split(tmp_path, rows, ANIMALS, k=2, repeats=2, stratify=["age"]).proof["warnings"]
+    (line,) = [line for line in warnings if line.startswith("stratum old")]
+    assert line.startswith("stratum old has 1 group, in folds ") and line.endswith("is scored on what it never saw")
 
 
 @pytest.mark.parametrize(
     ("labels", "values", "told"),
     [
-        ([0, 1, 2], {"k": 5}, "folds: 5 parts of 3 groups leave some part empty; lower folds.k"),
-        ([0, 1, 2] * 2, {"k": 3}, "folds: every stratum has fewer than 3 groups; lower folds.k or stratify by less"),
+        ([0, 0, 0], {"k": 5}, "folds: 5 parts of 3 groups leave some part empty; lower folds.k to 3"),
+        ([0, 1, 2] * 2, {"k": 3}, "folds: every stratum has fewer than 3 groups; lower folds.k to 2"),
+        (
+            [0, 1, 2],
+            {"k": 5},
+            "5 parts of 3 groups leave some part empty; every stratum has one of the groups, and none",
+        ),
+        ([0], {"k": 2}, "folds: all images are of one group, which is never parted; name a smaller unit as the group"),
         (
             [0, 0, 0],
             {"method": "holdout", "fraction": 0.1},
-            "10 parts of 3 groups leave some part empty; raise folds.fr",
+            "10 parts of 3 groups leave some part empty; raise folds.fraction to 0.34",
         ),
     ],
 )
 def test_f23_more_folds_than_groups_are_refused(tmp_path: Path, labels: list[int], values: dict, told: str) -> None:
     (fault,) = faults_of(tmp_path, persons(labels), **values)
     assert told in fault
+
+
+@given(st.lists(st.integers(0, 2), min_size=2, max_size=12), st.integers(2, 20), st.booleans())
+@settings(max_examples=15, deadline=None)
+def test_f23_the_number_of_folds_or_the_share_that_an_error_names_works(
+    tmp_path_factory: pytest.TempPathFactory, labels: list[int], parts: int, holdout: bool
+) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    values: dict[str, object] = {"method": "holdout", "fraction": 1 / parts} if holdout else {"k": parts}
+    try:
+        Split(folder, persons(labels), **values)
+    except UserError as refused:
+        remedy = re.search(r"(lower folds.k|raise folds.fraction) to ([\d.]+)$", str(refused))
+        if remedy is None:
+            assert "none can be learnt and scored" in str(refused) and max(map(labels.count, labels)) == 1
+        elif holdout:
+            Split(folder, persons(labels), method="holdout", fraction=float(remedy[2]))
+        else:
+            Split(folder, persons(labels), k=int(remedy[2]))
 
 
 def test_f23_as_many_folds_as_groups_leave_one_out(tmp_path: Path) -> None:
@@ -270,151 +314,3 @@ def test_no_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no training images; check data_root"):
         paths = (tmp_path / name for name in ("folds.parquet", "certificate.json", "classes.json"))
         make_folds(tmp_path / "manifest.parquet", Folds(), 1, *paths)
-
-
-# --- the user's own folds
-
-
-def own(tmp_path: Path, table: pd.DataFrame, name: str = "own.csv") -> str:
-    path = tmp_path / name
-    table.to_csv(path, index=False) if path.suffix == ".csv" else table.to_parquet(path)
-    return str(path)
-
-
-def by_group(labels: Sequence[int], k: int) -> pd.DataFrame:
-    return pd.DataFrame({"group": [f"p{n:03d}" for n in range(len(labels))], "fold": np.arange(len(labels)) % k})
-
-
-LABELS = [0, 1, 2] * 4
-
-
-@pytest.mark.parametrize("name", ["own.csv", "own.parquet"])
-@pytest.mark.parametrize("unit", ["group", "profile", "image_id"])
-def test_a_users_folds_are_taken_as_they_are(tmp_path: Path, name: str, unit: str) -> None:
-    table = by_group(LABELS, 3)
-    rows = persons(LABELS)
-    if unit == "image_id":
-        folds = dict(table.itertuples(index=False))
-        table = pd.DataFrame({"image_id": [r["image_id"] for r in rows], "fold": [folds[r["group"]] for r in rows]})
-    table = table.rename(columns={"group": unit}).sample(frac=1, random_state=0).assign(remark="x")
-    split = Split(tmp_path, rows, method="file", file=own(tmp_path, table, name), k=3)
-    wanted = dict(zip(table[unit], table["fold"], strict=True))
-    assert all(fold == wanted[value] for value, fold in zip(split.table[unit], split.table["fold"], strict=True))
-    assert split.proof["method"] == f"the user's file {tmp_path / name}"
-    assert all(not any(fold["shared"].values()) for fold in split.proof["folds"])
-
-
-def test_the_folds_of_another_run_can_be_given_as_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "first").mkdir()
-    first = Split(tmp_path / "first", persons(LABELS), k=3)
-    again = Split(tmp_path, persons(LABELS), method="file", file=str(first.folds), k=3)
-    assert again.digest == first.digest
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda t: t.iloc[2:], ["group p000 of the manifest has no fold; add a row", "group p001 of the"]),
-        (lambda t: t.replace({"fold": {2: 3}}), ["group p002: fold '3' is not 0 to 2; correct it, or set folds.k"]),
-        (lambda t: t.replace({"fold": {2: -1}}), ["group p002: fold '-1' is not 0 to 2"]),
-        (lambda t: t.assign(fold=t["fold"] + 0.5), ["group p000: fold '0.5' is not 0 to 2"]),
-        (lambda t: t.assign(fold="one"), ["group p000: fold 'one' is not 0 to 2"]),
-        (lambda t: pd.concat([t, t.assign(fold=1)]), ["group p000 stands in several folds; keep one row"]),
-        (
-            lambda t: t.rename(columns={"group": "person"}),
-            ["needs the columns group (or profile, or image_id)"],
-        ),
-        (lambda t: t.rename(columns={"fold": "folds"}), ["needs the columns group (or profile, or image_id)"]),
-        (lambda t: t.iloc[:0], ["holds a header and no rows"]),
-        (lambda t: t.replace({"fold": {2: 1}}), ["fold 2 has no images; lower folds.k"]),
-    ],
-    ids=["missing", "high", "negative", "fraction", "word", "several", "no_unit", "no_fold", "no_rows", "unused"],
-)
-def test_a_users_bad_folds_are_refused_by_file_and_row(tmp_path: Path, change, told: list[str]) -> None:
-    path = own(tmp_path, change(by_group(LABELS, 3)))
-    faults = faults_of(tmp_path / "made", persons(LABELS), method="file", file=path, k=3)
-    for line, fault in zip(told, faults, strict=False):
-        assert line in fault and fault.startswith(path), faults
-
-
-def test_a_users_folds_that_split_a_group_are_refused(tmp_path: Path) -> None:
-    rows = persons(LABELS)
-    table = pd.DataFrame({"image_id": [row["image_id"] for row in rows], "fold": np.arange(len(rows)) % 3})
-    faults = faults_of(tmp_path / "made", rows, method="file", file=own(tmp_path, table), k=3)
-    assert "group p000 stands in 3 folds of one repeat; put all its images into one fold" in faults[0]
-
-
-def test_f35_a_users_folds_that_part_one_person_under_two_ids_are_refused_with_the_reason(tmp_path: Path) -> None:
-    rows = persons(LABELS)
-    rows[0]["sha256"] = rows[3]["sha256"]
-    path = own(tmp_path, by_group(LABELS, 3))
-    faults = faults_of(tmp_path / "made", rows, method="file", file=path, k=3)
-    assert faults[0].startswith(f"{path}: group p000 stands in 2 folds of one repeat")
-    assert faults[-1] == f"{path}: p000, p001 share a photograph and count as one group"
-    together = by_group(LABELS, 3)
-    together.loc[1, "fold"] = 0
-    split = Split(tmp_path, rows, method="file", file=own(tmp_path, together), k=3)
-    assert split.proof["merged_groups"] == [["p000", "p001"]]
-
-
-# --- F32: a split is not edited behind its certificate
-
-
-@pytest.fixture
-def made(tmp_path: Path) -> Split:
-    return Split(tmp_path, persons([0, 1, 2] * 5), k=3)
-
-
-def edited(made: Split, change) -> str:
-    write_table(change(read_table(made.folds, FOLDS)), made.folds, FOLDS)
-    with pytest.raises(UserError) as refused:
-        read_folds(made.folds, made.certificate)
-    return str(refused.value)
-
-
-def test_f32_a_person_in_two_folds_is_refused_by_name(made: Split) -> None:
-    def move_one(table: pd.DataFrame) -> pd.DataFrame:
-        table.loc[0, "fold"] = (table.loc[0, "fold"] + 1) % 3
-        return table
-
-    told = edited(made, move_one)
-    assert f"{made.folds}: group p000 stands in 2 folds of one repeat" in told and "profile p000 stands in 2" in told
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda t: t.assign(fold=t["fold"].where(t["group"] != "p000", (t["fold"] + 1) % 3).astype("int8")),
-        lambda t: t.assign(label=t["label"].where(t["group"] != "p000", 2).astype("int16")),
-        lambda t: t.assign(group=t["group"].where(t["group"] != "p000", "p099")),
-        lambda t: t.assign(profile=t["profile"].where(t["profile"] != "p000", "p099")),
-        lambda t: t.assign(repeat=np.int8(1)),
-        lambda t: t.iloc[1:],
-        lambda t: t[t["group"] != "p000"],
-        lambda t: t.assign(image_id=t["image_id"].where(t["group"] != "p000", t["image_id"] + "x")),
-    ],
-    ids=["fold", "label", "group", "profile", "repeat", "row", "person", "image"],
-)
-def test_f32_an_edited_split_is_refused(made: Split, change) -> None:
-    assert f"is not the split that {made.certificate} certifies" in edited(made, change)
-
-
-def test_a_split_in_another_order_or_written_by_pandas_is_the_same(made: Split) -> None:
-    table = read_table(made.folds, FOLDS)
-    table.sample(frac=1, random_state=1).to_parquet(made.folds, index=False)
-    again, digest = read_folds(made.folds, made.certificate)
-    assert digest == made.digest and len(again) == len(table)
-
-
-def test_a_doubled_row_an_empty_table_and_a_foreign_certificate_are_refused(made: Split) -> None:
-    table = read_table(made.folds, FOLDS)
-    assert "stand twice or more" in edited(made, lambda t: pd.concat([t, t.iloc[:1]]))
-    assert "holds no rows" in edited(made, lambda t: t.iloc[:0])
-    write_table(table, made.folds, FOLDS)
-    for content in ([], {}, {"split_sha256": "0"}, "x", None):
-        write_json(made.certificate, content)
-        with pytest.raises(UserError, match="is not the split that"):
-            read_folds(made.folds, made.certificate)
-    made.certificate.unlink()
-    with pytest.raises(UserError, match="missing; run `snakemake` again"):
-        read_folds(made.folds, made.certificate)

@@ -176,14 +176,13 @@ def test_predictions_out_of_range_or_with_another_name_are_refused(case):
     case.refused("prediction and prediction_name of 1 images differ: 000020.jpg")
 
 
-def test_f24_ids_and_class_names_that_look_like_formulas_are_refused_as_they_would_be_altered(tmp_path):
+def test_f24_ids_and_class_names_that_look_like_formulas_are_handed_in_as_they_are(tmp_path):
     label_space = LabelSpace(("=SUM(A1)", "dog"))
-    case = Case(tmp_path, ["@cmd.jpg", "-5", "+a", "b"], [0, 1, 0, 1], label_space)
-    case.refused("column ImageID: 2 texts would be altered, as a spreadsheet takes them for formulas: '@cmd.jpg', '+a'")
-    case = Case(tmp_path, ["a", "b"], [0, 1], label_space)
-    case.refused("column ans: 1 texts would be altered", answer="name")
-    case.refused("the column names: 1 texts would be altered", sample=None, id_column="=id")
-    assert case.write() == ["ImageID,ans", "a,0", "b,1"]
+    ids = ["@cmd.jpg", "-5", "+a", "'b"]
+    case = Case(tmp_path, ids, [0, 1, 0, 1], label_space)
+    assert case.write() == ["ImageID,ans", "@cmd.jpg,0", "-5,1", "+a,0", "'b,1"]
+    assert case.write(answer="name")[1:3] == ["@cmd.jpg,=SUM(A1)", "-5,dog"]
+    assert case.write(sample=None, id_column="=id")[0] == "=id,ans"
 
 
 def test_a_failed_run_leaves_the_earlier_submission_as_it_was(case):
@@ -234,3 +233,28 @@ def test_check_refuses_other_columns(case):
     assert "has the columns ImageID, ans, x, expected ImageID, ans" in fault
     (fault,) = case.faults([lines[0].replace("ans", "answer"), *lines[1:]])
     assert "'ans' is missing" in fault
+
+
+def test_classes_that_are_numbers_are_handed_in_as_these_numbers(tmp_path):
+    case = Case(tmp_path, ["a.png", "b.png"], [4, 0], LabelSpace(("1", "2", "3", "4", "5")))
+    assert case.write() == ["ImageID,ans", "a.png,5", "b.png,1"]
+    case.check(["ImageID,ans", "a.png,5", "b.png,1"])
+    (fault,) = case.faults(["ImageID,ans", "a.png,5", "b.png,0"])
+    assert "1 answers are not a number of the data (1, 2, 3, 4, 5), written exactly so: '0' in row 3" in fault
+    columns = case.write(sample=None, answer="probabilities")[0]
+    assert columns == "ImageID,1,2,3,4,5"
+
+
+def test_ids_of_a_sample_without_extension_stay_so_in_the_submission(tmp_path):
+    case = Case(tmp_path, ["a.png", "b.png"], [1, 0], LabelSpace(("cat", "dog")))
+    case.sample("ImageID,ans", ["b,0", "a,0"])
+    assert case.write() == ["ImageID,ans", "b,0", "a,1"]
+    case.sample("ImageID,ans", ["b,0", "c,0"])
+    case.out.unlink()
+    case.refused("1 ids of", "1 ids are not in")
+
+
+def test_the_column_of_ids_is_never_overwritten(tmp_path):
+    case = Case(tmp_path, ["a", "b"], [1, 0], LabelSpace(("id", "dog")))
+    case.refused("'id' is a class as well", sample=None, id_column="id", answer="probabilities")
+    case.refused("are both 'ImageID'", sample=None, answer_column="ImageID")

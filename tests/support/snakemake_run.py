@@ -9,6 +9,8 @@ from pathlib import Path
 
 import yaml
 
+from foldvote.io.files import sha256_file
+
 ROOT = Path(__file__).resolve().parents[2]
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
 CONFIG = {
@@ -22,6 +24,10 @@ CONFIG = {
     },
     "runtime": {"workers": 0, "checkpoint_minutes": 0.0001},
 }
+MEMBER = "results/train/model=tiny/fold={}/model.safetensors"
+PREDICTIONS = [
+    f"results/{part}/model=tiny/fold={fold}/predictions.parquet" for part in ("oof", "test") for fold in (0, 1)
+]
 
 
 def write_config(folder: Path, **changes: object) -> None:
@@ -68,3 +74,9 @@ def wait_for(condition: object, process: subprocess.Popen, seconds: float = 120)
 def jobs_that_ran(printed: str) -> dict[str, int]:
     rules = [line.split()[-1].rstrip(":") for line in printed.splitlines() if line.startswith(("rule ", "localrule "))]
     return {rule: rules.count(rule) for rule in dict.fromkeys(rules) if rule != "all"}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every weights file and prediction."""
+    files = [MEMBER.format(fold) for fold in (0, 1)] + PREDICTIONS
+    return {name: sha256_file(folder / name) for name in files}

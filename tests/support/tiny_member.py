@@ -81,10 +81,15 @@ def recipe(**changes: object) -> Recipe:
     )
 
 
-def make_tiny(root: Path, persons: int = 12, k: int = 3, told: Sequence[int] | None = None) -> Tiny:
-    """Draw `persons` x 4 images of three classes and split them into `k` folds; `told` replaces labels of persons."""
+def make_tiny(
+    root: Path, persons: int = 12, k: int = 3, told: Sequence[int] | None = None, by_class: bool = False
+) -> Tiny:
+    """Draw `persons` x 4 images of three classes and split them into `k` folds; `told` replaces labels of persons.
+
+    With `by_class`, the ids of a class follow one another.
+    """
     tiny = Tiny(root)
-    labels = [person % 3 for person in range(persons)]
+    labels = [person * 3 // persons if by_class else person % 3 for person in range(persons)]
     rows = [
         _draw(root, person, shot, label, (told or labels)[person])
         for person, label in enumerate(labels)

@@ -3,6 +3,8 @@
 import os
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +13,13 @@ import torch
 
 from foldvote.errors import UserError
 from foldvote.io.files import sha256_bytes, write_bytes
-from foldvote.training.checkpoint import drop_checkpoints, load_checkpoint, save_checkpoint
+from foldvote.training.checkpoint import (
+    drop_checkpoints,
+    load_checkpoint,
+    remember_parts,
+    remembered_parts,
+    save_checkpoint,
+)
 
 FINGERPRINT = {"fold": 0, "seed": 1, "recipe.lr": "0.001", "recipe.net": '"test_resnet"', "split_sha256": "a"}
 
@@ -59,7 +67,7 @@ def test_f40_a_checkpoint_of_another_run_is_refused_by_name(tmp_path: Path, fiel
     save(tmp_path, 3)
     loaded, warnings = load(tmp_path, **{field: value})
     assert loaded is None
-    assert f"is of another run (other {field})" in warnings[0]
+    assert f"is of another run (other {field}: {FINGERPRINT.get(field)}, now {value})" in warnings[0]
 
 
 def test_a_full_disk_is_told_with_the_bytes_that_are_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +76,45 @@ def test_a_full_disk_is_told_with_the_bytes_that_are_needed(tmp_path: Path, monk
     with pytest.raises(UserError, match=r"a checkpoint needs [\d,]+ bytes, 1,000 are free"):
         save(tmp_path, 3)
     assert sorted(tmp_path.iterdir()) == before
+
+
+_MEASURE = """
+import resource, sys, time
+from pathlib import Path
+import torch
+from foldvote.training.checkpoint import load_checkpoint, save_checkpoint
+folder, tensors = Path(sys.argv[1]), {str(number): torch.ones(1_000_000) for number in range(50)}
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
+save_checkpoint(folder, 1, {"fingerprint": {}, "tensors": tensors})
+saved = peak()
+load_checkpoint(folder, {}, print)
+print((saved - before) / 1024, (peak() - saved) / 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is in other units")
+def test_a_checkpoint_is_never_whole_in_memory_but_as_its_tensors(tmp_path: Path) -> None:
+    """A state of 191 MiB."""
+    library = Path(__file__).resolve().parents[2] / "workflow/scripts"
+    command = [sys.executable, "-c", _MEASURE, str(tmp_path)]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(library)}, capture_output=True, text=True, check=True
+    )
+    to_save, to_load = map(float, done.stdout.split())
+    assert to_save < 60
+    assert to_load < 191 + 60
+
+
+def test_parts_are_remembered_for_the_run_they_were_found_in(tmp_path: Path) -> None:
+    assert remembered_parts(tmp_path, FINGERPRINT) == 1
+    remember_parts(tmp_path, 4, FINGERPRINT)
+    assert remembered_parts(tmp_path, FINGERPRINT) == 4
+    assert remembered_parts(tmp_path, FINGERPRINT | {"recipe.lr": "0.1"}) == 1
+    drop_checkpoints(tmp_path)
+    assert remembered_parts(tmp_path, FINGERPRINT) == 1
+    (tmp_path / "parts.json").write_text("[]")
+    assert remembered_parts(tmp_path, FINGERPRINT) == 1
 
 
 class Malicious:

@@ -1,6 +1,7 @@
 """Batches: their order and augmentation are a function of seed, member and epoch, whatever loads them."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -11,12 +12,15 @@ from hypothesis import strategies as st
 from foldvote.data.packed_images import PackedImages
 from foldvote.runtime.distributed import ProcessGroup
 from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training import dataloader
 from foldvote.training.dataloader import (
     AugmentedImages,
     Batch,
     EpochOrder,
     ResumableSampler,
     balanced_probabilities,
+    batches_ahead,
+    occurrences,
     training_loader,
 )
 from support.tiny_member import Tiny, make_tiny, recipe
@@ -151,3 +155,65 @@ def test_rare_kinds_are_drawn_more_often_by_the_power(kinds: list[str], power: f
 def test_chances_draw_an_epoch_with_replacement() -> None:
     order = EpochOrder(MemberSeeds(1, "tiny", 0), 40, 8, np.array([0.5, 0.5] + [0.0] * 38))
     assert set(np.concatenate(order.batches(3)).tolist()) == {0, 1}
+
+
+@given(st.integers(0, 64), st.integers(1, 10**9), st.integers(0, 10**11))
+def test_batches_ahead_never_take_more_than_half_of_shared_memory(workers: int, batch_bytes: int, free: int) -> None:
+    fitting, ahead = batches_ahead(workers, batch_bytes, free)
+    assert 0 <= fitting <= workers and 0 <= ahead <= 4 and bool(fitting) == bool(ahead)
+    assert fitting * ahead * batch_bytes <= free // 2
+    if workers and workers * 4 * batch_bytes <= free // 2:
+        assert (fitting, ahead) == (workers, 4)  # nothing is given up without need
+    assert fitting == min(workers, free // 2 // batch_bytes)  # a process is worth more than a batch ahead
+
+
+def test_where_nothing_tells_the_room_nothing_is_bounded() -> None:
+    assert batches_ahead(7, 10**9, sys.maxsize) == (7, 4)
+
+
+@pytest.mark.parametrize(("batches", "expected"), [(100, (2, 4)), (5, (2, 1)), (2, (1, 1)), (1, (0, None))])
+def test_a_loader_keeps_within_shared_memory_and_gives_the_same_batches(
+    tiny: Tiny,
+    batches: int,
+    expected: tuple[int, int | None],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    images = training_images(tiny, SEEDS)
+    size = 16 * (32 * 24 * 3 + 8)
+    monkeypatch.setattr(dataloader, "_free_shared_memory", lambda: batches * size)
+    loader = training_loader(images, ResumableSampler(EpochOrder(SEEDS, len(images), 16), 2, (0, 0)), 2, pin=False)
+    assert (loader.num_workers, loader.prefetch_factor) == expected
+    assert ("little room" in capfd.readouterr().err) == (expected != (2, 4))
+    assert loaded(tiny, 2) == loaded(tiny, 0)
+    halves = ResumableSampler(EpochOrder(SEEDS, len(images), 16), 2, (0, 0), ProcessGroup(0, 2))
+    assert training_loader(images, halves, 2, pin=False).num_workers == expected[0]  # half a batch in half the memory
+
+
+@given(st.lists(st.integers(0, 5), max_size=40))
+def test_occurrences_count_what_came_before(drawn: list[int]) -> None:
+    assert occurrences(np.array(drawn, int)).tolist() == [drawn[:place].count(one) for place, one in enumerate(drawn)]
+
+
+def test_an_image_drawn_again_within_an_epoch_is_changed_anew(tiny: Tiny) -> None:
+    images = training_images(tiny, SEEDS)
+    order = EpochOrder(SEEDS, len(images), 16, np.full(len(images), 1 / len(images)))
+    whole = list(ResumableSampler(order, 1, (0, 0)))
+    shown: dict[int, list[bytes]] = {}
+    for batch in whole:
+        for position, image in zip(batch.positions.tolist(), images[batch][0], strict=True):
+            shown.setdefault(position, []).append(image.numpy().tobytes())
+    repeats = sum(len(views) - 1 for views in shown.values())
+    identical = sum(len(views) - len(set(views)) for views in shown.values())
+    assert repeats >= 10 and identical <= repeats // 10, (identical, repeats)
+    rest = list(ResumableSampler(order, 1, (0, 2)))  # and from any step on alike
+    assert torch.equal(images[rest[0]][0], images[whole[2]][0])
+    shards = [images[next(iter(ResumableSampler(order, 1, (0, 2), ProcessGroup(rank, 2))))][0] for rank in (0, 1)]
+    assert torch.equal(torch.cat(shards), images[whole[2]][0])
+
+
+def test_without_a_sampler_no_image_comes_again(tiny: Tiny) -> None:
+    images, order = training_images(tiny, SEEDS), EpochOrder(SEEDS, 48, 16)
+    for batch in ResumableSampler(order, 2, (0, 0)):
+        assert batch.occurrences is not None and not batch.occurrences.any()
+        assert torch.equal(images[batch][0], images[Batch(batch.epoch, batch.step, batch.positions)][0])

@@ -1,24 +1,32 @@
 """The loop: whatever the recipe, a run that was cut off ends with the bytes of an undisturbed one."""
 
+import math
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import foldvote.training.loop
+from foldvote.config.runtime import Runtime
 from foldvote.data.label_space import factor_label_space, write_label_space
 from foldvote.errors import UserError
 from foldvote.io.files import read_json
 from foldvote.io.parquet import read_table
 from foldvote.models.factory import build_model
+from foldvote.runtime.device import Device
+from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.history import HISTORY
 from foldvote.training.loop import Trainer
+from foldvote.training.state import build_spec
+from foldvote.training.training_set import MemberInputs
+from foldvote.training.weight_averaging import recompute_batchnorm
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 from support.tiny_training import train
 
@@ -28,6 +36,8 @@ RECIPES: dict[str, dict[str, object]] = {
     "ema": {"ema": 0.9},
     "swa": {"swa": 0.5, "epochs": 4},
     "soup": {"soup": 2, "epochs": 3},
+    "swa_drop_path": {"swa": 0.5, "epochs": 4, "net": "test_efficientnet", "drop_path": 0.3},
+    "soup_drop_path": {"soup": 2, "epochs": 3, "net": "test_efficientnet", "drop_path": 0.3, "accumulate": 2},
     "mixup": {"mix": [{"name": "mixup", "alpha": 0.4, "p": 0.5}, {"name": "cutmix", "p": 0.5}]},
     "half_face": {"mix": "half_face", "augment": "heavy"},
     "factored": {"heads": "factored", "dropout_samples": 3},
@@ -83,6 +93,46 @@ def test_f36_a_run_cut_off_ends_as_if_it_had_not_been(
     assert train(tiny, place, changes, workers) == undisturbed
 
 
+@pytest.mark.parametrize("name", ["swa_drop_path", "soup_drop_path"])
+def test_f36_averages_cut_off_after_the_last_step_end_as_if_they_had_not_been(
+    tiny: Tiny, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes, place = RECIPES[name], f"{name}-last"
+    undisturbed = train(tiny, f"{place}-whole", changes)
+    with monkeypatch.context() as patch, pytest.raises(CutOff):
+        cut_after(STEPS * int(str(changes["epochs"])), patch)
+        train(tiny, place, changes)
+    assert train(tiny, place, changes) == undisturbed
+
+
+@pytest.mark.parametrize("changes", [{"swa": 0.5, "epoch": "last"}, {"soup": 2}], ids=["swa", "soup"])
+def test_averages_are_settled_over_batches_of_all_classes(
+    tmp_path: Path, changes: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, given = make_tiny(tmp_path, persons=24, by_class=True), []
+
+    def note(model: torch.nn.Module, batches: Iterable[torch.Tensor], *more: Any) -> None:
+        given[:] = batches
+        recompute_batchnorm(model, given, *more)
+
+    monkeypatch.setattr(foldvote.training.loop, "recompute_batchnorm", note)
+    train(made, "drawn", changes)
+    images = torch.cat(given).mean(dim=(2, 3))  # the mean colour of each image, which is its class
+    assert len(images) == 64
+    by_class = images[images.argmax(dim=1).argsort()]
+    spread, of_classes = (rows.reshape(-1, 8, 3).mean(dim=1).std(dim=0).mean() for rows in (images, by_class))
+    assert spread < of_classes / 2, (spread, of_classes)
+
+
+def test_statistics_of_a_frozen_backbone_survive_its_averages(tiny: Tiny) -> None:
+    frozen = {"freeze_epochs": 2, "pretrained": "given"}
+    for name, changes in {"swa": {"swa": 0.0, "epoch": "last"}, "soup": {"soup": 2}}.items():
+        train(tiny, f"frozen-{name}", frozen | changes)
+        given, learnt = load_file(tiny.root / "given.safetensors"), load_file(tiny.files(f"frozen-{name}").weights)
+        statistics = [tensor for tensor in given if "running_" in tensor]
+        assert len(statistics) > 10 and all(torch.equal(given[one], learnt[one]) for one in statistics)
+
+
 def test_recipes_differ_in_what_they_learn(tiny: Tiny) -> None:
     digests = [train(tiny, f"differ-{name}", changes) for name, changes in RECIPES.items()]
     assert len(set(digests)) == len(RECIPES)
@@ -124,12 +174,108 @@ def test_the_best_epoch_is_best_by_the_metric_asked_for(tiny: Tiny, metric: str)
 
 
 def test_f42_the_batches_of_losses_that_are_not_finite_are_kept(tiny: Tiny) -> None:
-    with pytest.raises(UserError, match="no longer finite from epoch"):
-        train(tiny, "diverged", {"lr": 100.0, "clip_norm": None, "epochs": 30, "optimizer": "sgd"})
+    # Without batch normalisation, which keeps losses finite until the validation.
+    diverges = {"net": "test_efficientnet_gn", "lr": 100.0, "clip_norm": None, "epochs": 30, "optimizer": "sgd"}
+    with pytest.raises(UserError, match="the loss is no longer finite from epoch"):
+        train(tiny, "diverged", diverges)
     left: Path = tiny.resume / "diverged" / "not-finite.json"
     first = read_json(left)[0]
     assert set(first) == {"epoch", "step", "image_ids"}
     assert len(first["image_ids"]) == 8
+
+
+def trainer_of(tiny: Tiny, folder: Path, dtype: torch.dtype = torch.float32, **changes: object) -> Trainer:
+    """A trainer that saves at the ends of epochs."""
+    spec = build_spec(MemberSeeds(1, "tiny", 0), recipe(**changes), "code", MemberInputs(tiny.pixels, tiny.split))
+    device = Device(torch.device("cpu"), dtype, torch.contiguous_format)
+    return Trainer(spec, device, folder, Runtime(checkpoint_minutes=1000), 0)
+
+
+def test_a_skipped_step_of_fp16_moves_no_average_and_counts_for_no_loss(tiny: Tiny, tmp_path: Path) -> None:
+    trainer = trainer_of(tiny, tmp_path, torch.float16, ema=0.9)
+    losses, fit = [], trainer._step.fit_in_memory
+
+    def step(images: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> tuple[torch.Tensor, int]:
+        scaler, average = trainer.state.scaler, {name: one.clone() for name, one in trainer.state.average.items()}
+        averages.append(average)
+        scale = scaler.get_scale()
+        if number == 2:
+            scaler.update(2.0**120)
+        loss, parts = fit(images, targets, number, parts)
+        if number == 2:
+            scaler.update(scale)
+            loss = loss * float("nan")
+        else:
+            losses.append(loss.item())
+        return loss, parts
+
+    averages: list[dict[str, torch.Tensor]] = []
+    trainer._step.fit_in_memory = step  # type: ignore[method-assign]
+    history = trainer.fit().history
+    assert trainer.state.progress.averaged == 2 * STEPS - 1
+    before, after = averages[2], averages[3]
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert not all(torch.equal(averages[1][name], before[name]) for name in before)
+    assert history["train_loss"].tolist() == pytest.approx([sum(losses[:3]) / 3, sum(losses[3:]) / STEPS])
+
+
+def test_a_validation_that_is_not_finite_stops_the_run_at_once(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = foldvote.training.loop.validate, []
+
+    def validate(*arguments: Any) -> tuple[dict[str, float], Any]:
+        calls.append(0)
+        scores, predicted = whole(*arguments)
+        return (scores | {"val_loss": math.nan} if len(calls) == 2 else scores), predicted
+
+    monkeypatch.setattr(foldvote.training.loop, "validate", validate)
+    with pytest.raises(UserError, match="tiny fold 0: the validation loss is no longer finite from epoch 2 on; lower"):
+        trainer_of(tiny, tmp_path, epochs=4).fit()
+    assert len(calls) == 2
+    assert [path.name for path in tmp_path.iterdir()] == [f"step-{STEPS:09d}.ckpt"]
+
+
+def test_a_save_that_takes_long_is_not_made_after_every_epoch(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+
+    def save(_folder: Path, step: int, _state: dict[str, Any]) -> None:
+        saved.append(step)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(foldvote.training.loop, "save_checkpoint", save)
+    trainer_of(tiny, tmp_path, epochs=5).fit()
+    assert saved == [STEPS, 5 * STEPS]
+
+
+@pytest.mark.parametrize(("changes", "held"), [({"epoch": "last"}, 0), ({"epoch": "best"}, 1), ({"soup": 2}, 2)])
+def test_weights_that_no_one_asks_for_are_not_kept(
+    tiny: Tiny, tmp_path: Path, changes: dict[str, object], held: int
+) -> None:
+    trainer = trainer_of(tiny, tmp_path, **changes)
+    trainer.fit()
+    assert len(trainer.state.state_dict()["best_epochs"]) == held
+
+
+def test_a_flipped_pixel_ends_a_training_in_one_line(tiny: Tiny, tmp_path: Path) -> None:
+    spec = build_spec(MemberSeeds(1, "tiny", 0), recipe(), "code", MemberInputs(tiny.pixels, tiny.split))
+    images = spec.training_set.images
+    image_id = spec.training_set.training["image_id"].iloc[3]
+    pixels = images[images.row_of[image_id]].tobytes()
+    content = tiny.pixels.read_bytes()
+    place = content.index(pixels) + 100
+    damaged = tmp_path / "train.arrow"
+    damaged.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    spec = build_spec(MemberSeeds(1, "tiny", 0), recipe(), "code", MemberInputs(damaged, tiny.split))
+    device = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
+    for workers in (0, 1):
+        with pytest.raises(UserError) as error:
+            Trainer(spec, device, tmp_path / "resume", Runtime(), workers).fit()
+        (line,) = error.value.faults
+        assert line.startswith(f"{damaged}: damaged: the pixels of image {image_id} (row ")
+        assert line.endswith("delete it and run `snakemake` again")
 
 
 def test_f44_a_loader_process_that_dies_is_told_and_the_run_goes_on_later(

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from foldvote.training.monitor import LOOK_EVERY, MOST_BAD, Clock, LossMonitor
+from foldvote.training.monitor import LOOK_EVERY, MOST_BAD, MOST_SKIPPED, Clock, LossMonitor
 
 
 def test_the_monitor_adds_up_finite_losses_and_names_the_last_bad_ones() -> None:
@@ -16,15 +16,28 @@ def test_the_monitor_adds_up_finite_losses_and_names_the_last_bad_ones() -> None
     assert monitor.due
     assert monitor.look(skips=False)
     assert monitor.total == 1.0 + LOOK_EVERY / 2
+    assert monitor.counted == LOOK_EVERY
     monitor.add(90, torch.tensor(float("nan")))
     assert not monitor.look(skips=False)
     assert monitor.look(skips=True)
+    assert monitor.counted == LOOK_EVERY
     monitor.add(91, torch.tensor(2.0))
     assert monitor.look(skips=False)
+    assert monitor.counted == LOOK_EVERY + 1
     for number in range(MOST_BAD):
         monitor.add(100 + number, torch.tensor(float("inf")))
     assert not monitor.look(skips=True)
     assert monitor.bad == list(range(100, 100 + MOST_BAD))
+
+
+def test_steps_that_are_skipped_for_ever_end_a_run() -> None:
+    monitor = LossMonitor()
+    for number in range(3 * MOST_SKIPPED):
+        monitor.add(number, torch.tensor(0.5), skipped=number % MOST_SKIPPED > 0)
+        assert monitor.look(skips=True)
+    monitor.add(number + 1, torch.tensor(0.5), skipped=True)
+    assert not monitor.look(skips=True)
+    assert len(monitor.skipped) == MOST_SKIPPED
 
 
 def test_a_lap_begins_where_the_one_before_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:

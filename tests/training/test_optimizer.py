@@ -16,7 +16,7 @@ from foldvote.config.timm_names import optimizer_names
 from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
 from foldvote.models.factory import build_model
-from foldvote.training.optimizer import learning_rate, make_optimizer, plateaus, set_learning_rate
+from foldvote.training.optimizer import backbone_warmup, learning_rate, make_optimizer, plateaus, set_learning_rate
 from support.tiny_member import recipe
 
 THREE = LabelSpace(("blue", "green", "red"))
@@ -63,6 +63,17 @@ def test_every_optimizer_goes_on_from_its_state_to_the_byte(name: str) -> None:
     assert any(not torch.equal(a, b) for a, b in zip(whole.parameters(), net().parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd", "lamb", "rmsprop"])
+def test_fused_updates_are_the_same_up_to_rounding_and_left_out_where_there_are_none(name: str) -> None:
+    models = [net(), net()]
+    for model, fused in zip(models, (False, True), strict=True):
+        optimizer = make_optimizer(recipe(optimizer=name, lr=0.01), model, fused)
+        steps_of(optimizer, model, range(6))
+        wanted = fused and name in ("adamw", "sgd")
+        assert all(bool(group.get("fused")) == wanted for group in optimizer.param_groups)
+    torch.testing.assert_close(models[0].state_dict(), models[1].state_dict(), rtol=1e-4, atol=1e-6)
+
+
 def test_an_unknown_optimizer_is_named_with_its_nearest_and_wrong_arguments_are_told() -> None:
     with pytest.raises(ValidationError, match=r"no optimizer 'adamm'; did you mean"):
         recipe(optimizer="adamm")
@@ -80,6 +91,35 @@ def test_layer_decay_slows_the_layers_far_from_the_head() -> None:
     assert learnt["fc.weight"] == pytest.approx(0.1)
     first, middle = (next(name for name in learnt if name.startswith(part)) for part in ("conv1", "layer2"))
     assert learnt[first] < learnt[middle] < learnt["fc.weight"]
+
+
+def test_a_backbone_that_was_frozen_warms_up_when_it_begins_to_learn() -> None:
+    made = recipe(freeze_epochs=1, pretrained="given", epochs=4, warmup_epochs=1.0, lr=0.1, layer_decay=0.5)
+    model = build_model(made, THREE, 1)
+    optimizer, plain = make_optimizer(made, model), make_optimizer(recipe(layer_decay=0.5), model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+
+    def rates_at(step: int) -> tuple[float, float]:
+        """Learning rates of the classifier, and of the layer before it at the scale of the classifier."""
+        set_learning_rate(optimizer, learning_rate(made, step, 10, []), backbone_warmup(made, step, 10))
+        own = {names[id(one)]: group for group in optimizer.param_groups for one in group["params"]}
+        body = own["layer4.0.conv1.weight"]
+        return own["fc.weight"]["lr"], body["lr"] / body["lr_scale"]
+
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(names)
+    assert not any("backbone" in group for group in plain.param_groups)
+    assert rates_at(10)[0] == 0.1  # the peak, at which the backbone began before
+    assert rates_at(10)[1] == pytest.approx(0.01 * 0.1)
+    backbone = [rates_at(step)[1] for step in range(10, 20)]
+    assert all(sooner < later for sooner, later in pairwise(backbone[:8]))
+    assert rates_at(20)[0] == rates_at(20)[1]
+
+
+def test_a_second_warm_up_takes_at_most_half_of_what_is_left() -> None:
+    made = recipe(freeze_epochs=3, pretrained="given", epochs=4, warmup_epochs=1.0)
+    assert [backbone_warmup(made, step, 10) for step in (0, 29, 35, 39)] == [1.0] * 4
+    assert backbone_warmup(made, 30, 10) == 0.01
+    assert {backbone_warmup(recipe(epochs=4), step, 10) for step in range(40)} == {1.0}
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

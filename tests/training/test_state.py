@@ -12,7 +12,7 @@ from foldvote.runtime.device import Device
 from foldvote.runtime.distributed import ProcessGroup
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import save_checkpoint
-from foldvote.training.state import MemberSpec, Progress, TrainState, build_spec, start_or_resume
+from foldvote.training.state import MemberSpec, Progress, TrainState, build_spec, run_identity, start_or_resume
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import Tiny, make_tiny, recipe
 
@@ -34,7 +34,8 @@ def moved(state: TrainState) -> TrainState:
     for parameter in state.model.parameters():
         parameter.grad = torch.ones_like(parameter)
     state.optimizer.step()
-    state.progress = Progress(epoch=1, step=2, loss_sum=0.5, seconds=3.0, parts=2, averaged=4, history=[{"epoch": 1}])
+    plain = {"epoch": 1, "step": 2, "loss_sum": 0.5, "seconds": 3.0, "parts": 2, "averaged": 4}
+    state.progress = Progress(**plain, reproducible=state.progress.reproducible, history=[{"epoch": 1}])
     for tensor in state.average.values():
         tensor.fill_(7)
     weights = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
@@ -45,7 +46,7 @@ def moved(state: TrainState) -> TrainState:
 def test_a_saved_state_comes_back_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
     spec = spec_of(tiny, recipe(ema=0.9))
     saved = moved(start_or_resume(spec, CPU, tmp_path))
-    save_checkpoint(tmp_path, 6, saved.state_dict() | {"fingerprint": spec.fingerprint})
+    save_checkpoint(tmp_path, 6, saved.state_dict() | {"fingerprint": run_identity(spec, CPU)})
     state = start_or_resume(spec, CPU, tmp_path)
     assert state.progress == saved.progress and state.progress.steps_done(4) == 6
     for name in ("model", "optimizer"):
@@ -53,6 +54,28 @@ def test_a_saved_state_comes_back_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
     assert state.average and all((tensor == 7).all() for tensor in state.average.values())
     assert state.best_epochs[0]["epoch"] == 1
     torch.testing.assert_close(state.best_epochs[0]["state"], saved.best_epochs[0]["state"], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("then", [torch.float32, torch.bfloat16])
+def test_a_checkpoint_of_another_precision_is_not_used_and_says_so(
+    tiny: Tiny, tmp_path: Path, then: torch.dtype, capfd: pytest.CaptureFixture[str]
+) -> None:
+    spec, half = spec_of(tiny), replace(CPU, dtype=torch.float16)
+    for one, other in ((replace(CPU, dtype=then), half), (half, replace(CPU, dtype=then))):
+        folder = tmp_path / str(one.dtype)
+        saved = moved(start_or_resume(spec, one, folder))
+        save_checkpoint(folder, 6, saved.state_dict() | {"fingerprint": run_identity(spec, one)})
+        assert start_or_resume(spec, other, folder).progress == Progress()
+        names = [str(device.dtype).removeprefix("torch.") for device in (one, other)]
+        assert f"(other dtype: {names[0]}, now {names[1]}): not used, training starts anew" in capfd.readouterr().err
+        assert start_or_resume(spec, one, folder).progress == saved.progress
+
+
+def test_an_average_that_has_not_begun_is_not_saved(tiny: Tiny, tmp_path: Path) -> None:
+    state = start_or_resume(spec_of(tiny, recipe(swa=0.5)), CPU, tmp_path)
+    assert state.average and not state.state_dict()["average"]
+    state.progress.averaged = 1
+    assert state.state_dict()["average"] is state.average
 
 
 def test_a_fresh_run_draws_weights_of_its_own_and_averages_only_if_asked(tiny: Tiny, tmp_path: Path) -> None:
@@ -92,3 +115,29 @@ def test_what_several_processes_cannot_do_is_refused_before_the_first_step(tiny:
         start_or_resume(spec_of(tiny, recipe(batch_size=7)), two, tmp_path)
     with pytest.raises(UserError, match="sync_bn: torch has it on GPUs only"):
         start_or_resume(spec_of(tiny, recipe(sync_bn=True)), two, tmp_path)
+
+
+def test_a_run_of_which_a_part_was_fast_is_not_reproducible_and_its_weights_are_updated_at_once(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    spec, fast = spec_of(tiny), replace(CPU, reproducible=False)
+    exact = start_or_resume(spec, CPU, tmp_path)
+    assert exact.progress.reproducible and not any(group["fused"] for group in exact.optimizer.param_groups)
+    state = start_or_resume(spec, fast, tmp_path)
+    assert not state.progress.reproducible and all(group["fused"] for group in state.optimizer.param_groups)
+    save_checkpoint(tmp_path, 6, moved(state).state_dict() | {"fingerprint": run_identity(spec, fast)})
+    for device in (fast, CPU):
+        again = start_or_resume(spec, device, tmp_path)
+        assert not again.progress.reproducible
+        torch.testing.assert_close(again.model.state_dict(), state.model.state_dict(), rtol=0, atol=0)
+
+
+def test_a_net_that_does_not_fit_on_the_device_is_told(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def place(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nmore")
+
+    monkeypatch.setattr(Device, "place", place)
+    with pytest.raises(UserError, match=r"tiny fold 0: test_resnet does not fit on the device \(CUDA out of memory\. "):
+        start_or_resume(spec_of(tiny), CPU, tmp_path)

@@ -1,5 +1,7 @@
 """One optimizer step: parts that add up, memory, what learns."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
 from foldvote.io.files import read_json
-from foldvote.models.factory import build_model, head_parameters
+from foldvote.models.factory import build_model, head_modules, head_parameters
 from foldvote.runtime.device import Device
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.optimizer import make_optimizer
@@ -28,10 +30,13 @@ LABELS = torch.arange(8) % 3
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def step_of(asked: Recipe) -> TrainStep:
+def state_of(asked: Recipe, device: Device = CPU) -> TrainState:
     model = build_model(asked, LABEL_SPACE, 1)
-    state = TrainState(model, make_optimizer(asked, model), CPU.scaler(), Progress())
-    return TrainStep(asked, MemberSeeds(1, "tiny", 0), state, np.array([3, 3, 2]), CPU)
+    return TrainState(model, make_optimizer(asked, model), device.scaler(), Progress())
+
+
+def step_of(asked: Recipe, state: TrainState | None = None, device: Device = CPU) -> TrainStep:
+    return TrainStep(asked, MemberSeeds(1, "tiny", 0), state or state_of(asked, device), np.array([3, 3, 2]), device)
 
 
 def gradients(step: TrainStep) -> dict[str, torch.Tensor]:
@@ -80,6 +85,20 @@ def test_a_frozen_backbone_neither_learns_nor_counts_statistics() -> None:
     assert all(module.training for module in model.modules())
 
 
+@pytest.mark.parametrize(
+    ("net", "side"), [("deit_tiny_distilled_patch16_224", 32), ("levit_128s", 32), ("efficientformer_l1", 224)]
+)
+def test_nets_with_two_classifiers_learn_their_heads_alone(net: str, side: int) -> None:
+    step = step_of(recipe(net=net, size=f"{side}x{side}", clip_norm=None))
+    freeze_backbone(step.model, head_only=True)
+    before = {name: tensor.clone() for name, tensor in step.model.state_dict().items()}
+    images = torch.randint(0, 256, (8, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    step(images, LABELS, 0, 1)
+    changed = {name for name, tensor in step.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert len(head_modules(step.model)) == 2 and all(head.training for head in head_modules(step.model))
+    assert head_parameters(step.model) <= changed and {name.split(".")[0] for name in changed} == {"head", "head_dist"}
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(tmp_path_factory.mktemp("tiny"))
@@ -122,20 +141,144 @@ def test_f43_a_first_step_that_does_not_fit_is_taken_in_parts(
     assert read_json(tiny.files("short").sidecar)["parts"] == 4
 
 
-def test_f43_memory_that_ends_later_or_never_suffices_is_told_with_advice(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="not even parts of 2 images"):
-        short_of_memory(patch, 1)
+def test_f43_memory_that_never_suffices_is_told_with_advice(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    short_of_memory(monkeypatch, 1)
+    with pytest.raises(UserError, match=r"not even parts of 2 images fit on the device \(CUDA out of memory\)"):
         train(tiny, "none", {})
+
+
+def fails_once(act: Callable[..., Any], error: Exception, before: Callable[[], object] = lambda: None) -> Any:
+    """A function that spoils something and fails when it is first called."""
+    left = [error]
+
+    def failing(*arguments: Any) -> Any:
+        if left:
+            before()
+            raise left.pop()
+        return act(*arguments)
+
+    return failing
+
+
+def equal_states(one: TrainState, other: TrainState) -> bool:
+    torch.testing.assert_close(one.optimizer.state_dict(), other.optimizer.state_dict(), rtol=0, atol=0)
+    assert one.scaler.state_dict() == other.scaler.state_dict()
+    theirs = other.model.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in one.model.state_dict().items())
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("FIND was unable to find an engine to execute this computation"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_pass_or_an_update_that_does_not_fit_is_taken_back_whole(
+    error: Exception, dtype: torch.dtype, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, device = recipe(clip_norm=1.0, drop_rate=0.3), replace(CPU, dtype=dtype)
+    for where in ("pass", "update"):
+        whole, short = state_of(asked, device), state_of(asked, device)
+        take, take_short = step_of(asked, whole, device), step_of(asked, short, device)
+        for number in range(step):
+            for taken in (take, take_short):
+                taken.fit_in_memory(BATCH, LABELS, number, 1)
+        take.fit_in_memory(BATCH, LABELS, step, 2)
+
+        def half_an_update(state: TrainState = short) -> None:
+            with torch.no_grad():
+                for parameter in state.model.parameters():
+                    parameter.add_(1)
+                for held in state.optimizer.state.values():
+                    held["exp_avg"].add_(1)
+
+        with monkeypatch.context() as patch:
+            if where == "pass":
+                # After the statistics of batch normalisation have moved, as in a backward pass.
+                patch.setattr(short.model, "forward_head", fails_once(short.model.forward_head, error))
+            else:
+                patch.setattr(short.optimizer, "step", fails_once(short.optimizer.step, error, half_an_update))
+            _, parts = take_short.fit_in_memory(BATCH, LABELS, step, 1)
+        assert parts == 2
+        assert equal_states(short, whole)
+
+
+def test_an_error_that_is_not_of_memory_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = state_of(recipe())
+    step = step_of(recipe(), state)
+    monkeypatch.setattr(state.model, "forward_head", fails_once(state.model.forward_head, RuntimeError("a shape")))
+    with pytest.raises(RuntimeError, match="a shape"):
+        step.fit_in_memory(BATCH, LABELS, 0, 1)
+
+
+@pytest.mark.parametrize("when", ["unfrozen", "second step"])
+def test_memory_that_ends_after_the_first_step_is_met_with_more_parts(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    forward, sizes, taken = timm.models.ResNet.forward, [], []
     whole = TrainStep.__call__
 
-    def failing(step: TrainStep, batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> torch.Tensor:
-        if number == 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return whole(step, batch, targets, number, parts)
+    def step(self: TrainStep, batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> torch.Tensor:
+        taken.append(number)
+        return whole(self, batch, targets, number, parts)
 
-    with monkeypatch.context() as patch, pytest.raises(UserError, match=r"step 4: out of memory.*accumulate: 2"):
-        patch.setattr(TrainStep, "__call__", failing)
+    def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            sizes.append((taken[-1], len(images)))
+            late = taken[-1] >= 1 if when == "second step" else next(self.parameters()).requires_grad
+            if late and len(images) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    changes = {"freeze_epochs": 1, "pretrained": "given"} if when == "unfrozen" else {}
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainStep, "__call__", step)
+        patch.setattr(timm.models.ResNet, "forward", limited)
+        train(tiny, f"later-{when}", changes)
+    change = 4 if when == "unfrozen" else 1
+    assert {size for number, size in sizes if number < change} == {8}
+    assert [size for number, size in sizes if number == change] == [8, 4, 4]
+    assert {size for number, size in sizes if number > change} == {4}
+    assert read_json(tiny.files(f"later-{when}").sidecar)["parts"] == 2
+
+
+def test_f43_what_cannot_be_taken_again_is_told_and_the_next_start_takes_more_parts(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, calls = TrainStep._update, []
+
+    def failing(step: TrainStep) -> None:
+        calls.append(0)
+        if len(calls) == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        whole(step)
+
+    told = r"step 4: out of memory \(CUDA out of memory\).*the same command goes on .* in 2 parts.*accumulate: 2"
+    with monkeypatch.context() as patch, pytest.raises(UserError, match=told):
+        patch.setattr(TrainStep, "_update", failing)
         train(tiny, "later", {})
-    assert train(tiny, "later", {}) == train(tiny, "later-whole", {})
+    train(tiny, "later", {})
+    assert read_json(tiny.files("later").sidecar)["parts"] == 2
+    assert not list((tiny.resume / "later").glob("*.json"))
+
+
+def test_a_step_that_the_scaler_skips_changes_nothing() -> None:
+    asked, device = recipe(), replace(CPU, dtype=torch.float16)
+    state = state_of(asked, device)
+    step = step_of(asked, state, device)
+    step.fit_in_memory(BATCH, LABELS, 0, 1)
+    assert not step.skipped
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    state.scaler.update(2.0**120)
+    step.fit_in_memory(BATCH, LABELS, 1, 1)
+    assert step.skipped
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.model.state_dict().items())
+    state.scaler.update(2.0**10)
+    step.fit_in_memory(BATCH, LABELS, 1, 1)
+    assert not step.skipped
+    assert not torch.equal(state.model.state_dict()["bn1.running_mean"], before["bn1.running_mean"])

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.data.label_space import factor_label_space, write_label_space
+from foldvote.data.packed_images import PackedImages
 from foldvote.errors import INTERRUPTED, Interrupted, UserError
 from foldvote.inference.predict_member import predict_member
 from foldvote.io.files import read_json, sha256_file
@@ -25,6 +26,7 @@ from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.splits.folds import fold_rows, read_folds
 from foldvote.training.history import HISTORY
+from foldvote.training.step import TrainStep
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import Tiny, make_tiny, recipe
@@ -100,7 +102,19 @@ def test_outputs_are_complete_and_the_resume_folder_is_emptied(tiny: Tiny) -> No
     sidecar = read_json(files.sidecar)
     assert sidecar["sha256"] == sha256_file(files.weights)
     assert sidecar["epochs"] == [history.loc[history["best"], "epoch"].item()]
+    assert sidecar["reproducible"] is True
     assert not list((tiny.resume / "undisturbed").glob("*.ckpt"))
+
+
+def test_an_operation_that_cannot_be_reproduced_ends_the_training_in_a_line_that_names_the_key(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise RuntimeError("upsample_bicubic2d_backward_out_cuda does not have a deterministic implementation, but you")
+
+    monkeypatch.setattr(TrainStep, "_accumulate_gradients", refused)
+    with pytest.raises(UserError, match=r"upsample_bicubic2d_backward_out_cuda has .* runtime.reproducible: false"):
+        train(tiny, "refused")
 
 
 def test_f34_labels_of_persons_that_were_permuted_are_learnt_by_heart_and_score_at_chance(tmp_path: Path) -> None:
@@ -136,6 +150,17 @@ def test_f36_killed_at_a_step_and_run_again_gives_the_same_bytes(tiny: Tiny, ste
     assert not tiny.files(name).weights.exists()
     train(tiny, name)
     assert weights_of(tiny, name) == weights_of(tiny, "undisturbed")
+
+
+@pytest.mark.parametrize("changes", [{"swa": 0.5}, {"soup": 2}], ids=["swa", "soup"])
+def test_f36_averages_of_nets_that_drop_paths_survive_a_kill(tiny: Tiny, changes: dict[str, Any]) -> None:
+    name, asked = f"killed_{next(iter(changes))}", changes | {"net": "test_efficientnet", "drop_path": 0.3, "epochs": 3}
+    train(tiny, f"{name}_whole", **asked)
+    child = start_child(tiny, name, **asked)
+    wait_for_checkpoint(child, tiny, name, 9)  # in the last epoch, after an average of the second one
+    assert stop_child(child, signal.SIGKILL) == -signal.SIGKILL
+    train(tiny, name, **asked)
+    assert weights_of(tiny, name) == weights_of(tiny, f"{name}_whole")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
@@ -296,6 +321,29 @@ def test_altered_weights_are_refused_before_they_predict(tiny: Tiny, tmp_path: P
             RESOURCES,
         )
     assert not (tmp_path / "oof.parquet").exists()
+
+
+def test_a_flipped_pixel_is_refused_by_a_prediction(tiny: Tiny, tmp_path: Path) -> None:
+    _, validation = fold_rows(read_folds(tiny.split.folds, tiny.split.certificate)[0], 0)
+    image_id = validation["image_id"].iloc[5]
+    images = PackedImages(tiny.pixels)
+    content = bytearray(tiny.pixels.read_bytes())
+    content[content.index(images[images.row_of[image_id]].tobytes()) + 7] ^= 64
+    (tmp_path / "train.arrow").write_bytes(content)
+    files, out = tiny.files("undisturbed"), tmp_path / "oof.parquet"
+    with pytest.raises(UserError, match=rf"train\.arrow: damaged: the pixels of image {image_id}"):
+        predict_member(
+            files.weights,
+            files.sidecar,
+            tmp_path / "train.arrow",
+            tiny.split,
+            "oof",
+            ["identity"],
+            out,
+            tmp_path / "t.json",
+            RESOURCES,
+        )
+    assert not out.exists()
 
 
 def test_the_last_epoch_can_be_asked_for(tiny: Tiny) -> None:

@@ -12,13 +12,20 @@ from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import LabelSpace, factor_label_space, write_label_space
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages, pack_images
 from foldvote.errors import UserError
+from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.prediction_files import LOGIT, predictions_schema
 from foldvote.io.parquet import read_record, read_table, write_table
-from foldvote.runtime.seeding import MemberSeeds
+from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.splits.folds import read_folds
 from foldvote.training.dataloader import Batch
 from foldvote.training.state import MemberSpec
-from foldvote.training.training_set import MemberInputs, PseudoInputs, TrainingSet, build_training_set
+from foldvote.training.training_set import (
+    MemberInputs,
+    PseudoInputs,
+    TrainingSet,
+    build_training_set,
+    without_smoothing,
+)
 from support.tiny_member import LABEL_SPACE, SIZE, Tiny, make_tiny, recipe, write_manifest
 
 SIX = factor_label_space({"colour": ("blue", "green", "red"), "size": ("small", "large")})
@@ -72,6 +79,30 @@ def test_only_images_that_the_mean_of_the_first_round_is_sure_of_are_learnt_from
     np.testing.assert_array_equal(chosen.targets[: len(plain.training)].argmax(axis=1), plain.targets)
     pd.testing.assert_frame_equal(chosen.validation, plain.validation)
     assert len(second_round(tiny, paths, confidence=0.6).training) == len(plain.training) + 4
+
+
+def test_confidence_is_a_share_of_what_label_smoothing_leaves(tiny: Tiny) -> None:
+    smoothed = 0.8 * np.repeat([[0.02, 0.96, 0.02], [0.3, 0.4, 0.3]], 4, axis=0) + 0.2 / 3  # never above 0.867
+    plain = build_training_set(recipe(), 0, MemberInputs(tiny.pixels, tiny.split))
+    for record, added in (({}, 0), ({"label_smoothing": 0.2}, 4)):
+        chosen = second_round(tiny, [said(tiny, "one", smoothed, **record)], confidence=0.95)
+        assert len(chosen.training) == len(plain.training) + added
+    np.testing.assert_allclose(chosen.targets[-4:], smoothed[:4], rtol=1e-6)  # what is learnt is what was predicted
+    both = [said(tiny, "one", smoothed, label_smoothing=0.2), said(tiny, "two", sure_of(2))]  # 0.96 and 0.9 make 0.93
+    assert len(second_round(tiny, both, confidence=0.925).training) == len(plain.training) + 2
+    assert len(second_round(tiny, both, confidence=0.935).training) == len(plain.training)
+
+
+def test_smoothing_hides_most_of_the_images_that_a_model_is_sure_of() -> None:
+    draws = generator(1, "sure")
+    true = softmax(8 * np.eye(18)[draws.integers(0, 18, 2000)] + draws.normal(0, 1, (2000, 18)))
+    smoothed = 0.9 * true + 0.1 / 18
+    sure = (true.max(axis=1) >= 0.9).mean()
+    assert smoothed.max() < 0.906 and (smoothed.max(axis=1) >= 0.9).mean() < sure - 0.2
+    back = without_smoothing(smoothed, 0.1)
+    np.testing.assert_allclose(back, true, atol=1e-12)
+    assert (back.max(axis=1) >= 0.9).mean() == pytest.approx(sure, abs=1e-3) and sure > 0.8
+    assert without_smoothing(true, 0.0) is true
 
 
 def test_the_pixels_of_test_images_are_those_of_the_test_file(tiny: Tiny) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,13 @@ def undisturbed(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tune")
     run_worker(**search(tiny, folder))
     return folder
+
+
+def test_f47_a_gpu_that_cannot_be_used_fails_the_job_and_no_trial(tiny: Tiny, tmp_path: Path) -> None:
+    given = search(tiny, tmp_path) | {"resources": replace(RESOURCES, gpus=1)}
+    with pytest.raises(UserError, match="a GPU was granted, but torch can use none"):
+        run_worker(**given)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_score_of_a_trial_is_that_of_the_run_which_its_recipe_makes(

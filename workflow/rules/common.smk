@@ -11,6 +11,7 @@ sys.path.insert(0, SCRIPTS)
 from foldvote.commands.session import (
     UNPACKED,
     begin_run,
+    check_before_jobs,
     end_of_run_summary,
     prepare_run,
     profile_options,

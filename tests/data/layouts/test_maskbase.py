@@ -1,5 +1,6 @@
 """The home task's folders: its rows, its labels, its corrections."""
 
+import unicodedata
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -22,7 +23,7 @@ from support.layouts import layout_faults, with_corrections
 
 
 def test_maskbase_rows_are_labelled_in_the_tables_order(tmp_path):
-    frame, label_space, corrections = entries(config_for(maskbase_folder(tmp_path / "d")), "train")
+    frame, label_space, corrections, _ = entries(config_for(maskbase_folder(tmp_path / "d")), "train")
     assert len(frame) == 7 * len(PERSONS) and len(label_space.classes) == 18 and corrections == {}
     third = frame.iloc[14:21]
     assert third["image_id"].tolist() == [f"000003-1_male_Asian_60/{shot}.jpg" for shot in SHOTS]
@@ -37,7 +38,7 @@ def test_maskbase_rows_are_labelled_in_the_tables_order(tmp_path):
 
 
 def test_maskbase_test_rows_follow_the_table_and_have_no_label(tmp_path):
-    frame, _, _ = entries(config_for(maskbase_folder(tmp_path / "d")), "test")
+    frame, _, _, _ = entries(config_for(maskbase_folder(tmp_path / "d")), "test")
     assert frame["image_id"].tolist() == [f"{number:040x}.jpg" for number in (3, 2, 1)]
     assert frame["path"].iloc[0] == f"eval/images/{3:040x}.jpg"
     assert set(frame["label"]) == {-1}
@@ -51,7 +52,7 @@ def test_maskbase_takes_mixed_extensions_and_leaves_hidden_files(tmp_path, capsy
     put(folder / "._mask2.PNG", b"mac")
     put(folder / ".DS_Store", b"mac")
     put(folder / "mask9.jpg", b"other")
-    frame, _, _ = entries(config_for(root), "train")
+    frame, _, _, _ = entries(config_for(root), "train")
     assert "000001_female_Asian_27/mask2.PNG" in set(frame["image_id"])
     assert len(frame) == 7 * len(PERSONS)
     told = capsys.readouterr().err
@@ -106,7 +107,7 @@ def test_f19_a_doubled_image_id_is_named_with_both_rows(tmp_path):
 
 
 def test_entry_paths_are_posix_and_relative(tmp_path):
-    frame, _, _ = entries(config_for(maskbase_folder(tmp_path / "데이터 폴더")), "train")  # f53
+    frame, _, _, _ = entries(config_for(maskbase_folder(tmp_path / "데이터 폴더")), "train")  # f53
     for path in frame["path"]:
         assert not PurePosixPath(path).is_absolute()
         assert (tmp_path / "데이터 폴더" / path).is_file()
@@ -130,7 +131,7 @@ def test_corrections_of_the_home_task(tmp_path):
         ("000004", "gender", "female", "male", "likely"),
         ("000002", "race", "Asian", "Other", "certain"),
     ]
-    frame, _, summary = entries(with_corrections(maskbase_folder(tmp_path / "d"), rows), "train")
+    frame, _, summary, _ = entries(with_corrections(maskbase_folder(tmp_path / "d"), rows), "train")
     of = dict(list(frame.groupby("person_id")))
     assert set(of["000001"]["gender"]) == {"male"} and of["000001"]["label"].tolist() == [0] * 5 + [6, 12]
     assert of["000002"]["mask"].tolist() == ["wear"] * 5 + ["not-wear", "incorrect"]
@@ -158,6 +159,8 @@ def test_corrections_that_do_not_fit_are_faults_with_rows(tmp_path):
         ("000002", "shots", "normal", "mask7", "certain"),
         ("000002", "shots", "mask1", "mask2", "certain"),
         ("000002", "age", "45", "45", "certain"),
+        ("00002", "gender", "male", "female", "certain"),
+        ("000002", "age", "30to59", "unter30", "certain"),
     ]
     told = layout_faults(with_corrections(maskbase_folder(tmp_path / "d", persons), rows))
     expected = [
@@ -165,12 +168,14 @@ def test_corrections_that_do_not_fit_are_faults_with_rows(tmp_path):
         "2 persons have this id; write the path instead: 000001_female_Asian_27 or 000001_male_Asian_30",
         "did you mean 'gender'?",
         "gender is male, not 'female'",
-        "to is 'mail'",
+        "to is 'mail', which is not known; did you mean 'male'?",
         "age is 45 (30to59), not '<30'",
         "'old' is neither",
         "no shot 'mask7'",
         "changes nothing",
         "remove the row",
+        "did you mean '000002'?",
+        "did you mean 'under30'?",
     ]
     assert len(told) == len(expected)
     for row, (line, part) in enumerate(zip(told, expected, strict=True), start=2):
@@ -183,3 +188,16 @@ def test_a_border_belongs_to_the_older_band(age, borders):
     assert age_band(age, borders) == levels[int(np.searchsorted(borders, age, side="right"))]
     assert age_band(borders[0], borders) == levels[1] and age_band(borders[0] - 1, borders) == levels[0]
     assert age_band(borders[1], borders) == levels[2] and age_band(borders[1] - 1, borders) == levels[1]
+
+
+def test_folders_of_persons_and_test_images_are_found_in_either_unicode_form(tmp_path):
+    root = maskbase_folder(tmp_path / "d", [("000001", "female", "Jos\u00e9", 27)], tests=0)
+    person = root / "train/images/000001_female_Jos\u00e9_27"
+    person.rename(unicodedata.normalize("NFD", str(person)))
+    put(root / "eval/images/zoe\u0308.jpg", encoded(picture()))
+    put_csv(root / "eval/info.csv", ["ImageID"], [("zo\u00eb.jpg",)])
+    frame = entries(config_for(root), "train").frame
+    assert set(frame["profile"]) == {"000001_female_Jos\u00e9_27"}
+    assert all((root / path).is_file() for path in frame["path"])
+    test = entries(config_for(root), "test").frame
+    assert test["image_id"].tolist() == ["zo\u00eb.jpg"] and test["path"].tolist() == ["eval/images/zoe\u0308.jpg"]

@@ -37,7 +37,7 @@ def test_a_section_and_its_layout_go_together(values: dict[str, Any]):
         assert numeric.column in dict(layout.raw_columns)
         assert len(label_space.factors[numeric.name]) == len(numeric.borders) + 1
         assert list(numeric.borders) == sorted(set(numeric.borders))
-    assert section.image_folder("train") or section.image_list or section.tables("train")
+    assert section.image_folder("train") or section.image_list("train") or section.tables("train")
     assert not section.submission_table or section.submission_table in section.tables("test")
 
 

@@ -1,6 +1,9 @@
 """Tables that list images: their rows, labels and corrections."""
 
+import unicodedata
+
 import pandas as pd
+import pytest
 
 from foldvote.data.entries import entries
 from support.data_folders import (
@@ -15,13 +18,13 @@ from support.layouts import FACTORS, TABLE, layout_faults, with_corrections
 def test_table_rows_with_labels(tmp_path):
     rows = [("x/b.jpg", "007", "cat", "1e5"), ("x//a.jpg", "NA", "dog", "null"), ("y/가 나.jpg", "007", "cat", "007")]
     root = table_folder(tmp_path / "d", rows, ("path", "group", "label", "name"))
-    frame, label_space, _ = entries(config_for(root, TABLE | {"id": "name"}), "train")
+    frame, label_space, _, _ = entries(config_for(root, TABLE | {"id": "name"}), "train")
     assert label_space.classes == ("cat", "dog")
     assert frame["image_id"].tolist() == ["1e5", "null", "007"]  # f18
     assert frame["path"].tolist() == ["x/b.jpg", "x/a.jpg", "y/가 나.jpg"]  # f53
     assert frame["group"].tolist() == frame["profile"].tolist() == ["007", "NA", "007"]
     assert frame["label"].tolist() == [0, 1, 0] and frame["label"].dtype == "int16"
-    by_path, _, _ = entries(config_for(root, TABLE), "train")
+    by_path, _, _, _ = entries(config_for(root, TABLE), "train")
     assert by_path["image_id"].tolist() == ["x/b.jpg", "x//a.jpg", "y/가 나.jpg"]
 
 
@@ -32,10 +35,10 @@ def test_table_rows_with_factors_and_a_split_as_parquet(tmp_path):
     pd.DataFrame(rows, columns=header).to_parquet(root / "t.parquet")
     for name in ("table.csv", "t.parquet"):
         config = config_for(root, TABLE | {"table": name, "label": None, "factors": FACTORS, "split": "split"})
-        train, label_space, _ = entries(config, "train")
+        train, label_space, _, _ = entries(config, "train")
         assert label_space.classes == ("yes-m", "yes-f", "no-m", "no-f")
         assert train["label"].tolist() == [1, 2] and train["class_name"].tolist() == ["yes-f", "no-m"]
-        test, _, _ = entries(config, "test")
+        test, _, _, _ = entries(config, "test")
         assert test["label"].tolist() == [-1] and test[["group", "wear", "sex", "class_name"]].isna().all().all()
 
 
@@ -66,14 +69,26 @@ def test_f19_f20_faults_of_a_table(tmp_path):
     told = layout_faults(config_for(root, TABLE))
     assert "row 4" in told[0] and "no file 'b.jpg'" in told[0]
     assert "row 3" in told[1] and "row 2 already" in told[1]
-    (told,) = layout_faults(config_for(root, TABLE | {"group": "groop"}))
+    told = layout_faults(config_for(root, TABLE | {"group": "groop"}))[0]
     assert "did you mean 'group'?" in told
     (told,) = layout_faults(config_for(root, TABLE | {"split": "label"}))[:1]
     assert "row 2: label is 'x'; write train or test" in told
     put(root / "table.csv", "path,group,label\n")
     assert "no rows" in layout_faults(config_for(root, TABLE))[0]
-    taken = TABLE | {"label": None, "factors": {"group": ["a", "b"]}}
-    assert "rename the factor" in layout_faults(config_for(root, taken))[0]
+
+
+def test_columns_that_are_missing_hide_no_image_that_is_missing(tmp_path):
+    root = table_folder(tmp_path / "d", [("a.jpg", "g", "x"), ("b.jpg", "g", "y")])
+    (root / "b.jpg").unlink()
+    told = layout_faults(config_for(root, TABLE | {"group": "person", "label": "species"}))
+    assert ["'person'" in told[0], "'species'" in told[1], "no file 'b.jpg'" in told[2]] == [True] * 3
+    assert len(layout_faults(config_for(root, TABLE | {"path": "file"}))) == 1
+
+
+def test_labels_that_are_numbers_get_codes_by_value(tmp_path):
+    root = table_folder(tmp_path / "d", [("a.jpg", "g", "10"), ("b.jpg", "h", "9"), ("c.jpg", "i", "-1")])
+    frame, label_space, _, _ = entries(config_for(root, TABLE), "train")
+    assert label_space.classes == ("-1", "9", "10") and frame["label"].tolist() == [2, 1, 0]
 
 
 def test_f17_paths_out_of_the_data_folder_are_refused(tmp_path):
@@ -83,10 +98,13 @@ def test_f17_paths_out_of_the_data_folder_are_refused(tmp_path):
 
 
 def test_corrections_of_labels_and_of_factors(tmp_path):
-    root = table_folder(tmp_path / "t", [("a.jpg", "g1", "cat"), ("b.jpg", "g1", "cat"), ("c.jpg", "g2", "dgo")])
-    rows = [("c.jpg", "label", "dgo", "dog", "certain"), ("g1", "label", "cat", "cow", "certain")]
-    frame, label_space, _ = entries(with_corrections(root, rows, TABLE), "train")
-    assert frame["class_name"].tolist() == ["cow", "cow", "dog"] and label_space.classes == ("cow", "dog")
+    root = table_folder(
+        tmp_path / "t",
+        [("a.jpg", "g1", "cat"), ("b.jpg", "g1", "cat"), ("c.jpg", "g2", "dgo"), ("d.jpg", "g3", "dog")],
+    )
+    rows = [("c.jpg", "label", "dgo", "dog", "certain"), ("g1", "label", "cat", "dgo", "certain")]
+    frame, label_space, _, _ = entries(with_corrections(root, rows, TABLE), "train")
+    assert frame["class_name"].tolist() == ["dgo", "dgo", "dog", "dog"] and label_space.classes == ("dgo", "dog")
     told = layout_faults(
         with_corrections(
             root, [("a.jpg", "lable", "cat", "dog", "certain"), ("z", "label", "a", "b", "certain")], TABLE
@@ -97,5 +115,42 @@ def test_corrections_of_labels_and_of_factors(tmp_path):
     rows = [("a.jpg", "g1", "yes", "f"), ("b.jpg", "g2", "no", "m")]
     root = table_folder(tmp_path / "x", rows, ["path", "group", *FACTORS])
     data = TABLE | {"label": None, "factors": FACTORS}
-    frame, _, _ = entries(with_corrections(root, [("a.jpg", "sex", "f", "m", "certain")], data), "train")
+    frame, _, _, _ = entries(with_corrections(root, [("a.jpg", "sex", "f", "m", "certain")], data), "train")
     assert frame["label"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(("disk", "table"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_paths_are_found_in_either_unicode_form(tmp_path, disk, table):
+    def name(form: str, shot: int) -> str:
+        return unicodedata.normalize(form, f"b\u00e4ume/jos\u00e9_{shot}.png")
+
+    root = table_folder(tmp_path / "d", [(name(disk, shot), f"g{shot}", "xy"[shot % 2]) for shot in range(4)])
+    rows = [(name(table, shot), f"g{shot}", "xy"[shot % 2]) for shot in range(4)]
+    put_csv(root / "table.csv", ("path", "group", "label"), rows)
+    frame, _, _, _ = entries(config_for(root, TABLE), "train")
+    assert frame["path"].tolist() == [name(disk, shot) for shot in range(4)]
+    assert frame["image_id"].tolist() == [name("NFC", shot) for shot in range(4)]
+
+
+def test_levels_of_factors_and_the_split_are_read_in_their_plain_spelling(tmp_path):
+    rows = [
+        ("a.jpg", "g1", "yes ", "f", "train "),
+        ("b.jpg", "g2", "no", "m\u00a0", "train"),
+        ("c.jpg", "", "", "", " test"),
+    ]
+    root = table_folder(tmp_path / "d", rows, ["path", "group", *FACTORS, "split"])
+    data = TABLE | {"label": None, "factors": {"wear": ["yes", "no "], "sex": ["m", "f"]}, "split": "split"}
+    assert entries(config_for(root, data), "train").frame["class_name"].tolist() == ["yes-f", "no-m"]
+    assert len(entries(config_for(root, data), "test").frame) == 1
+
+
+def test_whole_numbers_beside_empty_cells_of_a_parquet_table_stay_whole(tmp_path):
+    rows = [("a.jpg", 9_007_199_254_740_993, 1, "train"), ("b.jpg", 2, 2, "train"), ("c.jpg", None, None, "test")]
+    root = table_folder(tmp_path / "d", rows, ["path", "group", "label", "split"])
+    frame = pd.DataFrame(rows, columns=["path", "group", "label", "split"])
+    frame["group"] = pd.array([9_007_199_254_740_993, 2, None], dtype="Int64")
+    frame["label"] = pd.array([1, 2, None], dtype="Int64")
+    frame.to_parquet(root / "t.parquet")
+    found = entries(config_for(root, TABLE | {"table": "t.parquet", "split": "split"}), "train")
+    assert found.frame["group"].tolist() == ["9007199254740993", "2"]
+    assert found.label_space.classes == ("1", "2")

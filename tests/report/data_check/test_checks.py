@@ -33,6 +33,24 @@ def test_findings_have_numbers_and_the_gravest_come_first(inputs: DataCheckInput
     assert levels_of(inputs, "No image, person, group or file content is on both sides of a fold.") == ["ok"]
 
 
+def test_names_that_were_joined_and_names_that_look_the_same_are_told(inputs: DataCheckInputs) -> None:
+    assert levels_of(inputs, "written in several ways") == levels_of(inputs, "look the same") == []
+    train = inputs.train.assign(group=["Ab", "aB"] + ["c"] * (len(inputs.train) - 2))
+    train["image_id"] = ["a b", "a  b", "A b", *train["image_id"][3:]]
+    changed = replace(
+        inputs,
+        spellings={"group": {"p00": ["p00", "p00\u00a0"]}},
+        manifests=inputs.manifests | {"train": train},
+    )
+    assert levels_of(changed, r"1 group written in several ways and joined, such as 'p00': 'p00', 'p00\xa0'.") == [
+        "warning"
+    ]
+    assert levels_of(changed, "1 set of different groups that look the same, such as 'Ab' and 'aB'.") == ["warning"]
+    assert levels_of(changed, "1 set of different image ids that look the same, such as 'a  b' and 'a b'.") == [
+        "warning"
+    ]
+
+
 def test_a_leak_in_the_certificate_is_an_error(inputs: DataCheckInputs) -> None:
     leaking = {**inputs.certificate}
     leaking["folds"] = [fold | {"shared": fold["shared"] | {"profiles": 1}} for fold in leaking["folds"]]

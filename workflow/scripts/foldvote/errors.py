@@ -41,8 +41,19 @@ def raise_all(faults: Iterable[str], most: int = MOST_TOLD) -> None:
     raise UserError(*told)
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"`, or nothing where no known name is near. Upper and lower case count as equal."""
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """`"; did you mean 'x'?"`, or nothing where no known name is near. Upper and lower case count as equal.
+
+    Args:
+        name: what was written.
+        known: what could be meant.
+        cutoff: the least similarity, from 0 to 1 (difflib); high where most known names are similar, such as ids.
+    """
     lowered: dict[str, str] = {word.strip().lower(): word for word in known}
-    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), list(lowered), n=1, cutoff=cutoff)
     return f"; did you mean {lowered[near[0]]!r}?" if near else ""

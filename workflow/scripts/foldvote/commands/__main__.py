@@ -70,7 +70,7 @@ def _configuration(asked: argparse.Namespace) -> tuple[str, Callable[[], Config]
 def _load(file: str, assignments: Sequence[str]) -> Config:
     wrong = [text for text in assignments if "=" not in text]
     if wrong:
-        raise UserError(f"--config {wrong[0]}: is no KEY=VALUE; write for example --config data_root=FOLDER")
+        raise UserError(f"--config {wrong[0]}: is not KEY=VALUE; write, for example, --config data_root=FOLDER")
     values: dict[str, Any] = {}
     for key, _, value in (text.partition("=") for text in assignments):
         try:

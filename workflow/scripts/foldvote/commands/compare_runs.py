@@ -102,7 +102,7 @@ def comparison(runs: Sequence[Finished]) -> list[str]:
         )
     shared = f"{len(ids):,} images of {persons.max() + 1:,} persons"
     every = "" if all(len(run.votes) == len(ids) for run in runs) else ", which all of these runs judged"
-    end = "better: share of the draws of persons in which a run beats the best; near 50 % nobody can tell them apart"
+    end = "better: share of the draws of persons in which a run beats the best; near 50 %, the two cannot be told apart"
     table = align_columns({head: [row[head] for row in rows] for head in rows[0]})
     return [f"out-of-fold, {shared}{every}", *table, *([end] if len(runs) > 1 else [])]
 

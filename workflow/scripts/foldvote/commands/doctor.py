@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from foldvote.commands.environment import examine_disk, examine_environment, examine_hardware
-from foldvote.commands.session import UNPACKED, check_files, check_transforms
+from foldvote.commands.session import UNPACKED, check_data, check_files, check_transforms
 from foldvote.config.base import parse_size
 from foldvote.config.experiment import Config
 from foldvote.errors import UserError
@@ -84,8 +84,22 @@ def _data(config: Config) -> Iterator[Finding]:
     for split in ("train", "test") if config.has_test else ("train",):
         yield from _tables(config, split)
         yield from _folder(config, split)
+    yield from _contents(config)
     if not config.has_test:
         yield Finding("ok", "no test images are configured: no submission will be written", "", "data")
+
+
+def _contents(config: Config) -> Iterator[Finding]:
+    """What the start of a run says of the data as well, and whether it can be split; see `early_checks`."""
+    try:
+        notes = check_data(config, split=True)
+    except UserError as error:
+        yield from (Finding("error", fault, "", "data") for fault in error.faults)
+    except ImportError as error:
+        yield Finding("warning", f"tables and ids were not compared ({error})", "Install the packages.", "data")
+    else:
+        yield Finding("ok", "tables, ids, classes and folds fit together, as far as no image is opened", "", "data")
+        yield from (Finding("warning", note, "", "data") for note in notes)
 
 
 def _tables(config: Config, split: str) -> Iterator[Finding]:

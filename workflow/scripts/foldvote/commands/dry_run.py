@@ -21,7 +21,7 @@ _WIDEST = 60  # characters of a value or a command
 _PARAMS = re.compile(r"Params have changed.*? before: (?P<before>.*) now: (?P<now>.*?) *(?P<rest>; Software .*)?$")
 _PLAIN = {
     "Forced execution": "asked for by -R, -f or -F",
-    "Set of input files has changed": "other files go in than last time",
+    "Set of input files has changed": "it has other input files than last time",
     "Software environment definition has changed": "its environment has changed",
     "Code has changed": "its script has changed",
 }
@@ -52,7 +52,7 @@ def describe_plan(arguments: Sequence[str], config: Config, cores: str | None, s
     named = any(text in ("-s", "--snakefile") for text in arguments)
     jobs = planned_jobs([*arguments, *([] if named else ["--snakefile", str(snakefile)])])
     if jobs is None:
-        return "Nothing can run like this. To see what is wrong: foldvote doctor", 1
+        return "This configuration cannot run. To see what is wrong: foldvote doctor", 1
     options = _options(arguments)
     if cores is None:
         options = ["--cores", "all", *options]
@@ -100,7 +100,7 @@ def planned_jobs(arguments: Sequence[str]) -> list[Job] | None:
 def in_words(jobs: Sequence[Job]) -> str:
     """Describe the jobs by rule: their number, their wildcards, and why they would run."""
     if not jobs:
-        return "Nothing would run: every file is there and as the configuration wants it."
+        return "Nothing would run: every file is up to date."
     makes = {file: job.rule for job in jobs for file in job.outputs}
     by_rule: dict[str, list[Job]] = {}
     for job in jobs:
@@ -139,21 +139,21 @@ def next_commands(jobs: Sequence[Job], config: Config, options: Sequence[str]) -
 
     choices = []
     if not (results / "data_check.html").is_file():
-        choices.append((command("data_check"), "one page on the data, without any training"))
+        choices.append((command("data_check"), "one page about the data, without any training"))
     if trains:
         if not (results / f"preview/model={model}.png").is_file():
-            choices.append((command("augment_preview"), "what the augmentation makes of the images"))
+            choices.append((command("augment_preview"), "a page of augmented images"))
         choices.append((command(member), "one network alone: how long it takes, what it scores"))
     if jobs:
         choices.insert(min(len(choices), 2), (command(), "all of the above"))
     else:
         if not (results / "report.html").is_file():
-            choices.insert(0, (command("report"), "one page on what came out, with pictures"))
+            choices.insert(0, (command("report"), "one page of results, with pictures"))
         choices += [
-            (again(member), "one fold again, and the vote"),
-            (again(f"{config.results}/leaderboard.csv"), "the vote alone"),
+            (again(member), "one fold again, and the ensemble"),
+            (again(f"{config.results}/leaderboard.csv"), "the ensemble alone"),
         ]
-        choices.append((command("augment_preview"), "what the augmentation makes of the images"))
+        choices.append((command("augment_preview"), "a page of augmented images"))
     return choices[:3]
 
 
@@ -193,9 +193,9 @@ def _reasons(reason: str, makes: Mapping[str, str]) -> Iterator[str]:
         elif kind == "Incomplete output files":
             yield f"left incomplete by a run that was killed: {_few(files, 1)}"
         elif kind == "Updated input files":
-            yield f"newer than what was made of it: {_few(files, 1)}"
+            yield f"newer than the output made from it: {_few(files, 1)}"
         elif kind == "Input files updated by another job":
-            yield f"needs what will be made anew by: {', '.join(sorted({makes.get(file, file) for file in files}))}"
+            yield f"its input will be made again by: {', '.join(sorted({makes.get(file, file) for file in files}))}"
         else:
             yield next((words for begin, words in _PLAIN.items() if part.startswith(begin)), part)
 

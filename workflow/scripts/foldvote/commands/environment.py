@@ -49,7 +49,10 @@ def examine_environment(project: Path) -> Iterator[Finding]:
         yield Finding("ok", told, "", "Python")
     else:
         yield Finding(
-            "error", f"{told}; 3.11 to 3.13 are supported", "Make it anew: make PYTHON=python3.12 run", "Python"
+            "error",
+            f"{told}; 3.11 to 3.13 are supported",
+            "Make the environment again: make clean, then make run",
+            "Python",
         )
     declared = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     wrong = [fault for text in declared if (fault := _misfit(Requirement(text)))]
@@ -95,14 +98,14 @@ def check_torch(torch: dict[str, Any], gpus: list[str], driver: str) -> Iterator
         yield Finding("ok", wheel, "", "torch")
         yield Finding("ok", "no NVIDIA device: networks train on the CPU", "", "GPU")
     elif not torch["cuda"]:
-        remedy = "Install torch's CUDA wheel of the same version; until then the CPU is used."
-        yield Finding("warning", f"{wheel}, but {told}", remedy, "torch")
+        remedy = "Install torch's CUDA wheel of the same version, or train on the CPU: --resources gpu=0."
+        yield Finding("error", f"{wheel}, but {told}", remedy, "torch")
     else:
         remedy = (
-            f"Update the driver to one for CUDA {torch['cuda']}, or install torch for an older CUDA; "
-            "until then the CPU is used."
+            f"Update the driver to one for CUDA {torch['cuda']}, or install torch for an older CUDA; check "
+            "CUDA_VISIBLE_DEVICES if it is set; or train on the CPU: --resources gpu=0."
         )
-        yield Finding("warning", f"{wheel}, but cannot use any of {told}", remedy, "torch")
+        yield Finding("error", f"{wheel}, but cannot use any of {told}", remedy, "torch")
 
 
 def examine_disk(results: Path, needed: float = 0) -> Iterator[Finding]:
@@ -136,7 +139,7 @@ def _misfit(wanted: Requirement) -> str:
     except PackageNotFoundError:
         return f"{wanted.name} is not installed"
     fits = wanted.specifier.contains(installed, prereleases=True)
-    return "" if fits else f"{wanted.name} {installed} is installed, needed is {wanted.specifier}"
+    return "" if fits else f"{wanted.name} {installed} is installed, but foldvote needs {wanted.specifier}"
 
 
 def _probe_torch() -> dict[str, Any]:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from foldvote.config.base import parse_size
+from foldvote.config.data import FoldersLayout
 from foldvote.config.experiment import Config, check_config, load_config
 from foldvote.config.recipe import Recipe
+from foldvote.data.file_listing import folder_faults
 from foldvote.errors import UserError, raise_all
 from foldvote.runtime.locks import busy, run_lock
 
@@ -116,6 +118,8 @@ def check_files(config: Config) -> None:
         f"{key}: {path} is not there; correct the path" for key, path in named.items() if path and not path.exists()
     ]
     raise_all(missing[:1] if missing and missing[0].startswith("data_root") else missing)
+    if isinstance(config.data, FoldersLayout):
+        raise_all(folder_faults(config.root, config.data, Path(config.results)))
 
 
 def check_transforms(config: Config) -> None:
@@ -139,6 +143,29 @@ def check_transforms(config: Config) -> None:
             for place, recipe in named.items()
             for fault in check_steps(recipe.augment, *parse_size(recipe.size))
         )
+
+
+def check_data(config: Config, *, split: bool = False) -> list[str]:
+    """Read the user's tables, folders, sample and answers, and compare them, without opening an image.
+
+    This imports pandas, so it is done only where a run begins and in `foldvote doctor`.
+
+    Args:
+        config: the configuration.
+        split: whether to try the split into folds as well.
+
+    Returns:
+        One line for each thing that a user may not have meant.
+
+    Raises:
+        UserError: with all that would stop a run later, after hours of training perhaps.
+    """
+    from foldvote.submission.early_checks import early_checks
+
+    faults, notes = early_checks(config, split=split)
+    if faults:
+        raise UserError(*faults)
+    return notes
 
 
 def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
@@ -166,6 +193,20 @@ def prepare_run(config: Config) -> None:
         print(
             f"{config.results}: another run works here ({other}): looking is fine, running is refused.", file=sys.stderr
         )
+
+
+def check_before_jobs(config: Config) -> None:
+    """Exit with one line for each fault of the data that is found without opening an image; print what is unusual.
+
+    Args:
+        config: the configuration.
+    """
+    try:
+        notes = check_data(config)
+    except UserError as error:
+        sys.exit(str(error))
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_member: int) -> None:

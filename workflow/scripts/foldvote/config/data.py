@@ -1,6 +1,7 @@
 """Where the data lies and what it means: everything of the configuration that a data stage reads."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -12,7 +13,17 @@ from pydantic import (
     model_validator,
 )
 
-from foldvote.config.base import Classes, Name, Section, Size
+from foldvote.config.base import (
+    Classes,
+    DataPath,
+    FilePath,
+    FolderPath,
+    Name,
+    Section,
+    Size,
+    factor_name_faults,
+    joined_levels_fault,
+)
 
 
 class NumericFactor(Section):
@@ -51,21 +62,29 @@ class DrawnData(NamedTuple):
 
 
 class ImageList(NamedTuple):
-    """A table that names the images.
+    """A table that names the images of a split.
 
     Attributes:
         table: its path relative to the data folder.
-        path: column with the path of an image relative to the data folder.
-        split: column that says train or test; None: every row is for training.
+        path: column with the path of an image, or of the folder of a person's images.
+        split: column that says train or test; None: every row belongs to the split.
+        folder: what these paths are relative to, itself relative to the data folder.
+        persons: whether a row names the folder of a person.
     """
 
     table: str
     path: str
-    split: str | None
+    split: str | None = None
+    folder: str = ""
+    persons: bool = False
 
 
 class LayoutSection(Section):
     """What every layout says of itself; each overrides what is different for it. Paths are relative to `data_root`."""
+
+    similar_groups: Literal["refuse", "join", "keep"] = "refuse"
+    """Groups whose names look the same, such as `p01`, `P01` and `p 01` with two spaces. refuse: stop and name them;
+    join: they are one group; keep: they are different groups, as where ids are random letters of both cases."""
 
     @property
     def factor_names(self) -> tuple[str, ...]:
@@ -73,8 +92,17 @@ class LayoutSection(Section):
         return ()
 
     @property
+    def classes_found(self) -> bool:
+        """Whether the classes are the names found in the training rows, and not listed by the user or the layout."""
+        return False
+
+    @property
     def numeric_factor(self) -> NumericFactor | None:
         """The factor that has a number behind its levels, where there is one."""
+        return None
+
+    def joined_levels_fault(self, factors: Sequence[str]) -> str | None:  # noqa: ARG002 - for levels of the user's
+        """Why the levels of some factors, joined by `-`, make no names of classes or strata; None if they do."""
         return None
 
     @property
@@ -92,9 +120,8 @@ class LayoutSection(Section):
         """What the workflow draws; None where the data is the user's."""
         return None
 
-    @property
-    def image_list(self) -> ImageList | None:
-        """The table that names the images, where they are in no folder of their own."""
+    def image_list(self, split: str) -> ImageList | None:  # noqa: ARG002 - other layouts have one for each split
+        """The table that names the images of a split; None: every file of the folder is one."""
         return None
 
     def tables(self, split: str) -> list[str]:  # noqa: ARG002 - other layouts have one for each split
@@ -110,13 +137,13 @@ class MaskbaseLayout(LayoutSection):
     """The home task's folders: a table of persons, one folder of seven images per person, a table of test images."""
 
     layout: Literal["maskbase"]
-    train_table: str = "train/train.csv"
+    train_table: DataPath = "train/train.csv"
     """Table of persons with columns id, gender, age, path; relative to data_root."""
-    train_images: str = "train/images"
+    train_images: DataPath = "train/images"
     """Folder that holds one folder per person."""
-    test_table: str | None = "eval/info.csv"
+    test_table: DataPath | None = "eval/info.csv"
     """Table of test images with a column ImageID, in the order of the submission; null when there is none."""
-    test_images: str = "eval/images"
+    test_images: DataPath = "eval/images"
     """Folder of the test images."""
     group_pattern: str = r"^(\d{6})"
     """Regular expression on `id`; its first group names the person that must not be on both sides of a split."""
@@ -160,6 +187,12 @@ class MaskbaseLayout(LayoutSection):
         """The folder of persons' folders, or that of the test images."""
         return self.train_images if split == "train" else self.test_images
 
+    def image_list(self, split: str) -> ImageList | None:
+        """The table of persons, or that of test images."""
+        if split == "train":
+            return ImageList(self.train_table, "path", folder=self.train_images, persons=True)
+        return ImageList(self.test_table, "ImageID", folder=self.test_images) if self.test_table else None
+
 
 class DemoLayout(MaskbaseLayout):
     """Drawn faces in the home task's folders, made by the workflow itself under `results`."""
@@ -183,7 +216,7 @@ class TableLayout(LayoutSection):
     """Any images listed in a CSV or parquet table."""
 
     layout: Literal["table"]
-    table: str
+    table: DataPath
     """The table, relative to data_root; paths inside it are relative to data_root as well."""
     path: str = "path"
     """Column with the image's path."""
@@ -194,7 +227,8 @@ class TableLayout(LayoutSection):
     label: str | None = "label"
     """Column with the class name; null when the class is made up of `factors`."""
     classes: Classes | None = None
-    """Class names in the order of their codes; null: the sorted names found in the training rows."""
+    """Class names in the order of their codes; null: the names found in the training rows, sorted; numbers by their
+    value, so that 2 comes before 10."""
     factors: dict[Name, Classes] = Field(default={})
     """Columns that make up the class and their levels in order; the class is their product in this order."""
     split: str | None = None
@@ -206,7 +240,16 @@ class TableLayout(LayoutSection):
             raise ValueError(
                 "give either label (a column) or factors (columns and levels), not both: set label: null with factors"
             )
+        faults = factor_name_faults(self.factors)
+        if fault := self.joined_levels_fault(list(self.factors)):
+            faults.append(f"factors: {fault}")
+        if faults:
+            raise ValueError("\n".join(faults))
         return self
+
+    def joined_levels_fault(self, factors: Sequence[str]) -> str | None:
+        """Why the levels of some factors, joined by `-`, make no names of classes or strata; None if they do."""
+        return joined_levels_fault({name: levels for name, levels in self.factors.items() if name in factors})
 
     @property
     def factor_names(self) -> tuple[str, ...]:
@@ -214,12 +257,16 @@ class TableLayout(LayoutSection):
         return tuple(self.factors)
 
     @property
+    def classes_found(self) -> bool:
+        """Whether neither classes nor factors are given."""
+        return self.classes is None and not self.factors
+
+    @property
     def has_test(self) -> bool:
         """Whether a column says which rows are to predict."""
         return self.split is not None
 
-    @property
-    def image_list(self) -> ImageList:
+    def image_list(self, split: str) -> ImageList:  # noqa: ARG002 - one table holds both
         """The table itself."""
         return ImageList(self.table, self.path, self.split)
 
@@ -232,15 +279,20 @@ class FoldersLayout(LayoutSection):
     """One folder per class."""
 
     layout: Literal["folders"]
-    train: str = "train"
-    """Folder with one folder a class, relative to data_root."""
-    test: str | None = None
+    train: DataPath = "train"
+    """Folder with one folder a class, relative to data_root; `.` if they lie in data_root itself."""
+    test: DataPath | None = None
     """Folder of images to predict; null when there is none."""
     classes: Classes | None = None
-    """Class folders in the order of their codes; null: the sorted folder names."""
+    """Class folders in the order of their codes; null: the sorted folder names; numbers by their value."""
     group_pattern: str
     r"""Regular expression on the image's path below its class folder; its first group names the image's group.
     `^(.*)$` makes every image its own group."""
+
+    @property
+    def classes_found(self) -> bool:
+        """Whether the classes are the folders found."""
+        return self.classes is None
 
     @property
     def has_test(self) -> bool:
@@ -281,15 +333,18 @@ class Images(Section):
 class DataSettings(Section):
     """Where the data lies and what it means: all that the data stages depend on."""
 
-    results: str = "results"
+    results: FolderPath = "results"
     """Folder of everything that is made; two experiments live side by side in two folders."""
     data: Layout
-    data_root: Annotated[str | None, Field(validate_default=True)] = None
+    data_root: Annotated[FolderPath | None, Field(validate_default=True)] = None
     """Folder of the data; every path of `data` is relative to it. Not for the demo, which draws its own."""
-    corrections: str | None = None
+    corrections: FilePath | None = None
     """CSV of label corrections: id, field, from, to, source, certainty. Looked for here, then below data_root."""
     corrections_certainty: list[str] = Field(default=["certain"])
     """Which values of the column certainty are applied."""
+    leave_out: list[str] = Field(default=[])
+    """Training images that are left out, each with all its copies, such as a picture that says that there is none:
+    image ids, or paths below data_root."""
     images: Images = Images()
 
     @property
@@ -315,7 +370,11 @@ class DataSettings(Section):
     def for_split(self, split: str) -> dict[str, Any]:
         """All that a manifest depends on, as plain JSON values: a test manifest not on the corrections."""
         values = self.model_dump(mode="json", include=set(DataSettings.model_fields))
-        return values if split == "train" else values | {"corrections": None, "corrections_certainty": []}
+        values["corrections"] = self.corrections_path and str(self.corrections_path)
+        if split == "train":
+            return values
+        values["data"]["similar_groups"] = "refuse"  # test images are in no group
+        return values | {"corrections": None, "corrections_certainty": [], "leave_out": []}
 
     @property
     def corrections_path(self) -> Path | None:

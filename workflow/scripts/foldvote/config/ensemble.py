@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from foldvote.config.base import Section, different
+from foldvote.config.base import FilePath, Section, different
 
 METHOD_NAMES = (  # from the simplest on; foldvote.ensemble.methods.METHODS says what each does
     "mean",
@@ -64,7 +64,7 @@ SubmissionAnswer = Literal["code", "name", "probabilities"]
 class Submission(Section):
     """The submission file."""
 
-    sample: str | None = None
+    sample: FilePath | None = None
     """Sample file whose ids, order and columns are kept, relative to data_root; null: the layout's own test table
     (maskbase, demo) or every test image in the manifest's order."""
     id_column: str = "ImageID"
@@ -72,4 +72,5 @@ class Submission(Section):
     answer_column: str = "ans"
     """Column of the answers."""
     answer: SubmissionAnswer = "code"
-    """Write the class as its code, as its name, or a column of probabilities for each class."""
+    """Write the class as its code, as its name, or a column of probabilities for each class. Where all class names are
+    numbers, such as grades 1 to 5, the code is this number; otherwise codes count from 0 in the order of classes."""

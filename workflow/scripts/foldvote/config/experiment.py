@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from foldvote.config.augmentation_names import transform_faults
-from foldvote.config.base import Name
+from foldvote.config.base import FilePath, Name, model_name_faults
 from foldvote.config.data import DataSettings, Layout
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.config.folds import Faces, Folds
@@ -30,11 +30,11 @@ class Config(DataSettings):
 
     seed: int = Field(default=42, ge=0, lt=2**53)
     """Every random draw is a function of this number and of the purpose of the draw."""
-    answers: str | None = None
+    answers: FilePath | None = None
     """CSV with the true classes of the test images, if you have them: used for scores only, never for training."""
     folds: Folds = Folds()
     faces: Faces = Faces()
-    include: list[str] = Field(default=[])
+    include: list[FilePath] = Field(default=[])
     """Files whose `recipes` are added to those below, such as results/tune/best.yaml."""
     recipes: dict[Name, dict[str, Any]] = Field(default={})
     """Recipes that models can inherit from (`base: NAME`); they are not trained themselves."""
@@ -55,11 +55,18 @@ class Config(DataSettings):
         unknown = [name for name in folds.stratify if name not in known] if isinstance(folds.stratify, list) else []
         if data is not None and unknown:
             raise ValueError("\n".join(f"stratify: no factor {name!r}{did_you_mean(name, known)}" for name in unknown))
+        if (
+            data is not None
+            and isinstance(folds.stratify, list)
+            and (fault := data.joined_levels_fault(folds.stratify))
+        ):
+            raise ValueError(f"stratify: {fault}")
         return folds
 
     @model_validator(mode="after")
     def _models_fit(self) -> "Config":
-        faults = [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
+        faults = [f"models.{fault}" for fault in model_name_faults(self.models)]
+        faults += [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
         faults += [*self._pseudo_faults(), *self._product_faults(), *self._tune_faults()]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
@@ -91,6 +98,8 @@ class Config(DataSettings):
         learnt = recipe.factors or sorted(self.factor_names)
         unknown = [name for name in learnt if name not in self.factor_names]
         yield from (f"factors: no factor {name!r}{did_you_mean(name, self.factor_names)}" for name in unknown)
+        if not unknown and (fault := self.data.joined_levels_fault(learnt)):
+            yield f"factors: {fault}"
         heads = recipe.heads if isinstance(recipe.heads, dict) else {}
         others = [name for name in heads if name in self.factor_names and name not in learnt]
         yield from (f"heads.{name}: this model does not learn {name}; drop it or add it to factors" for name in others)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from foldvote.config.base import Name, Section, Share
+from foldvote.config.base import FilePath, Name, Section, Share
 
 
 class Folds(Section):
@@ -21,12 +21,12 @@ class Folds(Section):
     reserve: float = Field(default=0, ge=0, le=0.5)
     """Share of the groups that is kept out of every fold. All members predict them as they predict test images: the
     submitted vote is scored and calibrated on them. 0: none."""
-    file: str | None = None
+    file: FilePath | None = None
     """CSV or parquet table with columns group and fold (or image_id and fold), for method file."""
     stratify: Annotated[list[Name], Field(min_length=1)] | Literal["label"] = "label"
     """What the folds are balanced on: the class, or a list of factors."""
     on_rare: Literal["warn", "error"] = "warn"
-    """What to do when a stratum or class has fewer groups than folds."""
+    """What to do when some fold has no group of a class or stratum to learn from or to be scored on."""
     duplicates: Literal["merge", "error"] = "merge"
     """What to do when two groups contain an identical file: merge them into one group, or stop with an error."""
     near_duplicate_bits: int = Field(default=4, ge=0, le=16)
@@ -64,7 +64,7 @@ class Folds(Section):
 class Faces(Section):
     """Where face boxes come from, for models with `roi: face-MARGIN`."""
 
-    file: str | None = None
+    file: FilePath | None = None
     """Your own boxes (CSV or parquet): image_id, left, top, right, bottom in pixels, and confidence if you have it;
     null: the face detector finds them."""
     min_confidence: Share = 0.5

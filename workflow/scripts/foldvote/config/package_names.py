@@ -20,7 +20,8 @@ LIST = Path(__file__).with_name("package_names.json")
 def listed() -> dict[str, Any]:
     """The list: for each package its `version` and its names.
 
-    timm: `nets` and `optimizers`, lists of names. albumentations: `transforms`, the names of arguments by transform.
+    timm: `nets` and `optimizers`, lists of names; `patches`, by net the stride of its patches, where it has any.
+    albumentations: `transforms`, the names of arguments by transform.
     """
     return json.loads(LIST.read_text(encoding="utf-8"))
 

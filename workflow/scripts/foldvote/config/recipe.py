@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
-from foldvote.config.base import Name, Roi, Section, Share, Size, different
-from foldvote.config.timm_names import known_name, net_names, optimizer_names
+from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size, different
+from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
 
 
 def parts_of(parts: int, processes: int) -> int:
@@ -239,7 +239,8 @@ class Pseudo(Section):
     models: Several
     """Models of the first round, whose mean prediction gives the labels; fold k uses their members of fold k only."""
     confidence: float = Field(default=0.9, gt=0, le=1)
-    """Smallest probability of the most likely class for which a test image is used."""
+    """Smallest probability of the most likely class for which a test image is used, as a share of what the label
+    smoothing of the first round leaves: with 0.1, no image is likelier than 0.9 to be of a class."""
 
 
 class Recipe(Section):
@@ -247,7 +248,7 @@ class Recipe(Section):
 
     net: str
     """Any name known to timm."""
-    pretrained: str | None = None
+    pretrained: FilePath | None = None
     """Local file of weights (.safetensors or .pth); null: from scratch."""
     size: Size = "128x96"
     roi: Roi = "none"
@@ -358,6 +359,7 @@ class Recipe(Section):
 
 
 def _recipe_faults(recipe: Recipe) -> Iterator[str]:
+    yield from tiling_faults(recipe.net, recipe.size, patch_stride(recipe.net.split(".")[0]))
     if recipe.warmup_epochs >= recipe.epochs > 1:
         yield f"warmup_epochs {recipe.warmup_epochs} leaves nothing of {recipe.epochs} epochs; lower it"
     if recipe.roi.startswith("box-"):

@@ -7,6 +7,7 @@ from typing import Any
 from foldvote.config.recipe import Recipe
 from foldvote.config.yaml_file import load_yaml
 from foldvote.errors import UserError, did_you_mean, raise_all
+from foldvote.io.paths import one_path
 
 
 def with_bases(models: Mapping[str, Any], recipes: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -58,7 +59,12 @@ def with_included(values: dict[str, Any], source: str) -> dict[str, Any]:
         return values  # these errors are reported later, together with those of all other keys
     taken_by = {name: source for kind in (recipes, values.get("models")) if isinstance(kind, dict) for name in kind}
     found, faults = dict(recipes), []
-    for path in given:
+    for text in given:
+        try:
+            path = one_path(text)
+        except ValueError as error:
+            faults.append(f"{source}: include: {error}")
+            continue
         own, wrong = _recipes_of(path, source)
         faults += wrong
         for name, recipe in own.items():

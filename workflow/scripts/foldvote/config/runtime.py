@@ -1,8 +1,8 @@
-"""Settings that do not change results: processes, GPUs, checkpoints, tracking."""
+"""Settings that do not change results, apart from last bits: processes, GPUs, checkpoints, tracking."""
 
 from pydantic import Field
 
-from foldvote.config.base import Section
+from foldvote.config.base import FilePath, FolderPath, Section
 
 
 class Tracking(Section):
@@ -17,7 +17,7 @@ class Tracking(Section):
 
 
 class Runtime(Section):
-    """Settings that do not change results; changing them reruns nothing."""
+    """Settings that do not change results, apart from last bits; changing them reruns nothing."""
 
     workers: int | None = Field(default=None, ge=0, le=256)
     """Processes that load images, for each process that trains; null: as many as the threads of the job allow."""
@@ -25,12 +25,15 @@ class Runtime(Section):
     """GPUs of one machine that train a member together; `--resources gpu=N` must offer at least as many."""
     cpu_processes: int = Field(default=1, ge=1, le=64)
     """Processes that train a member together where it has no GPU; they share the threads of the job."""
+    reproducible: bool = True
+    """On a GPU: the same bytes at every run, and exact fp32; false: faster kernels and TF32, recorded in model.json."""
     predict_batch: int = Field(default=256, ge=1, le=65_536)
     """Images in one batch of predictions."""
     checkpoint_minutes: float = Field(default=5, gt=0)
-    """Longest time in minutes between two saves of the training state, which is also saved after every epoch."""
-    state_dir: str | None = Field(default=None, min_length=1)
+    """Longest time in minutes between two saves of the training state, which is also saved after an epoch unless saving
+    takes more than a twentieth of the time."""
+    state_dir: FolderPath | None = Field(default=None, min_length=1)
     """Folder for what a training writes while it runs: its saved state and TensorBoard files; null: `results`."""
-    container: str | None = Field(default=None, min_length=1)
+    container: FilePath | None = Field(default=None, min_length=1)
     """Container image in which rules run with `--sdm apptainer`: docker://registry/name:tag, or a .sif file."""
     tracking: Tracking = Tracking()

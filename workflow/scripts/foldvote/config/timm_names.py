@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from foldvote.config.base import parse_size
 from foldvote.config.package_names import listed, may_know
 from foldvote.errors import did_you_mean
 
@@ -24,6 +25,32 @@ def known_name(given: str, name: str, known: frozenset[str], complaint: str) -> 
 def net_names() -> frozenset[str]:
     """Names of timm's nets."""
     return frozenset(listed()["timm"]["nets"])
+
+
+def patch_stride(net: str) -> int:
+    """The number of pixels of which both sides of a net's images must be multiples; 1 if any, or the net is not listed.
+
+    Args:
+        net: its name, without the tag of its weights.
+    """
+    return listed()["timm"]["patches"].get(net, 1)
+
+
+def tiling_faults(net: str, size: str, stride: int) -> list[str]:
+    """Why a network would not see all of its images, with the next sizes that fit; none if it does.
+
+    Args:
+        net: its name.
+        size: height x width of the images.
+        stride: number of pixels of which both sides must be multiples.
+    """
+    height, width = parse_size(size)
+    if height % stride == 0 and width % stride == 0:
+        return []
+    smaller = f"{height // stride * stride}x{width // stride * stride}"
+    larger = f"{-(-height // stride) * stride}x{-(-width // stride) * stride}"
+    fitting = larger if height < stride or width < stride else f"{smaller} or {larger}"
+    return [f"size {size}: {net} takes patches of {stride} pixels and would see only {smaller} of it; set {fitting}"]
 
 
 @cache

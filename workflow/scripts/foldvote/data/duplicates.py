@@ -41,6 +41,21 @@ def merge_groups(manifest: pd.DataFrame) -> tuple[pd.Series, list[list[str]]]:
     return manifest["group"].map(first), [members for members in joined if len(members) > 1]
 
 
+def joining_files(manifest: pd.DataFrame) -> list[tuple[list[str], list[str]]]:
+    """The image files that are in several groups, and so join them.
+
+    Args:
+        manifest: rows with columns `image_id`, `group` and `sha256`.
+
+    Returns:
+        For each such file the image ids of its copies and the names of the groups, both sorted; that of most groups
+        first.
+    """
+    spread = manifest.groupby("sha256")["group"].transform("nunique") > 1
+    found = [(sorted(rows["image_id"]), sorted(set(rows["group"]))) for _, rows in manifest[spread].groupby("sha256")]
+    return sorted(found, key=lambda pair: (-len(pair[1]), pair))
+
+
 def same_bytes(left: pd.DataFrame, right: pd.DataFrame | None = None) -> list[list[str]]:
     """Image ids with equal files, across the groups of one table or across two tables.
 

@@ -1,18 +1,22 @@
 """Classes, the factors that they are made up of, and the codes and names of both."""
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from foldvote.config.base import MOST_CLASSES, joined_levels_fault
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
 from foldvote.io.files import read_json, write_json
 
 LABEL = "label"  # the field that names the class where the class is not made up of factors
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -72,24 +76,43 @@ class LabelSpace:
 
 
 def factor_label_space(factors: dict[str, tuple[str, ...]]) -> LabelSpace:
-    """The label space whose classes are the product of all levels, named `level-level-level`."""
+    """The label space whose classes are the product of all levels, named `level-level-level`.
+
+    Raises:
+        UserError: if two classes get the same name, or there are more than MOST_CLASSES.
+    """
+    if fault := joined_levels_fault(factors):
+        raise UserError(f"data.factors: {fault}")
     names = tuple("-".join(levels) for levels in itertools.product(*factors.values()))
     return LabelSpace(names, dict(factors))
+
+
+def is_number(name: str) -> bool:
+    """Whether a class name is a number: `7`, `-1`, `2.5`, `007`; not `1e5` or `1-2`."""
+    return _NUMBER.fullmatch(name) is not None
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Class names in the order of their codes: by value if each is a number (2 before 10), otherwise as texts."""
+    texts = sorted(names)
+    return sorted(texts, key=Decimal) if all(map(is_number, texts)) else texts
 
 
 def named_label_space(classes: Sequence[str] | None, found: Iterable[str]) -> LabelSpace:
     """The label space of plain class names.
 
     Args:
-        classes: the names in the order of their codes; None: those of `found`, sorted.
+        classes: the names in the order of their codes; None: those of `found`, see `in_order`.
         found: class names of the training rows.
 
     Raises:
-        UserError: if there are fewer than two classes.
+        UserError: if there are fewer than two classes, or more than MOST_CLASSES.
     """
-    names = tuple(classes or sorted(found))
+    names = tuple(classes or in_order(found))
     if len(names) < 2:
         raise UserError(f"data: found {len(names)} class(es) {sorted(found)}; a classifier needs at least two")
+    if len(names) > MOST_CLASSES:
+        raise UserError(f"data: found {len(names):,} classes, more than {MOST_CLASSES:,}; is the label an id?")
     return LabelSpace(names)
 
 

@@ -9,12 +9,12 @@ import pandas as pd
 
 from foldvote.config.data import DataSettings
 from foldvote.data.entries import entries
-from foldvote.data.file_listing import Split
+from foldvote.data.file_listing import Split, passed_over
 from foldvote.data.image_inspection import AcceptedImage, RejectedImage, inspector
 from foldvote.data.label_space import LabelSpace
 from foldvote.data.layouts.registry import layout_of
-from foldvote.data.manifest_table import QUARANTINE, manifest_schema
-from foldvote.errors import MOST_TOLD, UserError
+from foldvote.data.manifest_table import LEFT_OUT, QUARANTINE, manifest_schema
+from foldvote.errors import MOST_TOLD, UserError, did_you_mean, raise_all
 from foldvote.io.files import sha256_lines
 from foldvote.io.parquet import write_table
 from foldvote.runtime.job_log import log
@@ -33,7 +33,9 @@ def build_manifest(
     """Write the manifest of one split and the list of images that were left out.
 
     The provenance record of the manifest holds data_sha256 (a digest of its ids, paths, labels, groups and file hashes
-    in order), corrections (those applied), split and `scheme` (the label space: classes and factors).
+    in order), corrections (those applied), split and `scheme` (the label space: classes and factors); where files were
+    ignored, `ignored` (their number by name); and where names stood in several spellings, `spellings` (these by group
+    and class).
 
     Args:
         config: the configuration.
@@ -46,9 +48,14 @@ def build_manifest(
         UserError: for faults of tables, folders or corrections; for bad images with `images.on_bad: error`; or if no
             image is left. Then nothing is written.
     """
-    frame, label_space, corrections = entries(config, split)
+    frame, label_space, corrections, spellings = entries(config, split)
+    strangers = passed_over(config, split)
+    if strangers:
+        told = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in strangers.items())
+        log(f"ignored among the {split} images: {told}")
     paths = frame["path"].tolist()
     findings = list(map_processes(inspector(config.root, config.images), paths, workers, f"decoding {split} images"))
+    findings = _without(frame, findings, config.leave_out if split == "train" else [])
     bad = [(path, found) for path, found in zip(paths, findings, strict=True) if isinstance(found, RejectedImage)]
     _refuse_or_log(bad, config, split, len(paths), Path(quarantine_path))
     accepted = [isinstance(found, AcceptedImage) for found in findings]
@@ -64,7 +71,27 @@ def build_manifest(
         "split": split,
         "scheme": label_space.as_json(),
     }
+    record |= {name: value for name, value in (("ignored", strangers), ("spellings", spellings)) if value}
     write_table(frame[schema.names], manifest_path, schema, key=("image_id",), record=record)
+
+
+def _without(
+    frame: pd.DataFrame, findings: Sequence[AcceptedImage | RejectedImage], named: Sequence[str]
+) -> list[AcceptedImage | RejectedImage]:
+    """The findings, with the images that the user named and every copy of them rejected for the reason LEFT_OUT."""
+    place = {name: row for column in ("path", "image_id") for row, name in enumerate(frame[column])}
+    raise_all(
+        f"leave_out: there is no training image {name!r}{did_you_mean(name, place) or '; give its image_id'}"
+        for name in named
+        if name not in place
+    )
+    rows = {place[name] for name in named}
+    copies = {found.sha256 for row in rows if isinstance(found := findings[row], AcceptedImage)}
+    gone = RejectedImage(LEFT_OUT, "is named by leave_out, or a copy of a file that is")
+    return [
+        gone if row in rows or (isinstance(found, AcceptedImage) and found.sha256 in copies) else found
+        for row, found in enumerate(findings)
+    ]
 
 
 def data_digest(manifest: pd.DataFrame) -> str:
@@ -82,10 +109,14 @@ def _refuse_or_log(
     bad: Sequence[tuple[str, RejectedImage]], config: DataSettings, split: Split, total: int, quarantine_path: Path
 ) -> None:
     """Raise an error for bad images or log that they are left out, as configured."""
-    if not bad:
+    asked = sum(found.reason == LEFT_OUT for _, found in bad)
+    if asked:
+        log(f"{asked} of {total} {split} images are left out, as leave_out says, listed in {quarantine_path}")
+    bad = [(path, found) for path, found in bad if found.reason != LEFT_OUT]
+    if not bad and asked < total:
         return
     counts = ", ".join(f"{count} {reason}" for reason, count in Counter(found.reason for _, found in bad).most_common())
-    if config.images.on_bad == "quarantine" and len(bad) < total:
+    if config.images.on_bad == "quarantine" and len(bad) + asked < total:
         note = f"; {_LOST_TEST}" if split == "test" else ""
         log(f"{len(bad)} of {total} {split} images are left out ({counts}), listed in {quarantine_path}{note}")
         return
@@ -93,8 +124,8 @@ def _refuse_or_log(
     if len(bad) > MOST_TOLD:
         told.append(f"... and {len(bad) - MOST_TOLD} more")
     remedy = "mend them, or set images.on_bad: quarantine to go on without them"
-    if len(bad) == total:
-        remedy = "no image is left; correct data_root or the section data"
+    if len(bad) + asked == total:
+        remedy = "no image is left; correct data_root, the section data or leave_out"
     elif split == "test":
         remedy += f" ({_LOST_TEST})"
     raise UserError(*told, f"{len(bad)} of {total} {split} images are bad ({counts}): {remedy}")

@@ -36,4 +36,5 @@ def manifest_schema(factors: Iterable[str], raw: Sequence[tuple[str, pa.DataType
     )
 
 
+LEFT_OUT = "left_out"  # reason of an image that the user asked to leave out
 QUARANTINE = pa.schema([("path", pa.string()), ("reason", pa.string()), ("message", pa.string())])

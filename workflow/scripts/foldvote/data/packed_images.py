@@ -1,10 +1,11 @@
 """Packed images: cropped to the region of interest, resized, and stored in one memory-mapped Arrow file.
 
 Data loaders, models of one size and all folds read the same file without copies: the operating system keeps its pages
-in memory once for all of them.
+in memory once for all of them. Every row has a checksum, which each process compares when it first reads the row.
 """
 
 import json
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,8 @@ def pack_images(
         rules: how images are decoded.
         size: height x width such as "128x96".
         roi: region of interest, as in the configuration.
-        path: the Arrow IPC file to write: columns image_id (text) and pixels (fixed-size binary, uint8 height x width
-            x RGB), in the order of the manifest.
+        path: the Arrow IPC file to write: columns image_id (text), pixels (fixed-size binary, uint8 height x width x
+            RGB) and crc32 (of the id and the pixels), in the order of the manifest.
         workers: number of processes.
         boxes_path: for `face-MARGIN`: the table of face_detection.BOXES.
         min_confidence: for `face-MARGIN`: with a smaller confidence the centre is cropped.
@@ -69,6 +70,7 @@ def pack_images(
         [
             pa.field("image_id", pa.string(), nullable=False),
             pa.field("pixels", pa.binary(height * width * 3), nullable=False),
+            pa.field("crc32", pa.uint32(), nullable=False),
         ],
         metadata={"foldvote": canonical(record)},
     )
@@ -82,9 +84,9 @@ def pack_images(
         for start in range(0, len(work), _ROWS_PER_BATCH):
             ids = [image_id for image_id, *_ in work[start : start + _ROWS_PER_BATCH]]
             pixels = [next(ready) for _ in ids]
-            writer.write_batch(
-                pa.record_batch([pa.array(ids), pa.array(pixels, schema.field("pixels").type)], schema=schema)
-            )
+            sums = [_checksum(image_id, image) for image_id, image in zip(ids, pixels, strict=True)]
+            columns = [pa.array(ids), pa.array(pixels, schema.field("pixels").type), pa.array(sums, pa.uint32())]
+            writer.write_batch(pa.record_batch(columns, schema=schema))
 
 
 class PackedImages:
@@ -106,15 +108,17 @@ class PackedImages:
         """
         self.path = Path(path)
         self._blocks: list[np.ndarray] = []
+        self._ids: list[str] = []
+        sums: list[np.ndarray] = []
         try:
             with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
                 self.record: dict[str, Any] = json.loads(file.schema.metadata[b"foldvote"])
                 self.shape = (*parse_size(self.record["size"]), 3)
-                ids: list[str] = []
                 for index in range(file.num_record_batches):
                     batch = file.get_batch(index)
                     batch.validate(full=True)
-                    ids += batch.column(0).to_pylist()
+                    self._ids += batch.column(0).to_pylist()
+                    sums.append(batch.column("crc32").to_numpy())
                     flat = np.frombuffer(
                         batch.column(1).buffers()[1], dtype=np.uint8, count=len(batch) * int(np.prod(self.shape))
                     )
@@ -123,14 +127,28 @@ class PackedImages:
             raise UserError(f"{path}: missing; run `snakemake` again to make it") from error
         except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
             raise UserError(f"{path}: damaged ({error}); delete it and run `snakemake` again") from error
-        self.row_of = {image_id: row for row, image_id in enumerate(ids)}
+        self.row_of = {image_id: row for row, image_id in enumerate(self._ids)}
+        self._sums = np.concatenate([*sums, np.empty(0, np.uint32)])
+        self._sound = np.zeros(len(self._ids), dtype=bool)  # rows that this process has compared with their checksums
 
     def __len__(self) -> int:
         return len(self.row_of)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """The image in a row: a read-only uint8 view of shape (height, width, 3)."""
-        return self._blocks[row // _ROWS_PER_BATCH][row % _ROWS_PER_BATCH]
+        """The image in a row: a read-only uint8 view of shape (height, width, 3).
+
+        Raises:
+            UserError: if the row is not what was packed.
+        """
+        image: np.ndarray = self._blocks[row // _ROWS_PER_BATCH][row % _ROWS_PER_BATCH]
+        if not self._sound[row]:
+            if _checksum(self._ids[row], image.data) != self._sums[row]:
+                raise UserError(
+                    f"{self.path}: damaged: the pixels of image {self._ids[row]} (row {row}) are not those that were "
+                    "packed; delete it and run `snakemake` again"
+                )
+            self._sound[row] = True
+        return image
 
     def __reduce__(self) -> tuple[type["PackedImages"], tuple[Path]]:
         return PackedImages, (self.path,)
@@ -144,7 +162,7 @@ class PackedImages:
         missing = [image_id for image_id in image_ids if image_id not in self.row_of]
         if missing:
             raise UserError(
-                f"{self.path}: lacks {len(missing)} images, such as {missing[0]}; run `snakemake` again to pack them"
+                f"{self.path}: lacks {len(missing)} images, such as {missing[0]}; run `snakemake -R pixels`"
             )
         return np.array([self.row_of[image_id] for image_id in image_ids], dtype=np.int64)
 
@@ -168,6 +186,11 @@ class ConcatenatedImages:
         """The image in a row: a read-only uint8 view of shape (height, width, 3)."""
         which = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.files[which][row - int(self._starts[which])]
+
+
+def _checksum(image_id: str, pixels: bytes | memoryview) -> int:
+    """CRC-32 of an image's id and its contiguous pixels."""
+    return zlib.crc32(pixels, zlib.crc32(image_id.encode()))
 
 
 def _prepare(

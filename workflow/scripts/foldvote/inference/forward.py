@@ -1,19 +1,25 @@
 """Logits of a network for packed images, used for validation, out-of-fold and test predictions alike."""
 
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from foldvote.data.packed_images import PackedImages
+from foldvote.errors import UserError
 from foldvote.inference.tta import View
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
+from foldvote.runtime.job_log import log
+from foldvote.runtime.memory import is_out_of_memory, release_memory
 
+T = TypeVar("T")
 Sources = dict[str | None, torch.Tensor]
+_KEPT_BYTES = 64 * 2**20  # of logits on the device before they are copied to the CPU, for which the GPU is waited for
 
 
 def predict_logits(
@@ -37,37 +43,119 @@ def predict_logits(
         track: called with the batches and their number; returns the same batches and may show progress.
 
     Returns:
-        By the name of each view a float32 array (rows, classes), in the order of `rows`.
+        By the name of each view a float32 array (rows, classes), in the order of `rows`. If memory does not suffice,
+        all are predicted anew in batches of half the size, so that they are what this batch size gives.
+
+    Raises:
+        UserError: if memory does not even suffice for one image.
     """
+    return halved_until_it_fits(
+        lambda images_at_once: _predict(model, images, rows, views, device, images_at_once, track),
+        min(batch_size, max(len(rows), 1)),
+        images.shape[:2],
+        device,
+    )
+
+
+def halved_until_it_fits(
+    predict: Callable[[int], T], batch_size: int, image_size: tuple[int, int], device: Device
+) -> T:
+    """Predict in batches, in half as large ones as long as memory does not suffice.
+
+    Args:
+        predict: called with the number of images in a batch; predicts everything from the beginning.
+        batch_size: images in a batch at first.
+        image_size: height and width of the images, for the error.
+        device: where the network runs, for the error.
+
+    Returns:
+        What `predict` returned.
+
+    Raises:
+        UserError: if memory does not even suffice for one image.
+    """
+    while True:
+        try:
+            return predict(batch_size)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            if batch_size == 1:
+                height, width = image_size
+                reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+                raise UserError(
+                    f"memory: not even one image of {height}x{width} can be predicted on {device.name} ({reason}); end "
+                    "what else uses its memory, or choose a smaller models.*.net or models.*.size"
+                ) from error
+        # Not within `except`: there, the traceback of the error still holds the tensors.
+        gc.collect()
+        release_memory()
+        log(
+            f"memory: predictions of {batch_size} images at once did not fit; now {batch_size // 2} at once, "
+            f"as runtime.predict_batch: {batch_size // 2} would"
+        )
+        batch_size //= 2
+
+
+def _predict(
+    model: nn.Module,
+    images: PackedImages,
+    rows: np.ndarray,
+    views: Sequence[View],
+    device: Device,
+    batch_size: int,
+    track: Callable[[Iterable[Any], int], Iterable[Any]],
+) -> dict[str, np.ndarray]:
+    """Predict all rows in batches of one size."""
     model.eval()
     mean, std = normalisation(model, device.torch_device)
-    parts: dict[str, list[torch.Tensor]] = {view.name: [] for view in views}
-    starts = range(0, len(rows), batch_size)
+    waiting: dict[str, list[torch.Tensor]] = {view.name: [] for view in views}
+    done: dict[str, list[np.ndarray]] = {view.name: [] for view in views}
+    starts, kept = range(0, len(rows), batch_size), 0
+    pin = device.torch_device.type == "cuda"
     with torch.inference_mode(), device.autocast():
-        for sources in track(_prefetch(images, rows, starts, batch_size, views), len(starts)):
+        for sources in track(_prefetch(images, rows, starts, batch_size, views, pin), len(starts)):
             for source, raw in sources.items():
                 batch = device.normalise(raw, mean, std)
                 for view in (view for view in views if view.source == source):
                     moved = view.move(batch).contiguous(memory_format=device.layout)
-                    parts[view.name].append(model(moved).float())
-    return {name: torch.cat(logits).cpu().numpy() for name, logits in parts.items()}
+                    logits = model(moved).float()
+                    waiting[view.name].append(logits)
+                    kept += logits.nbytes
+            if kept > _KEPT_BYTES:
+                _to_cpu(waiting, done)
+                kept = 0
+        _to_cpu(waiting, done)
+    return {name: np.concatenate(parts) if len(parts) > 1 else parts[0] for name, parts in done.items()}
+
+
+def _to_cpu(waiting: dict[str, list[torch.Tensor]], done: dict[str, list[np.ndarray]]) -> None:
+    """Move logits from the device to the CPU, in one copy for all batches of a view."""
+    for name, logits in waiting.items():
+        if logits:
+            done[name].append(torch.cat(logits).cpu().numpy())
+            logits.clear()
 
 
 def _prefetch(
-    images: PackedImages, rows: np.ndarray, starts: range, batch_size: int, views: Sequence[View]
+    images: PackedImages, rows: np.ndarray, starts: range, batch_size: int, views: Sequence[View], pin: bool
 ) -> Iterator[Sources]:
-    """Yield batches of uint8 images by view source; a thread prepares the next batch while the network runs."""
+    """Yield batches of uint8 images by view source; a thread prepares the next batch while the network runs.
+
+    Pinned batches are copied to a GPU while the network runs on the batch before.
+    """
     changes = {view.source: view.change for view in views}
-    ids = list(images.row_of)
+    ids = list(images.row_of) if any(changes.values()) else []
 
     def gather(start: int) -> Sources:
         batch_rows = rows[start : start + batch_size]
         batch = [images[row] for row in batch_rows]
-        names = [ids[row] for row in batch_rows]
-        return {
-            source: torch.from_numpy(np.stack(list(map(change, batch, names)) if change else batch))
-            for source, change in changes.items()
-        }
+        sources: Sources = {}
+        for source, change in changes.items():
+            shown = [change(image, ids[row]) for image, row in zip(batch, batch_rows, strict=True)] if change else batch
+            stacked = torch.from_numpy(np.stack(shown))
+            sources[source] = stacked.pin_memory() if pin else stacked
+        return sources
 
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(gather, starts[0]) if len(starts) else None

@@ -11,12 +11,13 @@ from torch import nn
 from foldvote.data.label_space import known_classes, read_label_space
 from foldvote.data.packed_images import PackedImages, open_packed_images
 from foldvote.evaluation.vote_table import votes_schema
+from foldvote.inference.forward import halved_until_it_fits
 from foldvote.inference.heatmaps import ATTENTION, ClassHeatmap, choose_images, heatmap_rows
 from foldvote.inference.predict_member import load_member
 from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.io.paths import member_of
 from foldvote.models.factory import normalisation
-from foldvote.runtime.device import Device, choose_device
+from foldvote.runtime.device import Device, name_nondeterminism
 from foldvote.runtime.job_log import log
 from foldvote.runtime.resources import JobResources
 from foldvote.splits.folds import SplitFiles
@@ -51,7 +52,7 @@ def write_attention(
         if own.empty:
             continue
         about, recipe, model = load_member(file, file.with_name("model.json"), split)
-        device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads)
+        device = resources.device(recipe)
         images = open_packed_images(images_path, recipe.size, recipe.roi, about["data_sha256"])
         known, code_of = known_classes(recipe, label_space)
         pairs = [
@@ -60,7 +61,9 @@ def write_attention(
             for code in dict.fromkeys((row["prediction"], row["label"]))
         ]
         codes = code_of[[code for _, code in pairs]]
-        heats = _heatmaps(device.place(model), images, [image_id for image_id, _ in pairs], codes, device)
+        ids, batch = [image_id for image_id, _ in pairs], resources.runtime.predict_batch
+        with name_nondeterminism():
+            heats = _heatmaps(device.place(model), images, ids, codes, device, batch)
         if heats is None:
             log(f"{model_name}: this net has no maps of what it sees, so that nothing is shown of where it looks")
             break
@@ -122,15 +125,31 @@ def class_heat(model: nn.Module, images: torch.Tensor, codes: torch.Tensor) -> n
 
 
 def _heatmaps(
-    model: nn.Module, images: PackedImages, ids: Sequence[str], codes: npt.NDArray[np.int64], device: Device
-) -> npt.NDArray[np.uint8] | None:
-    """Compute heatmaps of packed images, uint8 (images, rows, columns); `codes` are of the model's own label space."""
+    model: nn.Module,
+    images: PackedImages,
+    ids: Sequence[str],
+    codes: npt.NDArray[np.int64],
+    device: Device,
+    batch_size: int,
+) -> list[npt.NDArray[np.uint8]] | None:
+    """Compute heatmaps of packed images, uint8 (rows, columns); `codes` are of the model's own label space."""
     model.eval().requires_grad_(requires_grad=False)
     mean, std = normalisation(model, device.torch_device)
-    raw = torch.from_numpy(np.stack([images[row] for row in images.rows(list(ids))]))
-    asked = torch.from_numpy(np.asarray(codes, np.int64)).to(device.torch_device)
-    heat = class_heat(model, device.normalise(raw, mean, std), asked)
-    return None if heat is None else (255 * heat).round().astype(np.uint8)
+    rows = images.rows(list(ids))
+
+    def predict(images_at_once: int) -> list[npt.NDArray[np.uint8]] | None:
+        heats: list[npt.NDArray[np.uint8]] = []
+        for start in range(0, len(rows), images_at_once):
+            part = slice(start, start + images_at_once)
+            raw = torch.from_numpy(np.stack([images[row] for row in rows[part]]))
+            asked = torch.from_numpy(np.asarray(codes[part], np.int64)).to(device.torch_device)
+            heat = class_heat(model, device.normalise(raw, mean, std), asked)
+            if heat is None:
+                return None
+            heats.extend((255 * heat).round().astype(np.uint8))
+        return heats
+
+    return halved_until_it_fits(predict, min(batch_size, len(rows)), images.shape[:2], device)
 
 
 def _as_maps(

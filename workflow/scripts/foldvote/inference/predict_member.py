@@ -23,13 +23,14 @@ from foldvote.inference.tta import ready_views
 from foldvote.io.files import read_json, sha256_bytes, write_json
 from foldvote.io.parquet import write_table
 from foldvote.models.factory import build_model
-from foldvote.runtime.device import choose_device
+from foldvote.runtime.device import name_nondeterminism
 from foldvote.runtime.job_log import log, track
 from foldvote.runtime.resources import JobResources
 from foldvote.splits.folds import SplitFiles, fold_rows, read_folds
 from foldvote.splits.reserve import reserve_rows
 
 
+@name_nondeterminism()
 def predict_member(
     weights: Path,
     sidecar: Path,
@@ -63,7 +64,7 @@ def predict_member(
             images.
     """
     about, recipe, model = load_member(weights, sidecar, split)
-    device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads)
+    device = resources.device(recipe)
     whole = read_label_space(split.classes)
     code_of = known_classes(recipe, whole)[1]
     folds, _ = read_folds(split.folds, split.certificate)
@@ -89,6 +90,7 @@ def predict_member(
         "weights_sha256": about["sha256"],
         "views": [view_name(view) for view in views],
         "factors": recipe.factors,
+        "label_smoothing": recipe.label_smoothing,
     }
     frame = _long_table(rows, {view: own[:, code_of] for view, own in logits.items()}, whole.classes)
     write_table(frame, predictions, predictions_schema(whole.classes), key=("image_id", "view"), record=record)

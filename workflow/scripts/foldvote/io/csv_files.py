@@ -16,13 +16,15 @@ from pathlib import Path
 import pandas as pd
 
 from foldvote.errors import UserError, did_you_mean, raise_all
+from foldvote.io.cell_text import cell_texts
 from foldvote.io.files import whole_file
-from foldvote.io.parquet import read_table
+from foldvote.io.names import plain_name
+from foldvote.io.parquet import read_columns
 
 MOST_BYTES = 2 << 30
 _MOST_CELL = 1 << 20  # characters in one cell
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
-_QUOTED = re.compile(r'[,"\r\n]')
+_QUOTED = re.compile(r'[,"\r\n\ufeff]')  # \ufeff at the start of a file would be its byte order mark
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -65,47 +67,78 @@ def read_csv(
 
 
 def read_user_table(
-    path: str | Path, required: Sequence[str] = (), *, extra: bool = True, empty: bool = False
+    path: str | Path, required: Sequence[str] = (), *, extra: bool = True, empty: bool = False, exact: bool = False
 ) -> pd.DataFrame:
     """Read a user's CSV or parquet table with every cell as text; an empty cell is the empty text.
 
+    Names of columns are read in their plain spelling (see `names.plain_name`), and so are the cells unless `exact`. A
+    cell of a parquet file is the text of its value, see `cell_text.cell_texts`; columns of other types, such as lists,
+    are left out unless they are required.
+
     Args:
         path: a file with the extension .csv, .parquet or .pq.
-        required: columns that must be there.
+        required: columns that must be there; the result has them in this spelling.
         extra: whether further columns are accepted.
         empty: whether a table without rows is accepted.
+        exact: leave the cells as they are written.
 
     Raises:
-        UserError: for the errors of `read_csv`, another extension, or a damaged parquet file.
+        UserError: for the errors of `read_csv`, another extension, a damaged parquet file, or a required parquet column
+            that is no text.
     """
     path = Path(path)
     kind = path.suffix.lower()
     if kind == ".csv":
-        return read_csv(path, required, extra=extra, empty=empty)
-    if kind not in (".parquet", ".pq"):
+        table = read_csv(path, empty=empty)
+        columns = {name: table[name].tolist() for name in table.columns}
+    elif kind in (".parquet", ".pq"):
+        columns = _parquet_columns(path, required, empty)
+    else:
         raise UserError(f"{path}: is neither .csv nor .parquet; give a table of one of these kinds")
+    spelling = {plain_name(name): name for name in required}
+    header = [spelling.get(plain_name(name), plain_name(name)) for name in columns]
+    raise_all(_column_faults(path, header, required, extra))
+    frame = pd.DataFrame(dict(zip(header, columns.values(), strict=True)), dtype="str")
+    return frame if exact else plain_cells(frame)
+
+
+def plain_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of text with every cell in its plain spelling, see `names.plain_name`."""
+    return pd.DataFrame({name: list(map(plain_name, table[name])) for name in table.columns}, dtype="str")
+
+
+def _parquet_columns(path: Path, required: Sequence[str], empty: bool) -> dict[str, list[str]]:
+    """The columns of a user's parquet file as text."""
     _plain_size(path)
     try:
-        table = read_table(path)
+        table = read_columns(path)
     except UserError as error:
         remedy = "; delete it and run `snakemake` again"
         raise UserError(*(fault.replace(remedy, "; make it anew") for fault in error.faults)) from None
-    header = [str(name) for name in table.columns]
-    raise_all(_column_faults(path, header, required, extra))
-    if table.empty and not empty:
+    columns, faults = {}, []
+    wanted = set(map(plain_name, required))
+    for name in table.column_names:
+        try:
+            columns[name] = cell_texts(table.column(name))
+        except (TypeError, ValueError) as error:
+            if plain_name(name) in wanted:
+                faults.append(f"{path}: column {name!r} {error}; write it as a column of text")
+    raise_all(faults)
+    if not table.num_rows and not empty:
         raise UserError(f"{path}: holds no rows; add rows or give another file")
-    return pd.DataFrame({name: [_cell(value) for value in table[name]] for name in header}, dtype="str")
+    return columns
 
 
-def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
+def write_csv(frame: pd.DataFrame, path: str | Path, *, for_people: bool = False) -> None:
     """Write a table as a CSV file, whole or not at all: UTF-8, lines end with `\\n`, None and NaN are empty cells.
 
-    A text that a spreadsheet would run as a formula (it begins with = + - @, tab or return, and is not a number) gets
-    an apostrophe in front, also in the header. Empty cells are quoted, which csv.writer cannot do.
+    `read_csv` gives every text back as it was. Empty cells are quoted, which csv.writer cannot do.
 
     Args:
         frame: the table; its index is left out.
         path: the CSV file.
+        for_people: for tables that are only looked at, and that no program reads: a text that a spreadsheet would run
+            as a formula (it begins with = + - @, tab or return, and is not a number) gets an apostrophe in front.
 
     Raises:
         UserError: if the file cannot be written, or a text is not valid UTF-8 or contains a NUL character.
@@ -118,7 +151,8 @@ def write_csv(frame: pd.DataFrame, path: str | Path) -> None:
             for row in zip(*columns, strict=True)
         ),
     ]
-    text = "".join(",".join(map(_written, row)) + "\n" for row in rows)
+    written = _unlike_formulas if for_people else _quoted
+    text = "".join(",".join(map(written, row)) + "\n" for row in rows)
     if "\0" in text:
         raise UserError(f"{path}: a text holds a NUL character, which no CSV can; rename it in the data")
     try:
@@ -219,9 +253,13 @@ class _Plain(str):
     """The text of a value that was not text, such as the number -1, and so is not a formula."""
 
 
-def _written(text: str) -> str:
-    """One cell as it is written: escaped if it looks like a formula, quoted if necessary."""
-    if not isinstance(text, _Plain) and text.startswith(_FORMULA) and not _NUMBER.fullmatch(text):
-        text = f"'{text}"
+def _unlike_formulas(text: str) -> str:
+    """One cell, with an apostrophe in front if a spreadsheet would take it for a formula."""
+    formula = not isinstance(text, _Plain) and text.startswith(_FORMULA) and not _NUMBER.fullmatch(text)
+    return _quoted(f"'{text}" if formula else text)
+
+
+def _quoted(text: str) -> str:
+    """One cell as it is written, in quotes if necessary."""
     # An empty cell is quoted as well: if it is the only one of its row, the row would be a blank line.
     return '"{}"'.format(text.replace('"', '""')) if not text or _QUOTED.search(text) else text

@@ -1,8 +1,9 @@
-"""Paths that tables contain, files below a folder, and the folders of members."""
+"""Paths that a configuration or a table contains, files below a folder, and the folders of members."""
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar, get_origin, get_type_hints
@@ -10,8 +11,76 @@ from typing import Any, TypeVar, get_origin, get_type_hints
 from foldvote.errors import UserError
 
 T = TypeVar("T")
-_IGNORED = {"Thumbs.db", "desktop.ini"}
+# What systems leave in folders: Windows, archives made on a Mac, the root of a Linux disk, and network drives.
+_LEFTOVERS = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "lost+found", "@eadir", "#recycle"}
+_LEFTOVERS |= {"@recycle", "$recycle.bin", "system volume information"}
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
+
+
+def one_path(text: str) -> str:
+    """The one spelling of a user's file, whichever of its many was typed; symlinks stay.
+
+    `~` is the home folder; `.`, `..`, doubled and trailing slashes go; what lies below the working directory is given
+    relative to it, anything else from the root. Where `..` follows a symlink, it leads where the operating system would
+    go. A URL and a blank text stay as they are.
+
+    Raises:
+        ValueError: if nobody here has the home folder `~NAME`.
+    """
+    if "://" in text or not text.strip():
+        return text
+    path = _from_home(text)
+    cut = re.match(r"(.*/)?\.\.(?=/|$)", path)  # up to the last `..`
+    if cut:
+        path = os.path.realpath(cut[0]) + path[cut.end() :]
+    return _from_here(path)
+
+
+def one_folder(text: str) -> str:
+    """The one spelling of a folder: `one_path` with symlinks resolved, so that no folder has two names.
+
+    A folder outside the working directory that a symlink in it leads to (such as `results`, a link to a larger disk) is
+    called by the link, because that is what one types as a target.
+
+    Raises:
+        ValueError: if nobody here has the home folder `~NAME`.
+    """
+    path = one_path(text)
+    if "://" in path or not path.strip():
+        return path
+    real = os.path.realpath(path)
+    short = _from_here(real)
+    if short == real:
+        with os.scandir() as here:
+            links = sorted(entry.name for entry in here if entry.is_symlink())
+        for link in links:
+            below = os.path.relpath(real, os.path.realpath(link))
+            if below.split("/")[0] != "..":
+                return os.path.normpath(f"{link}/{below}")
+    return short
+
+
+def one_data_path(text: str) -> str:
+    """The one spelling of a path relative to the data folder; `..` is taken out of the text, and no link is followed.
+
+    Raises:
+        ValueError: if nobody here has the home folder `~NAME`.
+    """
+    return os.path.normpath(_from_home(text)) if text.strip() else text
+
+
+def _from_home(text: str) -> str:
+    path = os.path.expanduser(text)  # noqa: PTH111 - Path.expanduser raises for an unknown name
+    if path.startswith("~"):
+        name = path.split("/")[0]
+        raise ValueError(f"there is no home folder {name}; write ./{name} for a folder of that name (it is {text!r})")
+    return re.sub("^/+", "/", path)
+
+
+def _from_here(path: str) -> str:
+    """A path without detours, relative if it lies below the working directory, else absolute."""
+    below = os.path.relpath(path)
+    return os.path.abspath(path) if below.split("/")[0] == ".." else below  # noqa: PTH100 - it keeps symlinks
 
 
 def relative_fault(text: str) -> str | None:
@@ -61,15 +130,22 @@ def real_path_below(root: str | Path, relative: str) -> Path:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file is not part of the data: a hidden file (macOS `._*` included), or one that Windows creates."""
-    return name.startswith(".") or name in _IGNORED
+    """Whether a file or folder is not part of the data: hidden (macOS `._*` included), or left behind by a system."""
+    return name.startswith(".") or name.casefold() in _LEFTOVERS
 
 
-def files_below(folder: str | Path) -> Iterator[tuple[str, int]]:
+def files_below(
+    folder: str | Path, without: Collection[str] = (), ignored: Counter[str] | None = None
+) -> Iterator[tuple[str, int]]:
     """Yield every file below a folder at any depth as (relative path, size in bytes), in no particular order.
 
-    Files for which `is_ignored` is true are left out. Symlinks to folders are not followed, because they may form a
-    loop: they are listed as files. Everything that is not a regular file has size -1.
+    Files and folders for which `is_ignored` is true are left out. Symlinks to folders are not followed, because they
+    may form a loop: they are listed as files. Everything that is not a regular file has size -1.
+
+    Args:
+        folder: where to look.
+        without: relative paths of folders that are left out.
+        ignored: gets the number of files and folders that were ignored, by name; `._*` counts as one name.
 
     Raises:
         OSError: if a folder cannot be read.
@@ -80,8 +156,11 @@ def files_below(folder: str | Path) -> Iterator[tuple[str, int]]:
         with os.scandir(Path(folder, below)) as found:
             for entry in found:
                 if is_ignored(entry.name):
+                    if ignored is not None:
+                        ignored["._*" if entry.name.startswith("._") else entry.name] += 1
+                elif f"{below}{entry.name}" in without:
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                elif entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{below}{entry.name}/")
                 else:
                     yield f"{below}{entry.name}", _size(entry)

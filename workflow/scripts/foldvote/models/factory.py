@@ -13,9 +13,10 @@ from torch import nn
 
 from foldvote.config.base import parse_size
 from foldvote.config.recipe import Recipe
+from foldvote.config.timm_names import tiling_faults
 from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
-from foldvote.models.heads import keeps_classifier, make_head
+from foldvote.models.heads import in_float32, keeps_classifier, make_head
 from foldvote.runtime.seeding import derive
 
 
@@ -67,19 +68,43 @@ def build_model(
     return model
 
 
+def head_modules(model: nn.Module) -> list[nn.Module]:
+    """The classifiers of a network: usually one; a distilled network has two, whose logits it averages."""
+    heads = model.get_classifier() if hasattr(model, "get_classifier") else None
+    return [heads] if isinstance(heads, nn.Module) else list(heads or ())
+
+
 def head_parameters(model: nn.Module) -> set[str]:
     """Names of the parameters of a network's head, the only ones that are trained while the backbone is frozen.
 
     Raises:
         UserError: if the network has no head.
     """
-    heads = model.get_classifier()
-    parts = [heads] if isinstance(heads, nn.Module) else list(heads)
-    held = {id(parameter) for part in parts for parameter in part.parameters()}
+    held = {id(parameter) for part in head_modules(model) for parameter in part.parameters()}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in held}
     if not names:
         raise UserError(f"{type(model).__name__}: this net has no classifier of its own; set freeze_epochs: 0")
     return names
+
+
+def patch_stride(model: nn.Module) -> int:
+    """The number of pixels of which both sides of an image must be multiples, so that the network sees all of it.
+
+    Layers that cut an image into patches ignore what is left over at the right and at the bottom, unless they pad.
+    Convolutions of stride 2 without padding, as in Inception, lose one pixel at most, and take any size.
+
+    Args:
+        model: the network; its weights are not used.
+
+    Returns:
+        The stride of the patches; the smallest one of a network with several stems; 1 if every size fits.
+    """
+    padded = [layer for layer in model.modules() if getattr(layer, "dynamic_img_pad", False) is True]
+    stems = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.in_channels == 3]
+    strides = [max(stem.stride) if max(stem.stride) > 2 and stem.padding == (0, 0) else 1 for stem in stems]
+    unfolding = (layer for layer in model.modules() if isinstance(getattr(layer, "unfold", None), nn.Unfold))
+    cut = [max(layer.patch_size) for layer in unfolding if hasattr(layer, "patch_size")]  # as in TNT
+    return 1 if padded else cut[0] if cut else min(strides, default=1)
 
 
 def to_sync_batchnorm(model: nn.Module) -> nn.Module:
@@ -103,6 +128,8 @@ def _drawn_model(
         options["img_size"] = parse_size(recipe.size)
     torch.manual_seed(seed)
     model = finish(timm.create_model(recipe.net, pretrained=False, **options))
+    if faults := tiling_faults(recipe.net, recipe.size, patch_stride(model)):
+        raise UserError(*faults)
     with torch.no_grad():
         model.eval()(torch.zeros(1, 3, *parse_size(recipe.size)))
     return model.train()
@@ -118,7 +145,8 @@ def _pretrained_model(
     try:
         # Read before timm reads it, and never as a pickle, whatever timm's own default is.
         given = set(timm.models.load_state_dict(str(weights), device="cpu", weights_only=True))
-        overlay = {"file": str(weights)}
+        # Another number of classes than any task has: else a task with as many would keep the file's classifier.
+        overlay = {"file": str(weights), "num_classes": 0}
         torch.manual_seed(seed)
         model = timm.create_model(recipe.net, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except Exception as error:
@@ -132,8 +160,14 @@ def _pretrained_model(
 def _replace_head(
     model: nn.Module, recipe: Recipe, label_space: LabelSpace, seed: int, bands: Mapping[str, Sequence[float]]
 ) -> nn.Module:
-    """Replace timm's linear classifier by the recipe's head, under the same name; a joint head keeps it."""
+    """Replace timm's linear classifier by the recipe's head, under the same name; a joint head keeps its weights.
+
+    Every head computes in float32: of logits in bfloat16, which has eight bits of precision, many are equal.
+    """
     if keeps_classifier(recipe):
+        heads = {id(layer) for head in head_modules(model) for layer in head.modules()}
+        for name, layer in [(name, layer) for name, layer in model.named_modules() if name and id(layer) in heads]:
+            model.set_submodule(name, in_float32(layer), strict=True)
         return model
     classifier = model.get_classifier()
     name = next((name for name, module in model.named_modules() if module is classifier), "")

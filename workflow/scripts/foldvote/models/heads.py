@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
+import timm
 import torch
 from torch import nn
 from torch.nn import functional
@@ -49,6 +50,39 @@ def make_head(
         return JointHead(in_features, len(label_space.classes), recipe.drop_rate, recipe.dropout_samples)
     kinds = _head_kinds(recipe, label_space, bands or {})
     return FactoredHead(label_space, kinds, in_features, recipe.drop_rate, recipe.dropout_samples, bands)
+
+
+class Float32Linear(nn.Linear):
+    """A linear layer that computes in float32, also under autocast."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (..., F) of any float type to float32 (..., out_features)."""
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
+
+
+class Float32Conv2d(nn.Conv2d):
+    """A convolution that computes in float32, also under autocast."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, F, H, W) of any float type to float32 (B, out_channels, H, W)."""
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float())
+
+
+def in_float32(layer: nn.Module) -> nn.Module:
+    """A layer with the same parameters that computes in float32; the layer itself if it has no such twin."""
+    kinds: dict[type[nn.Module], type[nn.Module]] = {
+        nn.Linear: Float32Linear,
+        timm.layers.Linear: Float32Linear,
+        nn.Conv2d: Float32Conv2d,
+    }
+    kind = kinds.get(type(layer))
+    if kind is None:
+        return layer
+    twin: nn.Module = object.__new__(kind)
+    twin.__dict__.update(layer.__dict__)
+    return twin
 
 
 class SampledLinear(nn.Module):

@@ -1,9 +1,10 @@
 """Everything that depends on the device: its choice, precision and memory layout. CPU and CUDA share one code path."""
 
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # needed by deterministic cuBLAS, read when CUDA starts
 
 import torch
 from torch import nn
@@ -11,6 +12,11 @@ from torch import nn
 from foldvote.errors import UserError
 from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from foldvote.runtime.job_log import log
+
+_CUBLAS_WORKSPACES = (":4096:8", ":16:8")  # with which cuBLAS is deterministic; the first is the faster one
+_NOT_DETERMINISTIC = re.compile(
+    r"(\S+) does not have a deterministic implementation|operation is not deterministic because it uses (CuBLAS)"
+)
 
 
 @dataclass(frozen=True)
@@ -22,12 +28,14 @@ class Device:
         dtype: type of matrix products and convolutions; float32 switches autocast off.
         layout: memory layout of images and weights.
         group: the processes that train together, each on a device of its own.
+        reproducible: whether the same computation gives the same bytes again.
     """
 
     torch_device: torch.device
     dtype: torch.dtype
     layout: torch.memory_format
     group: ProcessGroup = SINGLE_PROCESS
+    reproducible: bool = True
 
     @property
     def name(self) -> str:
@@ -44,8 +52,15 @@ class Device:
         return torch.amp.GradScaler(self.torch_device.type, enabled=self.dtype == torch.float16)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a network to the device and layout."""
-        return model.to(self.torch_device, memory_format=self.layout)
+        """Move a network to the device, and those of its weights to the layout that have one: tensors of 4 dimensions.
+
+        torch's own conversion takes a tensor of 5 dimensions for one, and refuses it.
+        """
+        model = model.to(self.torch_device)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.to(memory_format=self.layout)
+        return model
 
     def normalise(self, batch: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
         """Turn uint8 images (batch, height, width, 3) into normalised float32 (batch, 3, height, width) on the device.
@@ -59,34 +74,70 @@ class Device:
         return ((moved.float().div_(255) - mean) / std).contiguous(memory_format=self.layout)
 
 
-def choose_device(precision: str, channels_last: bool | None, gpus: int, threads: int, rank: int = 0) -> Device:
-    """Choose the device of this process, and configure torch for it.
+def choose_device(
+    precision: str, channels_last: bool | None, gpus: int, threads: int, rank: int = 0, reproducible: bool = True
+) -> Device:
+    """Choose the device of this process, and configure torch for it. Called before anything runs on a GPU.
 
     Args:
         precision: "auto", "fp32", "bf16" or "fp16"; "auto" takes the fastest precision that the device supports well.
         channels_last: whether images and weights are stored channels last; None: only on a GPU.
-        gpus: number of GPUs granted to the job; the CPU is used if this is 0 or no GPU is found.
+        gpus: number of GPUs granted to the job; 0 takes the CPU.
         threads: number of CPU threads of an operation.
         rank: number of this process's GPU among those of the job.
+        reproducible: whether a GPU must give the same bytes again, at the cost of speed; a CPU always does.
 
     Raises:
-        UserError: if the GPU is missing or too old for this build of torch, or the device lacks the precision.
+        UserError: if a granted GPU is missing, cannot be used or is too old for this build of torch, or if the device
+            lacks the precision.
     """
     torch.set_num_threads(max(threads, 1))
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.backends.cudnn.benchmark = False
-    cuda = gpus > 0 and torch.cuda.is_available()
+    _configure_torch(gpus > 0, reproducible)
+    device = _usable_gpu(rank) if gpus > 0 else torch.device("cpu")
+    last = channels_last if channels_last is not None else gpus > 0
+    layout = torch.channels_last if last else torch.contiguous_format
+    return Device(device, _dtype(precision, device), layout, reproducible=reproducible or gpus == 0)
+
+
+@contextmanager
+def name_nondeterminism() -> Iterator[None]:
+    """Turn torch's refusal of an operation that is not deterministic into an error that names the key to set.
+
+    Raises:
+        UserError: if the block uses such an operation in reproducible mode.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        found = _NOT_DETERMINISTIC.search(str(error))
+        if found is None:
+            raise
+        raise UserError(
+            f"{found[1] or found[2]} has no deterministic form on a GPU, and this net needs it: set "
+            "runtime.reproducible: false (bytes may differ from run to run), choose another net, or train on the CPU"
+        ) from error
+
+
+def _configure_torch(cuda: bool, reproducible: bool) -> None:
+    """Set torch's global switches. On a GPU all of them have two positions; on a CPU only the exact one is used.
+
+    Reproducible, an operation without a deterministic form is refused. Only then do the attention kernels take their
+    deterministic backward pass: if torch shall merely warn, they do not, although they have one. The kernels of
+    torch.compile are then chosen without a clock.
+    """
+    exact = reproducible or not cuda
+    if cuda and exact and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in _CUBLAS_WORKSPACES:
+        os.environ["CUBLAS_WORKSPACE_CONFIG"] = _CUBLAS_WORKSPACES[0]
+    torch.use_deterministic_algorithms(exact, warn_only=not cuda)
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.backends.cudnn.benchmark = not exact
     if cuda:
-        _check_gpu(rank)
-        torch.cuda.set_device(rank)
-    elif gpus > 0:
-        log(
-            "warning: a GPU was granted, but torch can use none (an old driver, or a torch built for CPUs): "
-            "running on the CPU"
-        )
-    device = torch.device("cuda", rank) if cuda else torch.device("cpu")
-    last = channels_last if channels_last is not None else cuda
-    return Device(device, _dtype(precision, device), torch.channels_last if last else torch.contiguous_format)
+        fp32 = "ieee" if exact else "tf32"
+        for operations in (torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
+            operations.fp32_precision = fp32
+        torch.backends.cuda.enable_cudnn_sdp(not exact)  # the one attention kernel without a deterministic form
+        if not exact:
+            log("runtime.reproducible: false: fast kernels and TF32; the bytes may differ from run to run")
 
 
 def _dtype(precision: str, device: torch.device) -> torch.dtype:
@@ -98,6 +149,37 @@ def _dtype(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and not cuda:
         raise UserError("precision: fp16 needs a GPU; use precision: auto, bf16 or fp32 on a CPU")
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def _usable_gpu(index: int) -> torch.device:
+    """The GPU of this number among those of the job.
+
+    Raises:
+        UserError: if it is missing, too old for this build of torch, or refuses to compute.
+    """
+    if not torch.cuda.is_available():
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        raise UserError(
+            f"a GPU was granted, but torch can use none (torch {torch.__version__}, CUDA_VISIBLE_DEVICES: {visible}): "
+            "the driver is too old, torch is built for CPUs, or the id is wrong; `foldvote doctor` looks; "
+            "--resources gpu=0 trains on the CPU (on a cluster: no `gpu` in the profile)"
+        )
+    _check_gpu(index)
+    device = torch.device("cuda", index)
+    try:
+        torch.cuda.set_device(index)
+        _compute(device)
+    except RuntimeError as error:
+        raise UserError(
+            f"{torch.cuda.get_device_name(index)} was granted, but cannot be used ({str(error).splitlines()[0]}); "
+            "nvidia-smi shows who holds it; --resources gpu=0 trains on the CPU"
+        ) from error
+    return device
+
+
+def _compute(device: torch.device) -> None:
+    """Compute something small: a GPU that another process has to itself, or that has no kernels, refuses it."""
+    torch.ones(1, device=device).add_(1).item()
 
 
 def _check_gpu(index: int) -> None:

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
+from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime
-from foldvote.runtime.device import Device
+from foldvote.runtime.device import Device, choose_device
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,27 @@ class JobResources:
     def per_process(self) -> "JobResources":
         """The resources of each of these processes: an equal part of the threads; it sees all GPUs of the job."""
         return replace(self, threads=max(self.threads // self.processes, 1))
+
+    def device(self, recipe: Recipe, rank: int = 0) -> Device:
+        """The device on which this process trains or predicts a member of a recipe.
+
+        Args:
+            recipe: for precision and channels_last.
+            rank: number of this process among those of the job.
+
+        Raises:
+            UserError: if a granted GPU cannot be used, or the device lacks the precision.
+        """
+        exact = self.runtime.reproducible
+        return choose_device(recipe.precision, recipe.channels_last, self.gpus, self.threads, rank, exact)
+
+    def check_gpu(self) -> None:
+        """Raise an error if a GPU was granted and cannot be used, whatever the recipe.
+
+        Raises:
+            UserError: names the reason.
+        """
+        choose_device("auto", None, self.gpus, self.threads, reproducible=self.runtime.reproducible)
 
     def workers(self, device: Device) -> int:
         """Number of loader processes: as configured; else all threads but one with a GPU, and at most one on a CPU."""

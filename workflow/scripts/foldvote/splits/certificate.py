@@ -1,5 +1,6 @@
 """The certificate of a split: counts, overlaps, balance of the strata, and similar images across groups."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -39,7 +40,7 @@ def certify(
         "merged_groups": merged,
         "same_bytes_across_groups": same_bytes(manifest),
         "near_duplicates": {"bits": settings.near_duplicate_bits, "pairs": pairs, "nearest": nearest},
-        "warnings": _rare(once[once["fold"] != RESERVE], label_space, settings),
+        "warnings": _absences(folds[folds["fold"] != RESERVE], label_space),
     } | ({"reserve": kept_out} if kept_out else {})
 
 
@@ -103,15 +104,44 @@ def _class_table(folds: pd.DataFrame, label_space: LabelSpace, numbers: list[int
     ]
 
 
-def _rare(rows: pd.DataFrame, label_space: LabelSpace, settings: Folds) -> list[str]:
-    """One line for each class and stratum with fewer groups than folds, so that some fold has none of them."""
-    k = settings.k if settings.method != "holdout" else 2
+def _absences(folds: pd.DataFrame, label_space: LabelSpace) -> list[str]:
+    """One line for each class and stratum that the training or the validation part of some fold lacks."""
+    by_name = folds.assign(label=folds["label"].map(dict(enumerate(label_space.classes))))
+    strata = sorted(set(folds["stratum"]) - set(label_space.classes))
+    kinds = (("class", "label", label_space.classes), ("stratum", "stratum", strata))
     lines = []
-    of_class = rows.groupby("label")["group"].nunique()
-    for code, name in enumerate(label_space.classes):
-        if of_class.get(code, 0) < k:
-            lines.append(f"class {name} has {of_class.get(code, 0)} groups, fewer than {k}: some fold lacks it")
-    for stratum, number in rows.groupby("stratum")["group"].nunique().items():
-        if number < k and stratum not in label_space.classes:
-            lines.append(f"stratum {stratum} has {number} groups, fewer than {k}: some fold lacks it")
+    for kind, column, names in kinds:
+        found = by_name.drop_duplicates(["repeat", "group", column])
+        of_name = dict(list(found.groupby(column)))
+        faults = ((name, _absence(of_name.get(name, found.iloc[:0]), folds)) for name in names)
+        lines += [f"{kind} {name} has {fault}" for name, fault in faults if fault]
     return lines
+
+
+def _absence(rows: pd.DataFrame, folds: pd.DataFrame) -> str | None:
+    """Which folds lack a class or stratum to learn from or to be scored on; None if every fold has it.
+
+    Args:
+        rows: one row for each group of it and repeat.
+        folds: the whole split.
+    """
+    if rows.empty:
+        return "no images"
+    unseen, unscored = [], []
+    for repeat, whole in folds.groupby("repeat"):
+        there = set(rows.loc[rows["repeat"] == repeat, "fold"])
+        numbers = set(whole["fold"]) - {-1}
+        unseen += sorted(there & numbers) if len(there) == 1 else []
+        unscored += sorted(numbers - there)
+    count = rows["group"].nunique()
+    groups = f"{count} group{'s' * (count != 1)}"
+    if unseen:
+        where = f"{'all ' * (count != 1)}in {_folds(unseen)}"
+        return f"{groups}, {where}: {_folds(unseen, 'the member of ')} is scored on what it never saw"
+    return f"{groups}, none in {_folds(unscored)}, where it is not scored" if unscored else None
+
+
+def _folds(numbers: Sequence[int], before: str = "") -> str:
+    """Numbers of folds in words: at most ten, then a count."""
+    more = f" and {len(numbers) - 10} more" if len(numbers) > 10 else ""
+    return f"{before}fold{'s' * (len(numbers) != 1)} {', '.join(map(str, numbers[:10]))}{more}"

@@ -1,32 +1,112 @@
-"""Answers as they stand in a CSV, by id: class codes or class names, never `13.0`."""
+"""Answers as they stand in a CSV, by id: class codes or class names, never `13.0`.
 
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+One rule holds for the sample, the true answers and what is handed in, with `submission.answer`:
+
+- `name`: the class name, letter by letter.
+- `code`: where every class name is a number (grades 1 to 5), this number as the data writes it; otherwise the position
+  of the class in data/classes.json, counted from 0. If some names are numbers and others are not, the positions would
+  contradict the names: such codes are refused.
+- `probabilities`: one column for each class, called by its name or its code. True answers may be either.
+
+Ids are those of the test images, or what `matched_ids` takes for them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from foldvote.config.ensemble import SubmissionAnswer as Answer
-from foldvote.errors import raise_all
+from foldvote.data.label_space import is_number
+from foldvote.errors import UserError, raise_all
 from foldvote.io.csv_files import read_csv
 from foldvote.io.ids import first_few, id_faults
+from foldvote.io.names import plain_name
+
+
+def class_codes(classes: Sequence[str]) -> list[str]:
+    """What `answer: code` writes for each class: the class names if all are numbers, otherwise `0`, `1`, ...
+
+    Raises:
+        UserError: if only some names are numbers, and their positions are others.
+    """
+    if all(map(is_number, classes)):
+        return list(classes)
+    codes = [str(code) for code in range(len(classes))]
+    wrong = [
+        f"{name!r} as {code}" for name, code in zip(classes, codes, strict=True) if is_number(name) and name != code
+    ]
+    if wrong:
+        raise UserError(
+            f"submission.answer: code would write other numbers than the data: {first_few(wrong)}, because not every "
+            "class name is a number; set submission.answer: name, or name all classes by numbers or none"
+        )
+    return codes
 
 
 def answer_texts(codes: Iterable[int], classes: Sequence[str], answer: Answer) -> list[str]:
-    """Class codes as the text of a submission: the class name for `name`, otherwise the code, such as `7`."""
-    return [classes[int(code)] if answer == "name" else str(int(code)) for code in codes]
+    """The text of each predicted class in a submission: its name for `name`, otherwise its code, see `class_codes`."""
+    texts = classes if answer == "name" else class_codes(classes)
+    return [texts[int(code)] for code in codes]
 
 
 def answer_codes(texts: Iterable[str], classes: Sequence[str], answer: Answer) -> npt.NDArray[np.int64]:
-    """The class codes of answers, -1 for a text that is not an answer: int64 array of shape (rows,).
+    """The positions of answers in the list of classes, -1 for a text that is no answer: int64 array of shape (rows,).
 
     Only the exact form is accepted: `13.0`, `013`, ` 13` and `+13` are not codes. If a submission has probabilities,
     true answers may be codes or names.
     """
-    forms: tuple[Answer, ...] = ("code", "name") if answer == "probabilities" else (answer,)
-    known = {text: code for form in forms for code, text in enumerate(answer_texts(range(len(classes)), classes, form))}
+    known = {text: code for form in answer_forms(classes, answer) for code, text in enumerate(form)}
     return np.array([known.get(text, -1) for text in texts], dtype=np.int64)
+
+
+def answer_forms(classes: Sequence[str], answer: Answer) -> list[Sequence[str]]:
+    """The texts of all classes, in each form that an answer may have."""
+    if answer == "name":
+        return [classes]
+    if answer == "code":
+        return [class_codes(classes)]
+    try:
+        return [classes, class_codes(classes)]
+    except UserError:
+        return [classes]
+
+
+def matched_ids(ids: Sequence[str], images: Sequence[str]) -> tuple[list[str], str]:
+    """The test image of each id of a sample or of true answers.
+
+    Many samples name an image without its extension or without its folder. If no id is that of an image, but some are
+    when images are called so, that is what they mean. Spaces around an id and its Unicode form do not count. A short
+    name that two images share stays without an image.
+
+    Args:
+        ids: the ids of a file.
+        images: the ids of the test images.
+
+    Returns:
+        For each of `ids` the id of the image, or its own plain spelling where there is none; and how the ids are
+        written, such as "without extension"; empty if they are those of the images.
+    """
+    plain = [plain_name(name) for name in ids]
+    best, hits, how = dict[str, str](), len(set(plain) & set(images)), ""
+    if not hits:
+        for called, form in _SHORT_FORMS.items():
+            of_short: dict[str, list[str]] = {}
+            for image in images:
+                of_short.setdefault(form(PurePosixPath(image)), []).append(image)
+            found = {short: of_short[short][0] for short in set(plain) if len(of_short.get(short, [])) == 1}
+            if len(found) > hits:
+                best, hits, how = found, len(found), called
+    return [best.get(name, name) for name in plain], how
+
+
+_SHORT_FORMS: dict[str, Callable[[PurePosixPath], str]] = {
+    "without extension": lambda path: str(path.with_suffix("")) if path.name else "",
+    "without folder": lambda path: path.name,
+    "without folder and extension": lambda path: path.stem,
+}
 
 
 def answer_faults(
@@ -37,7 +117,10 @@ def answer_faults(
     if not len(wrong):
         return []
     shown = first_few(f"{frame[column].iloc[row]!r} in row {row + 2}" for row in wrong)
-    codes, names = f"a whole number from 0 to {len(classes) - 1}", "a class name of data/classes.json"
+    names = "a class name of data/classes.json"
+    codes = f"a whole number from 0 to {len(classes) - 1}"
+    if all(map(is_number, classes)):
+        codes = f"a number of the data ({first_few(classes)})"
     rule = {"code": codes, "name": names}.get(answer, f"{codes} or {names}")
     return [f"{path}: column {column}: {len(wrong)} answers are not {rule}, written exactly so: {shown}; correct them"]
 
@@ -70,7 +153,8 @@ def read_answers(
         UserError: if an id is missing, duplicate or unknown, or an answer is not a class; all errors at once.
     """
     frame = read_csv(path, required=[id_column, answer_column])
-    faults = id_faults(path, frame[id_column].tolist(), ids, source)
+    found, _ = matched_ids(frame[id_column].tolist(), ids)
+    faults = id_faults(path, found, ids, source)
     raise_all(faults + answer_faults(path, frame, answer_column, classes, answer))
     codes = answer_codes(frame[answer_column], classes, answer)
-    return codes[pd.Index(frame[id_column]).get_indexer(pd.Index(list(ids)))]
+    return codes[pd.Index(found).get_indexer(pd.Index(list(ids)))]

@@ -15,7 +15,8 @@ from foldvote.io.csv_files import read_csv, write_csv
 from foldvote.io.files import whole_file
 from foldvote.io.ids import first_few, id_faults
 from foldvote.io.parquet import read_table
-from foldvote.submission.answers import answer_faults, answer_texts
+from foldvote.runtime.job_log import log
+from foldvote.submission.answers import answer_faults, answer_forms, answer_texts, matched_ids
 
 
 def write_submission(
@@ -33,8 +34,9 @@ def write_submission(
     Args:
         votes_path: ensemble/test.parquet.
         classes_path: `data/classes.json`.
-        sample_path: CSV file whose rows, order and columns are kept (a formula in another column is escaped); only the
-            answers are filled in, or added if the sample has ids only. None: all images in the order of the votes,
+        sample_path: CSV file whose rows, order and columns are kept; only the
+            answers are filled in, or added if the sample has ids only; its ids may lack the images' extension or folder
+            (`answers.matched_ids`). None: all images in the order of the votes,
             with ids and answers only.
         out_path: the CSV file to write.
         id_column: column of the image ids.
@@ -52,14 +54,17 @@ def write_submission(
         frame, source = pd.DataFrame({id_column: votes["image_id"]}, dtype="str"), Path(votes_path)
     else:
         frame, source = read_csv(sample_path, required=[id_column]), Path(sample_path)
-    columns = _answer_columns(frame, source, id_column, answer_column, answer, classes)
+    columns = answer_columns(frame, source, id_column, answer_column, answer, classes)
     ids = frame[id_column].tolist()
+    images, how = matched_ids(ids, votes["image_id"].tolist())
     remedy = f"give the sample file of these test images, or run `snakemake -R {votes_path}`"
     faults += id_faults(source, ids, ids, source)
-    faults += id_faults(votes_path, votes["image_id"].tolist(), ids, source, remedy)
+    faults += id_faults(votes_path, votes["image_id"].tolist(), images, source, remedy)
     raise_all(faults)
+    if how:
+        log(f"{source}: its ids are those of the test images {how}, such as {ids[0]} for {images[0]}")
 
-    chosen = votes.set_index("image_id").loc[ids]
+    chosen = votes.set_index("image_id").loc[images]
     if answer == "probabilities":
         texts = wide_texts(chosen[[PROBABILITY + name for name in classes]].to_numpy(), columns)
     else:
@@ -68,7 +73,6 @@ def write_submission(
     with whole_file(out_path) as temporary:
         write_csv(frame, temporary)
         written = read_csv(temporary)
-        raise_all(_altered(frame, written, out_path, (id_column, *columns)))
         faults = _row_faults(written, out_path, list(frame.columns), ids, source, id_column)
         raise_all(faults + _answer_faults(written, out_path, columns, classes, answer))
 
@@ -98,14 +102,14 @@ def check_submission(
     """
     classes = read_label_space(classes_path).classes
     sample = read_csv(sample_path, required=[id_column])
-    columns = _answer_columns(sample, sample_path, id_column, answer_column, answer, classes)
+    columns = answer_columns(sample, sample_path, id_column, answer_column, answer, classes)
     expected = list(dict.fromkeys([*sample.columns, *columns]))
     frame = read_csv(path, required=[id_column, *columns])
     faults = _row_faults(frame, path, expected, sample[id_column].tolist(), sample_path, id_column)
     raise_all(faults + _answer_faults(frame, path, columns, classes, answer))
 
 
-def _answer_columns(
+def answer_columns(
     sample: pd.DataFrame,
     source: str | Path,
     id_column: str,
@@ -113,10 +117,18 @@ def _answer_columns(
     answer: SubmissionAnswer,
     classes: Sequence[str],
 ) -> dict[str, int]:
-    """The columns of the answers; for probabilities with the class code of each."""
+    """The columns of the answers; for probabilities with the position of the class of each.
+
+    Raises:
+        UserError: if the sample has other columns than these answers need, or a class is called like the ids.
+    """
     others = [name for name in sample.columns if name != id_column]
     if answer == "probabilities":
+        if not others and id_column in classes:
+            raise UserError(f"submission.id_column: {id_column!r} is a class as well; choose another name")
         return wide_columns(others or classes, classes, source)
+    if answer_column == id_column:
+        raise UserError(f"submission: id_column and answer_column are both {id_column!r}; name two columns")
     if others and answer_column not in others:
         raise UserError(
             f"{source}: has no column {answer_column!r} for the answers; it has {', '.join(sample.columns)}: "
@@ -142,27 +154,6 @@ def _vote_faults(votes: pd.DataFrame, path: str | Path, classes: Sequence[str]) 
     if differing.any():
         shown = first_few(votes.loc[differing, "image_id"])
         faults.append(f"{path}: prediction and prediction_name of {differing.sum()} images differ: {shown}; {again}")
-    return faults
-
-
-def _altered(frame: pd.DataFrame, written: pd.DataFrame, path: str | Path, columns: Sequence[str]) -> list[str]:
-    """One line for each column in which text was escaped, because a spreadsheet would run it as a formula."""
-    pairs = [("the column names", list(frame.columns), list(written.columns))]
-    if not (lines := _escaped(pairs, path)):
-        pairs = [(f"column {name}", frame[name].tolist(), written[name].tolist()) for name in columns]
-        lines = _escaped(pairs, path)
-    return lines
-
-
-def _escaped(pairs: Sequence[tuple[str, list[str], list[str]]], path: str | Path) -> list[str]:
-    faults = []
-    for what, before, after in pairs:
-        changed = [text for text, back in zip(before, after, strict=True) if text != back]
-        if changed:
-            faults.append(
-                f"{path}: {what}: {len(changed)} texts would be altered, as a spreadsheet takes them for formulas: "
-                f"{first_few(map(repr, changed))}; rename them in the data"
-            )
     return faults
 
 
@@ -208,7 +199,7 @@ def wide_columns(columns: Sequence[str], classes: Sequence[str], path: str | Pat
 
     Args:
         columns: the columns of the sample without its ids: all class names, or all codes, in any order; with two
-            classes also a single column of any name, for the second class.
+            classes also a single column: that of the class it names, or of any other name for the second class.
         classes: class names in the order of their codes.
         path: the sample, for messages.
 
@@ -218,9 +209,11 @@ def wide_columns(columns: Sequence[str], classes: Sequence[str], path: str | Pat
     Raises:
         UserError: if a column is not a class, or a class has no column.
     """
-    for names in (list(classes), [str(code) for code in range(len(classes))]):
+    for names in answer_forms(classes, "probabilities"):
         if sorted(columns) == sorted(names):
             return {column: names.index(column) for column in columns}
+        if len(columns) == 1 and len(classes) == 2 and columns[0] in names:
+            return {columns[0]: names.index(columns[0])}
     if len(columns) == 1 and len(classes) == 2:
         return {columns[0]: 1}
     surplus = [name for name in columns if name not in classes]

@@ -1,9 +1,13 @@
 """Training batches: which images, in which order, how augmented; all a function of seed, member and epoch."""
 
+import math
+import shutil
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +18,12 @@ from foldvote.config.augment import AugmentStep
 from foldvote.data.augmentation import augmenter
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages
 from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
+from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.runtime.signals import end_with_parent
+
+_BATCHES_AHEAD = 4  # for each loader process
+_SHARED = Path("/dev/shm")  # where they lie until they are used
 
 
 @dataclass(frozen=True)
@@ -26,11 +34,13 @@ class Batch:
         epoch: its epoch, from 0.
         step: its number within the epoch, from 0.
         positions: of this process's images among the training images, int64.
+        occurrences: how often the epoch has held each of them before, int64; None: never.
     """
 
     epoch: int
     step: int
     positions: np.ndarray
+    occurrences: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,15 @@ def balanced_probabilities(kinds: Sequence[str | int], power: float) -> np.ndarr
     return chances / chances.sum()
 
 
+def occurrences(order: np.ndarray) -> np.ndarray:
+    """How often each entry of an array has come before it, int64 of the same shape: [7, 3, 7, 7] gives [0, 0, 1, 2]."""
+    by_value = np.argsort(order, kind="stable")
+    _, starts, counts = np.unique(order[by_value], return_index=True, return_counts=True)
+    before = np.empty(len(order), np.int64)
+    before[by_value] = np.arange(len(order)) - np.repeat(starts, counts)
+    return before
+
+
 class ResumableSampler(Sampler[Batch]):
     """All batches from a given step to the end of the run, so that loading does not pause between epochs.
 
@@ -106,9 +125,11 @@ class ResumableSampler(Sampler[Batch]):
     def __iter__(self) -> Iterator[Batch]:
         first_epoch, first_step = self.start
         for epoch in range(first_epoch, self.epochs):
-            for step, positions in enumerate(self.order.batches(epoch)):
+            batches = self.order.batches(epoch)
+            before = np.array_split(occurrences(np.concatenate(batches)), len(batches))  # batches are equally large
+            for step, (positions, times) in enumerate(zip(batches, before, strict=True)):
                 if epoch > first_epoch or step >= first_step:
-                    yield Batch(epoch, step, self.group.shard(positions))
+                    yield Batch(epoch, step, self.group.shard(positions), self.group.shard(times))
 
 
 class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
@@ -149,14 +170,16 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __getitem__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities (batch, classes)."""
         augmented = np.empty((len(batch.positions), *self.images.shape), dtype=np.uint8)
-        for place, position in enumerate(batch.positions):
-            seed = self.seeds.key("augment", batch.epoch, self.image_ids[position])
+        times = np.zeros(len(batch.positions), int) if batch.occurrences is None else batch.occurrences
+        for place, (position, before) in enumerate(zip(batch.positions, times.tolist(), strict=True)):
+            again = (before,) if before else ()  # an image that is drawn again within an epoch is changed anew
+            seed = self.seeds.key("augment", batch.epoch, self.image_ids[position], *again)
             augmented[place] = self.change(self.images[self.rows[position]], seed)
         return torch.from_numpy(augmented), torch.from_numpy(self.targets[batch.positions])
 
 
 def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers: int, pin: bool) -> DataLoader:
-    """Load the sampler's batches ahead of their use.
+    """Load the sampler's batches ahead of their use, as many as shared memory has room for.
 
     Args:
         images: what is loaded.
@@ -164,15 +187,49 @@ def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers:
         workers: loader processes; their number does not change the result.
         pin: whether batches lie in pinned memory, from which copies to a GPU are faster.
     """
+    shard = -(-sampler.order.size // sampler.group.size)
+    batch_bytes = shard * (math.prod(images.images.shape) + images.targets[:1].nbytes)
+    fitting, ahead = batches_ahead(workers, batch_bytes, _free_shared_memory() // sampler.group.size)
+    if workers and (fitting, ahead) != (workers, _BATCHES_AHEAD):
+        loading = f"{fitting} of {workers} loader processes prepare {ahead} ahead each"
+        log(
+            f"loader: {_SHARED} has little room for batches of {batch_bytes / 1e6:.1f} MB: "
+            f"{loading if fitting else 'batches are loaded without loader processes'}; give the container a larger one "
+            "(docker run --shm-size)"
+        )
     return DataLoader(
         images,
         batch_size=None,
         sampler=sampler,
-        num_workers=workers,
+        num_workers=fitting,
         pin_memory=pin,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=ahead if fitting else None,
         worker_init_fn=_start_worker,
     )
+
+
+def batches_ahead(workers: int, batch_bytes: int, free: int) -> tuple[int, int]:
+    """How many processes load batches, and how many batches each prepares ahead.
+
+    They get half of the free shared memory; the other half is for batches in use and for other trainings that begin
+    at the same time. Fewer batches ahead come first, then fewer processes; without any, the training loads its own.
+
+    Args:
+        workers: loader processes that are wanted.
+        batch_bytes: size of a batch.
+        free: bytes of shared memory that this process may use.
+
+    Returns:
+        Processes from 0 to `workers`, and batches for each.
+    """
+    room = free // 2 // max(batch_bytes, 1)
+    fitting = min(workers, room)
+    return fitting, min(_BATCHES_AHEAD, room // fitting) if fitting else 0
+
+
+def _free_shared_memory() -> int:
+    """Bytes free where loader processes pass batches on; without such a folder, there is no bound."""
+    return shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else sys.maxsize
 
 
 def has_dead_worker(batches: Iterator[Any] | None) -> bool:

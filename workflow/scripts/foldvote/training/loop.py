@@ -5,10 +5,11 @@ history, and everything else that changes is in the checkpoint. So an interrupte
 undisturbed one.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,20 @@ import torch
 
 from foldvote.config.base import parse_size
 from foldvote.config.runtime import Runtime
-from foldvote.errors import Interrupted, UserError
+from foldvote.errors import Interrupted, UserError, first_line
 from foldvote.io.files import write_json
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log, track
+from foldvote.runtime.memory import is_out_of_memory
 from foldvote.runtime.signals import stop_on_signal
-from foldvote.training.checkpoint import save_checkpoint
+from foldvote.training.checkpoint import remember_parts, save_checkpoint
 from foldvote.training.dataloader import ResumableSampler, abandon_workers, has_dead_worker, training_loader
+from foldvote.training.failures import as_raised, memory_advice
 from foldvote.training.monitor import Clock, LossMonitor
-from foldvote.training.optimizer import learning_rate, set_learning_rate
-from foldvote.training.state import MemberSpec, start_or_resume
-from foldvote.training.step import LESS_MEMORY, TrainStep, freeze_backbone
+from foldvote.training.optimizer import backbone_warmup, learning_rate, set_learning_rate
+from foldvote.training.state import MemberSpec, run_identity, start_or_resume
+from foldvote.training.step import TrainStep, freeze_backbone
 from foldvote.training.tracking import Sinks
 from foldvote.training.training_set import class_counts
 from foldvote.training.validation import early_stop_reason, selection_score, validate
@@ -45,6 +48,7 @@ from foldvote.training.weight_averaging import (
 )
 
 CONTINUE, SAVE, STOP = 0, 1, 2  # what the processes agree on after a step
+_SAVE_EVERY = 20  # times as long as the last save took: at most one twentieth of the time goes into ends of epochs
 _SHOWN = 24  # validation images shown to the sinks
 
 
@@ -111,15 +115,18 @@ class Trainer:
             stop_early: given the history after each epoch, says why training ends before its last one, or nothing.
 
         Raises:
-            UserError: if the network cannot be made, or a batch cannot be divided among the processes.
+            UserError: if the network cannot be made or does not fit on the device, or a batch cannot be divided among
+                the processes.
         """
         self.spec, self.device, self.runtime = spec, device, runtime
         self._resume_dir, self._workers, self._stop_early = resume_dir, workers, stop_early
         self.state = start_or_resume(spec, device, resume_dir)
         counts = class_counts(spec.training_set.targets, len(spec.training_set.label_space.classes))
         self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device)
-        self.monitor = LossMonitor(self.state.progress.loss_sum, device.group.mean)
-        self._clock, self._first_step = Clock(), True
+        progress = self.state.progress
+        self.monitor = LossMonitor(progress.loss_sum, progress.losses, device.group.mean)
+        self._clock, self._since_save, self._save_seconds = Clock(), Clock(), 0.0
+        self._first_step = True
         self._sinks = open_sinks(self.state.progress.epoch)
         self._loading: Iterator[Any] | None = None
 
@@ -142,12 +149,12 @@ class Trainer:
             for images, targets in self._remaining_batches():
                 self.train_step(images, targets)
                 epoch_ends = progress.step == spec.order.steps
-                request = self._agree(stopping)
+                request = self._agree(stopping, epoch_ends)
                 if epoch_ends or request or self.monitor.due:
-                    self._check_losses()
+                    self._check_losses(epoch_ends)
                 if epoch_ends:
                     self.end_epoch()
-                if epoch_ends or request:
+                if request:
                     self.save()
                 if request == STOP:
                     raise Interrupted(f"{spec.name}: stopped as asked, state saved; the same command goes on from here")
@@ -168,18 +175,16 @@ class Trainer:
         """
         state, progress, recipe, number = self.state, self.state.progress, self.spec.recipe, self.steps_done
         scores = [selection_score(row, recipe) for row in progress.history]
-        set_learning_rate(state.optimizer, learning_rate(recipe, number, self.spec.order.steps, scores))
+        lr = learning_rate(recipe, number, self.spec.order.steps, scores)
+        set_learning_rate(state.optimizer, lr, backbone_warmup(recipe, number, self.spec.order.steps))
         if self._first_step or progress.step == 0:
             freeze_backbone(state.model, head_only=progress.epoch < recipe.freeze_epochs)
-        if self._first_step:
-            loss, progress.parts = self._step.fit_in_memory(images, targets, number, progress.parts)
-            self._first_step = False
-        else:
-            loss = self._step(images, targets, number, progress.parts)
-        if recipe.ema is not None:
+        self._first_step = False
+        loss, progress.parts = self._step.fit_in_memory(images, targets, number, progress.parts)
+        if recipe.ema is not None and not self._step.skipped:
             lerp_(state.average, state.model.state_dict(), ema_weight(recipe.ema, progress.averaged))
             progress.averaged += 1
-        self.monitor.add(number, loss)
+        self.monitor.add(number, loss, self._step.skipped)
         progress.step += 1
         return loss
 
@@ -194,25 +199,29 @@ class Trainer:
             best = self._keep_if_best(scores)
         row = {
             "epoch": progress.epoch + 1,
-            "train_loss": self.monitor.total / progress.step,
+            "train_loss": self.monitor.total / self.monitor.counted,
             **scores,
             "lr": max(group["lr"] for group in state.optimizer.param_groups),
             "seconds": self.device.group.broadcast(progress.seconds + self._clock.lap()),
             "best": best,
         }
         progress.history = [earlier | {"best": earlier["best"] and not best} for earlier in progress.history] + [row]
-        progress.epoch, progress.step, progress.seconds, self.monitor.total = progress.epoch + 1, 0, 0.0, 0.0
+        progress.epoch, progress.step, progress.seconds = progress.epoch + 1, 0, 0.0
+        self.monitor.restart()
         if self.device.group.first:
             self._report(row, predicted)
 
     def save(self) -> None:
         """Write a checkpoint."""
         progress = self.state.progress
-        progress.loss_sum = self.monitor.total
+        progress.loss_sum, progress.losses = self.monitor.total, self.monitor.counted
         progress.seconds += self._clock.lap()
         if self.device.group.first:
-            content = self.state.state_dict() | {"fingerprint": self.spec.fingerprint}
+            content = self.state.state_dict() | {"fingerprint": run_identity(self.spec, self.device)}
+            self._since_save.lap()
             save_checkpoint(self._resume_dir, self.steps_done, content)
+            self._save_seconds = self._since_save.elapsed()
+        self._since_save.lap()
 
     def result(self) -> TrainResult:
         """The weights that predict, as the recipe says: of the best epoch, of several together, or of the last."""
@@ -227,7 +236,7 @@ class Trainer:
         if len(epochs) == 1:
             return TrainResult(best["state"], last, epochs, best["scores"], history, progress.parts)
         with with_weights(state.model, model_soup([entry["state"] for entry in state.best_epochs])):
-            recompute_batchnorm(state.model, self._plain_batches())
+            self._recompute_batchnorm(max(epochs))
             scores, _ = self._validate()
             soup = clone_state(state.model.state_dict(), "cpu")
         return TrainResult(soup, last, epochs, scores, history, progress.parts)
@@ -243,12 +252,20 @@ class Trainer:
         self._loading = iter(loader)
         return track(self._loading, f"{spec.name}: training steps", epochs * spec.order.steps - self.steps_done)
 
+    def _recompute_batchnorm(self, last_epoch: int) -> None:
+        """Recompute the statistics of averaged weights; `last_epoch`, from 1, is the last one in the average."""
+        progress, head_only = self.state.progress, last_epoch <= self.spec.recipe.freeze_epochs
+        recompute_batchnorm(self.state.model, self._plain_batches(), progress.parts, head_only, self.device)
+
     def _plain_batches(self) -> Iterator[torch.Tensor]:
-        """The training images in whole batches, normalised and without augmentation."""
+        """The training images in batches, normalised and without augmentation, in the order of one epoch more.
+
+        Images sorted by id would be batches of one person or class, whose statistics differ from those of a fair draw.
+        """
         mean, std = normalisation(self.state.model, self.device.torch_device)
-        size, dataset = self.spec.recipe.batch_size, self.spec.augmented_images
-        for start in range(0, len(dataset) - len(dataset) % size or len(dataset), size):
-            batch = np.stack([dataset.images[row] for row in dataset.rows[start : start + size]])
+        dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None)
+        for positions in order.batches(self.spec.recipe.epochs):
+            batch = np.stack([dataset.images[row] for row in dataset.rows[positions]])
             yield self.device.normalise(torch.from_numpy(batch), mean, std)
 
     @contextmanager
@@ -259,7 +276,7 @@ class Trainer:
             return
         with with_weights(self.state.model, self.state.average):
             if self.spec.recipe.swa is not None:
-                recompute_batchnorm(self.state.model, self._plain_batches())
+                self._recompute_batchnorm(swa_starts(self.spec.recipe) + self.state.progress.averaged)
             yield
 
     def _validate(self) -> tuple[dict[str, float], np.ndarray]:
@@ -270,13 +287,19 @@ class Trainer:
         scores, predicted = validate(
             self.state.model, chosen.images, chosen.validation, classes, self.device, batch_size
         )
-        return group.broadcast(scores), predicted
+        scores = group.broadcast(scores)
+        if not all(map(math.isfinite, scores.values())):
+            raise UserError(
+                f"{self.spec.name}: the validation loss is no longer finite from epoch {self.state.progress.epoch + 1} "
+                "on; lower models.*.lr, or set clip_norm or precision: fp32. The last checkpoint is kept"
+            )
+        return scores, predicted
 
     def _keep_if_best(self, scores: dict[str, float]) -> bool:
         """Keep the model's weights if the epoch is among the best `soup`; whether it is better than all before."""
         state, progress, recipe = self.state, self.state.progress, self.spec.recipe
         score = selection_score(scores, recipe)
-        if len(state.best_epochs) < recipe.soup or score > state.best_epochs[-1]["score"]:
+        if recipe.epoch == "best" and (len(state.best_epochs) < recipe.soup or score > state.best_epochs[-1]["score"]):
             weights = clone_state(state.model.state_dict(), "cpu")
             entry = {"epoch": progress.epoch + 1, "score": score, "scores": scores, "state": weights}
             ranked = sorted([*state.best_epochs, entry], key=lambda one: (-one["score"], one["epoch"]))
@@ -303,28 +326,40 @@ class Trainer:
         """Why the recipe's patience or max_minutes ends training now; empty if they do not."""
         return early_stop_reason(self.state.progress.history, self.spec.recipe)
 
-    def _agree(self, stopping: threading.Event) -> int:
-        """What all processes do now: the most that any of them asks for."""
-        late = self._clock.elapsed() > self.runtime.checkpoint_minutes * 60
+    def _agree(self, stopping: threading.Event, epoch_ends: bool) -> int:
+        """What all processes do now: the most that any of them asks for.
+
+        At the end of an epoch the first one asks for a checkpoint, unless saving took much of the time since the last.
+        """
+        elapsed, last = (
+            self._since_save.elapsed(),
+            epoch_ends and self.state.progress.epoch + 1 == self.spec.recipe.epochs,
+        )
+        worth_it = epoch_ends and self.device.group.first and elapsed >= _SAVE_EVERY * self._save_seconds
+        late = last or worth_it or elapsed > self.runtime.checkpoint_minutes * 60
         return self.device.group.max(STOP if stopping.is_set() else SAVE if late else CONTINUE)
 
-    def _check_losses(self) -> None:
+    def _check_losses(self, epoch_ends: bool) -> None:
         """Refuse to go on after losses that were not finite, and write down which images they were of.
+
+        Args:
+            epoch_ends: whether the epoch is over, which needs one finite loss.
 
         Raises:
             UserError: if training cannot go on.
         """
-        if self.monitor.look(skips=self.state.scaler.is_enabled()):
+        if self.monitor.look(skips=self.state.scaler.is_enabled()) and (self.monitor.counted or not epoch_ends):
             return
         order, ids, path = self.spec.order, self.spec.augmented_images.image_ids, self._resume_dir / "not-finite.json"
         batches = []
-        for epoch, step in (divmod(number, order.steps) for number in self.monitor.bad):
+        for epoch, step in (divmod(number, order.steps) for number in self.monitor.bad or self.monitor.skipped):
             names = [ids[place] for place in order.batches(epoch)[step]]
             batches.append({"epoch": epoch + 1, "step": step + 1, "image_ids": names})
         if self.device.group.first:
             write_json(path, batches)
+        what = "the loss is" if self.monitor.bad else "gradients are"
         raise UserError(
-            f"{self.spec.name}: the loss is no longer finite from epoch {batches[0]['epoch']}, step "
+            f"{self.spec.name}: {what} no longer finite from epoch {batches[0]['epoch']}, step "
             f"{batches[0]['step']} on; lower models.*.lr, or set clip_norm or precision: fp32. The last good "
             f"checkpoint is kept; the images of those steps are in {path}"
         )
@@ -335,16 +370,19 @@ class Trainer:
         name, progress = self.spec.name, self.state.progress
         try:
             yield
-        except torch.OutOfMemoryError as error:
-            place = f"{name}: epoch {progress.epoch + 1}, step {progress.step + 1}"
-            raise UserError(f"{place}: out of memory; another process may use the device; {LESS_MEMORY}") from error
-        except (RuntimeError, OSError, EOFError) as error:  # what a dead worker shows depends on what it was doing
+        except UserError as error:
+            raise as_raised(error) from error.__cause__
+        # What a dead worker shows depends on what it was doing.
+        except (RuntimeError, MemoryError, OSError, EOFError) as error:
+            if is_out_of_memory(error):
+                advice, parts = memory_advice(error, self.spec.recipe, progress.parts)
+                remember_parts(self._resume_dir, parts, run_identity(self.spec, self.device))
+                raise UserError(f"{name}: epoch {progress.epoch + 1}, step {progress.step + 1}: {advice}") from error
             if not has_dead_worker(self._loading):
                 raise
             abandon_workers(self._loading)
-            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
-                f"{name}: a process that loads images died ({reason}); memory is the usual reason: lower "
+                f"{name}: a process that loads images died ({first_line(error)}); memory is the usual reason: lower "
                 "runtime.workers; the same command goes on from the last checkpoint"
             ) from error
         finally:

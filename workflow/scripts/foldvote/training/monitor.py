@@ -11,6 +11,7 @@ from foldvote.runtime.distributed import SINGLE_PROCESS
 
 LOOK_EVERY = 20  # steps
 MOST_BAD = 10  # losses in a row that are not finite, where a gradient scaler skips such steps
+MOST_SKIPPED = 40  # steps in a row; a scale of 2^16 has become 2^-24, with which no gradient overflows
 
 
 @dataclass
@@ -21,13 +22,17 @@ class LossMonitor:
 
     Attributes:
         total: sum of the finite losses looked at.
+        counted: number of these losses.
         mean: the means over all processes of some losses, a tensor on the device.
         bad: numbers of the last steps in a row whose loss was not finite.
+        skipped: numbers of the last steps in a row that the gradient scaler skipped.
     """
 
     total: float = 0.0
+    counted: int = 0
     mean: Callable[[torch.Tensor], torch.Tensor] = SINGLE_PROCESS.mean
     bad: list[int] = field(default_factory=list)
+    skipped: list[int] = field(default_factory=list)
     _waiting: list[tuple[int, torch.Tensor]] = field(default_factory=list)
 
     @property
@@ -35,9 +40,14 @@ class LossMonitor:
         """Whether it is time to look."""
         return len(self._waiting) >= LOOK_EVERY
 
-    def add(self, number: int, loss: torch.Tensor) -> None:
-        """Note the loss of a step, a scalar on the device."""
+    def add(self, number: int, loss: torch.Tensor, skipped: bool = False) -> None:
+        """Note the loss of a step, a scalar on the device, and whether the step was skipped."""
         self._waiting.append((number, loss))
+        self.skipped = [*self.skipped, number] if skipped else []
+
+    def restart(self) -> None:
+        """Begin another epoch."""
+        self.total, self.counted = 0.0, 0
 
     def look(self, skips: bool) -> bool:
         """Fetch the losses noted so far.
@@ -54,10 +64,11 @@ class LossMonitor:
             for number, loss in zip(numbers, self.mean(torch.stack(losses)).tolist(), strict=True):
                 if math.isfinite(loss):
                     self.total += loss
+                    self.counted += 1
                     self.bad.clear()
                 else:
                     self.bad.append(number)
-        return len(self.bad) < (MOST_BAD if skips else 1)
+        return len(self.bad) < (MOST_BAD if skips else 1) and len(self.skipped) < MOST_SKIPPED
 
 
 class Clock:

@@ -13,11 +13,12 @@ from torch import nn
 
 from foldvote.config.recipe import Constant, Cosine, OneCycle, Plateau, Polynomial, Recipe, Step
 from foldvote.errors import UserError
+from foldvote.models.factory import head_parameters
 
 _WARMUP_START = 0.01  # of the peak learning rate
 
 
-def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(recipe: Recipe, model: nn.Module, fused: bool = False) -> torch.optim.Optimizer:
     """Make the timm optimizer of a recipe. Biases and normalisation weights have no weight decay.
 
     With `layer_decay`, the learning rate of each layer falls with its distance from the head (Clark et al., ICLR 2020).
@@ -25,12 +26,13 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     Args:
         recipe: the recipe; optimizer, optimizer_args, lr, weight_decay and layer_decay are used.
         model: the network whose parameters are updated.
+        fused: whether one kernel updates all weights, for an optimizer of torch that has one.
 
     Raises:
         UserError: if the optimizer does not accept the arguments, or the network does not declare its layers.
     """
     try:
-        return create_optimizer_v2(
+        optimizer = create_optimizer_v2(
             model,
             opt=recipe.optimizer,
             lr=recipe.lr,
@@ -43,12 +45,41 @@ def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
             f"optimizer {recipe.optimizer}: cannot be made for {recipe.net} ({' '.join(str(error).split())[:200]}); "
             "correct optimizer_args, or drop layer_decay"
         ) from error
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of every parameter group: `lr` times the group's own scale."""
+    if 0 < recipe.freeze_epochs < recipe.epochs:
+        _split_groups(optimizer, model)
     for group in optimizer.param_groups:
-        group["lr"] = lr * group.get("lr_scale", 1.0)
+        if fused and group.get("fused", True) is None and not group.get("foreach"):
+            group["fused"] = True
+    return optimizer
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, backbone: float = 1.0) -> None:
+    """Set the learning rate of every parameter group: `lr` times the group's own scale.
+
+    Args:
+        optimizer: made by `make_optimizer`.
+        lr: learning rate of the head.
+        backbone: factor of the learning rate of a backbone that was frozen at first, see `backbone_warmup`.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get("lr_scale", 1.0) * (backbone if group.get("backbone") else 1.0)
+
+
+def backbone_warmup(recipe: Recipe, step: int, steps: int) -> float:
+    """The factor, up to 1, of the learning rate of a backbone that has been frozen for the first `freeze_epochs`.
+
+    It has a warm-up of its own: the schedule may be at its peak when it begins to learn.
+
+    Args:
+        recipe: the recipe; epochs, warmup_epochs and freeze_epochs are used.
+        step: number of finished steps.
+        steps: number of steps per epoch.
+    """
+    since = step - recipe.freeze_epochs * steps
+    warmup = round(min(recipe.warmup_epochs, (recipe.epochs - recipe.freeze_epochs) / 2) * steps)
+    if recipe.freeze_epochs == 0 or since < 0 or since >= warmup:
+        return 1.0
+    return _WARMUP_START + (1 - _WARMUP_START) * since / warmup
 
 
 def learning_rate(recipe: Recipe, step: int, steps: int, scores: Sequence[float]) -> float:
@@ -97,6 +128,19 @@ def plateaus(scores: Sequence[float], patience: int) -> int:
         if waiting == patience:
             count, waiting = count + 1, 0
     return count
+
+
+def _split_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Divide each parameter group into the parameters of the head and those of the backbone (`backbone`: True)."""
+    names = head_parameters(model)
+    head = {id(parameter) for name, parameter in model.named_parameters() if name in names}
+    groups = []
+    for group in optimizer.param_groups:
+        for backbone in (True, False):
+            chosen = [parameter for parameter in group["params"] if (id(parameter) not in head) == backbone]
+            if chosen:
+                groups.append({**group, "params": chosen, "backbone": backbone})
+    optimizer.param_groups[:] = groups
 
 
 def _cosine(first: float, last: float, progress: float) -> float:

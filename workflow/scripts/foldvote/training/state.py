@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from foldvote.config.recipe import Recipe, division_faults, parts_of
-from foldvote.errors import UserError, raise_all
+from foldvote.errors import UserError, first_line, raise_all
 from foldvote.io.files import canonical, sha256_file
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
+from foldvote.runtime.memory import is_out_of_memory
 from foldvote.runtime.seeding import MemberSeeds
-from foldvote.training.checkpoint import load_checkpoint
+from foldvote.training.checkpoint import load_checkpoint, remembered_parts
 from foldvote.training.dataloader import AugmentedImages, EpochOrder, balanced_probabilities
 from foldvote.training.optimizer import make_optimizer
 from foldvote.training.training_set import MemberInputs, TrainingSet, build_training_set
@@ -103,19 +104,23 @@ class Progress:
     Attributes:
         epoch: epochs done.
         step: steps done of the epoch that follows.
-        loss_sum: sum of the losses of these steps.
+        loss_sum: sum of the finite losses of these steps.
+        losses: number of these losses.
         seconds: time spent on these steps.
         parts: number of parts in which a batch goes through the network, over all processes.
         averaged: number of weights in the average.
+        reproducible: whether all steps were taken with deterministic kernels.
         history: rows of history.HISTORY.
     """
 
     epoch: int = 0
     step: int = 0
     loss_sum: float = 0.0
+    losses: int = 0
     seconds: float = 0.0
     parts: int = 1
     averaged: int = 0
+    reproducible: bool = True
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def steps_done(self, steps_per_epoch: int) -> int:
@@ -133,9 +138,9 @@ class TrainState:
         scaler: of its gradients.
         progress: how far the run is.
         average: averaged weights, on the device; empty without `ema` or `swa`.
-        best_epochs: the best epochs so far, the best first, the earlier first of equals. Of each {"epoch", "score",
-            "scores", "state"}: its number from 1, what it is chosen by (higher is better), all validation scores, and
-            the weights on the CPU.
+        best_epochs: with `epoch: best`, the best epochs so far, the best first, the earlier first of equals. Of each
+            {"epoch", "score", "scores", "state"}: its number from 1, what it is chosen by (higher is better), all
+            validation scores, and the weights on the CPU.
     """
 
     model: nn.Module
@@ -146,18 +151,26 @@ class TrainState:
     best_epochs: list[dict[str, Any]] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state as plain types and tensors."""
+        """The state as plain types and tensors. An average that has not begun is left out."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
-        plain = {"progress": asdict(self.progress), "average": self.average, "best_epochs": self.best_epochs}
-        return parts | plain
+        average = self.average if self.progress.averaged else {}
+        return parts | {"progress": asdict(self.progress), "average": average, "best_epochs": self.best_epochs}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Load a saved state, in place."""
         for name in ("model", "optimizer", "scaler"):
             getattr(self, name).load_state_dict(saved[name])
-        for name, tensor in self.average.items():
-            tensor.copy_(saved["average"][name])
+        for name, tensor in saved["average"].items():
+            self.average[name].copy_(tensor)
         self.progress, self.best_epochs = Progress(**saved["progress"]), saved["best_epochs"]
+
+
+def run_identity(spec: MemberSpec, device: Device) -> dict[str, Any]:
+    """What makes a run this run: what the member is made of, and the type of its matrix products.
+
+    `precision: auto` is another type on another device, and a gradient scaler's state exists in one of them alone.
+    """
+    return spec.fingerprint | {"dtype": str(device.dtype).removeprefix("torch.")}
 
 
 def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> TrainState:
@@ -169,8 +182,21 @@ def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Train
         resume_dir: the folder of its checkpoints.
 
     Raises:
-        UserError: if a batch cannot be divided among the processes, or they cannot do as the recipe says.
+        UserError: if a batch cannot be divided among the processes, or they cannot do as the recipe says; or if the
+            network does not fit on the device.
     """
+    try:
+        return _start_or_resume(spec, device, resume_dir)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"{spec.name}: {spec.recipe.net} does not fit on the device ({first_line(error)}); another process may use "
+            "it, or choose a smaller net"
+        ) from error
+
+
+def _start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> TrainState:
     recipe, group = spec.recipe, device.group
     if recipe.sync_bn and group.size > 1 and device.torch_device.type == "cpu":
         raise UserError("sync_bn: torch has it on GPUs only; drop it, or set runtime.cpu_processes: 1")
@@ -179,9 +205,10 @@ def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Train
     model = device.place(model)
     averages = recipe.ema is not None or recipe.swa is not None
     average = clone_state(model.state_dict()) if averages else {}
-    progress = Progress(parts=recipe.accumulate)
-    state = TrainState(model, make_optimizer(recipe, model), device.scaler(), progress, average)
-    saved = load_checkpoint(resume_dir, spec.fingerprint, log)
+    identity, progress = run_identity(spec, device), Progress(parts=recipe.accumulate)
+    optimizer = make_optimizer(recipe, model, fused=not device.reproducible)
+    state = TrainState(model, optimizer, device.scaler(), progress, average)
+    saved = load_checkpoint(resume_dir, identity, log)
     if saved is not None:
         state.load_state_dict(saved)
         log(f"{spec.name}: goes on at epoch {state.progress.epoch + 1}, step {state.progress.step + 1}")
@@ -189,7 +216,8 @@ def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Train
     done = progress.steps_done(spec.order.steps)
     if group.max(done) != -group.max(-done):
         raise UserError(f"{resume_dir}: not all processes could read the same checkpoint; run the same command again")
+    progress.reproducible &= device.reproducible
     # The checkpoint may have been written by another number of processes.
-    progress.parts = parts_of(progress.parts, group.size)
+    progress.parts = parts_of(max(progress.parts, remembered_parts(resume_dir, identity)), group.size)
     raise_all(f"{spec.name}: {fault}" for fault in division_faults(spec.order.size, progress.parts, group.size))
     return state

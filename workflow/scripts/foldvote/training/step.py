@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,17 +11,22 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from foldvote.config.recipe import Recipe
-from foldvote.errors import UserError
-from foldvote.models.factory import head_parameters, normalisation, to_sync_batchnorm
+from foldvote.errors import UserError, first_line
+from foldvote.models.factory import head_modules, head_parameters, normalisation, to_sync_batchnorm
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
+from foldvote.runtime.memory import is_out_of_memory, release_memory
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.losses import make_loss
 from foldvote.training.mixup import apply_mix, mix_batch, plan_mix
 from foldvote.training.state import TrainState
+from foldvote.training.weight_averaging import State, clone_state
 
 Net = Callable[[torch.Tensor], torch.Tensor]
-LESS_MEMORY = "lower batch_size, or set accumulate: 2, grad_checkpointing: true or precision: bf16"
+
+
+class AllOutOfMemoryError(torch.OutOfMemoryError):
+    """The memory of one process of a group did not suffice, and all of them know it and have stopped at one place."""
 
 
 class TrainStep:
@@ -33,9 +39,14 @@ class TrainStep:
     the mean of their gradients: that of the whole batch, as the shards are equally large. DistributedDataParallel
     decides when it is made which parameters it waits for, so the model is wrapped again when others learn than before.
 
+    The first two updates with the same learning parameters are made with care: in the first the optimizer's states
+    appear, and the second is the first that has to do with them in memory. The weights are copied before,
+    so that the step can be taken again from its start whatever did not fit.
+
     Attributes:
         model: on the device.
         device: where and how it runs, and with which other processes.
+        skipped: whether the last step was left out, because its gradients were not finite (fp16).
     """
 
     def __init__(
@@ -58,7 +69,12 @@ class TrainStep:
         self._net: Net = torch.compile(self.model) if recipe.compile and device.group.size == 1 else self.model
         self._ddp: DistributedDataParallel | None = None
         self._ddp_learns: list[bool] = []  # which parameters learnt when the model was wrapped
-        self._sync_bn = recipe.sync_bn
+        self._synchronised = False  # whether batch normalisation waits for the other processes
+        self._learns: list[bool] = []  # which parameters learnt in the last step
+        self._careful = 0  # steps that are still to be taken with care
+        self._updating, self.skipped = False, False
+        if self._scaler.is_enabled():  # its scale is made now rather than in the first step
+            self._scaler.scale(torch.zeros((), device=device.torch_device))
 
     def __call__(self, batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> torch.Tensor:
         """Take one step.
@@ -73,7 +89,7 @@ class TrainStep:
             The mean loss of the batch, or of this process's shard; a detached scalar on the device.
 
         Raises:
-            torch.OutOfMemoryError: in a group, by every process if the memory of one does not suffice for a first pass.
+            AllOutOfMemoryError: in a group, by every process if the memory of one does not suffice for a careful step.
         """
         batch = batch.to(self.device.torch_device, non_blocking=True)
         images = self.device.normalise(batch, self._mean, self._std)
@@ -83,17 +99,17 @@ class TrainStep:
         torch.manual_seed(self._seeds.key("step", number, *([rank] if rank else [])))
         images, soft = self._mix(batch, images, soft, self._seeds.key("mix", number))
         loss = self._accumulate_gradients(self._net, images, soft, parts, self._no_sync_before_last)
-        if self._recipe.clip_norm is not None:
-            self._scaler.unscale_(self._optimizer)
-            nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
+        self._updating = True
+        self._together(self._update)
+        self._updating = False
         return loss
 
     def fit_in_memory(
         self, batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int
     ) -> tuple[torch.Tensor, int]:
         """Take one step, in twice as many parts as long as the memory of the device does not suffice.
+
+        A step that a gradient scaler leaves out changes nothing: neither weights nor buffers.
 
         Args:
             batch: uint8 images (batch, height, width, 3), as for a step, and so `targets` and `number`.
@@ -106,27 +122,92 @@ class TrainStep:
 
         Raises:
             UserError: if not even parts of two images fit.
+            Exception: what memory.is_out_of_memory tells, if an update failed half-way that was not copied before, or
+                one process of a group while the others wait for it.
         """
-        batch_size = self._recipe.batch_size
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        learns = [parameter.requires_grad for parameter in self.model.parameters()]
+        if learns != self._learns:
+            self._learns, self._careful = learns, 2
+        buffers = self._copied_buffers()
+        weights = self._copied_weights() if self._careful else None
         while True:
             try:
-                return self(batch, targets, number, parts), parts
-            except torch.OutOfMemoryError as error:
-                if batch_size // (2 * parts) < 2:
+                loss = self(batch, targets, number, parts)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error) or not self._can_repeat(error):
+                    raise
+                if self._recipe.batch_size // (2 * parts) < 2:
                     raise UserError(
-                        f"memory: not even parts of {batch_size // parts} images fit on the device; choose a smaller "
-                        "net or size, or set grad_checkpointing: true"
+                        f"memory: not even parts of {self._recipe.batch_size // parts} images fit on the device "
+                        f"({first_line(error)}); choose a smaller net or size, or set grad_checkpointing: true"
                     ) from error
-            self._restore_buffers(buffers)
-            self.model.zero_grad(set_to_none=True)
+            self._undo(buffers, weights)
             parts *= 2
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            release_memory()
             log(
                 f"memory: the batch did not fit; it goes through the net in {parts} parts, the optimizer step is the "
                 "same"
             )
+        if self.skipped:
+            self._restore_buffers(buffers)
+        else:
+            self._careful = max(self._careful - 1, 0)
+        return loss, parts
+
+    def _update(self) -> None:
+        """Clip the gradients and move the weights; `skipped` tells whether the gradient scaler left that out."""
+        scale = self._scaler.get_scale()
+        if self._recipe.clip_norm is not None:
+            self._scaler.unscale_(self._optimizer)
+            nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip_norm)
+        self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self.skipped = self._scaler.get_scale() < scale  # it is lowered for that reason alone
+
+    def _together(self, act: Callable[[], None]) -> None:
+        """Do something that may not fit; with care, all processes of a group learn whether it fitted in each.
+
+        Raises:
+            AllOutOfMemoryError: in every process of a group, if the memory of one does not suffice in a careful step.
+        """
+        group, failed = self.device.group, False
+        if group.size == 1 or not self._careful:
+            act()
+            return
+        try:
+            act()
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            failed = True
+        if group.max(failed):
+            raise AllOutOfMemoryError("out of memory in one of the processes")
+
+    def _can_repeat(self, error: Exception) -> bool:
+        """Whether a step that did not fit can be taken again from its start.
+
+        Not if the update moved weights of which there is no copy, or if other processes are in the middle of the step.
+        """
+        alone = self.device.group.size == 1 or isinstance(error, AllOutOfMemoryError)
+        return alone and (self._careful > 0 or not self._updating)
+
+    def _copied_weights(self) -> tuple[State, dict[str, Any]]:
+        """Copies of the weights and the optimizer's state on the CPU."""
+        return clone_state(dict(self.model.named_parameters()), "cpu"), copied_to_cpu(self._optimizer.state_dict())
+
+    def _undo(self, buffers: list[torch.Tensor], weights: tuple[State, dict[str, Any]] | None) -> None:
+        """Set everything back to what it was before a step that did not fit."""
+        self.model.zero_grad(set_to_none=True)
+        self._restore_buffers(buffers)
+        if self._scaler.is_enabled():  # it refuses to unscale twice, unless its scale is set
+            self._scaler.update(self._scaler.get_scale())
+        if self._updating and weights is not None:
+            with torch.no_grad():
+                for name, parameter in self.model.named_parameters():
+                    parameter.copy_(weights[0][name])
+            self._optimizer.load_state_dict(weights[1])
+        self._updating = False
 
     def _accumulate_gradients(
         self,
@@ -178,40 +259,46 @@ class TrainStep:
     def _prepare_ddp(self, images: torch.Tensor, targets: torch.Tensor, parts: int) -> None:
         """Wrap the model in DistributedDataParallel, where there are several processes and others learn than before.
 
-        A first pass without communication tells all processes whether the memory of one does not suffice: a process
-        that gave up within a real pass would leave the others waiting for its gradients.
+        In a careful step a first pass without communication tells all processes whether the memory of one does not
+        suffice: a process that gave up within a real pass would leave the others waiting for its gradients.
+
+        DistributedDataParallel sums gradients in buckets. Where it has to find unused parameters, it leaves the buckets
+        as they are. Otherwise it makes new ones after its first pass, and sums in another order than a run that is
+        resumed: three processes or more would end with other bytes.
 
         Raises:
-            torch.OutOfMemoryError: in every process, if the memory of any does not suffice.
+            AllOutOfMemoryError: in every process, if the memory of any does not suffice.
         """
-        group, learns = self.device.group, [parameter.requires_grad for parameter in self.model.parameters()]
-        if group.size == 1 or learns == self._ddp_learns:
+        if self.device.group.size == 1:
             return
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
-        out_of_memory = False
-        try:
-            self._accumulate_gradients(self.model, images, targets, parts, lambda _last: nullcontext())
-        except torch.OutOfMemoryError:
-            out_of_memory = True
-        if group.max(out_of_memory):
-            raise torch.OutOfMemoryError("the memory of one of the processes does not suffice")
-        self._restore_buffers(buffers)
-        unused = any(parameter.requires_grad and parameter.grad is None for parameter in self.model.parameters())
-        if self._sync_bn:  # not earlier: its forward pass waits for the other processes, too
+        if self._careful and not self._synchronised:
+            buffers = self._copied_buffers()
+            self._together(
+                lambda: self._accumulate_gradients(self.model, images, targets, parts, lambda _last: nullcontext())
+            )
+            self._restore_buffers(buffers)
+            self.model.zero_grad(set_to_none=True)
+        if self._learns == self._ddp_learns:
+            return
+        if self._recipe.sync_bn and not self._synchronised:  # not earlier: its forward pass waits for the others, too
             self.model = to_sync_batchnorm(self.model)
-            self._sync_bn = False
-        self._ddp = DistributedDataParallel(self.model, gradient_as_bucket_view=True, find_unused_parameters=unused)
+            self._synchronised = True
+        self._ddp = DistributedDataParallel(self.model, gradient_as_bucket_view=True, find_unused_parameters=True)
         # In this order torch cuts the compiled graph where a bucket of gradients is sent.
         self._net = torch.compile(self._ddp) if self._recipe.compile else self._ddp
-        self._ddp_learns = learns
+        self._ddp_learns = self._learns
 
     def _no_sync_before_last(self, last: bool) -> AbstractContextManager[None]:
         """Gradients add up in this process until the last part, and are sent with it."""
         return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
 
+    def _copied_buffers(self) -> list[torch.Tensor]:
+        copies = [torch.empty_like(buffer) for buffer in self.model.buffers()]
+        copy_all(copies, list(self.model.buffers()))
+        return copies
+
     def _restore_buffers(self, saved: list[torch.Tensor]) -> None:
-        for buffer, before in zip(self.model.buffers(), saved, strict=True):
-            buffer.copy_(before)
+        copy_all(list(self.model.buffers()), saved)
 
 
 def as_probabilities(targets: torch.Tensor, classes: int) -> torch.Tensor:
@@ -230,4 +317,21 @@ def freeze_backbone(model: nn.Module, head_only: bool) -> None:
         parameter.requires_grad_(not head_only or name in head)
     model.train(not head_only)
     if head_only:
-        model.get_classifier().train()
+        for part in head_modules(model):
+            part.train()
+
+
+def copy_all(into: list[torch.Tensor], source: list[torch.Tensor]) -> None:
+    """Copy tensors into others of their types, all of one type at once."""
+    for dtype in {tensor.dtype for tensor in into}:
+        pairs = [(one, other) for one, other in zip(into, source, strict=True) if one.dtype == dtype]
+        torch._foreach_copy_([one for one, _ in pairs], [other for _, other in pairs])
+
+
+def copied_to_cpu(state: Any) -> Any:
+    """A copy of nested dicts, lists and tensors, with all tensors on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: copied_to_cpu(value) for key, value in state.items()}
+    return [copied_to_cpu(value) for value in state] if isinstance(state, list) else state

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from foldvote import __version__
 from foldvote.config.recipe import Recipe
-from foldvote.io.files import sha256_bytes, write_bytes, write_json
+from foldvote.io.files import sha256_file, whole_file, write_json
 from foldvote.io.parquet import write_table
-from foldvote.runtime.device import choose_device
+from foldvote.runtime.device import Device, name_nondeterminism
 from foldvote.runtime.distributed import SINGLE_RANK, Rank, join_process_group, rendezvous
 from foldvote.runtime.job_log import log
 from foldvote.runtime.launch import run_together
@@ -26,6 +26,7 @@ from foldvote.training.loop import Trainer, TrainResult, no_sinks
 from foldvote.training.state import MemberSpec, build_spec
 from foldvote.training.tracking import open_sinks
 from foldvote.training.training_set import MemberInputs
+from foldvote.training.weight_averaging import State
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def _train(
     rank: Rank,
 ) -> None:
     """Train in this process; the first of several writes what comes out."""
-    device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads, rank.rank)
+    device = resources.device(recipe, rank.rank)
     spec = build_spec(seeds, recipe, code, inputs)
     with join_process_group(rank, device.torch_device) as group:
         device = replace(device, group=group)
@@ -102,10 +103,11 @@ def _train(
         trackers = partial(open_sinks, resources.runtime.tracking, tracking_dir, run_name, settings, log)
         workers = resources.workers(device)
         trainer = Trainer(spec, device, resume_dir, resources.runtime, workers, trackers if group.first else no_sinks)
-        trained = trainer.fit()
+        with name_nondeterminism():
+            trained = trainer.fit()
     if not group.first:
         return
-    _write(trained, spec, files)
+    _write(trained, spec, device, files, trainer.state.progress.reproducible)
     seconds, epochs = float(trained.history["seconds"].sum()), len(trained.history)
     images = spec.order.steps * recipe.batch_size * epochs
     write_json(files.timing, {"seconds": seconds, "images": images, "device": device.name})
@@ -121,23 +123,30 @@ def _log_start(spec: MemberSpec, device_name: str) -> None:
     )
 
 
-def _write(trained: TrainResult, spec: MemberSpec, files: MemberFiles) -> None:
+def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: MemberFiles, reproducible: bool) -> None:
     """Write the weights, the history and the sidecar."""
-    weights, last = save(trained.chosen), save(trained.last)
-    write_bytes(files.weights, weights)
-    write_bytes(files.last, last)
+    digest, last_digest = _write_weights(trained.chosen, files.weights), _write_weights(trained.last, files.last)
     history = trained.history.astype({"epoch": "int32"})
     write_table(history, files.history, HISTORY, key=("epoch",), record=spec.origin)
     sidecar = {
         "recipe": spec.recipe.model_dump(mode="json"),
-        "sha256": sha256_bytes(weights),
-        "last_sha256": sha256_bytes(last),
+        "sha256": digest,
+        "last_sha256": last_digest,
         "epochs": trained.epochs,
         **{name: float(value) for name, value in trained.scores.items()},
         "parts": trained.parts,
+        "reproducible": reproducible,
+        "dtype": str(device.dtype).removeprefix("torch."),
         "versions": _versions(),
     }
     write_json(files.sidecar, spec.origin | sidecar)
+
+
+def _write_weights(weights: State, path: Path) -> str:
+    """Write weights without a second copy of them in memory. Returns the SHA-256 of the file."""
+    with whole_file(path) as temporary:
+        save_file(weights, temporary)
+        return sha256_file(temporary)
 
 
 def _versions() -> dict[str, str]:

@@ -92,7 +92,8 @@ def pseudo_labels(
     Args:
         paths: `<results>/test/model=<m>/fold=<fold>/predictions.parquet` of each first-round model.
         fold: fold of the member that is trained on them.
-        confidence: smallest probability of the most likely class, in the mean over models and views.
+        confidence: smallest probability of the most likely class, in the mean over models and views; of each model as
+            a share of what its label smoothing leaves: smoothed by 0.1, it is never surer than 0.9.
         classes: class names in the order of their codes.
         split_sha256: digest of the certified folds.
 
@@ -109,14 +110,31 @@ def pseudo_labels(
     order = [positions_in(ids, member.ids) for member in members]
     if any(len(member.ids) != len(ids) or (own < 0).any() for member, own in zip(members, order, strict=True)):
         raise UserError(f"{members[0].path}: holds other test images than the other models; run `snakemake` again")
-    mean = weighted_mean(np.stack([member.mean[own] for member, own in zip(members, order, strict=True)]))
-    sure = mean.max(axis=1) >= confidence
+    means = np.stack([member.mean[own] for member, own in zip(members, order, strict=True)])
+    mean = weighted_mean(means)
+    smoothing = [float(member.record.get("label_smoothing", 0.0)) for member in members]
+    sure = weighted_mean(np.stack(list(map(without_smoothing, means, smoothing)))).max(axis=1) >= confidence
     return PseudoLabels(
         ids.filter(pa.array(sure)).to_pylist(),
         mean[sure].astype(np.float32),
         members[0].record["data_sha256"],
         [member.record["weights_sha256"] for member in members],
     )
+
+
+def without_smoothing(probabilities: np.ndarray, smoothing: float) -> np.ndarray:
+    """The probabilities of which smoothed targets would make those given (Szegedy et al., CVPR 2016).
+
+    Args:
+        probabilities: float (images, classes), rows sum to 1.
+        smoothing: the share of the targets that was spread over all classes, below 1.
+
+    Returns:
+        An array of the same shape, rows sum to 1; unlikely classes may be slightly below 0.
+    """
+    if smoothing == 0:
+        return probabilities
+    return (probabilities - smoothing / probabilities.shape[1]) / (1 - smoothing)
 
 
 def training_targets(

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldvote.config.recipe import Recipe
+from foldvote.models.factory import head_modules
+from foldvote.runtime.device import Device
 
 State = dict[str, torch.Tensor]
 
@@ -60,27 +62,62 @@ def swa_starts(recipe: Recipe) -> int:
 
 @contextmanager
 def with_weights(model: nn.Module, state: State) -> Iterator[nn.Module]:
-    """Load other weights into the model during the block, and its own weights after it."""
+    """Load other weights into the model during the block, and its own weights after it.
+
+    The model is left in evaluation mode.
+    """
     own = clone_state(model.state_dict())
-    model.load_state_dict(state)
+    _load(model, state)
     try:
         yield model
     finally:
-        model.load_state_dict(own)
+        _load(model, own)
 
 
-def recompute_batchnorm(model: nn.Module, images: Iterable[torch.Tensor]) -> None:
+def recompute_batchnorm(
+    model: nn.Module, batches: Iterable[torch.Tensor], parts: int, head_only: bool, device: Device
+) -> None:
     """Recompute the batch-normalisation statistics, which averaged weights need (Izmailov et al., UAI 2018).
 
+    They become the mean over the statistics of all parts of all batches, in the precision of the run. Everything but
+    batch normalisation is in evaluation mode: nothing is dropped, and nothing is drawn.
+
     Args:
-        model: the network; its running means and variances are replaced.
-        images: normalised batches (batch, 3, height, width) on the model's device; not read if the network has no
-            batch normalisation.
+        model: the network; its running means and variances are replaced. It is left in evaluation mode.
+        batches: normalised batches (batch, 3, height, width) on the model's device, each a fair sample of the training
+            images; not read if there are no statistics to replace.
+        parts: number of parts in which a batch goes through the network, as in training.
+        head_only: whether only the head has learnt: the statistics of a frozen backbone stay as they are.
+        device: where and how the model runs.
     """
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        update_bn(images, model)
+    model.eval()
+    learning = head_modules(model) if head_only else [model]
+    found = [norm for part in learning for norm in part.modules() if isinstance(norm, _BatchNorm)]
+    norms = [norm for norm in found if norm.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum, norm.training = None, True  # the plain mean over all passes
+    with torch.no_grad(), device.autocast():
+        for batch in batches:
+            for part in batch.tensor_split(parts):
+                model(part)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()
 
 
 def clone_state(state: State, device: str | torch.device | None = None) -> State:
     """Copies of all tensors, on their own device or on another one."""
     return {name: tensor.detach().to(device or tensor.device, copy=True).contiguous() for name, tensor in state.items()}
+
+
+def _load(model: nn.Module, state: State) -> None:
+    """Load weights, and forget what was computed from the ones before.
+
+    Some networks of timm keep attention biases of evaluation mode until they are trained again.
+    """
+    model.load_state_dict(state)
+    model.train().eval()

@@ -27,7 +27,7 @@ from foldvote.inference.tta import ready_views
 from foldvote.io.files import read_json, sha256_file, write_json
 from foldvote.io.paths import member_of
 from foldvote.models.factory import build_model
-from foldvote.runtime.device import Device, choose_device
+from foldvote.runtime.device import Device, name_nondeterminism
 from foldvote.runtime.job_log import log
 from foldvote.runtime.locks import folder_lock
 from foldvote.runtime.resources import JobResources
@@ -180,10 +180,11 @@ def run_worker(
         done: the JSON file to write.
 
     Raises:
-        UserError: if the inputs do not belong together, another process runs with this worker number, or the first
-            trials all fail.
+        UserError: if the inputs do not belong together, another process runs with this worker number, the GPU cannot
+            be used, or the first trials all fail.
         Interrupted: if a signal asked to stop; the unfinished trial is in the queue again, with its training state.
     """
+    resources.check_gpu()  # not the fault of a trial
     search = replace(search, origin=origin_of(inputs, code))
     numbers: list[int] = []
     with folder_lock(worker_lock(folder, worker), log), stop_on_signal() as stopping:
@@ -274,14 +275,14 @@ def _score(
     """Train the folds of a trial in turn. Returns the score of all their out-of-fold predictions, or None if pruned."""
     with _values_at_fault():
         recipe = search.recipe_of(trial.values)
-        device = choose_device(recipe.precision, recipe.channels_last, resources.gpus, resources.threads)
+        device = resources.device(recipe)
     parts = []
     for place, fold in enumerate(search.folds):
         if stopping.is_set():
             raise Interrupted
         own = inputs.of(recipe, fold)
         spec = build_spec(MemberSeeds(search.seed, search.model, fold), recipe, search.origin["code"], own)
-        with _values_at_fault():
+        with _values_at_fault(), name_nondeterminism():
             trained = Trainer(
                 replace(spec, title=f"trial {trial.number} fold {fold}"),
                 device,

@@ -1,6 +1,6 @@
 """The interface of a layout: it lists the images of a data folder, names the classes and corrects labels."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -47,12 +47,13 @@ class DataLayout(Protocol):
     raw_columns: ClassVar[RawColumns]
     ignored_fields: ClassVar[frozenset[str]]
 
-    def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
+    def entries(self, root: Path, split: Split, results: Path) -> tuple[pd.DataFrame, set[str]]:
         """List the images of a split, before any correction.
 
         Args:
             root: the data folder.
             split: `train` or `test`.
+            results: the folder of what the workflow makes, which may lie in the data folder and holds no data.
 
         Returns:
             One row per image: image_id, path (relative to `root`, with /), profile, group, one column per factor (or
@@ -73,18 +74,19 @@ class DataLayout(Protocol):
             UserError: if fewer than two classes are known.
         """
 
-    def correct(self, frame: pd.DataFrame, correction: Correction) -> pd.Series:
+    def correct(self, frame: pd.DataFrame, correction: Correction, classes: Collection[str]) -> pd.Series:
         """Correct the rows of `entries` in place.
 
         Args:
             frame: training rows that `entries` returned.
             correction: what to change.
+            classes: the names that a class may be given, where the classes are those found in the data.
 
         Returns:
             Mask of the rows that were changed.
 
         Raises:
-            CorrectionFault: if the correction names an unknown id or field, or does not match the rows.
+            CorrectionFault: if the correction names an unknown id, field or class, or does not match the rows.
         """
 
     def draft(self, issue: Mapping[str, Any]) -> list[Correction]:

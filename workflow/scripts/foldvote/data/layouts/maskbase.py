@@ -1,7 +1,7 @@
 """The layouts `maskbase` and `demo`: a table of persons, seven shots of each, a table of test images."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +18,7 @@ from foldvote.data.layouts.maskbase_corrections import IGNORED, correct_person, 
 from foldvote.data.layouts.maskbase_labels import GENDERS, MASKS, OLDEST, SHOTS, age_band, age_in_years, age_levels
 from foldvote.errors import UserError, did_you_mean, raise_all
 from foldvote.io.csv_files import read_user_table
+from foldvote.io.names import paths_on_disk
 from foldvote.io.paths import is_ignored, relative_fault, tidy
 from foldvote.runtime.job_log import log
 
@@ -30,7 +31,7 @@ class MaskbaseFolders:
     ignored_fields: ClassVar[frozenset[str]] = IGNORED
     section: MaskbaseLayout
 
-    def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
+    def entries(self, root: Path, split: Split, results: Path) -> tuple[pd.DataFrame, set[str]]:  # noqa: ARG002
         """The rows of `maskbase_train` or `maskbase_test`, and no class names, as the classes are fixed."""
         read = maskbase_train if split == "train" else maskbase_test
         return read(root, self.section), set()
@@ -40,7 +41,7 @@ class MaskbaseFolders:
         ages = age_levels(self.section.age_borders)
         return factor_label_space(dict(zip(self.section.factor_names, (MASKS, GENDERS, ages), strict=True)))
 
-    def correct(self, frame: pd.DataFrame, correction: Correction) -> pd.Series:
+    def correct(self, frame: pd.DataFrame, correction: Correction, classes: Collection[str]) -> pd.Series:  # noqa: ARG002 - the classes are fixed
         """Correct a person in place; the field is gender, age or shots. Returns the mask of the changed rows."""
         return correct_person(frame, correction, self.section.age_borders)
 
@@ -70,9 +71,10 @@ def maskbase_train(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
     matches = [compiled.search(text) for text in table["id"]]
     table["group"] = [(match.group(1) or "") if match else "" for match in matches]
     raise_all(_person_faults(table_path, table, layout.group_pattern))
+    table["folder"] = paths_on_disk(root / layout.train_images, table["path"].tolist())
     rows, faults, surplus = [], [], []
     for number, person in enumerate(table.to_dict("records"), start=2):
-        shots, wrong, others = _shots(root / layout.train_images / person["path"])
+        shots, wrong, others = _shots(root / layout.train_images / person["folder"])
         faults += [f"{table_path}, row {number}: {fault}" for fault in wrong]
         surplus += others
         rows += [_entry(layout, person, stem, name) for stem, name in shots.items()]
@@ -98,10 +100,11 @@ def maskbase_test(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
     table_path = root / str(layout.test_table)
     ids = read_user_table(table_path, ["ImageID"])["ImageID"]
     folder = root / layout.test_images
-    present = set(_names(folder))
+    _names(folder)  # which says it if the folder cannot be read
+    files = paths_on_disk(folder, [name if not relative_fault(name) else "" for name in ids])
     faults: list[str] = []
     first: dict[str, int] = {}
-    for row, name in enumerate(ids, start=2):
+    for row, (name, file) in enumerate(zip(ids, files, strict=True), start=2):
         fault = relative_fault(name)
         if fault:
             faults.append(f"{table_path}, row {row}: the ImageID {name!r} {fault}")
@@ -109,10 +112,10 @@ def maskbase_test(root: Path, layout: MaskbaseLayout) -> pd.DataFrame:
             faults.append(
                 f"{table_path}, row {row}: the ImageID {name!r} stands in row {first[name]} already; keep one"
             )
-        elif name not in present and not (folder / name).exists():
+        elif not os.path.lexists(folder / file):
             faults.append(f"{table_path}, row {row}: there is no file {name!r} in {folder}; add it or remove the row")
     raise_all(faults)
-    frame = pd.DataFrame({"image_id": ids, "path": [tidy(f"{layout.test_images}/{name}") for name in ids]})
+    frame = pd.DataFrame({"image_id": ids, "path": [tidy(f"{layout.test_images}/{name}") for name in files]})
     empty = dict.fromkeys(["profile", "group", "mask", "gender", "age", "person_id"])
     return frame.assign(**empty, age_years=pd.Series(pd.NA, index=frame.index, dtype="Int16"))
 
@@ -162,7 +165,7 @@ def _entry(layout: MaskbaseLayout, person: dict[str, str], stem: str, name: str)
     assert age is not None
     return {
         "image_id": f"{person['path']}/{name}",
-        "path": tidy(f"{layout.train_images}/{person['path']}/{name}"),
+        "path": tidy(f"{layout.train_images}/{person['folder']}/{name}"),
         "profile": person["path"],
         "group": person["group"],
         "mask": SHOTS[stem],

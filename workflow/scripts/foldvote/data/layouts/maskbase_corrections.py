@@ -8,9 +8,10 @@ import pandas as pd
 
 from foldvote.data.layouts.base import Correction, CorrectionFault
 from foldvote.data.layouts.maskbase_labels import GENDERS, SHOTS, age_band, age_in_years, age_levels
-from foldvote.data.layouts.named_classes import check_levels
+from foldvote.data.layouts.named_classes import check_levels, near_name
 from foldvote.errors import did_you_mean
 
+_NEAR_BAND = 0.7  # the names of the bands are similar to each other
 IGNORED = frozenset({"race"})
 FIELDS = ("gender", "age", "shots", "race")
 
@@ -68,7 +69,8 @@ def _person(frame: pd.DataFrame, name: str) -> pd.Series:
         return by_path
     by_id = frame["person_id"] == name
     if not by_id.any():
-        raise CorrectionFault("no person of the data has this id or path; remove the row")
+        guess = near_name(name, {*frame["person_id"], *frame["profile"]}) or "; remove the row"
+        raise CorrectionFault(f"no person of the data has this id or path{guess}")
     profiles = sorted(set(frame.loc[by_id, "profile"]))
     if len(profiles) > 1:
         raise CorrectionFault(f"{len(profiles)} persons have this id; write the path instead: {' or '.join(profiles)}")
@@ -93,9 +95,8 @@ def _age(text: str, borders: tuple[int, int]) -> int | str:
     bands = {low: low, f"<{borders[0]}": low, middle: middle, high: high, f">={borders[1]}": high}
     found = bands.get(text.replace(" ", ""), age_in_years(text))
     if found is None:
-        raise CorrectionFault(
-            f"{text!r} is neither an age in years nor one of the bands {', '.join(bands)}; correct it"
-        )
+        guess = did_you_mean(text, bands, _NEAR_BAND) or "; correct it"
+        raise CorrectionFault(f"{text!r} is neither an age in years nor one of the bands {', '.join(bands)}{guess}")
     return found
 
 

@@ -1,6 +1,6 @@
 """Label corrections of single images and groups, shared by the layouts `table` and `folders`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -8,8 +8,11 @@ import pandas as pd
 from foldvote.data.label_space import LABEL
 from foldvote.data.layouts.base import Correction, CorrectionFault
 from foldvote.errors import did_you_mean
+from foldvote.io.names import look, spelled
 
-Fields = Mapping[str, tuple[str, Sequence[str] | None]]
+Fields = Mapping[str, tuple[str, Sequence[str]]]
+_MOST_COMPARED = 20_000  # names among which a similar one is looked for; each takes about 20 us
+_NEAR = 0.9  # ids are similar to each other, so that a lower similarity means nothing
 
 
 def correct_field(frame: pd.DataFrame, correction: Correction, fields: Fields) -> pd.Series:
@@ -18,7 +21,7 @@ def correct_field(frame: pd.DataFrame, correction: Correction, fields: Fields) -
     Args:
         frame: training rows with image_id, group and the columns of `fields`.
         correction: its id is an image_id or, if no image has this id, a group.
-        fields: for each field name of a correction the column and its levels; levels None allows any name.
+        fields: for each field name of a correction the column and its levels.
 
     Returns:
         Mask of the rows that were changed.
@@ -35,19 +38,28 @@ def correct_field(frame: pd.DataFrame, correction: Correction, fields: Fields) -
     if not place.any():
         place = frame["group"] == correction.id
     if not place.any():
-        raise CorrectionFault("no training image or group of the data has this id; remove the row")
+        guess = near_name(correction.id, {*frame["image_id"], *frame["group"]}) or "; remove the row"
+        raise CorrectionFault(f"no training image or group of the data has this id{guess}")
     check_levels(frame.loc[place, column], correction, levels)
     frame.loc[place, column] = correction.after
     return place
 
 
-def check_levels(present: pd.Series, correction: Correction, levels: Sequence[str] | None) -> None:
+def near_name(name: str, known: Collection[str]) -> str:
+    """`"; did you mean 'x'?"` for an id that is not known, or nothing where no id is near or there are too many."""
+    same = next((other for other in sorted(known) if look(other) == look(name)), None)
+    if same is not None:
+        return f"; did you mean {spelled(same)}?"
+    return did_you_mean(name, known, _NEAR) if len(known) <= _MOST_COMPARED else ""
+
+
+def check_levels(present: pd.Series, correction: Correction, levels: Sequence[str]) -> None:
     """Check that a correction matches the present levels.
 
     Args:
         present: the present levels of the rows that it would change.
         correction: the change.
-        levels: the known levels; None allows any name.
+        levels: the known levels.
 
     Raises:
         CorrectionFault: if `before` is not the present level, or `after` is unknown or equal to `before`.
@@ -57,9 +69,9 @@ def check_levels(present: pd.Series, correction: Correction, levels: Sequence[st
         raise CorrectionFault(
             f"{correction.field} is {' and '.join(others)}, not {correction.before!r}; correct the column from"
         )
-    if not correction.after or (levels is not None and correction.after not in levels):
-        shown = f"; use one of {', '.join(levels[:20])}" if levels else "; write a class name"
-        raise CorrectionFault(f"to is {correction.after!r}, which is not known{shown}")
+    if correction.after not in levels:
+        guess = did_you_mean(correction.after, levels) or f"; use one of {', '.join(levels[:20])}"
+        raise CorrectionFault(f"to is {correction.after!r}, which is not known{guess}")
     if correction.after == correction.before:
         raise CorrectionFault(f"from and to are both {correction.after!r}; remove the row")
 

@@ -3,8 +3,9 @@
 All faults of the table are reported at once; row numbers count the header as row 1.
 """
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,9 +17,9 @@ from foldvote.data.file_listing import Split
 from foldvote.data.label_space import LABEL, LabelSpace, factor_label_space, named_label_space
 from foldvote.data.layouts.base import Correction, RawColumns
 from foldvote.data.layouts.named_classes import correct_field, draft_field
-from foldvote.data.manifest_table import manifest_schema
 from foldvote.errors import UserError, did_you_mean, raise_all
-from foldvote.io.csv_files import read_user_table
+from foldvote.io.csv_files import plain_cells, read_user_table
+from foldvote.io.names import paths_on_disk
 from foldvote.io.paths import relative_fault, tidy
 
 _FRACTION = re.compile(r"[-+]?\d*\.\d+")
@@ -32,7 +33,7 @@ class ImageTable:
     ignored_fields: ClassVar[frozenset[str]] = frozenset()
     section: TableLayout
 
-    def entries(self, root: Path, split: Split) -> tuple[pd.DataFrame, set[str]]:
+    def entries(self, root: Path, split: Split, results: Path) -> tuple[pd.DataFrame, set[str]]:  # noqa: ARG002
         """The rows of a split in the order of the table; for test also the class names of the training rows."""
         return _table_entries(root, self.section, split)
 
@@ -42,13 +43,14 @@ class ImageTable:
             return factor_label_space({name: tuple(levels) for name, levels in self.section.factors.items()})
         return named_label_space(self.section.classes, found)
 
-    def correct(self, frame: pd.DataFrame, correction: Correction) -> pd.Series:
+    def correct(self, frame: pd.DataFrame, correction: Correction, classes: Collection[str]) -> pd.Series:
         """Correct an image or a group in place; the field is the label column or a factor. Returns its rows' mask."""
         if self.section.factors:
             return correct_field(
                 frame, correction, {name: (name, levels) for name, levels in self.section.factors.items()}
             )
-        return correct_field(frame, correction, {self._label: ("class_name", self.section.classes)})
+        levels = self.section.classes or sorted(classes)
+        return correct_field(frame, correction, {self._label: ("class_name", levels)})
 
     def draft(self, issue: Mapping[str, Any]) -> list[Correction]:
         """Turn a label issue into corrections of images or groups."""
@@ -61,12 +63,14 @@ class ImageTable:
 
 def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.DataFrame, set[str]]:
     path = root / layout.table
-    taken = set(manifest_schema([]).names) & set(layout.factors)
-    raise_all(
-        f"data.factors.{name}: the manifest has a column of that name; rename the factor" for name in sorted(taken)
-    )
     named = [layout.path, layout.id, layout.group, layout.label, *layout.factors, layout.split]
-    table = read_user_table(path, list(dict.fromkeys(name for name in named if name is not None)))
+    columns = list(dict.fromkeys(name for name in named if name is not None))
+    try:
+        written = read_user_table(path, columns, exact=True)
+    except UserError as error:
+        raise_all([*error.faults, *_missing_images(path, layout, root)])
+        raise
+    table = plain_cells(written)
     numbers = pd.Series(range(2, len(table) + 2))
     if layout.split is not None:
         wrong = ~table[layout.split].isin(["train", "test"])
@@ -78,7 +82,8 @@ def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.Da
     else:
         training = pd.Series(True, index=table.index)
     ids = table[layout.id or layout.path]
-    faults = _path_faults(path, table[layout.path], root)
+    on_disk = pd.Series(_paths_on_disk(root, written[layout.path], table[layout.path]), index=table.index)
+    faults = _path_faults(path, on_disk, root)
     faults += _doubled(path, layout.path, table[layout.path].map(tidy))
     faults += _doubled(path, layout.id, ids) if layout.id else []
     faults += [f"{path}, row {row}: {layout.id} is empty; name the image" for row in numbers[ids == ""]]
@@ -88,11 +93,11 @@ def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.Da
     rows = table[training if split == "train" else ~training]
     if rows.empty:
         raise UserError(f"{path}: holds no {split} rows; correct the column {layout.split}")
-    group = rows[layout.group].where(rows[layout.group] != "", None)
+    group = written.loc[rows.index, layout.group].where(rows[layout.group] != "", None)
     frame = pd.DataFrame(
         {
             "image_id": rows[layout.id] if layout.id else rows[layout.path],
-            "path": rows[layout.path].map(tidy),
+            "path": on_disk[rows.index],
             "profile": group,
             "group": group,
         }
@@ -100,17 +105,34 @@ def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.Da
     for name in layout.factors:
         frame[name] = rows[name] if split == "train" else None
     if layout.label:
-        frame["class_name"] = rows[layout.label] if split == "train" else None
+        frame["class_name"] = written.loc[rows.index, layout.label] if split == "train" else None
     return frame, found
+
+
+def _paths_on_disk(root: Path, written: pd.Series, plain: pd.Series) -> list[str]:
+    """The path of each row as the disk spells it; one that is not there, or is no relative path, in plain spelling."""
+    paths = [
+        text if relative_fault(text) else tidy(own if os.path.lexists(root / own) else text)
+        for own, text in zip(written, plain, strict=True)
+    ]
+    return paths_on_disk(root, paths)
+
+
+def _missing_images(path: Path, layout: TableLayout, root: Path) -> list[str]:
+    """Faults of the paths in a table that lacks other columns; none if it has no paths either."""
+    try:
+        return _path_faults(path, read_user_table(path, [layout.path])[layout.path], root)
+    except UserError:
+        return []
 
 
 def _path_faults(table: Path, paths: pd.Series, root: Path) -> list[str]:
     faults = []
-    for row, text in enumerate(paths, start=2):
+    for row, (text, found) in enumerate(zip(paths, paths_on_disk(root, paths.tolist()), strict=True), start=2):
         fault = relative_fault(text)
         if fault:
             faults.append(f"{table}, row {row}: the path {text!r} {fault}")
-        elif not (root / text).is_symlink() and not (root / text).exists():
+        elif not os.path.lexists(root / found):
             hint = "; write / between folders" if "\\" in text else ""
             faults.append(
                 f"{table}, row {row}: there is no file {text!r} in {root}{hint or '; add it or remove the row'}"

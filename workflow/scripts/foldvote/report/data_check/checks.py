@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 
 from foldvote.data.image_statistics import cohens_d, eta_squared
+from foldvote.data.manifest_table import LEFT_OUT
+from foldvote.io.names import alike, spelled
 from foldvote.report.data_check.counts import class_counts, flag_counts, format_counts, size_counts, stratum_balance
 from foldvote.report.data_check.inputs import CONFLICT, JOINED, LEAKED, DataCheckInputs
 from foldvote.runtime.checks import Finding, Level
@@ -30,12 +32,14 @@ def run_checks(inputs: DataCheckInputs) -> list[Finding]:
     found = [
         *_persons(inputs),
         *_classes(inputs),
+        *_names_alike(inputs),
         *_near_borders(inputs),
         *_files(inputs),
         *_light(inputs),
         *_folds(inputs),
         *_lookalikes(inputs),
         *_quarantine(inputs),
+        *_ignored(inputs),
         *_corrections(inputs),
     ]
     order = {"error": 0, "warning": 1, "ok": 2}
@@ -102,6 +106,27 @@ def _classes(inputs: DataCheckInputs) -> Iterator[Finding]:
         else ""
     )
     yield Finding("warning" if times >= MOST_IMBALANCE else "ok", text, remedy, "counts")
+
+
+def _names_alike(inputs: DataCheckInputs) -> Iterator[Finding]:
+    """Names that were joined because a reader takes them for one, and names that look the same and were not."""
+    for what, names in inputs.spellings.items():
+        name, several = next(iter(names.items()))
+        text = (
+            f"{_n(len(names), what, 'classes' if what == 'class' else '')} written in several ways and joined, such as "
+            f"{spelled(name)}: {', '.join(map(spelled, several))}."
+        )
+        yield Finding("warning", text, "Is each of them one? Write one name in the data.", "counts")
+    train = inputs.train
+    kept = {"groups": (alike(train["group"].unique()), "Are they one? Then set data.similar_groups: join.")}
+    kept["classes"] = (alike(inputs.label_space.classes), "Are they one? Then list one of them in data.classes.")
+    ids = (name for rows in inputs.manifests.values() for name in rows["image_id"])
+    kept["image ids"] = (alike(ids, case=True), "Is it one image twice? Otherwise rename one of them.")
+    for what, (sets, remedy) in kept.items():
+        if sets:
+            shown = "; ".join(" and ".join(map(spelled, names)) for names in sets[:MOST_NAMED])
+            text = f"{_n(len(sets), 'set')} of different {what} that look the same, such as {shown}."
+            yield Finding("warning", text, remedy, "counts")
 
 
 def _near_borders(inputs: DataCheckInputs) -> Iterator[Finding]:
@@ -196,8 +221,8 @@ def _folds(inputs: DataCheckInputs) -> Iterator[Finding]:
         yield Finding(level, text, "" if level == "ok" else "Stratify by fewer factors, or use fewer folds.", "folds")
     rare = certificate["warnings"]
     if rare:
-        text = f"{_n(len(rare), 'class or stratum', 'classes and strata')} with fewer groups than folds; {rare[0]}."
-        yield Finding("warning", text, "Use fewer folds, or stratify by fewer factors.", "folds")
+        text = f"{_n(len(rare), 'class or stratum', 'classes and strata')} that some fold lacks: {rare[0]}."
+        yield Finding("warning", text, "Add groups, use fewer folds, or stratify by fewer factors.", "folds")
 
 
 def _lookalikes(inputs: DataCheckInputs) -> Iterator[Finding]:
@@ -227,9 +252,21 @@ def _quarantine(inputs: DataCheckInputs) -> Iterator[Finding]:
             counts = ", ".join(f"{number} {reason}" for reason, number in rows["reason"].value_counts().items())
             text = f"{_n(len(rows), 'image')} of {split} in quarantine: {counts}."
             more = " A submission without them is refused." if split == "test" else ""
-            yield Finding("warning", text, f"Repair or replace them.{more}", "quarantine")
+            asked = set(rows["reason"]) == {LEFT_OUT}
+            remedy = "" if asked else f"Repair or replace them.{more}"
+            yield Finding("ok" if asked else "warning", text, remedy, "quarantine")
     if not any(map(len, inputs.quarantines.values())):
         yield Finding("ok", "No image is in quarantine: every file can be decoded completely.", "", "quarantine")
+
+
+def _ignored(inputs: DataCheckInputs) -> Iterator[Finding]:
+    for split, counts in inputs.ignored.items():
+        named = ", ".join(
+            f"{count} x {name}" if count > 1 else name for name, count in list(counts.items())[:MOST_NAMED]
+        )
+        more = f" and {len(counts) - MOST_NAMED} other names" if len(counts) > MOST_NAMED else ""
+        text = f"{_n(sum(counts.values()), 'file or folder')} among the {split} images ignored: {named}{more}."
+        yield Finding("ok", text, "", "quarantine")
 
 
 def _corrections(inputs: DataCheckInputs) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """The inputs of the data check, read from the outputs of the data stages and checked against each other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,9 @@ class DataCheckInputs:
         lookalikes: pairs of equal or similar images, as returned by `lookalikes`.
         overlap: `data/overlap.json`; None without test images.
         corrections: the record of corrections in the training manifest; empty if there are none.
+        ignored: number of files that were ignored, by name, for each split that has any.
         numeric: the factor with a number behind it, where there is one.
+        spellings: by `group` and `class` the names that stood in several spellings in the data, each with these.
     """
 
     label_space: LabelSpace
@@ -68,7 +70,9 @@ class DataCheckInputs:
     lookalikes: pd.DataFrame
     overlap: dict[str, Any] | None
     corrections: dict[str, Any]
+    ignored: dict[str, dict[str, int]]
     numeric: NumericFactor | None
+    spellings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     @property
     def train(self) -> pd.DataFrame:
@@ -87,7 +91,8 @@ def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None 
         UserError: if a file is missing or damaged, or belongs to another manifest.
     """
     manifests = {split: read_table(path) for split, path in files.manifests.items()}
-    data = {split: read_record(path)["data_sha256"] for split, path in files.manifests.items()}
+    records = {split: read_record(path) for split, path in files.manifests.items()}
+    data = {split: record["data_sha256"] for split, record in records.items()}
     light = {}
     for split, path in files.light.items():
         light[split] = read_table(path, IMAGE_STATISTICS, key=("image_id",))
@@ -112,8 +117,10 @@ def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None 
         certificate=certificate,
         lookalikes=pairs,
         overlap=overlap,
-        corrections=read_record(files.manifests["train"]).get("corrections", {}),
+        corrections=records["train"].get("corrections", {}),
+        ignored={split: record["ignored"] for split, record in records.items() if record.get("ignored")},
         numeric=numeric,
+        spellings=read_record(files.manifests["train"]).get("spellings", {}),
     )
 
 

@@ -70,7 +70,7 @@ def write_data_check(
     thumbnails = load_thumbnails(inputs.manifests, gallery.keys(), root, rules, HEIGHT, workers)
     embedded = EmbeddedImages(BUDGET, HEIGHT)
     numbers = {key: embedded.add("\0".join(key), pixels) for key, pixels in thumbnails.items()}
-    write_csv(all_counts(inputs.train, inputs.folds, inputs.label_space, numeric), counts_path)
+    write_csv(all_counts(inputs.train, inputs.folds, inputs.label_space, numeric), counts_path, for_people=True)
     write_page(
         page_path,
         "data_check.html",

@@ -155,18 +155,9 @@ def page_tables(run: RunResults) -> dict[str, Any]:
     """
     metrics = run.metrics
     rounded = dict.fromkeys(("f1", "precision", "recall", "test_f1"), ".3f")
-    slices = _several_values(run.slices).dropna(axis="columns", how="all")
     return {
         "leaderboard": _leaderboard(run.leaderboard),
-        "votes": table(
-            vote_scores(metrics),
-            "Ensemble methods: nested and optimistic macro-F1, and the difference from the one in use",
-            formats=dict.fromkeys(("macro_f1", "optimistic"), ".4f")
-            | dict.fromkeys(("gap", "difference", "low", "high"), "+.4f")
-            | {"better": ".0%"},
-            labels={"macro_f1": "nested macro-F1", "difference": "difference", "low": "from", "high": "to"},
-            hints={"better": "Share of the bootstrap draws in which it is better than the method in use"},
-        ),
+        "votes": _votes(metrics),
         "classes": table(class_scores(metrics), "Classes", formats=rounded, labels={"f1": "F1", "test_f1": "test F1"}),
         "factors": _or_none(
             factor_scores(metrics, run.label_space.factors),
@@ -174,37 +165,10 @@ def page_tables(run: RunResults) -> dict[str, Any]:
             formats=_SCORE_FORMATS,
             labels=_LABELS,
         ),
-        "slices": [
-            (
-                name,
-                table(
-                    rows.drop(columns="slice"),
-                    f"Slices by {name.replace('_', ' ')}",
-                    formats=_slice_formats(rows),
-                    labels=_LABELS,
-                ),
-            )
-            for name, rows in slices.groupby("slice", sort=False)
-        ],
-        "border": _or_none(
-            border_table(run.rows, run.probabilities, run.label_space, run.numeric),
-            "Ages near the last age border",
-            formats=dict.fromkeys(("given_older", "predicted_older", "probability_older"), ".1%"),
-            labels=_BORDER_LABELS | ({run.numeric.column: run.numeric.name} if run.numeric else {}),
-        ),
-        "calibration": table(
-            calibration_scores(metrics),
-            "Before and after calibration, which was fitted on other persons (ensemble: "
-            f"{metrics['calibration']['method']}, models: temperature)",
-            formats=dict.fromkeys(_CALIBRATION_LABELS, ".4f"),
-            labels=_CALIBRATION_LABELS,
-        ),
-        "consistency": _or_none(
-            _consistency(metrics["consistency"]["fields"]),
-            "Fields that are the same for all images of a person",
-            formats=dict.fromkeys(_CONSISTENCY_LABELS, ".1%"),
-            labels=_CONSISTENCY_LABELS,
-        ),
+        "slices": _slices(run.slices),
+        "border": _border(run),
+        "calibration": _calibration(metrics),
+        "consistency": _consistency(metrics["consistency"]["fields"]),
         "members": table(
             pd.DataFrame(_members(run)),
             "Members",
@@ -271,11 +235,19 @@ def save_files(run: RunResults, gallery: ReportGallery, drawn: Mapping[str, Figu
     """
     for name, figure in drawn.items():
         save_svg(figure, folder / f"{name}.svg")
-    write_csv(class_scores(run.metrics).round(6), folder / "classes.csv")
+    write_csv(class_scores(run.metrics).round(6), folder / "classes.csv", for_people=True)
     pairs = [confused_pairs(run, each).assign(confusion=each.name) for each in gallery.confusions]
-    write_csv(pd.concat(pairs, ignore_index=True).drop(columns=["true", "predicted"]).round(6), folder / "pairs.csv")
-    write_csv(gallery.disagreeing.round(6), folder / "persons.csv")
-    write_csv(loss_rows(run, np.argsort(run.probability_of(run.labels), kind="stable")), folder / "losses.csv")
+    write_csv(
+        pd.concat(pairs, ignore_index=True).drop(columns=["true", "predicted"]).round(6),
+        folder / "pairs.csv",
+        for_people=True,
+    )
+    write_csv(gallery.disagreeing.round(6), folder / "persons.csv", for_people=True)
+    write_csv(
+        loss_rows(run, np.argsort(run.probability_of(run.labels), kind="stable")),
+        folder / "losses.csv",
+        for_people=True,
+    )
 
 
 def loss_rows(run: RunResults, positions: Iterable[int]) -> pd.DataFrame:
@@ -300,16 +272,67 @@ def loss_rows(run: RunResults, positions: Iterable[int]) -> pd.DataFrame:
     return frame.iloc[list(positions)].round(6).reset_index(drop=True)
 
 
-def _consistency(fields: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [{"field": name, **{key: own[key] for key in _CONSISTENCY_LABELS}} for name, own in fields.items()]
-    )
-
-
 def _leaderboard(leaderboard: pd.DataFrame) -> Table:
     """The leaderboard without its empty columns."""
     shown = leaderboard.loc[:, (leaderboard.notna() & (leaderboard != "")).any()]
     return table(shown, "Leaderboard, out of fold", formats=_LEADERBOARD_FORMATS, labels=_LABELS, hints=_HINTS)
+
+
+def _votes(metrics: Mapping[str, Any]) -> Table:
+    differences = dict.fromkeys(("gap", "difference", "low", "high"), "+.4f")
+    return table(
+        vote_scores(metrics),
+        "Ensemble methods: nested and optimistic macro-F1, and the difference from the one in use",
+        formats=dict.fromkeys(("macro_f1", "optimistic"), ".4f") | differences | {"better": ".0%"},
+        labels={"macro_f1": "nested macro-F1", "difference": "difference", "low": "from", "high": "to"},
+        hints={"better": "Share of the bootstrap draws in which it is better than the method in use"},
+    )
+
+
+def _slices(slices: pd.DataFrame) -> list[tuple[str, Table]]:
+    """A table for each slicing, with its name, for tabs."""
+    shown = _several_values(slices).dropna(axis="columns", how="all")
+    return [
+        (
+            name,
+            table(
+                rows.drop(columns="slice"),
+                f"Slices by {name.replace('_', ' ')}",
+                formats=_slice_formats(rows),
+                labels=_LABELS,
+            ),
+        )
+        for name, rows in shown.groupby("slice", sort=False)
+    ]
+
+
+def _border(run: RunResults) -> Table | None:
+    return _or_none(
+        border_table(run.rows, run.probabilities, run.label_space, run.numeric),
+        "Ages near the last age border",
+        formats=dict.fromkeys(_BORDER_LABELS, ".1%"),
+        labels=_BORDER_LABELS | ({run.numeric.column: run.numeric.name} if run.numeric else {}),
+    )
+
+
+def _calibration(metrics: Mapping[str, Any]) -> Table:
+    return table(
+        calibration_scores(metrics),
+        "Before and after calibration, which was fitted on other persons (ensemble: "
+        f"{metrics['calibration']['method']}, models: temperature)",
+        formats=dict.fromkeys(_CALIBRATION_LABELS, ".4f"),
+        labels=_CALIBRATION_LABELS,
+    )
+
+
+def _consistency(fields: Mapping[str, Mapping[str, float]]) -> Table | None:
+    rows = [{"field": name, **{key: own[key] for key in _CONSISTENCY_LABELS}} for name, own in fields.items()]
+    return _or_none(
+        pd.DataFrame(rows),
+        "Fields that are the same for all images of a person",
+        formats=dict.fromkeys(_CONSISTENCY_LABELS, ".1%"),
+        labels=_CONSISTENCY_LABELS,
+    )
 
 
 def _members(run: RunResults) -> Iterable[dict[str, Any]]:

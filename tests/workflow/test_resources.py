@@ -1,0 +1,45 @@
+"""What `resources.smk` gives to every job."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.snakemake_run import ROOT, SNAKEMAKE
+
+SNAKEFILE = f"""
+include: "{ROOT}/workflow/rules/resources.smk"
+
+
+rule told:
+    output:
+        "told.txt",
+    script:
+        "tell.py"
+"""
+SCRIPT = """
+import os
+from pathlib import Path
+
+names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+Path(snakemake.output[0]).write_text(" ".join(f"{name}={os.environ.get(name)}" for name in names))
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "OMP_WAIT_POLICY=None GOMP_SPINCOUNT=1000"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=None"),
+        ({"GOMP_SPINCOUNT": "7"}, "OMP_WAIT_POLICY=None GOMP_SPINCOUNT=7"),
+    ],
+)
+def test_threads_of_jobs_do_not_burn_the_cores_of_other_jobs(
+    given: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "tell.py").write_text(SCRIPT)
+    own = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    subprocess.run([str(SNAKEMAKE), "--cores", "1", "told.txt"], cwd=tmp_path, env=own | given, check=True)
+    assert (tmp_path / "told.txt").read_text() == expected
