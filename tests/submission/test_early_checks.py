@@ -135,7 +135,7 @@ def test_folds_that_cannot_be_made_are_told_by_doctor_before_any_image_is_opened
     root = table_folder(tmp_path / "d", ROWS, HEADER)
     assert early_checks(config_for(root, TABLE, folds={"k": 2}), split=True).faults == []
     (told,) = early_checks(config_for(root, TABLE, folds={"k": 5}), split=True).faults
-    assert told == "folds: 5 parts of 4 groups leave some part empty; lower folds.k"
+    assert told == "folds: 5 parts of 4 groups leave some part empty; lower folds.k to 2"
     own = put_csv(tmp_path / "folds.csv", ["group", "fold"], [(f"person {n}", n % 2) for n in range(3)])
     config = config_for(root, TABLE, folds={"method": "file", "file": str(own), "k": 2})
     (told,) = [finding.text for finding in _contents(config) if finding.level == "error"]
