@@ -9,8 +9,9 @@ The derivation takes a member's log-probabilities as a common part plus noise of
 "The proof and measurement of association between two things", 1904; Carroll et al., "Measurement error in nonlinear
 models", 2006). The slope of a noisy predictor is diluted by the share of its variance that is not noise. The mean of n
 members has an n-th of the noise, so its slope is larger by V(m)/V(n), where V(n) is the variance of the mean of n
-members and m is the number behind each out-of-fold prediction. `benchmarks/calibration_rules.py` compares this with
-other rules.
+members and m is the number behind each out-of-fold prediction. A mean of overconfident members is less overconfident
+than this says, since it is no product of them: of what lies above 1, a quarter is taken.
+`benchmarks/calibration_rules.py` compares this with other rules.
 """
 
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from foldvote.evaluation.probabilities import softmax
 Floats = npt.NDArray[np.floating]
 Codes = npt.NDArray[np.integer]
 Scaling = dict[str, Any]
+_TRUST_ABOVE_1 = 0.25
 Calibration = Literal["auto", "none", "temperature", "vector"]
 
 
@@ -82,8 +84,9 @@ def scaling_of_mean(
     noise = max(of_single - of_mean, 0.0) * count / (count - 1)  # of one member; the mean holds an n-th of it
     of_behind = of_single - noise * (1 - 1 / behind)
     ratio = of_mean / of_behind if of_behind > 0 else 1.0
-    calibrated = softmax(centre / (temperature * ratio))
-    return {"method": "temperature", "source": source, "temperature": match_temperature(vote, calibrated)}
+    derived = match_temperature(vote, softmax(centre / (temperature * ratio)))
+    derived = min(derived, 1 + (derived - 1) * _TRUST_ABOVE_1)
+    return {"method": "temperature", "source": source, "temperature": derived}
 
 
 def apply_scaling(probabilities: Floats, scaling: Scaling) -> npt.NDArray[np.float64]:
