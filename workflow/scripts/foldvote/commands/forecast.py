@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from foldvote.evaluation.forecast import forecast, simulate_boards
 from foldvote.io.parquet import read_table
 from foldvote.io.text_table import align_columns
 
+_WIDTH = 100  # of a line of prose
 _CHOICES = {
     "known": "the best row here",
     "public": "the leader on public",
@@ -93,33 +95,47 @@ def describe(found: Mapping[str, Any]) -> list[str]:
         found: what `foldvote.evaluation.forecast.forecast` returns, with `base`, `known_images`, `persons_from`,
             `submitted` and `left_out`.
     """
-    score, board = found["score"].replace("_", "-").replace("f1", "F1"), found["board"]
+    lines = [*_told(_head(found)), "", *_row_table(found)]
+    lines += _told(["*: submitted; range: of 95 % of the draws; best: how often it is the best on private, or equal"])
+    if len(found["rows"]) < 2:
+        return lines
+    lines += ["", *_leads_table(found), "", "What a choice gives on private, and what it loses to hindsight:"]
+    return [*lines, *_choices_table(found), "", *_told(_foot(found))]
+
+
+def _told(lines: Sequence[str]) -> list[str]:
+    return [part for line in lines for part in wrap(line, _WIDTH, break_long_words=False, break_on_hyphens=False)]
+
+
+def _head(found: Mapping[str, Any]) -> list[str]:
+    """What is forecast, and from what."""
+    score, public, private = found["score"].replace("_", "-"), found["public_groups"], found["private_groups"]
     lines = [
-        f"{score} of a test set of {found['public_groups'] + found['private_groups']:,} persons "
-        f"({found['persons_from']}): {found['public_groups']:,} on the public board, {found['private_groups']:,} on "
-        "the private one",
+        f"{score.replace('f1', 'F1')} of a test set of {public + private:,} persons ({found['persons_from']}): "
+        f"{public:,} on the public board, {private:,} on the private one",
         f"drawn from {found['known_groups']:,} persons ({found['known_images']:,} images) "
         + ("of the reserve, predicted by the mean of all members" if found["base"] == "reserve" else "out of fold"),
     ]
     if found["base"] == "oof":
         lines.append(
-            "out of fold, an image is predicted by single members: the submitted means usually score higher, and the "
-            "differences\nbetween rows carry over only roughly; folds.reserve measures the means"
+            "out of fold, an image is predicted by single members and not by the mean of all: submissions usually "
+            "score higher, and differences between rows carry over only roughly; folds.reserve measures the means"
         )
     if found["left_out"]:
         lines.append(f"left out, as they use predictions from elsewhere: {', '.join(found['left_out'])}")
-    lines += ["", *_row_table(found), "(*: submitted; range: 95 % of the draws; best: or equal to the best on private)"]
-    if len(found["rows"]) < 2:
-        return lines
-    lines += ["", *_leads_table(found), "", "What choosing gives on private", *_choices_table(found), ""]
-    first, second = found["pair"]
-    lines.append(f"best pair: {first} + {second}: the highest expected score of the better one of two, which counts")
-    if set(found["likeliest_pair"]) != set(found["pair"]):
+    return lines
+
+
+def _foot(found: Mapping[str, Any]) -> list[str]:
+    """The best pair, and how misleading a public score is."""
+    board, pair = found["board"], found["pair"]
+    lines = [f"best pair: {' + '.join(pair)}, with the highest expected score of the better one, which counts"]
+    if set(found["likeliest_pair"]) != set(pair):
         lines.append(f"the pair that holds the best row most often: {' + '.join(found['likeliest_pair'])}")
     return [
         *lines,
-        f"public and private score of one row are {board['gap_median']:.3f} apart (median), in 5 % of draws more than "
-        f"{board['gap_95']:.3f}",
+        f"public and private score of a row are {board['gap_median']:.3f} apart (median), and more than "
+        f"{board['gap_95']:.3f} in 5 % of draws",
         f"the leader on public scores {abs(board['leader_falls']):.3f} "
         f"{'worse' if board['leader_falls'] >= 0 else 'better'} on private; it is the best there in "
         f"{board['leader_is_best_on_private']:.0%} of draws, and truly in {board['leader_is_truly_best']:.0%}",
