@@ -29,6 +29,7 @@ def test_the_table_fits_a_terminal_and_says_what_it_is_of(results: Path, capsys:
     sizes = "macro-F1 of a test set of 100 persons (--persons): 50 on the public board, 50 on the private one"
     assert lines[0] == sizes
     assert lines[1] == "drawn from 24 persons (24 images) out of fold"
+    assert "left out: vote mean+offsets: fits what single members may not share with their mean" in lines
     assert "single members" in told and "best pair: " in told and " *" in told
     assert max(map(len, lines)) <= 100
 
@@ -38,7 +39,7 @@ def test_json_holds_everything_and_the_seed_decides(results: Path, capsys: pytes
     found = json.loads(told)
     assert code == 0
     assert (found["public_groups"], found["private_groups"], found["score"]) == (15, 35, "log_loss")
-    assert (found["base"], found["known_groups"], found["left_out"]) == ("oof", 24, [])
+    assert (found["base"], found["known_groups"], found["like_test"]) == ("oof", 24, False)
     assert [len(leads) for leads in found["leads"].values()] == [len(found["rows"]) - 1] * len(found["rows"])
     again = ask(capsys, results, "--json", "--public", 15, "--persons", 50, "--score", "log_loss")[0]
     assert again == told

@@ -82,9 +82,10 @@ def run_forecast(
     persons, source = (question.persons, "--persons") if question.persons else _test_persons(paths[0], runs[0])
     sizes = _sizes(question.public, persons)
     found = forecast(simulate_boards(sums, question.score, sizes, seed=question.seed), question.score)
-    found = {"base": runs[0].base, "known_images": known, "persons_from": source} | found
+    facts = {"base": runs[0].base, "like_test": all(run.like_test for run in runs)}
+    found = facts | {"known_images": known, "persons_from": source} | found
     found["submitted"] = [_row_name(run, f"vote {run.submitted}", len(runs)) for run in runs]
-    found["left_out"] = [_row_name(run, name, len(runs)) for run in runs for name in run.left_out]
+    found["left_out"] = {_row_name(run, name, len(runs)): why for run in runs for name, why in run.left_out.items()}
     return json.dumps(found, indent=2) if question.as_json else "\n".join(describe(found)), 0
 
 
@@ -92,8 +93,8 @@ def describe(found: Mapping[str, Any]) -> list[str]:
     """Lines for a terminal.
 
     Args:
-        found: what `foldvote.evaluation.forecast.forecast` returns, with `base`, `known_images`, `persons_from`,
-            `submitted` and `left_out`.
+        found: what `foldvote.evaluation.forecast.forecast` returns, with `base`, `like_test`, `known_images`,
+            `persons_from`, `submitted` and `left_out`.
     """
     lines = [*_told(_head(found)), "", *_row_table(found)]
     lines += _told(["*: submitted; range: of 95 % of the draws; best: how often it is the best on private, or equal"])
@@ -116,13 +117,14 @@ def _head(found: Mapping[str, Any]) -> list[str]:
         f"drawn from {found['known_groups']:,} persons ({found['known_images']:,} images) "
         + ("of the reserve, predicted by the mean of all members" if found["base"] == "reserve" else "out of fold"),
     ]
-    if found["base"] == "oof":
+    if not found["like_test"]:
         lines.append(
             "out of fold, an image is predicted by single members and not by the mean of all: submissions usually "
             "score higher, and differences between rows carry over only roughly; folds.reserve measures the means"
         )
-    if found["left_out"]:
-        lines.append(f"left out, as they use predictions from elsewhere: {', '.join(found['left_out'])}")
+    for why in dict.fromkeys(found["left_out"].values()):
+        names = [name for name, its_own in found["left_out"].items() if its_own == why]
+        lines.append(f"left out: {', '.join(names)}: {why}")
     return lines
 
 

@@ -1,6 +1,6 @@
 """The rows of a finished run's leaderboard (votes and models) as predictions of images that they were not fitted on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from foldvote.ensemble.ensemble_method import Metric
 from foldvote.ensemble.inputs import EnsembleData, EnsembleInputs, read_ensemble_data
 from foldvote.ensemble.methods import simplest_first
 from foldvote.ensemble.reserve import predict_reserve
-from foldvote.ensemble.selection import EvaluationRows, NestedPredictions, nested_cv, outer_folds
+from foldvote.ensemble.selection import EvaluationRows, NestedPredictions, is_safe, nested_cv, outer_folds
 from foldvote.errors import UserError
 from foldvote.io.files import read_json
 
@@ -32,8 +32,9 @@ class RowPredictions:
         base: `reserve`: predictions by the mean of all members; `oof`: out-of-fold predictions of single members.
         table: one row per image: image_id, profile, label.
         rows: the predictions of these images, by `vote <kind>` and `model <name>`.
+        like_test: whether as many members are behind each prediction as behind that of a test image.
         submitted: the vote that is used.
-        left_out: rows that cannot be predicted from the files of the members.
+        left_out: rows that are not predicted, and why.
     """
 
     name: str
@@ -41,14 +42,17 @@ class RowPredictions:
     base: Base
     table: pd.DataFrame
     rows: dict[str, NestedPredictions]
+    like_test: bool
     submitted: str
-    left_out: tuple[str, ...]
+    left_out: dict[str, str]
 
 
 def read_rows(folder: Path, fit_by: Metric = "log_loss", seed: int = 0, use_reserve: bool = True) -> RowPredictions:
     """Predict the images of the reserve by each row, or where there is none the training images, nested.
 
-    Over 50,000 images, whole groups are drawn, as in the comparison of the votes.
+    Over 50,000 images, whole groups are drawn, as in the comparison of the votes. Where images are predicted by single
+    members and submissions are means of several, votes are left out whose gain on single members may not carry over
+    (selection.is_safe), unless they are submitted.
 
     Args:
         folder: the results folder.
@@ -76,8 +80,10 @@ def read_rows(folder: Path, fit_by: Metric = "log_loss", seed: int = 0, use_rese
         drawn = subsample(candidates.images, rows.groups, seed, MOST_FITTED)
         if len(drawn) < candidates.images:
             candidates, table, rows = candidates.rows(drawn), table.iloc[drawn], rows.rows(drawn)
-    at_hand = set(candidates.names)
-    known = {kind: fitted[kind] for kind in simplest_first(fitted) if at_hand.issuperset(fitted[kind]["candidates"])}
+    behind, members = max(len(data.by_repeat), 1), max(map(len, found["oof"]["members"].values()), default=1)
+    like_test = base == "reserve" or behind == members
+    left_out = _left_out(fitted, candidates.names, None if like_test else found["chosen"])
+    known = {kind: fitted[kind] for kind in simplest_first(fitted) if kind not in left_out}
     if base == "reserve":
         _, predicted = predict_reserve(candidates, rows, known, data.label_space, seed)
     else:
@@ -92,9 +98,21 @@ def read_rows(folder: Path, fit_by: Metric = "log_loss", seed: int = 0, use_rese
         base,
         table[["image_id", "profile", "label"]].reset_index(drop=True),
         named,
+        like_test,
         found["chosen"],
-        tuple(f"vote {kind}" for kind in fitted if kind not in known),
+        {f"vote {kind}": why for kind, why in left_out.items()},
     )
+
+
+def _left_out(fitted: Mapping[str, Any], at_hand: Sequence[str], submitted: str | None) -> dict[str, str]:
+    """The methods that cannot be scored, and why; None for `submitted`: predictions are like those of test images."""
+    found = {}
+    for kind in simplest_first(fitted):
+        if set(fitted[kind]["candidates"]) - {*at_hand}:
+            found[kind] = "votes with predictions from elsewhere"
+        elif submitted not in (None, kind) and not is_safe(kind):
+            found[kind] = "fits what single members may not share with their mean"
+    return found
 
 
 def _read(folder: Path, metrics: Mapping[str, Any]) -> EnsembleData:
