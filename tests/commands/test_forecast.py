@@ -8,6 +8,7 @@ import pytest
 from foldvote.commands.__main__ import main
 from support.finished_run import finished_run, write_test_manifest
 from support.member_predictions import MEAN, TWO
+from support.snakemake_run import write_config
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +104,17 @@ def test_wrong_options_are_one_line(
         told, code = ask(capsys, results, *arguments)
     assert code == 1
     assert line in told and told.count("\n") == 1
+
+
+def test_without_folders_the_results_of_the_configuration_are_read(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_config(tmp_path)
+    told, code = ask(capsys, "--configfile", "config.yaml", "--config", f"results={results}")
+    assert code == 0 and "drawn from 24 persons" in told
+    told, code = ask(capsys, "--configfile", "no.yaml")
+    assert code == 1 and told.count("\n") == 1
 
 
 def test_a_folder_without_a_run_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
