@@ -58,6 +58,16 @@ def _parser() -> argparse.ArgumentParser:
     leaderboard.add_argument("folders", nargs="*", help="results folders; none: that of the configuration")
     add_configuration(leaderboard)
     leaderboard.set_defaults(run=_leaderboard)
+
+    forecast = commands.add_parser("forecast", help="what public and private boards can say about each row of a run")
+    forecast.add_argument("folders", nargs="*", help="results folders; none: that of the configuration")
+    forecast.add_argument("--public", default="0.5", help="share or number of persons on the public board; default 0.5")
+    forecast.add_argument("--persons", type=int, help="number of persons of the test set; default: as the data says")
+    forecast.add_argument("--score", default="macro_f1", help="the board's score: macro_f1, accuracy, log_loss, ...")
+    forecast.add_argument("--seed", type=int, default=0, help="of the draws; default 0")
+    forecast.add_argument("--json", action="store_true", help="everything as JSON")
+    add_configuration(forecast)
+    forecast.set_defaults(run=_forecast)
     return parser
 
 
@@ -107,6 +117,19 @@ def _leaderboard(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]
 
     _, load = _configuration(asked)
     return compare_runs(asked.folders, lambda: load().results)
+
+
+def _forecast(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
+    from foldvote.commands.forecast import Question, run_forecast
+
+    _, load = _configuration(asked)
+
+    def own() -> tuple[str, Any, int]:
+        config = load()
+        return config.results, config.vote.fit_by, config.seed
+
+    question = Question(asked.public, asked.persons, asked.score, asked.seed, asked.json)
+    return run_forecast(asked.folders, own, question)
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def comparison(runs: Sequence[Finished]) -> list[str]:
     Raises:
         UserError: if their classes differ, they have no image in common, or the label or person of an image differs.
     """
-    ids = _common(runs)
+    ids = common_images(runs)
     first = runs[0].votes.loc[ids]
     labels, persons = first["label"].to_numpy(np.int64), pd.factorize(first["profile"])[0]
     sums = {}
@@ -107,7 +107,7 @@ def comparison(runs: Sequence[Finished]) -> list[str]:
     return [f"out-of-fold, {shared}{every}", *table, *([end] if len(runs) > 1 else [])]
 
 
-def _common(runs: Sequence[Finished]) -> list[str]:
+def common_images(runs: Sequence[Finished]) -> list[str]:
     """Ids of the images that all runs have, in the order of the first run."""
     first, faults = runs[0], []
     ids = first.votes.index

@@ -71,12 +71,12 @@ def score_on_reserve(
         UserError: if the reserve has a single group.
     """
     parts = split_groups(rows.groups, _PARTS, seed)
-    params, predicted, sums = {}, {}, {}
-    for kind, result in fitted.items():
-        probabilities = apply_method(candidates, result.params, label_space)
-        params[kind], codes = _with_own_offsets(result.params, probabilities, rows.labels, parts)
-        predicted[kind] = NestedPredictions(probabilities, codes)
-        sums[kind] = group_sums(rows.labels, probabilities, rows.groups, candidates.classes, codes)
+    own = {kind: result.params for kind, result in fitted.items()}
+    params, predicted = predict_reserve(candidates, rows, own, label_space, seed)
+    sums = {
+        kind: group_sums(rows.labels, vote.probabilities, rows.groups, candidates.classes, vote.codes)
+        for kind, vote in predicted.items()
+    }
     draws = bootstrap(sums, settings.draws, seed)
     results = {
         kind: MethodResult(kind, params[kind], scores(sums[kind]), fitted[kind].optimistic, draws[kind])
@@ -85,6 +85,34 @@ def score_on_reserve(
     chosen = settings.use if settings.use != "auto" else choose_method(results, settings.score)
     scaling = fit_scaling(predicted[chosen].probabilities, rows.labels, settings.calibration, "reserve")
     return ReserveScores(results, chosen, scaling, _cross_fit(predicted, sums, rows, parts, settings, seed))
+
+
+def predict_reserve(
+    candidates: Candidates, rows: EvaluationRows, fitted: Mapping[str, Params], label_space: LabelSpace, seed: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, NestedPredictions]]:
+    """Apply every method to the reserve; offsets are fitted to the mean of all members.
+
+    Args:
+        candidates: probabilities of the reserve, means over all folds.
+        rows: its labels and groups.
+        fitted: what each method has fitted, by its name.
+        label_space: the classes.
+        seed: the run's seed.
+
+    Returns:
+        By name the parameters, with offsets that are fitted on the whole reserve; and the predictions, with offsets
+        that are fitted on other groups.
+
+    Raises:
+        UserError: if the reserve has a single group.
+    """
+    parts = split_groups(rows.groups, _PARTS, seed)
+    params, predicted = {}, {}
+    for kind, own in fitted.items():
+        probabilities = apply_method(candidates, own, label_space)
+        params[kind], codes = _with_own_offsets(own, probabilities, rows.labels, parts)
+        predicted[kind] = NestedPredictions(probabilities, codes)
+    return params, predicted
 
 
 def count_looks(path: Path, scored: Mapping[str, Any]) -> int:

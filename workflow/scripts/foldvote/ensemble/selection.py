@@ -337,17 +337,22 @@ def choose_safely(results: Mapping[str, MethodResult], score: str) -> str:
         results: the methods in order of complexity, the mean among them.
         score: a name in bootstrap.METRICS.
     """
-
-    def is_safe(kind: str) -> bool:
-        name, offsets = split_offsets(kind)
-        return not offsets and not METHODS[name].fits_certainty
-
     better = {
         kind: result
         for kind, result in results.items()
         if kind == "mean" or (is_safe(kind) and compare_results(result, results["mean"], score).better >= SURELY_BETTER)
     }
     return choose_method(better, score)
+
+
+def is_safe(kind: str) -> bool:
+    """Whether what a method gains on single members can carry over to means of all: no offsets, no certainty is fitted.
+
+    Args:
+        kind: its name, also with `+offsets`.
+    """
+    name, offsets = split_offsets(kind)
+    return not offsets and not METHODS[name].fits_certainty
 
 
 def compare_results(one: MethodResult, other: MethodResult, score: str) -> Comparison:

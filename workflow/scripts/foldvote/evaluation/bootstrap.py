@@ -37,6 +37,7 @@ _HITS = _GAPS + BINS
 _BAGS = 4_000  # more groups are drawn in so many bags
 _PIECE_IMAGES = 1 << 13  # images added at once
 _PIECE_BYTES = 64 << 20  # of one piece of the matrix of draws
+_POPULATION = 1e6  # groups of a population that a board is drawn from: so many that no class has less than one image
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,55 @@ def bootstrap(rows: Mapping[str, GroupSums], draws: int = 2000, seed: int = 0) -
         for name, of_draws in zip(names, totals, strict=True):
             drawn[name] = _scores(of_draws, rows[name].classes)
     return {name: drawn[name] for name in rows}
+
+
+def board_draws(
+    rows: Mapping[str, GroupSums], sizes: Sequence[int], draws: int = 4000, seed: int = 0
+) -> list[dict[str, dict[str, Array]]]:
+    """The true scores of several rows and their scores on boards of new groups, in each of many draws.
+
+    Each draw takes one population that the groups may come from: the groups with weights from Dirichlet(1, ..., 1)
+    (Rubin, "The Bayesian bootstrap", 1981). The rows' scores in it are the true ones. Then it draws the groups of every
+    board from this population. So a board's spread holds both what is not known of the population and what the board's
+    own groups add. More than 4,000 groups are dealt to bags first, as in `bootstrap`.
+
+    Args:
+        rows: sums by the name of the row; images of the same groups in all of them.
+        sizes: the number of groups on each board, each 1 or more.
+        draws: number of draws.
+        seed: the run's seed.
+
+    Returns:
+        First the true scores, then those on each board: by row and by the names in METRICS, float64 (draws,).
+
+    Raises:
+        ValueError: if a row has no image or images of other groups than the first one, or a size is below 1.
+    """
+    have = {np.flatnonzero(sums.values[:, _IMAGES] > 0).tobytes() for sums in rows.values()}
+    if len(have) != 1 or have == {b""} or min(sizes) < 1:
+        raise ValueError("rows need images, of the same groups, and boards one group or more")
+    codes = have.pop()
+    groups, key = np.frombuffer(codes, dtype=np.intp), sha256_bytes(codes)
+    units = _deal_to_bags([sums.values[groups] for sums in rows.values()], key, seed)
+    number = len(units[0])
+    of_boards = [max(1, round(size * number / len(groups))) for size in sizes]
+    totals = [[np.empty((draws, row.shape[1])) for row in units] for _ in (0, *sizes)]
+    at_once = max(1, min(draws, _PIECE_BYTES // (8 * number * len(totals))))
+    for start in range(0, draws, at_once):
+        times = np.empty((len(totals), min(at_once, draws - start), number))
+        for place in range(times.shape[1]):
+            drawn = generator(seed, "boards", key, start + place)
+            weights = drawn.dirichlet(np.ones(number))
+            times[0, place] = weights * _POPULATION
+            for board, size in enumerate(of_boards, start=1):
+                times[board, place] = drawn.multinomial(size, weights)
+        for of_place, into in zip(times, totals, strict=True):
+            for values, of_draws in zip(units, into, strict=True):
+                np.matmul(of_place, values, out=of_draws[start : start + len(of_place)])
+    return [
+        {name: _scores(own, rows[name].classes) for name, own in zip(rows, of_place, strict=True)}
+        for of_place in totals
+    ]
 
 
 def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
