@@ -167,6 +167,17 @@ def bootstrap(rows: Mapping[str, GroupSums], draws: int = 2000, seed: int = 0) -
     return {name: drawn[name] for name in rows}
 
 
+def draw_totals(values: Array, draws: int, seed: int) -> Array:
+    """Sums of any columns over the groups of each draw, float64 (draws, columns); the draws are those of `bootstrap`.
+
+    Args:
+        values: sums over the images of each group, shape (groups, columns); every group has images.
+        draws: number of draws.
+        seed: the run's seed.
+    """
+    return _draw_totals(np.arange(len(values), dtype=np.intp).tobytes(), [values], draws, seed)[0]
+
+
 def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval (Efron 1979): the range of the middle part of the drawn scores.
 
