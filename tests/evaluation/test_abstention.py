@@ -64,7 +64,7 @@ def test_new_groups_reach_the_wanted_accuracy(answers):
 def test_a_few_answers_that_happen_to_be_right_reach_no_accuracy():
     confidence, right = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, False])
     assert keep_from(confidence, right, 4, 0.99, "kept") == NONE
-    assert keep_from(confidence, right, 4, 0.5, "kept") == 0.8
+    assert keep_from(confidence, right, 4, 0.5, "kept") == 0.7
 
 
 def test_without_images_nothing_is_kept():
