@@ -144,6 +144,8 @@ def test_without_test_images_out_of_fold_images_get_sets_of_the_other_folds(tmp_
     beside = Folder(tmp_path / "beside", test=0, reserve=50).make()
     assert beside.found["source"] == ON_RESERVE
     pd.testing.assert_frame_equal(beside.listing, alone.listing)  # the reserve calibrates no single members
+    assert {row["listed"] for row in beside.found["handed_over"]} == {None}
+    assert None not in {row["listed"] for row in alone.found["handed_over"]}
 
 
 def test_coverage_is_as_wanted_for_images_and_for_whole_groups(tmp_path):

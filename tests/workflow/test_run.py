@@ -114,7 +114,7 @@ def test_f51_only_what_a_change_touches_is_planned(copy: Path) -> None:
     assert planned(copy) == below
     write_config(copy, submission={"answer": "name"})
     assert planned(copy) == {"ensemble": 1, "review": 1, "submission": 1}
-    write_config(copy, vote=CONFIG["vote"] | {"coverage": 0.8, "covers": "group"})
+    write_config(copy, vote={"coverage": 0.8, "covers": "group"})
     assert planned(copy) == {"review": 1}
 
 

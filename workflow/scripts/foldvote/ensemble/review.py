@@ -100,41 +100,44 @@ def write_review(
     parts = _parts(known, seed)
     crossed = _cross_fit(known, parts, coverage, covers)
     sizes, covered = known.sizes(crossed), (known.own >= crossed) | known.right
-    least: Array | float = least_probability(known.own, known.right, known.groups, coverage, covers)
-    source, of_groups = RESERVE if inputs.reserve else OOF, len(known.by_group(known.own))
+    handed_over = _handed_over(known, parts, draws, seed)
+    least = least_probability(known.own, known.right, known.groups, coverage, covers)
+    if inputs.test:
+        of_test = groups_of_manifest(inputs.manifest) if inputs.manifest else NO_GROUPS
+        listed = read_vote_rows(inputs.test, label_space, of_test, labelled=False)
+        listing = _listing(listed, least)
+    elif inputs.reserve:
+        listed = read_vote_rows(inputs.oof, label_space, groups, labelled=True)
+        listing = _listing(listed, _cross_fit(listed, _parts(listed, seed), coverage, covers))
+    else:
+        listed, listing = known, _listing(known, crossed)
+    for row in handed_over:
+        below = np.inf if row["confidence"] is None else row["confidence"]
+        # A threshold for the vote of all members says nothing about images that single members predicted.
+        comparable = inputs.test or not inputs.reserve
+        row["listed"] = int((listed.confidence < below).sum()) if comparable else None
+    source, count = RESERVE if inputs.reserve else OOF, int(known.groups.max()) + 1
     found = {
         "wanted": coverage,
         "covers": covers,
         "source": source,
         "note": _NOTES[source if inputs.test else None],
         "images": len(known.own),
-        "groups": of_groups,
-        "highest": round(of_groups / (of_groups + 1), DECIMALS),
+        "groups": count,
+        "highest": round(count / (count + 1), DECIMALS),
         "least_probability": least,
         **_measured(known, covered, sizes, draws, seed),
+        "handed_over": handed_over,
+        "curve": _curve(known, draws, seed),
+        "listed": {
+            "images": len(listing),
+            "set_size": round(float(listing["size"].mean()), DECIMALS),
+            "single": round(float((listing["size"] == 1).mean()), DECIMALS),
+        },
     }
-    handed_over, curve = _handed_over(known, parts, draws, seed), _curve(known, draws, seed)
-    slices = _by_slice(known, covered, sizes, label_space)
-
-    listed = known
-    if inputs.test:
-        manifest = groups_of_manifest(inputs.manifest) if inputs.manifest else NO_GROUPS
-        listed = read_vote_rows(inputs.test, label_space, manifest, labelled=False)
-    elif inputs.reserve:
-        listed = read_vote_rows(inputs.oof, label_space, groups, labelled=True)
-        least = _cross_fit(listed, _parts(listed, seed), coverage, covers)
-    else:
-        least = crossed
-    listing = _listing(listed, least)
-    single = float((listing["size"] == 1).mean().round(DECIMALS))
-    found["listed"] = {"images": len(listing), "set_size": round(float(listing["size"].mean()), DECIMALS)}
-    found["listed"]["single"] = single
-    for row in handed_over:
-        below = np.inf if row["confidence"] is None else row["confidence"]
-        row["listed"] = int((listed.confidence < below).sum())
-    write_csv(slices.round(DECIMALS), files.slices)
+    write_csv(_by_slice(known, covered, sizes, label_space).round(DECIMALS), files.slices)
     write_csv(listing.round(DECIMALS), files.review)
-    write_json(files.coverage, found | {"handed_over": handed_over, "curve": curve})
+    write_json(files.coverage, found)
 
 
 _PARTS = 5
