@@ -27,7 +27,7 @@ def test_one_fold_again_gives_the_same_bytes_and_touches_nothing_else(copy: Path
     before = digests(copy)
     other = (copy / MEMBER.format(0)).stat().st_mtime_ns
     printed = snakemake(copy, "-R", MEMBER.format(1))
-    assert jobs_that_ran(printed) == {"train": 1, "oof": 1, "tta": 1, "ensemble": 1, "submission": 1}
+    assert jobs_that_ran(printed) == {"train": 1, "oof": 1, "tta": 1, "ensemble": 1, "review": 1, "submission": 1}
     assert digests(copy) == before
     assert (copy / MEMBER.format(0)).stat().st_mtime_ns == other
     assert "Nothing to be done" in snakemake(copy)

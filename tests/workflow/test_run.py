@@ -45,6 +45,9 @@ def test_f53_every_file_of_the_contract_is_there_in_a_folder_with_spaces_and_kor
         "ensemble/slices.csv",
         "ensemble/reliability.csv",
         "ensemble/label_issues.parquet",
+        "ensemble/review.csv",
+        "ensemble/coverage.json",
+        "ensemble/coverage.csv",
         "leaderboard.csv",
         "submission.csv",
     ):
@@ -68,7 +71,7 @@ def test_the_second_run_does_nothing_and_says_so(finished: Path) -> None:
 
 
 def test_f51_only_what_a_change_touches_is_planned(copy: Path) -> None:
-    below = {"train": 2, "oof": 2, "tta": 2, "ensemble": 1, "submission": 1}
+    below = {"train": 2, "oof": 2, "tta": 2, "ensemble": 1, "review": 1, "submission": 1}
     elsewhere = {"state_dir": "elsewhere", "container": "docker://registry.example/foldvote"}
     together = {"gpus_per_member": 2, "cpu_processes": 4}
     write_config(copy, runtime={"workers": 1, "predict_batch": 17} | together | elsewhere)
@@ -83,13 +86,15 @@ def test_f51_only_what_a_change_touches_is_planned(copy: Path) -> None:
     write_config(copy, models=CONFIG["models"] | {"second": recipe})
     assert planned(copy) == below
     write_config(copy, submission={"answer": "name"})
-    assert planned(copy) == {"ensemble": 1, "submission": 1}
+    assert planned(copy) == {"ensemble": 1, "review": 1, "submission": 1}
+    write_config(copy, vote={"coverage": 0.8, "covers": "group"})
+    assert planned(copy) == {"review": 1}
 
 
 def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(copy: Path) -> None:
     write_config(copy, models={"tiny": CONFIG["models"]["tiny"] | {"lr": 0.002}})
     printed = snakemake(copy, "--", "next")
-    assert "8 jobs would run:" in printed
+    assert "9 jobs would run:" in printed
     assert "changed: lr: 0.001 -> 0.002" in printed
     assert "its input will be made again by: train" in printed
     assert "snakemake data_check" in printed.partition("Next:")[2]

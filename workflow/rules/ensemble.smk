@@ -41,13 +41,48 @@ rule ensemble:
         "../../envs/foldvote.yaml"
     params:
         members={name: len(FOLDS) for name in sorted(CONFIG.models)},
-        vote=canonical(CONFIG.vote.model_dump(mode="json")),
+        vote=canonical(
+            CONFIG.vote.model_dump(mode="json", exclude={"coverage", "covers"})
+        ),
         submission=canonical(CONFIG.submission.model_dump(mode="json")),
         numeric=numeric_factor(),
         seed=CONFIG.seed,
         code=digest("build_ensemble.py"),
     script:
         "../scripts/build_ensemble.py"
+
+
+rule review:
+    """List the images that a person should look at first, with sets of classes that contain the truth."""
+    input:
+        oof="<results>/ensemble/oof.parquet",
+        reserve="<results>/ensemble/reserve.parquet" if CONFIG.folds.reserve else [],
+        test="<results>/ensemble/test.parquet" if CONFIG.has_test else [],
+        folds="<results>/folds/folds.parquet",
+        classes="<results>/data/classes.json",
+        manifest=(
+            "<results>/data/manifest/split=test/manifest.parquet"
+            if CONFIG.has_test
+            else []
+        ),
+    output:
+        review="<results>/ensemble/review.csv",
+        coverage="<results>/ensemble/coverage.json",
+        slices="<results>/ensemble/coverage.csv",
+    log:
+        "<logs>/review.log",
+    benchmark:
+        "<benchmarks>/review.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    params:
+        coverage=CONFIG.vote.coverage,
+        covers=CONFIG.vote.covers,
+        draws=CONFIG.vote.draws,
+        seed=CONFIG.seed,
+        code=digest("write_review.py"),
+    script:
+        "../scripts/write_review.py"
 
 
 if CONFIG.has_test:

@@ -284,6 +284,7 @@ def end_of_run_summary(config: Config, manner: str) -> str:
             "Done.",
             f"  leaderboard  {results}/leaderboard.csv",
             *submission,
+            f"  review       {results}/ensemble/review.csv (what a person should look at first)",
             f"  OOF          {results}/oof/ (logits of every view), {results}/ensemble/oof.parquet (the vote)",
             f"  proof        {results}/folds/certificate.json (no person on both sides of a split)",
             "Next:",

@@ -56,6 +56,10 @@ class Vote(Section):
     `temperature` and `vector` scaling are fitted on out-of-fold predictions, which are of single members."""
     draws: int = Field(default=2000, ge=100, le=100_000)
     """Bootstrap draws of people for every interval."""
+    coverage: float = Field(default=0.9, ge=0.5, le=0.999)
+    """How often the set of classes of an image in `ensemble/review.csv` contains the true one."""
+    covers: Literal["image", "group"] = "image"
+    """What is covered: a random image of a new person, or all images of a new person at once."""
 
 
 SubmissionAnswer = Literal["code", "name", "probabilities"]

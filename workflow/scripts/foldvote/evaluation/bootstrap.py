@@ -217,6 +217,17 @@ def board_draws(
     ]
 
 
+def draw_totals(values: Array, draws: int, seed: int) -> Array:
+    """Sums of any columns over the groups of each draw, float64 (draws, columns); the draws are those of `bootstrap`.
+
+    Args:
+        values: sums over the images of each group, shape (groups, columns); every group has images.
+        draws: number of draws.
+        seed: the run's seed.
+    """
+    return _draw_totals(np.arange(len(values), dtype=np.intp).tobytes(), [values], draws, seed)[0]
+
+
 def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval (Efron 1979): the range of the middle part of the drawn scores.
 
