@@ -154,9 +154,9 @@ class Config(DataSettings):
                 yield f"{place}.test: missing, and the vote is of all models; give its predictions of the test images"
             if self.folds.reserve and guest.reserve is None:
                 yield (
-                    f"{place}.reserve: missing, and the vote is scored on the reserve (folds.reserve); give predictions "
-                    "of its images, made as those of the test images by networks that have not seen them, or drop the "
-                    "guest"
+                    f"{place}.reserve: missing, and the vote is scored on the reserve (folds.reserve); give "
+                    "predictions of its images, made as those of the test images by networks that have not seen them, "
+                    "or drop the guest"
                 )
 
     @property

@@ -130,7 +130,9 @@ def read_guest_test(path: Path, ids: pa.Array, classes: Sequence[str], id_column
     Raises:
         UserError: with all faults of the table.
     """
-    return _placed(_read(path, classes, id_column), ids.to_pylist(), "the test images", ())
+    table = _read(path, classes, id_column)
+    raise_all([*table.faults, *_id_faults(table, ids.to_pylist(), "the test images", ())])
+    return table.probabilities[positions_in(ids, table.ids)]
 
 
 def check_guests(
@@ -224,13 +226,15 @@ _FOLDS_IN_WORDS = {
 
 @dataclass(frozen=True)
 class _Table:
-    """A guest's table: ids, float32 (rows, classes), the folds as they are written where given, rows divided."""
+    """A guest's table: ids, float32 (rows, classes), the folds as they are written where given, number of rows that
+    were divided by their sum, and what is wrong with single rows."""
 
     path: Path
     ids: pa.Array
     probabilities: Floats
     folds: pd.Series | None
-    normalised: npt.NDArray[np.bool_]
+    normalised: int
+    faults: list[str]
 
 
 def _read_guest(files: GuestFiles, wanted: Wanted) -> Guest:
@@ -249,19 +253,26 @@ def _read_guest(files: GuestFiles, wanted: Wanted) -> Guest:
     for name, path, ids, source, others in parts:
         try:
             table = _read(path, wanted.classes, wanted.id_column)
-            if name == "oof" and table.folds is not None:
-                folds = _compare_folds(table, wanted.folds)
-            placed[name] = _placed(table, ids, source, others)
-            normalised += int(table.normalised.sum())
         except UserError as error:
             faults += error.faults
+            continue
+        faults += [*table.faults, *_id_faults(table, ids, source, others)]
+        if name == "oof" and table.folds is not None:
+            folds, wrong = _compare_folds(table, wanted.folds)
+            faults += wrong
+        placed[name] = table.probabilities[positions_in(pa.array(ids, pa.string()), table.ids)]
+        normalised += table.normalised
     raise_all(faults)
     digests = {name: sha256_file(path) for name, path, *_ in parts}
     return Guest(placed["oof"], placed.get("test"), placed.get("reserve"), folds, normalised, digests)
 
 
 def _read(path: Path, classes: Sequence[str], id_column: str) -> _Table:
-    """Read one table and check its columns and the values of its rows."""
+    """Read one table and check its columns and the values of its rows.
+
+    Raises:
+        UserError: if the file cannot be read or lacks columns.
+    """
     cells = read_user_table(path, typed=True)
     header = list(cells.columns)
     ids = cells[_id_column(path, header, id_column)].astype(str)
@@ -272,7 +283,7 @@ def _read(path: Path, classes: Sequence[str], id_column: str) -> _Table:
     def rows(wrong: npt.NDArray[np.bool_]) -> str:
         return first_few(f"row {row + first} ({ids.iloc[row]})" for row in np.flatnonzero(wrong))
 
-    outside = ~((values >= 0) & (values <= 1 + 1e-6)).all(axis=1)  # also where a cell is empty, no number or NaN
+    outside = np.asarray(~((values >= 0) & (values <= 1 + 1e-6)).all(axis=1))  # true of NaN as well
     sums = values.sum(axis=1)
     off = ~outside & (np.abs(sums - 1) > SUM_TOLERANCE)
     faults = []
@@ -287,12 +298,12 @@ def _read(path: Path, classes: Sequence[str], id_column: str) -> _Table:
             f"give those of all {len(classes)} classes"
         )
     folds = cells[_FOLD].astype(str) if _FOLD in cells and _FOLD not in columns else None
-    if folds is not None and (empty := folds.isin(["", "nan", "None", "<NA>"]).to_numpy()).any():
+    empty = np.zeros(len(ids), bool) if folds is None else folds.isin(["", "nan", "None", "<NA>"]).to_numpy(bool)
+    if empty.any():
         faults.append(f"{path}: {empty.sum()} rows have no fold: {rows(empty)}; fill them in, or drop the column")
-    raise_all(faults)
-    uneven = np.abs(sums - 1) > EXACT
+    uneven = ~(outside | off) & (np.abs(sums - 1) > EXACT)
     values[uneven] /= sums[uneven, None]
-    return _Table(path, pa.array(ids, pa.string()), values.astype(np.float32), folds, uneven)
+    return _Table(path, pa.array(ids, pa.string()), values.astype(np.float32), folds, int(uneven.sum()), faults)
 
 
 def _id_column(path: Path, header: Sequence[str], id_column: str) -> str:
@@ -318,30 +329,25 @@ def _class_columns(path: Path, header: Sequence[str], classes: Sequence[str]) ->
     return forms[best]
 
 
-def _placed(table: _Table, expected: Sequence[str], source: str, others: Collection[str]) -> Floats:
-    """The rows of the expected images in their order; rows of the others are left out, any further one is a fault."""
-    ids = table.ids.to_pylist()
-    raise_all(id_faults(table.path, [name for name in ids if name not in others], expected, source))
-    return table.probabilities[positions_in(pa.array(expected, pa.string()), table.ids)]
+def _id_faults(table: _Table, expected: Sequence[str], source: str, others: Collection[str]) -> list[str]:
+    """Lines for expected images that are missing or stand twice, and for images that are neither these nor others."""
+    ids = [name for name in table.ids.to_pylist() if name not in others]
+    return id_faults(table.path, ids, expected, source)
 
 
-def _compare_folds(table: _Table, folds: pd.DataFrame) -> str:
-    """How a guest's folds compare with those of the split: `as here` or `others`.
-
-    Raises:
-        UserError: if a group of the split stands in several of them.
-    """
+def _compare_folds(table: _Table, folds: pd.DataFrame) -> tuple[str, list[str]]:
+    """How a guest's folds compare with those of the split, and a line where groups of the split stand in several."""
     assert table.folds is not None
     own = pd.DataFrame({_ID: table.ids.to_pylist(), "guest": table.folds.to_numpy()}).merge(folds, on=_ID)
     parted = own.groupby("group")["guest"].nunique()
     names = sorted(parted.index[parted > 1])
     if names:
-        raise UserError(
+        return "others", [
             f"{table.path}: {len(names)} groups stand in several of its folds: {first_few(names)}; its networks have "
             "seen the people that they predict: give predictions of networks that were trained without whole groups"
-        )
+        ]
     for _, rows in own[own["fold"] >= 0].groupby("repeat"):
         pairs = rows[["guest", "fold"]].drop_duplicates()
         if pairs["guest"].is_unique and pairs["fold"].is_unique:
-            return "as here"
-    return "others"
+            return "as here", []
+    return "others", []
