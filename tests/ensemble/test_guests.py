@@ -16,12 +16,14 @@ from foldvote.errors import UserError
 from foldvote.evaluation.vote_table import votes_schema
 from foldvote.inference.prediction_files import LOGIT
 from foldvote.io.files import read_json, write_json
-from foldvote.io.parquet import read_table
+from foldvote.io.parquet import read_table, write_table
 from foldvote.runtime.seeding import generator
+from foldvote.splits.folds import FOLDS, split_sha256
 from support.member_predictions import CLASSES, MEAN, PROBABILITIES, TWO, Run, averaged
 
 ONE = {"lite0": TWO["lite0"]}
-COMPARED = Vote(kinds=["mean", "best_model", "weights", "greedy"], calibration="auto", draws=100)
+# Not `auto`, which without a reserve looks at how far the members of a model are apart; a guest has none.
+COMPARED = Vote(kinds=["mean", "best_model", "weights"], calibration="temperature", draws=100)
 
 
 def table_of(run: Run, model: str, split: str) -> pd.DataFrame:
@@ -35,7 +37,7 @@ def table_of(run: Run, model: str, split: str) -> pd.DataFrame:
         for frame in frames:
             total += frame.loc[frames[0].index].to_numpy()
         table = pd.DataFrame(total / np.float32(len(frames)), frames[0].index, frames[0].columns)
-    return table.rename(columns=lambda name: name.removeprefix(LOGIT)).rename_axis("image_id").reset_index()
+    return table.rename(columns=dict(enumerate(CLASSES))).rename_axis("image_id").reset_index()
 
 
 def guest_of(run: Run, tables: dict[str, pd.DataFrame], kind: str = "parquet") -> GuestFiles:
@@ -60,7 +62,7 @@ def tables(run: Run, source: Run | None = None, model: str = "resnet") -> dict[s
 def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run, dict[str, pd.DataFrame]]:
     """A run of two models; a run of the first of them alone; and the tables of the second one."""
     both = Run(tmp_path_factory.mktemp("both"), models=TWO)
-    both.make(settings=COMPARED)
+    both.make()
     alone = Run(tmp_path_factory.mktemp("alone"), models=ONE)
     return both, alone, tables(both)
 
@@ -108,7 +110,7 @@ def test_forms_orders_and_names_of_columns_give_the_same(
     for part, table in own.items():
         mixed = table.iloc[draws.permutation(len(table))].rename(columns=renamed).assign(prediction="any")
         changed[part] = mixed[[mixed.columns[place] for place in draws.permutation(len(mixed.columns))]]
-    alone.make(settings=COMPARED, guests={"resnet": guest_of(alone, changed, "csv" if seed % 2 else "parquet")})
+    alone.make(guests={"resnet": guest_of(alone, changed, "csv" if seed % 2 else "parquet")})
     for split in ("oof", "test"):
         pd.testing.assert_frame_equal(alone.votes(split), both.votes(split), check_exact=True)
 
@@ -157,6 +159,23 @@ def test_a_guest_that_knows_near_duplicates_is_named(tmp_path: Path) -> None:
     run.make(guests={"friend": guest_of(run, own)})
     texts = run.metrics["guests"]["friend"]["suspicions"]
     assert any("on 40 images of people with near-duplicates its accuracy is 1.000, elsewhere 0." in t for t in texts)
+
+
+def test_a_guest_that_is_only_calibrated_is_not_suspicious(tmp_path: Path) -> None:
+    """A model that is far too sure has a bad log-loss; the same one with a temperature has seen no more than it has."""
+    run = Run(tmp_path, models=ONE, images=80)
+
+    def surer(frame: pd.DataFrame) -> pd.DataFrame:
+        return frame.assign(**{name: frame[name] * np.float32(6) for name in frame if name.startswith(LOGIT)})
+
+    source = Run(tmp_path / "source", models={"lite0": ONE["lite0"]}, images=80)
+    for split in ("oof", "test"):
+        for fold in range(run.k):
+            run.member(split, "lite0", fold, spoil=surer)
+    run.make(guests={"friend": guest_of(run, tables(run, source, "lite0"))})
+    models = run.metrics["oof"]["models"]
+    assert models["friend"]["intervals"]["log_loss"][1] < models["lite0"]["intervals"]["log_loss"][0]
+    assert run.metrics["guests"]["friend"]["suspicions"] == []
 
 
 def altered(place: int, column: str, value: object) -> object:
@@ -233,9 +252,6 @@ def test_folds_that_part_a_group_are_refused_and_other_whole_ones_are_told(
     run.folds["group"] = [f"g{place // 2}" for place in range(len(run.folds))]
     of_group = run.folds.drop_duplicates("image_id").set_index("image_id")["group"]
     # Pairs of images become groups, which the split must keep whole too; so the folds are dealt anew.
-    from foldvote.io.parquet import write_table
-    from foldvote.splits.folds import FOLDS, split_sha256
-
     run.folds["fold"] = [place // 2 % 4 for place in range(len(run.folds))]
     run.digest = split_sha256(run.folds)
     write_table(run.folds, tmp_path / "folds.parquet", FOLDS, record={"split_sha256": run.digest})
@@ -280,7 +296,7 @@ def test_one_table_of_all_training_images_serves_folds_and_reserve(tmp_path: Pat
 def test_repeats_and_a_holdout_take_guests_too(tmp_path: Path) -> None:
     run = Run(tmp_path / "repeats", models=ONE, k=3, repeats=2)
     source = Run(tmp_path / "source", models=TWO, k=3)
-    run.make(settings=COMPARED, guests={"friend": guest_of(run, tables(run, source))})
+    run.make(settings=Vote(kinds=["mean"], draws=100), guests={"friend": guest_of(run, tables(run, source))})
     assert run.metrics["guests"]["friend"]["folds"] == "as here"
     assert "members_curve" in run.metrics
     run = Run(tmp_path / "holdout", models=ONE, holdout=True)

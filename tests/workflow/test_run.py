@@ -280,6 +280,34 @@ def test_a_member_asks_for_its_gpus_and_threads_to_feed_them(copy: Path, monkeyp
         assert f"gpu={gpus}" in job and (f"threads: {threads}" in job) == (threads > 1), printed
 
 
+def test_predictions_of_another_run_join_the_vote_and_train_nothing(copy: Path) -> None:
+    for part in ("oof", "test"):
+        shutil.copy(copy / f"results/ensemble/{part}.parquet", copy / f"friend-{part}.parquet")
+    guests = {"friend": {"oof": "friend-oof.parquet", "test": "friend-test.csv"}}
+    write_config(copy, guests=guests)
+    assert "guests.friend.test: friend-test.csv is not there; correct the path" in snakemake(copy, "-n", code=None)
+    table = pd.read_parquet(copy / "friend-test.parquet")
+    table.drop(columns=table.columns[3]).to_csv(copy / "friend-test.csv", index=False)
+    printed = snakemake(copy, code=None)
+    assert "guests.friend: friend-test.csv: 1 of 18 classes have no column: p_wear-male-under30" in printed
+    table.iloc[1:].to_csv(copy / "friend-test.csv", index=False)
+    printed = snakemake(copy, code=None)
+    assert "guests.friend: friend-test.csv: 1 ids of the test images are missing: " in printed
+    table.to_csv(copy / "friend-test.csv", index=False)
+    rows = ["results/submission/model=friend.csv", "results/submission/vote=mean.csv"]
+    planned_jobs = planned(copy, "all", *rows)
+    assert planned_jobs == {"ensemble": 1, "guests": 1, "row": 2, "row_submission": 2, "submission": 1}
+    printed = snakemake(copy, "all", *rows)
+    assert "guests.friend: its folds are those of this run" in printed
+    assert "friend (guest)" in printed
+    board = pd.read_csv(copy / "results/leaderboard.csv").set_index(["kind", "model"])
+    assert board.loc[("guest", "friend"), "images"].iloc[0] == board.loc[("model", "tiny"), "images"].iloc[0]
+    assert json.loads((copy / "results/ensemble/weights.json").read_text())["guests"] == ["friend"]
+    assert all(len(pd.read_csv(copy / row)) == 14 for row in rows)
+    assert planned(copy) == {}
+    snakemake(copy, "report")
+
+
 def test_f52_a_fold_that_fails_lets_the_others_go_on_and_is_named(copy: Path) -> None:
     member = copy / MEMBER.format(0)
     content = bytearray(member.read_bytes())

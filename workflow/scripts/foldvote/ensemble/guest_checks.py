@@ -72,7 +72,7 @@ def _suspicions(
 
     Args:
         name: the guest.
-        own: models of this run that learn whole classes.
+        own: models of this run that learn whole classes, at least one.
         oof: by model its out-of-fold scores with `intervals`.
         reserve: the same on the reserve; None where there is none.
         confidences: by model the mean probability of its answers, on `oof` and, where there are any, on `test` images.
@@ -81,19 +81,19 @@ def _suspicions(
         One text for each sign.
     """
     found = []
-    guest = oof[name]
     for metric, called, sign in (("accuracy", "accuracy", 1), ("log_loss", "log-loss", -1)):
-        best = max(own, key=lambda model: sign * oof[model][metric], default=None)
-        if best is not None and _apart(guest, oof[best], metric, sign):
+        fair = {model: _comparable(oof[model], metric) for model in (*own, name)}
+        best = max(own, key=lambda model: sign * fair[model][0])
+        if _apart(fair[name], fair[best], sign):
             found.append(
-                f"its out-of-fold {called} {_told(guest, metric)} is far better than {_told(oof[best], metric)} of "
-                f"{best}, the best model of this run"
+                f"its out-of-fold {called} {_told(fair[name])} is far better than {_told(fair[best])} of {best}, the "
+                "best model of this run"
             )
-        if reserve is not None and _apart(guest, reserve[name], metric, sign):
-            found.append(
-                f"its out-of-fold {called} {_told(guest, metric)} is far better than {_told(reserve[name], metric)} on "
-                "the reserve"
-            )
+        if reserve is None:
+            continue
+        before, after = (_plain(scored, metric) for scored in (oof[name], reserve[name]))
+        if _apart(before, after, sign):
+            found.append(f"its out-of-fold {called} {_told(before)} is far better than {_told(after)} on the reserve")
     its, others = confidences[name], [confidences[model] for model in own]
     if "test" in its:
         lost = its["oof"] - its["test"]
@@ -181,12 +181,24 @@ def _surplus(of: Mapping[str, Any]) -> Any:
     return (of["guest near"] - of["own near"]) - (of["guest other"] - of["own other"])
 
 
-def _apart(better: Metrics, worse: Metrics, metric: str, sign: int) -> bool:
-    """Whether the interval of one score lies wholly on the better side of that of another."""
-    one, other = better["intervals"][metric], worse["intervals"][metric]
-    return bool(one[0] > other[1]) if sign > 0 else bool(one[1] < other[0])
-
-
-def _told(scored: Metrics, metric: str) -> str:
+def _plain(scored: Metrics, metric: str) -> tuple[float, float, float]:
+    """A score and the ends of its 95 % interval."""
     low, high = scored["intervals"][metric]
-    return f"{scored[metric]:.3f} ({low:.3f} to {high:.3f})"
+    return scored[metric], low, high
+
+
+def _comparable(scored: Metrics, metric: str) -> tuple[float, float, float]:
+    """The same, moved to the score after temperature scaling: a calibrated guest has seen no more than another one."""
+    shift = scored.get("calibrated", {}).get(metric, scored[metric]) - scored[metric]
+    value, low, high = _plain(scored, metric)
+    return value + shift, low + shift, high + shift
+
+
+def _apart(better: tuple[float, float, float], worse: tuple[float, float, float], sign: int) -> bool:
+    """Whether the interval of one score lies wholly on the better side of that of another."""
+    return better[1] > worse[2] if sign > 0 else better[2] < worse[1]
+
+
+def _told(scored: tuple[float, float, float]) -> str:
+    value, low, high = scored
+    return f"{value:.3f} ({low:.3f} to {high:.3f})"
