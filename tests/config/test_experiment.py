@@ -381,3 +381,16 @@ def test_a_home_folder_that_is_not_there_is_refused_for_every_key() -> None:
     ]
     told = faults(BASE | {"results": "~nobody-here/out", "answers": "~nobody-here/a.csv"})
     assert [line.split(": there is")[0] for line in told] == ["config: results", "config: answers"]
+
+
+def test_a_guest_needs_a_name_of_its_own_and_every_file_that_the_vote_needs() -> None:
+    whole = {"oof": "oof.csv", "test": "test.csv", "reserve": "reserve.csv"}
+    given = {"a": whole, "b": {"oof": "oof.csv"}}
+    assert faults(BASE | {"guests": given, "folds": {"reserve": 0.2}}) == [
+        "config: guests.a: there is a model a too; give the guest another name",
+        "config: guests.b.test: missing, and the vote is of all models; give its predictions of the test images",
+        "config: guests.b.reserve: missing, and the vote is scored on the reserve (folds.reserve); give predictions of "
+        "its images, made as those of the test images by networks that have not seen them, or drop the guest",
+    ]
+    assert check_config(BASE | {"guests": {"b": {"oof": "oof.csv", "test": "test.csv"}}}).guests["b"].reserve is None
+    assert len(faults(BASE | {"guests": {"b": {"test": "test.csv"}, "c*d": whole}})) == 2

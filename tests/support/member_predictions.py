@@ -123,6 +123,7 @@ class Run:
             "certificate": self.root / "certificate.json",
             "classes": self.root / "classes.json",
             "answers": answers,
+            "guests": {},
         }
         inputs = EnsembleInputs(**given | {name: value for name, value in other.items() if name in given})
         out = self.root / "ensemble"

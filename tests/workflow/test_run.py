@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -209,3 +210,31 @@ def test_a_second_round_and_models_of_some_factors_run_to_a_submission(tmp_path:
     models["second"] = models["second"] | {"lr": 0.001}
     write_config(tmp_path, models=models, folds={"method": "holdout", "stratify": ["gender"]})
     assert planned(tmp_path)["train"] == 2
+
+
+def test_predictions_of_another_run_join_the_vote_and_train_nothing(copy: Path) -> None:
+    for part in ("oof", "test"):
+        shutil.copy(copy / f"results/ensemble/{part}.parquet", copy / f"friend-{part}.parquet")
+    guests = {"friend": {"oof": "friend-oof.parquet", "test": "friend-test.csv"}}
+    write_config(copy, guests=guests)
+    assert "guests.friend.test: friend-test.csv is not there; correct the path" in snakemake(copy, "-n", code=None)
+    table = pd.read_parquet(copy / "friend-test.parquet")
+    table.drop(columns=table.columns[3]).to_csv(copy / "friend-test.csv", index=False)
+    printed = snakemake(copy, code=None)
+    assert "guests.friend: friend-test.csv: 1 of 18 classes have no column: p_wear-male-under30" in printed
+    table.iloc[1:].to_csv(copy / "friend-test.csv", index=False)
+    printed = snakemake(copy, code=None)
+    assert "guests.friend: friend-test.csv: 1 ids of the test images are missing: " in printed
+    table.to_csv(copy / "friend-test.csv", index=False)
+    rows = ["results/submission/model=friend.csv", "results/submission/vote=mean.csv"]
+    planned_jobs = planned(copy, "all", *rows)
+    assert planned_jobs == {**{"ensemble": 1, "guests": 1, "review": 1, "row": 2, "row_submission": 2, "submission": 1}}
+    printed = snakemake(copy, "all", *rows)
+    assert "guests.friend: its folds are those of this run" in printed
+    assert "friend (guest)" in printed
+    board = pd.read_csv(copy / "results/leaderboard.csv").set_index(["kind", "model"])
+    assert board.loc[("guest", "friend"), "images"] == board.loc[("model", "tiny"), "images"]
+    assert json.loads((copy / "results/ensemble/weights.json").read_text())["guests"] == ["friend"]
+    assert all(len(pd.read_csv(copy / row)) == 14 for row in rows)
+    assert planned(copy) == {}
+    snakemake(copy, "report")

@@ -4,10 +4,40 @@ Reads the predictions of every member; writes ensemble/, leaderboard.csv and sub
 changed ensemble takes only seconds.
 """
 
+if CONFIG.guests:
+
+    # As soon as there is a split, and so beside the first trainings: hours later would be late.
+    rule guests:
+        """Check the predictions from elsewhere against the split and the test images."""
+        input:
+            **guest_parts(),
+            folds="<results>/folds/folds.parquet",
+            certificate="<results>/folds/certificate.json",
+            classes="<results>/data/classes.json",
+            test=(
+                "<results>/data/manifest/split=test/manifest.parquet"
+                if CONFIG.has_test
+                else []
+            ),
+        output:
+            facts="<results>/ensemble/guests.json",
+        log:
+            "<logs>/guests.log",
+        priority: 1
+        conda:
+            "../../envs/foldvote.yaml"
+        params:
+            guests=sorted(CONFIG.guests),
+            id_column=CONFIG.submission.id_column,
+            code=digest("check_guests.py"),
+        script:
+            "../scripts/check_guests.py"
+
 
 rule ensemble:
     """Fit every ensemble method, score each one on held-out persons, and choose the best."""
     input:
+        **guest_parts(),
         oof=member_files("oof", "predictions.parquet"),
         reserve=(
             member_files("reserve", "predictions.parquet")
@@ -22,6 +52,7 @@ rule ensemble:
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
         answers=own(CONFIG.answers_path),
+        guest_facts="<results>/ensemble/guests.json" if CONFIG.guests else [],
     output:
         oof="<results>/ensemble/oof.parquet",
         test="<results>/ensemble/test.parquet" if CONFIG.has_test else [],
@@ -46,6 +77,7 @@ rule ensemble:
         ),
         submission=canonical(CONFIG.submission.model_dump(mode="json")),
         numeric=numeric_factor(),
+        guests=sorted(CONFIG.guests),
         seed=CONFIG.seed,
         code=digest("build_ensemble.py"),
     script:
@@ -109,6 +141,7 @@ if CONFIG.has_test:
         """Apply one row of the leaderboard to the test images: vote=<kind>, model=<name> or model=<name>/fold=<k>."""
         input:
             test=lambda w: row_tests(w.row),
+            guest_test=lambda w: row_guest_tests(w.row),
             votes=lambda w: (
                 "<results>/ensemble/votes.json" if w.row.startswith("vote=") else []
             ),
@@ -123,6 +156,8 @@ if CONFIG.has_test:
             "../../envs/foldvote.yaml"
         params:
             folds=len(FOLDS),
+            guests=lambda w: entry_guests(w.row, CONFIG.guests),
+            id_column=CONFIG.submission.id_column,
             code=digest("write_entry.py"),
         script:
             "../scripts/write_entry.py"

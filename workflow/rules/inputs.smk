@@ -1,6 +1,6 @@
 """Input files of rules as functions of the configuration, and parameters that several rules share."""
 
-from foldvote.config.entry_names import entry_members
+from foldvote.config.entry_names import entry_guests, entry_members
 
 
 def packed_images(split, recipes):
@@ -41,13 +41,32 @@ def member_timings():
 def row_tests(row):
     """The test predictions behind one row of the leaderboard."""
     try:
-        members = entry_members(row, CONFIG.models, len(FOLDS))
+        members = entry_members(row, CONFIG.models, len(FOLDS), CONFIG.guests)
     except UserError as error:
         sys.exit(str(error))
     return [
         f"<results>/test/model={model}/fold={fold}/predictions.parquet"
         for model, fold in members
     ]
+
+
+def guest_files(part, names=tuple(CONFIG.guests)):
+    """The users' tables of guests, sorted by the guests' names, such as guest_files("oof")."""
+    return [own(getattr(CONFIG.guests[name], part)) for name in sorted(names)]
+
+
+def row_guest_tests(row):
+    """The users' tables of test predictions behind one row of the leaderboard."""
+    return guest_files("test", entry_guests(row, CONFIG.guests))
+
+
+def guest_parts():
+    """The tables of all guests by their names as inputs of a rule."""
+    has = {"oof": True, "reserve": CONFIG.folds.reserve > 0, "test": CONFIG.has_test}
+    return {
+        f"guest_{part}": guest_files(part) if there else []
+        for part, there in has.items()
+    }
 
 
 def measured_pixels():

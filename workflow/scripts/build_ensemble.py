@@ -3,15 +3,17 @@
 from foldvote.config.data import numeric_factor_of
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.ensemble.build_ensemble import EnsembleFiles, make_ensemble
+from foldvote.ensemble.guests import guest_files
 from foldvote.ensemble.inputs import EnsembleInputs
 from foldvote.io.paths import named_files
 from foldvote.runtime.job_log import job
 
 if __name__ == "__main__":
-    params = snakemake.params
+    given, params = snakemake.input, snakemake.params
+    guests = guest_files(params.guests, given.guest_oof, given.guest_test, given.guest_reserve)
     with job(snakemake.log[0]):
         make_ensemble(
-            inputs=named_files(EnsembleInputs, snakemake.input, numeric=numeric_factor_of(params.numeric)),
+            inputs=named_files(EnsembleInputs, given, numeric=numeric_factor_of(params.numeric), guests=guests),
             files=named_files(EnsembleFiles, snakemake.output),
             expected=params.members,
             settings=Vote.model_validate_json(params.vote),

@@ -17,4 +17,6 @@ if __name__ == "__main__":
             Path(given.classes),
             Path(given.votes) if given.votes else None,
             Path(snakemake.output.votes),
+            dict(zip(snakemake.params.guests, map(Path, given.guest_test), strict=True)),
+            snakemake.params.id_column,
         )

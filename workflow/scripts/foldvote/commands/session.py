@@ -109,6 +109,8 @@ def check_files(config: Config) -> None:
         named |= {"data_root": config.root, "corrections": config.corrections_path, "answers": config.answers_path}
         named |= {"submission.sample": config.sample_path}
         named |= {f"the {split} table of data": path for split in ("train", "test") for path in config.tables(split)}
+    for name, guest in config.guests.items():
+        named |= {f"guests.{name}.{part}": Path(path) for part, path in guest.model_dump().items() if path}
     for place, recipe in _all_recipes(config, "pretrained", "roi").items():
         if recipe.roi.startswith("face-") and config.faces.file:
             named["faces.file"] = Path(config.faces.file)
@@ -168,6 +170,34 @@ def check_data(config: Config, *, split: bool = False) -> list[str]:
     return notes
 
 
+def check_guests(config: Config) -> None:
+    """Check the columns of predictions from elsewhere; their rows are checked once there is a split.
+
+    This imports pandas, which takes a second, but only if there are guests.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        UserError: naming the faults of every table.
+    """
+    if config.guests:
+        from foldvote.data.layouts.registry import layout_of
+        from foldvote.ensemble.guests import header_faults
+
+        try:
+            classes = layout_of(config.data).label_space(set()).classes
+        except UserError:  # the classes are found in the data
+            classes = None
+        raise_all(
+            f"guests.{name}: {fault}"
+            for name, guest in config.guests.items()
+            for path in guest.model_dump().values()
+            if path
+            for fault in header_faults(Path(path), config.submission.id_column, classes)
+        )
+
+
 def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
     """By place in the configuration the recipes of the models, and those a search can reach by the keys `searched`."""
     own = {f"models.{name}": recipe for name, recipe in config.models.items()}
@@ -179,14 +209,15 @@ def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
 def prepare_run(config: Config) -> None:
     """Prepare a run in the first process, before the DAG is built.
 
-    Tries the transforms that recipes name, and exits with one line for each fault. Prints a note if another run works
-    in the results folder.
+    Tries the transforms that recipes name and reads the columns of guests, and exits with one line for each fault.
+    Prints a note if another run works in the results folder.
 
     Args:
         config: the configuration.
     """
     try:
         check_transforms(config)
+        check_guests(config)
     except UserError as error:
         sys.exit(str(error))
     if other := busy(config.results):

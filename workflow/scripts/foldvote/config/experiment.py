@@ -14,6 +14,7 @@ from foldvote.config.base import FilePath, Name, model_name_faults
 from foldvote.config.data import DataSettings, Layout
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.config.folds import Faces, Folds
+from foldvote.config.guests import Guest
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.config.recipe_resolution import with_bases, with_included
 from foldvote.config.runtime import Runtime
@@ -40,6 +41,8 @@ class Config(DataSettings):
     """Recipes that models can inherit from (`base: NAME`); they are not trained themselves."""
     models: dict[Name, Recipe] = Field(min_length=1)
     """The models of the ensemble, under names of your choice. `base: NAME` inherits every key of another one."""
+    guests: dict[Name, Guest] = Field(default={})
+    """Predictions from elsewhere that join the vote like models, under names of your choice."""
     predict: Predict = Predict()
     vote: Vote = Vote()
     submission: Submission = Submission()
@@ -67,7 +70,7 @@ class Config(DataSettings):
     def _models_fit(self) -> "Config":
         faults = [f"models.{fault}" for fault in model_name_faults(self.models)]
         faults += [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
-        faults += [*self._pseudo_faults(), *self._product_faults(), *self._tune_faults()]
+        faults += [*self._pseudo_faults(), *self._product_faults(), *self._tune_faults(), *self._guest_faults()]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
         if faults:
@@ -149,6 +152,21 @@ class Config(DataSettings):
             yield f"tune.model: no model {self.tune.model!r}{did_you_mean(self.tune.model, self.models)}"
         if absent := [fold for fold in self.searched_folds if not 0 <= fold < self.folds.count]:
             yield f"tune.folds: there is no fold {', '.join(map(str, absent))}; the last one is {self.folds.count - 1}"
+
+    def _guest_faults(self) -> Iterator[str]:
+        """Guests with the name of a model, or without predictions that the vote needs."""
+        for name, guest in self.guests.items():
+            place = f"guests.{name}"
+            if name in self.models:
+                yield f"{place}: there is a model {name} too; give the guest another name"
+            if self.has_test and guest.test is None:
+                yield f"{place}.test: missing, and the vote is of all models; give its predictions of the test images"
+            if self.folds.reserve and guest.reserve is None:
+                yield (
+                    f"{place}.reserve: missing, and the vote is scored on the reserve (folds.reserve); give "
+                    "predictions of its images, made as those of the test images by networks that have not seen them, "
+                    "or drop the guest"
+                )
 
     @property
     def searched_model(self) -> str:

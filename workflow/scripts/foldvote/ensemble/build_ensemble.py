@@ -19,6 +19,7 @@ from foldvote.ensemble.candidates import (
     model_probabilities,
     own_classes,
 )
+from foldvote.ensemble.guest_checks import examine_guests
 from foldvote.ensemble.inputs import EnsembleData, EnsembleInputs, read_ensemble_data
 from foldvote.ensemble.leaderboard import (
     calibration_scores,
@@ -145,6 +146,11 @@ def make_ensemble(
     if scored is not None:
         metrics["reserve"] = _reserve_scores(data, scored, settings.draws, seed)
         metrics["reserve"]["looks"] = count_looks(files.leaderboard.with_name("reserve_looks.json"), metrics["reserve"])
+    guests = {}
+    if data.guests:
+        metrics["guests"] = examine_guests(data, candidates, metrics, inputs.certificate, settings.draws, seed)
+        record["guests"] = {name: guest.sha256 for name, guest in data.guests.items()}
+        guests = {"guests": sorted(data.guests)}
     test_frame = None
     if data.test is not None:
         metrics["test_images"] = len(data.test.ids)
@@ -167,7 +173,7 @@ def make_ensemble(
     described = _with_manifest(table, inputs.manifest, inputs.numeric)
     write_csv(slice_scores(described, calibrated, label_space, inputs.numeric).round(6), files.slices)
     write_csv(reliability.round(6), files.reliability)
-    write_json(files.weights, {"calibration": scaling, **results[comparison.chosen].params})
+    write_json(files.weights, {"calibration": scaling, **results[comparison.chosen].params, **guests})
     write_json(files.votes, {kind: result.params for kind, result in results.items()})
     write_json(files.metrics, metrics)
     write_csv(leaderboard, files.leaderboard)

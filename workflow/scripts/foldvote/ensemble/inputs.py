@@ -1,7 +1,7 @@
 """The ensemble's input files, read and checked against each other before anything is computed."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from foldvote.config.data import NumericFactor
 from foldvote.config.ensemble import Submission
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.candidates import ModelPredictions, average_over_folds, one_per_fold, subsample
+from foldvote.ensemble.guests import Guest, GuestFiles, Wanted, read_guests, with_guests
 from foldvote.ensemble.leaderboard import read_timings, score_with_intervals
 from foldvote.ensemble.selection import EvaluationRows
 from foldvote.errors import UserError, raise_all
@@ -51,6 +52,7 @@ class EnsembleInputs:
         manifest: of the training images, for slices; None leaves out the slices that need it.
         answers: CSV with the true answers of the test images; only scored, never learnt from; None: not known.
         numeric: the factor with a number behind it, where there is one, for slices.
+        guests: the tables of predictions from elsewhere, by name.
     """
 
     oof: Sequence[Path]
@@ -64,6 +66,7 @@ class EnsembleInputs:
     answers: Path | None = None
     reserve: Sequence[Path] = ()
     numeric: NumericFactor | None = None
+    guests: Mapping[str, GuestFiles] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ class EnsembleData:
         member_scores: of each member on the images of its own fold, by model and fold.
         weights_sha256: of each member's weights, by model and fold.
         costs: seconds of each stage and megabytes of weights, by (model, fold).
+        guests: predictions from elsewhere, which are among those of the models above.
     """
 
     label_space: LabelSpace
@@ -114,6 +118,7 @@ class EnsembleData:
     member_scores: dict[str, dict[str, Any]]
     weights_sha256: dict[str, dict[str, str]]
     costs: dict[MemberKey, dict[str, float]] = field(default_factory=dict)
+    guests: Mapping[str, Guest] = field(default_factory=dict)
 
 
 def read_ensemble_data(
@@ -177,7 +182,7 @@ def read_ensemble_data(
     for (model, fold), record in by_key.items():
         weights_sha256.setdefault(model, {})[str(fold)] = record["weights_sha256"]
     rows = _evaluation_rows(table)
-    return EnsembleData(
+    data = EnsembleData(
         *(
             label_space,
             split_sha256,
@@ -194,6 +199,32 @@ def read_ensemble_data(
         ),
         costs=costs,
     )
+    return _with_guests(data, inputs.guests, folds, submission.id_column) if inputs.guests else data
+
+
+def _with_guests(
+    data: EnsembleData, guests: Mapping[str, GuestFiles], folds: pd.DataFrame, id_column: str
+) -> EnsembleData:
+    """The same data with the guests among the models."""
+    test = None if data.test is None else data.test.ids.to_pylist()
+    reserve = None if data.reserve is None else data.reserve.table["image_id"].tolist()
+    classes = data.label_space.classes
+    found = read_guests(guests, Wanted(classes, folds, data.table["image_id"].tolist(), test, reserve, id_column))
+    oof = {name: guest.oof for name, guest in found.items()}
+    joined = replace(data, guests=found, oof=with_guests(data.oof, oof))
+    joined = replace(joined, by_repeat=[with_guests(own, oof) for own in data.by_repeat])
+    if data.test is not None:
+        of_test = {name: guest.test for name, guest in found.items() if guest.test is not None}
+        single = [
+            with_guests(own, {name: one[positions_in(own.ids, data.test.ids)] for name, one in of_test.items()})
+            for own in data.single
+        ]
+        joined = replace(joined, test=with_guests(data.test, of_test), single=single)
+    if data.reserve is not None:
+        kept_out = {name: guest.reserve for name, guest in found.items() if guest.reserve is not None}
+        predictions = with_guests(data.reserve.predictions, kept_out)
+        joined = replace(joined, reserve=replace(data.reserve, predictions=predictions))
+    return joined
 
 
 def _read_repeats(

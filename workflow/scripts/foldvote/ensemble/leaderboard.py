@@ -36,6 +36,7 @@ RESERVE_COLUMNS = (
     *("reserve_accuracy", "reserve_accuracy_low", "reserve_accuracy_high", "reserve_log_loss", "reserve_ece"),
 )
 TEST_COLUMNS = ("test_macro_f1", "test_accuracy")
+GUEST_COLUMNS = ("suspicion",)
 COST_COLUMNS = ("fit_seconds", "predict_seconds", "megabytes")
 _MOST_FOR_TEMPERATURE = 20_000  # images: one number needs no more
 
@@ -178,15 +179,17 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
 
     Returns:
         Texts with the columns COLUMNS, RESERVE_COLUMNS where there is a reserve, TEST_COLUMNS where the test answers
-        are known, and COST_COLUMNS. Rows: the
-        ensemble; the methods (kind `vote`) in order of complexity; the models and the factor product (kind `product`)
-        by falling macro-F1; the members by model and fold. Scores of methods are nested; `optimistic_macro_f1` is that
-        on the images that a method was fitted on. Low and high are the ends of the 95 % interval over groups;
+        are known, COST_COLUMNS, and GUEST_COLUMNS where there are guests. Rows: the ensemble; the methods (kind `vote`)
+        in order of complexity; the models, the factor product (kind `product`) and the guests (kind `guest`) by falling
+        macro-F1; the members by model and fold. Scores of methods are nested; `optimistic_macro_f1` is that on the
+        images that a method was fitted on. Low and high are the ends of the 95 % interval over groups;
         `macro_f1_over_folds` is the standard deviation over a model's members. Scores have 6 decimals, seconds 2; what
-        is not known is empty. Seconds and megabytes of a model, a method and the ensemble are sums over their members.
+        is not known is empty, such as all costs of a guest. Seconds and megabytes of a model, a method and the ensemble
+        are sums over their members. `suspicion` says why a guest may have seen the images that it predicts.
     """
     oof, kept_out, test = metrics["oof"], metrics.get("reserve"), metrics.get("test")
     members = [(model, int(fold)) for model, by_fold in oof["members"].items() for fold in by_fold]
+    guests = metrics.get("guests", {})
     models = sorted(oof["models"], key=lambda model: (-oof["models"][model]["macro_f1"], model))
     rows = [_row("ensemble", "", "", oof["ensemble"], members, costs, _other(kept_out, test, "ensemble"))]
     rows += [
@@ -195,13 +198,16 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
     ]
     for model in models:
         its_members = [key for key in members if key[0] in (model, *model.split(PRODUCT_SIGN))]
-        kind = "product" if PRODUCT_SIGN in model else "model"
+        kind = "product" if PRODUCT_SIGN in model else "guest" if model in guests else "model"
         model_score = oof["models"][model] | _score_spread(oof["members"].get(model, {}))
         rows.append(_row(kind, model, "", model_score, its_members, costs, _other(kept_out, test, "models", model)))
+        if model in guests:
+            rows[-1]["suspicion"] = "; ".join(guests[model]["suspicions"])
     for model, fold in sorted(members):
         member_score = oof["members"][model][str(fold)]
         rows.append(_row("member", model, str(fold), member_score, [(model, fold)], costs, {}))
-    columns = COLUMNS + (RESERVE_COLUMNS if kept_out else ()) + (TEST_COLUMNS if test else ()) + COST_COLUMNS
+    columns = COLUMNS + (RESERVE_COLUMNS if kept_out else ()) + (TEST_COLUMNS if test else ())
+    columns += COST_COLUMNS + (GUEST_COLUMNS if guests else ())
     return pd.DataFrame(rows, columns=list(columns), dtype="str").fillna("")
 
 
@@ -220,6 +226,8 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
         if kind == "ensemble"
         else f"vote {name}"
         if kind == "vote"
+        else f"{name} (guest{', suspicious' if metrics['guests'][name]['suspicions'] else ''})"
+        if kind == "guest"
         else _model_label(name, folds.get(name), learnt[name])
         for kind, name in zip(rows["kind"], rows["model"], strict=True)
     ]
@@ -243,7 +251,12 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
     shown["fit s"] = _rounded(rows["fit_seconds"], 1)
     shown["predict s"] = _rounded(rows["predict_seconds"], 1)
     head = f"out-of-fold scores: {_count(metrics['images'], 'image')}, {_count(len(metrics['classes']), 'class')}"
-    return "\n".join([head, *align_columns(shown)])
+    doubts = [
+        f"guest {name}: {text}: it may have seen the images that it predicts"
+        for name, guest in metrics.get("guests", {}).items()
+        for text in guest["suspicions"]
+    ]
+    return "\n".join([head, *align_columns(shown), *doubts])
 
 
 def _calibrated_scores(
@@ -325,9 +338,9 @@ def _score_spread(members: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _sum(members: Sequence[MemberKey], costs: Costs, names: Sequence[str]) -> float | None:
-    """The sum of some costs over members; None where one lacks the first of them."""
+    """The sum of some costs over members; None where there is no member or one lacks the first of them."""
     by_member = [costs.get(key, {}) for key in members]
-    if not all(names[0] in cost for cost in by_member):
+    if not by_member or not all(names[0] in cost for cost in by_member):
         return None
     return sum(cost.get(name, 0.0) for cost in by_member for name in names)
 

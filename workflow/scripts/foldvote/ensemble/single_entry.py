@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from foldvote.config.entry_names import entry_model
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.candidates import ModelPredictions, candidates_of
+from foldvote.ensemble.guests import read_guest_test, with_guests
 from foldvote.ensemble.inputs import read_test_predictions
 from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.errors import UserError, raise_all
@@ -33,6 +35,8 @@ def write_entry(
     classes: Path,
     votes: Path | None,
     path: Path,
+    guests: Mapping[str, Path] | None = None,
+    id_column: str = "ImageID",
 ) -> None:
     """Write the probabilities and classes that one entry of the leaderboard gives the test images.
 
@@ -46,6 +50,8 @@ def write_entry(
         votes: `ensemble/votes.json`, what every method has fitted; None where the entry is no method.
         path: written with the columns of ensemble/test.parquet, in the order of the first member's images; not
             calibrated.
+        guests: the tables of test predictions of the guests that belong to the entry, by name.
+        id_column: name of the ids' column in them where it is not `image_id`.
 
     Raises:
         UserError: if predictions do not fit each other or the split, there is no such method, or a model knows only
@@ -55,12 +61,18 @@ def write_entry(
     _, split_sha256 = read_folds(folds, certificate)
     params: Mapping[str, Any] = {}
     model, fold = entry_model(entry)
-    if fold is not None:
+    if fold is not None or model in (guests or {}):
         member = read_member(tests[0], "test", label_space.classes, split_sha256)
-        ids, probabilities = member.ids, _whole_classes(entry, member.mean, member.record.get("factors"))
+        ids = member.ids
+        of_guests = _read_guests(guests, ids, label_space, id_column)
+        if model in of_guests:
+            probabilities = of_guests[model].astype(np.float64)
+        else:
+            probabilities = _whole_classes(entry, member.mean, member.record.get("factors"))
     else:
         predictions = _read_members(tests, count, label_space, split_sha256)
         ids = predictions.ids
+        predictions = with_guests(predictions, _read_guests(guests, ids, label_space, id_column))
         if model is not None:
             probabilities = _whole_classes(entry, predictions.mean_of(model), predictions.learnt[model])
         else:
@@ -77,6 +89,12 @@ def _read_members(tests: Sequence[Path], count: int, label_space: LabelSpace, sp
     predictions, _, faults = read_test_predictions(tests, expected, label_space, split_sha256, {})
     raise_all(faults)
     return predictions
+
+
+def _read_guests(
+    guests: Mapping[str, Path] | None, ids: pa.Array, label_space: LabelSpace, id_column: str
+) -> dict[str, npt.NDArray[np.float32]]:
+    return {name: read_guest_test(path, ids, label_space.classes, id_column) for name, path in (guests or {}).items()}
 
 
 def _fitted_params(kind: str, votes: Path | None) -> Mapping[str, Any]:

@@ -27,7 +27,7 @@ from foldvote.splits.folds import read_folds
 from foldvote.training.history import HISTORY
 
 Floats = npt.NDArray[np.float64]
-_TEXT_COLUMNS = ("kind", "model", "fold", "slice", "value", "calibration")
+_TEXT_COLUMNS = ("kind", "model", "fold", "slice", "value", "calibration", "suspicion")
 _MANIFEST_COLUMNS = ("image_id", "path", "sha256", "corrected")
 
 
