@@ -6,7 +6,7 @@ out-of-fold predictions. These are of single members, so that there the mean is 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from foldvote.ensemble.selection import (
     outer_folds,
 )
 from foldvote.errors import raise_all
-from foldvote.evaluation.bootstrap import GroupSums, bootstrap, group_sums, scores
+from foldvote.evaluation.bootstrap import bootstrap, group_sums, scores
 from foldvote.evaluation.vote_table import PROBABILITY, groups_schema, votes_frame, votes_schema
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_record, read_table, write_table
@@ -167,7 +167,7 @@ def answer_groups(
         "on": "reserve" if inputs.reserve else "out-of-fold predictions",
         "chosen": found.chosen,
         "params": params,
-        "answers": _with_intervals(found.crossed, labels, clusters, len(label_space.classes), vote.draws, seed),
+        "answers": _with_intervals(found.crossed, labels, clusters, vote.draws, seed),
         "poolings": _described(found, vote.score),
     }
     if inputs.test is not None and inputs.test_manifest is not None and groups_path is not None:
@@ -175,9 +175,9 @@ def answer_groups(
         content |= {"test_groups": len(frame), "test_images": int(frame["images"].sum())}
         if inputs.answers is not None:
             truth = read_answers(inputs.answers, test.names, "the test groups", label_space.classes, **settings.columns)
-            everyone, classes = np.arange(len(truth)), len(label_space.classes)
+            everyone = np.arange(len(truth))
             content["test"] = {
-                kind: _with_intervals(_apply(test, result.params), truth, everyone, classes, vote.draws, seed)
+                kind: _with_intervals(_apply(test, result.params), truth, everyone, vote.draws, seed)
                 for kind, result in found.results.items()
             }
         write_table(frame, groups_path, groups_schema(label_space.classes), ("group",), read_record(inputs.test))
@@ -254,26 +254,24 @@ def compare_poolings(
         on_reserve: whether all members predicted each image, as they do test images.
     """
     labels, clusters = known.of_groups("label"), known.of_groups("cluster")
-    classes = known.probabilities.shape[1]
-    nested, results, sums = {}, {}, {}
-    for kind in POOLINGS:
-        nested[kind] = _nested(known, kind, folds, with_offsets)
-        sums[kind] = _sums(nested[kind], labels, clusters, classes)
-    draws = bootstrap(sums, vote.draws, seed)
-    for kind in POOLINGS:
-        params = _fit(known, kind, with_offsets)
-        optimistic = scores(_sums(_apply(known, params), labels, clusters, classes))
-        results[kind] = MethodResult(kind, params, scores(sums[kind]), optimistic, draws[kind])
+    params = {kind: _fit(known, kind, with_offsets) for kind in POOLINGS}
+    fitted = _scored({kind: _apply(known, own) for kind, own in params.items()}, labels, clusters, 1, seed)
+    nested = {kind: _nested(known, kind, folds, with_offsets) for kind in POOLINGS}
+    results = {
+        kind: replace(result, params=params[kind], optimistic=fitted[kind].nested)
+        for kind, result in _scored(nested, labels, clusters, vote.draws, seed).items()
+    }
 
     def choose(found: Mapping[str, MethodResult]) -> str:
         if settings.pooling != "auto":
             return settings.pooling
         return choose_method(found if on_reserve else _surely_better(found, vote.score), vote.score)
 
-    probabilities, codes = np.empty((len(labels), classes)), np.empty(len(labels), np.int64)
+    probabilities, codes = np.empty((len(labels), known.probabilities.shape[1])), np.empty(len(labels), np.int64)
     for fold in np.unique(folds):
         out = folds == fold
-        favoured = choose(_scored_on(~out, clusters, sums, min(vote.draws, _DRAWS), seed))
+        rest = {kind: NestedPredictions(own.probabilities[~out], own.codes[~out]) for kind, own in nested.items()}
+        favoured = choose(_scored(rest, labels[~out], clusters[~out], min(vote.draws, _DRAWS), seed))
         probabilities[out], codes[out] = nested[favoured].probabilities[out], nested[favoured].codes[out]
     return PoolingComparison(results, choose(results), NestedPredictions(probabilities, codes))
 
@@ -321,18 +319,16 @@ def _nested(known: Grouped, kind: str, folds: Codes, with_offsets: bool) -> Nest
     return NestedPredictions(probabilities, codes)
 
 
-def _sums(predicted: NestedPredictions, labels: Codes, clusters: Codes, classes: int) -> GroupSums:
-    return group_sums(labels, predicted.probabilities, clusters, classes, predicted.codes)
-
-
-def _scored_on(
-    chosen: npt.NDArray[np.bool_], clusters: Codes, sums: Mapping[str, GroupSums], draws: int, seed: int
+def _scored(
+    predicted: Mapping[str, NestedPredictions], labels: Codes, clusters: Codes, draws: int, seed: int
 ) -> dict[str, MethodResult]:
-    """The scores on some groups alone; whole clusters."""
-    taken = np.bincount(clusters[chosen], minlength=int(clusters.max()) + 1) > 0
-    own = {kind: GroupSums(of_kind.values * taken[:, None], of_kind.classes) for kind, of_kind in sums.items()}
-    drawn = bootstrap(own, draws, seed)
-    return {kind: MethodResult(kind, {}, scores(own[kind]), {}, drawn[kind]) for kind in own}
+    """The scores over groups of several predictions, and these in each draw of clusters; nothing is known of params."""
+    sums = {
+        kind: group_sums(labels, own.probabilities, clusters, own.probabilities.shape[1], own.codes)
+        for kind, own in predicted.items()
+    }
+    drawn = bootstrap(sums, draws, seed)
+    return {kind: MethodResult(kind, {}, scores(own), {}, drawn[kind]) for kind, own in sums.items()}
 
 
 def _surely_better(results: Mapping[str, MethodResult], score: str) -> dict[str, MethodResult]:
@@ -345,11 +341,11 @@ def _surely_better(results: Mapping[str, MethodResult], score: str) -> dict[str,
 
 
 def _with_intervals(
-    predicted: NestedPredictions, labels: Codes, clusters: Codes, classes: int, draws: int, seed: int
+    predicted: NestedPredictions, labels: Codes, clusters: Codes, draws: int, seed: int
 ) -> dict[str, Any]:
     """Scores over groups, and their intervals."""
-    sums = _sums(predicted, labels, clusters, classes)
-    return scores(sums) | {"intervals": intervals_of(bootstrap({"": sums}, draws, seed)[""])}
+    result = _scored({"": predicted}, labels, clusters, draws, seed)[""]
+    return result.nested | {"intervals": intervals_of(result.draws)}
 
 
 def _described(found: PoolingComparison, score: str) -> dict[str, Any]:
