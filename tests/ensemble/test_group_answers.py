@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as budget
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score, log_loss
 
-from foldvote.config.ensemble import Submission, Vote
+from foldvote.config.ensemble import Submission
 from foldvote.data.label_space import named_label_space, write_label_space
 from foldvote.ensemble.group_answers import GroupInputs, answer_groups, write_entry_groups
 from foldvote.errors import UserError
@@ -84,10 +85,8 @@ class Finished:
             answers=answers,
         )
         path = self.root / "groups.parquet" if tests else None
-        vote = Vote(score=score, draws=200)
-        answer_groups(
-            inputs, self.root / "scores.json", path, Submission(unit="group", **submission), vote, None, seed=1
-        )
+        settings = Submission(unit="group", **submission)
+        answer_groups(inputs, self.root / "scores.json", path, settings, score, 200, None, seed=1)
         return read_json(self.root / "scores.json")
 
     @property
@@ -125,7 +124,7 @@ def test_the_test_groups_have_one_answer_each_from_all_of_their_images(tmp_path)
     assert (found["test_groups"], found["test_images"]) == (60, len(test))
 
 
-@settings(max_examples=10, deadline=None)
+@budget(max_examples=10, deadline=None)
 @given(order=st.integers(0, 2**31), reserve=st.booleans(), pooling=st.sampled_from(["auto", "weighted"]))
 def test_the_order_of_the_rows_changes_no_bit(tmp_path_factory, order, reserve, pooling):
     folder = tmp_path_factory.mktemp("rows")
@@ -137,7 +136,7 @@ def test_the_order_of_the_rows_changes_no_bit(tmp_path_factory, order, reserve, 
     pd.testing.assert_frame_equal(shuffled.groups, groups, check_exact=True)
 
 
-@settings(max_examples=10, deadline=None)
+@budget(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 2**31), pooling=st.sampled_from(["auto", "mean", "geometric", "noisy_or", "weighted"]))
 def test_with_one_image_per_group_the_answers_are_those_of_the_images(tmp_path_factory, seed, pooling):
     run = Finished(tmp_path_factory.mktemp("single"), most=1, seed=seed)

@@ -78,7 +78,8 @@ if CONFIG.submission.unit == "group":
             "../../envs/foldvote.yaml"
         params:
             submission=canonical(CONFIG.submission.model_dump(mode="json")),
-            vote=canonical(CONFIG.vote.model_dump(mode="json")),
+            score=CONFIG.vote.score,
+            draws=CONFIG.vote.draws,
             pattern=CONFIG.data.test_group_pattern,
             seed=CONFIG.seed,
             code=digest("answer_groups.py"),

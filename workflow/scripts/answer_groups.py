@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from foldvote.config.ensemble import Submission, Vote
+from foldvote.config.ensemble import Submission
 from foldvote.ensemble.group_answers import GroupInputs, answer_groups
 from foldvote.io.paths import named_files
 from foldvote.runtime.job_log import job
@@ -15,7 +15,8 @@ if __name__ == "__main__":
             Path(output.scores),
             Path(output.groups) if output.groups else None,
             Submission.model_validate_json(params.submission),
-            Vote.model_validate_json(params.vote),
+            params.score,
+            params.draws,
             params.pattern,
             params.seed,
         )

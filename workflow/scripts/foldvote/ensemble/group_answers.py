@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldvote.config.ensemble import Submission, Vote
+from foldvote.config.ensemble import Submission
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
 from foldvote.ensemble.leaderboard import intervals_of
@@ -136,7 +136,8 @@ def answer_groups(
     scores_path: Path,
     groups_path: Path | None,
     settings: Submission,
-    vote: Vote,
+    score: str,
+    draws: int,
     pattern: str | None,
     seed: int,
 ) -> None:
@@ -147,7 +148,8 @@ def answer_groups(
         scores_path: ensemble/group_scores.json.
         groups_path: ensemble/groups.parquet, written where there are test images.
         settings: the `submission` section.
-        vote: the `vote` section: score and bootstrap draws.
+        score: by which the kind is chosen, a name in bootstrap.METRICS.
+        draws: number of bootstrap draws.
         pattern: what finds the group in the id of a test image; None: it is in the manifest.
         seed: the run's seed.
 
@@ -157,7 +159,9 @@ def answer_groups(
     label_space = read_label_space(inputs.classes)
     with_offsets = "offsets" in read_json(inputs.weights)
     known, folds = _labelled(inputs, label_space, seed)
-    found = compare_poolings(known, folds, settings, vote, seed, with_offsets, on_reserve=inputs.reserve is not None)
+    found = compare_poolings(
+        known, folds, settings, score, draws, seed, with_offsets, on_reserve=inputs.reserve is not None
+    )
     params = found.results[found.chosen].params
     labels, clusters = known.of_groups("label"), known.of_groups("cluster")
     content: dict[str, Any] = {
@@ -167,8 +171,8 @@ def answer_groups(
         "on": "reserve" if inputs.reserve else "out-of-fold predictions",
         "chosen": found.chosen,
         "params": params,
-        "answers": _with_intervals(found.crossed, labels, clusters, vote.draws, seed),
-        "poolings": _described(found, vote.score),
+        "answers": _with_intervals(found.crossed, labels, clusters, draws, seed),
+        "poolings": _described(found, score),
     }
     if inputs.test is not None and inputs.test_manifest is not None and groups_path is not None:
         frame, test = answers_of_groups(inputs.test, inputs.test_manifest, pattern, params, label_space)
@@ -177,7 +181,7 @@ def answer_groups(
             truth = read_answers(inputs.answers, test.names, "the test groups", label_space.classes, **settings.columns)
             everyone = np.arange(len(truth))
             content["test"] = {
-                kind: _with_intervals(_apply(test, result.params), truth, everyone, vote.draws, seed)
+                kind: _with_intervals(_apply(test, result.params), truth, everyone, draws, seed)
                 for kind, result in found.results.items()
             }
         write_table(frame, groups_path, groups_schema(label_space.classes), ("group",), read_record(inputs.test))
@@ -236,7 +240,8 @@ def compare_poolings(
     known: Grouped,
     folds: Codes,
     settings: Submission,
-    vote: Vote,
+    score: str,
+    draws: int,
     seed: int,
     with_offsets: bool,
     *,
@@ -248,7 +253,8 @@ def compare_poolings(
         known: images with label and cluster, the same for all images of a group; clusters are drawn for intervals.
         folds: the fold of each group, int (groups,); a cluster is in one.
         settings: `pooling`, the kind or auto.
-        vote: score and bootstrap draws.
+        score: by which the kind is chosen, a name in bootstrap.METRICS.
+        draws: number of bootstrap draws.
         seed: the run's seed.
         with_offsets: whether offsets of the classes are fitted, because the vote has them.
         on_reserve: whether all members predicted each image, as they do test images.
@@ -259,19 +265,19 @@ def compare_poolings(
     nested = {kind: _nested(known, kind, folds, with_offsets) for kind in POOLINGS}
     results = {
         kind: replace(result, params=params[kind], optimistic=fitted[kind].nested)
-        for kind, result in _scored(nested, labels, clusters, vote.draws, seed).items()
+        for kind, result in _scored(nested, labels, clusters, draws, seed).items()
     }
 
     def choose(found: Mapping[str, MethodResult]) -> str:
         if settings.pooling != "auto":
             return settings.pooling
-        return choose_method(found if on_reserve else _surely_better(found, vote.score), vote.score)
+        return choose_method(found if on_reserve else _surely_better(found, score), score)
 
     probabilities, codes = np.empty((len(labels), known.probabilities.shape[1])), np.empty(len(labels), np.int64)
     for fold in np.unique(folds):
         out = folds == fold
         rest = {kind: NestedPredictions(own.probabilities[~out], own.codes[~out]) for kind, own in nested.items()}
-        favoured = choose(_scored(rest, labels[~out], clusters[~out], min(vote.draws, _DRAWS), seed))
+        favoured = choose(_scored(rest, labels[~out], clusters[~out], min(draws, _DRAWS), seed))
         probabilities[out], codes[out] = nested[favoured].probabilities[out], nested[favoured].codes[out]
     return PoolingComparison(results, choose(results), NestedPredictions(probabilities, codes))
 
