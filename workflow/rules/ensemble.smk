@@ -51,7 +51,7 @@ rule ensemble:
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
-        answers=own(CONFIG.answers_path),
+        answers=own(CONFIG.image_answers_path),
         guest_facts="<results>/ensemble/guests.json" if CONFIG.guests else [],
     output:
         oof="<results>/ensemble/oof.parquet",
@@ -75,7 +75,7 @@ rule ensemble:
         vote=canonical(
             CONFIG.vote.model_dump(mode="json", exclude={"coverage", "covers"})
         ),
-        submission=canonical(CONFIG.submission.model_dump(mode="json")),
+        submission=canonical(CONFIG.submission.columns),
         numeric=numeric_factor(),
         guests=sorted(CONFIG.guests),
         seed=CONFIG.seed,
@@ -117,12 +117,68 @@ rule review:
         "../scripts/write_review.py"
 
 
+if CONFIG.submission.unit == "group":
+
+    rule group_answers:
+        """Choose how the images of a group become one answer, score it, and answer the test groups."""
+        input:
+            oof="<results>/ensemble/oof.parquet",
+            reserve=(
+                "<results>/ensemble/reserve.parquet" if CONFIG.folds.reserve else []
+            ),
+            test="<results>/ensemble/test.parquet" if CONFIG.has_test else [],
+            test_manifest=test_manifest(),
+            manifest="<results>/data/manifest/split=train/manifest.parquet",
+            weights="<results>/ensemble/weights.json",
+            folds="<results>/folds/folds.parquet",
+            certificate="<results>/folds/certificate.json",
+            classes="<results>/data/classes.json",
+            answers=own(CONFIG.answers_path),
+        output:
+            groups="<results>/ensemble/groups.parquet" if CONFIG.has_test else [],
+            scores="<results>/ensemble/group_scores.json",
+        log:
+            "<logs>/group_answers.log",
+        benchmark:
+            "<benchmarks>/group_answers.tsv"
+        conda:
+            "../../envs/foldvote.yaml"
+        params:
+            submission=canonical(CONFIG.submission.model_dump(mode="json")),
+            score=CONFIG.vote.score,
+            draws=CONFIG.vote.draws,
+            pattern=CONFIG.data.test_group_pattern,
+            seed=CONFIG.seed,
+            code=digest("answer_groups.py"),
+        script:
+            "../scripts/answer_groups.py"
+
+    rule row_groups:
+        """Answer the test groups by one row of the leaderboard."""
+        input:
+            votes="<results>/ensemble/rows/{row}.parquet",
+            manifest=test_manifest(),
+            scores="<results>/ensemble/group_scores.json",
+            classes="<results>/data/classes.json",
+        output:
+            groups="<results>/ensemble/row_groups/{row}.parquet",
+        log:
+            "<logs>/row_groups/{row}.log",
+        conda:
+            "../../envs/foldvote.yaml"
+        params:
+            pattern=CONFIG.data.test_group_pattern,
+            code=digest("answer_entry_groups.py"),
+        script:
+            "../scripts/answer_entry_groups.py"
+
+
 if CONFIG.has_test:
 
     rule submission:
         """Write the predictions of the ensemble in the order of the sample file, and check them."""
         input:
-            votes="<results>/ensemble/test.parquet",
+            votes=answered("test", "groups"),
             classes="<results>/data/classes.json",
             sample=own(CONFIG.sample_path),
         output:
@@ -164,7 +220,7 @@ if CONFIG.has_test:
 
     use rule submission as row_submission with:
         input:
-            votes="<results>/ensemble/rows/{row}.parquet",
+            votes=answered("rows/{row}", "row_groups/{row}"),
             classes="<results>/data/classes.json",
             sample=own(CONFIG.sample_path),
         output:

@@ -69,6 +69,19 @@ def guest_parts():
     }
 
 
+def answered(images, groups):
+    """The table of the ensemble that a submission is written from, by what a submission answers."""
+    name = {"image": images, "group": groups}[CONFIG.submission.unit]
+    return f"<results>/ensemble/{name}.parquet"
+
+
+def test_manifest():
+    """The manifest of the test images, where there are any."""
+    return (
+        "<results>/data/manifest/split=test/manifest.parquet" if CONFIG.has_test else []
+    )
+
+
 def measured_pixels():
     """The packed images that light is measured on: whole images if a model uses them, else any region."""
     packed = {

@@ -12,7 +12,6 @@ if __name__ == "__main__":
             snakemake.input.classes,
             snakemake.input.sample or None,
             snakemake.output.submission,
-            id_column=settings.id_column,
-            answer_column=settings.answer_column,
-            answer=settings.answer,
+            unit=settings.unit,
+            **settings.columns,
         )

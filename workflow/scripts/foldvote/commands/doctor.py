@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from foldvote.commands.environment import examine_disk, examine_environment, examine_hardware
-from foldvote.commands.session import UNPACKED, check_data, check_files, check_guests, check_transforms
+from foldvote.commands.session import (
+    UNPACKED,
+    check_data,
+    check_files,
+    check_guests,
+    check_transforms,
+    check_units,
+)
 from foldvote.config.base import parse_size
 from foldvote.config.experiment import Config
 from foldvote.errors import UserError
@@ -85,6 +92,7 @@ def _data(config: Config) -> Iterator[Finding]:
         return
     try:
         check_files(config)
+        check_units(config)
     except UserError as error:
         yield from (Finding("error", fault, "", "data") for fault in error.faults)
         return

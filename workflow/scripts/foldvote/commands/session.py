@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from foldvote.config.base import parse_size
 from foldvote.config.data import FoldersLayout
+from foldvote.config.ensemble import Unit
 from foldvote.config.experiment import Config, check_config, load_config
 from foldvote.config.recipe import Recipe
 from foldvote.data.file_listing import folder_faults
@@ -206,11 +207,26 @@ def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
     }
 
 
+def check_units(config: Config) -> None:
+    """Check the groups that have answers; this reads the data's tables, but only with `submission.unit: group`.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        UserError: naming groups of several classes, test images without a group, and groups unknown to the sample.
+    """
+    if config.submission.unit == "group":
+        from foldvote.submission.answer_units import check_groups
+
+        check_groups(config)
+
+
 def prepare_run(config: Config) -> None:
     """Prepare a run in the first process, before the DAG is built.
 
-    Tries the transforms that recipes name and reads the columns of guests, and exits with one line for each fault.
-    Prints a note if another run works in the results folder.
+    Tries the transforms that recipes name, reads the columns of guests and the groups where these have answers, and
+    exits with one line for each fault. Prints a note if another run works in the results folder.
 
     Args:
         config: the configuration.
@@ -218,6 +234,7 @@ def prepare_run(config: Config) -> None:
     try:
         check_transforms(config)
         check_guests(config)
+        check_units(config)
     except UserError as error:
         sys.exit(str(error))
     if other := busy(config.results):
@@ -268,19 +285,20 @@ def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_
         )
 
 
-def _board(results: str) -> str:
+def _board(results: str, unit: Unit) -> str:
     """The leaderboard as a text table, and what the submitted vote is worth.
 
     Modules are imported late, to keep every start of Snakemake fast.
     """
-    from foldvote.ensemble.headline import headline
+    from foldvote.ensemble.headline import group_headline, headline
     from foldvote.ensemble.leaderboard import summary
     from foldvote.io.csv_files import read_csv
     from foldvote.io.files import read_json
 
     metrics = read_json(Path(results, "ensemble/metrics.json"))
     table = summary(read_csv(Path(results, "leaderboard.csv"), required=["kind"]), metrics)
-    return "\n".join([table, "", *headline(metrics)])
+    groups = [group_headline(read_json(Path(results, "ensemble/group_scores.json")))] if unit == "group" else []
+    return "\n".join([table, "", *headline(metrics), *groups])
 
 
 def profile_options(arguments: Sequence[str], cores: int) -> str:
@@ -310,7 +328,7 @@ def end_of_run_summary(config: Config, manner: str) -> str:
     return "\n".join(
         [
             "",
-            _board(results),
+            _board(results, config.submission.unit),
             "",
             "Done.",
             f"  leaderboard  {results}/leaderboard.csv",

@@ -111,6 +111,16 @@ class LayoutSection(Section):
         return False
 
     @property
+    def has_test_groups(self) -> bool:
+        """Whether it can say of which group a test image is."""
+        return False
+
+    @property
+    def test_group_pattern(self) -> str | None:
+        """What finds the group in the id of a test image; None: it is in the manifest."""
+        return None
+
+    @property
     def submission_table(self) -> str | None:
         """The table whose ids and order a submission keeps where the user names no sample."""
         return None
@@ -266,6 +276,11 @@ class TableLayout(LayoutSection):
         """Whether a column says which rows are to predict."""
         return self.split is not None
 
+    @property
+    def has_test_groups(self) -> bool:
+        """The column of groups may be filled for test rows as well."""
+        return True
+
     def image_list(self, split: str) -> ImageList:  # noqa: ARG002 - one table holds both
         """The table itself."""
         return ImageList(self.table, self.path, self.split)
@@ -298,6 +313,16 @@ class FoldersLayout(LayoutSection):
     def has_test(self) -> bool:
         """Whether there is a folder of images to predict."""
         return self.test is not None
+
+    @property
+    def has_test_groups(self) -> bool:
+        """Their names may be like those of training images."""
+        return True
+
+    @property
+    def test_group_pattern(self) -> str:
+        """The same as for training images, applied to the path below the test folder."""
+        return self.group_pattern
 
     def image_folder(self, split: str) -> str | None:
         """The folder of class folders, or that of the test images."""

@@ -1,6 +1,6 @@
 """The ensemble of all members, and the submission file."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -63,6 +63,8 @@ class Vote(Section):
 
 
 SubmissionAnswer = Literal["code", "name", "probabilities"]
+Unit = Literal["image", "group"]
+Pooling = Literal["mean", "geometric", "maximum", "noisy_or", "weighted"]
 
 
 class Submission(Section):
@@ -72,9 +74,19 @@ class Submission(Section):
     """Sample file whose ids, order and columns are kept, relative to data_root; null: the layout's own test table
     (maskbase, demo) or every test image in the manifest's order."""
     id_column: str = "ImageID"
-    """Column of the image ids."""
+    """Column of the ids: of images, or with `unit: group` names of groups."""
     answer_column: str = "ans"
     """Column of the answers."""
     answer: SubmissionAnswer = "code"
     """Write the class as its code, as its name, or a column of probabilities for each class. Where all class names are
     numbers, such as grades 1 to 5, the code is this number; otherwise codes count from 0 in the order of classes."""
+    unit: Unit = "image"
+    """What has one answer: an image, or a group (a patient, a study, a lesion, a person), from all of its images."""
+    pooling: Pooling | Literal["auto"] = "auto"
+    """With `unit: group`: how the probabilities of a group's images become one. auto: the simplest within one standard
+    error of the best, by `vote.score` over groups; without a reserve the mean, unless another is surely better."""
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The form of a file with answers: id_column, answer_column and answer."""
+        return self.model_dump(include={"id_column", "answer_column", "answer"})

@@ -66,6 +66,14 @@ class Config(DataSettings):
             raise ValueError(f"stratify: {fault}")
         return folds
 
+    @field_validator("submission")
+    @classmethod
+    def _known_units(cls, submission: Submission, info: ValidationInfo) -> Submission:
+        data: Layout | None = info.data.get("data")
+        if data is not None and submission.unit == "group" and not data.has_test_groups:
+            raise ValueError(f"unit: data.layout: {data.layout} names no groups of test images; use unit: image")
+        return submission
+
     @model_validator(mode="after")
     def _models_fit(self) -> "Config":
         faults = [f"models.{fault}" for fault in model_name_faults(self.models)]
@@ -205,8 +213,13 @@ class Config(DataSettings):
 
     @property
     def answers_path(self) -> Path | None:
-        """The file with the true classes of the test images, or None."""
+        """The file with the true classes of the test images, or of their groups (`submission.unit`), or None."""
         return self.found(self.answers) if self.has_test else None
+
+    @property
+    def image_answers_path(self) -> Path | None:
+        """The same where the answers are those of images."""
+        return self.answers_path if self.submission.unit == "image" else None
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None) -> Config:

@@ -39,5 +39,20 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def group_headline(group_scores: Mapping[str, Any]) -> str:
+    """What one answer per group is worth, as a line of plain text.
+
+    Args:
+        group_scores: the content of ensemble/group_scores.json.
+    """
+    found = group_scores["answers"]
+    low, high = found["intervals"]["macro_f1"]
+    where = f"{group_scores['groups']:,} groups ({group_scores['on']}, {group_scores['predicted_by']})"
+    return (
+        f"one answer per group, by {group_scores['chosen']} of its images: macro-F1 {found['macro_f1']:.3f} "
+        f"({low:.3f} to {high:.3f}) over {where}"
+    )
+
+
 def _times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"

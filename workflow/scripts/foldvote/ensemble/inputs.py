@@ -170,9 +170,8 @@ def read_ensemble_data(
     try:
         costs = read_timings(inputs.timings)
         if inputs.answers is not None and test is not None and not faults:
-            form = submission.model_dump(exclude={"sample"})
             test_ids = test.ids.to_pylist()
-            truth = read_answers(inputs.answers, test_ids, "the test set", label_space.classes, **form)
+            truth = read_answers(inputs.answers, test_ids, "the test set", label_space.classes, **submission.columns)
     except UserError as error:
         faults += error.faults
     raise_all(faults)

@@ -1,14 +1,16 @@
 """The table of the ensemble's probabilities: its schema, and how its rows are made."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from foldvote.config.ensemble import Unit
 from foldvote.data.label_space import LabelSpace
-from foldvote.io.parquet import required
+from foldvote.io.parquet import read_table, required
 
 PROBABILITY = "p_"
 
@@ -25,11 +27,30 @@ def votes_schema(classes: Sequence[str], *, labelled: bool) -> pa.Schema:
         [
             required("image_id", pa.string()),
             *known,
-            required("prediction", pa.int16()),
-            required("prediction_name", pa.string()),
-            *(required(PROBABILITY + name, pa.float64()) for name in classes),
+            *_predicted(classes),
         ]
     )
+
+
+def groups_schema(classes: Sequence[str]) -> pa.Schema:
+    """Schema of `ensemble/groups.parquet`: one row per group of test images, one column of probabilities per class."""
+    return pa.schema([required("group", pa.string()), required("images", pa.int32()), *_predicted(classes)])
+
+
+def read_answered(path: str | Path, classes: Sequence[str], unit: Unit) -> pd.DataFrame:
+    """The probabilities and classes of all that has an answer.
+
+    Args:
+        path: ensemble/test.parquet, or ensemble/groups.parquet.
+        classes: class names in the order of their codes.
+        unit: what a row of the file is.
+
+    Returns:
+        The table; the column `image_id` holds the names of its units.
+    """
+    if unit == "image":
+        return read_table(path, votes_schema(classes, labelled=False), key=("image_id",))
+    return read_table(path, groups_schema(classes), key=("group",)).rename(columns={"group": "image_id"})
 
 
 def votes_frame(
@@ -47,3 +68,11 @@ def votes_frame(
     votes["prediction"] = codes
     votes["prediction_name"] = np.asarray(label_space.classes, dtype=object)[codes]
     return pd.concat([rows.reset_index(drop=True), votes], axis=1)
+
+
+def _predicted(classes: Sequence[str]) -> list[pa.Field]:
+    return [
+        required("prediction", pa.int16()),
+        required("prediction_name", pa.string()),
+        *(required(PROBABILITY + name, pa.float64()) for name in classes),
+    ]

@@ -46,7 +46,8 @@ def early_checks(config: Config, *, split: bool = False) -> EarlyChecks:
     train = _entries(config, "train", found.faults)
     test = _entries(config, "test", found.faults) if config.has_test else None
     classes = train.label_space.classes if train else None
-    ids = test.frame["image_id"].tolist() if test else None
+    # Answers of groups are compared by answer_units.check_groups, at every start.
+    ids = test.frame["image_id"].tolist() if test and config.submission.unit == "image" else None
     checks: list[Callable[[], None]] = [
         partial(check, config, classes, ids, found) for check in (_check_sample, _check_answers)
     ]
@@ -146,4 +147,4 @@ def _check_answers(
 
 
 def _columns(config: Config) -> dict[str, Any]:
-    return config.submission.model_dump(exclude={"sample"})
+    return config.submission.columns

@@ -7,14 +7,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldvote.config.ensemble import SubmissionAnswer
+from foldvote.config.ensemble import SubmissionAnswer, Unit
 from foldvote.data.label_space import read_label_space
 from foldvote.errors import UserError, raise_all
-from foldvote.evaluation.vote_table import PROBABILITY, votes_schema
+from foldvote.evaluation.vote_table import PROBABILITY, read_answered
 from foldvote.io.csv_files import read_csv, write_csv
 from foldvote.io.files import whole_file
 from foldvote.io.ids import first_few, id_faults
-from foldvote.io.parquet import read_table
 from foldvote.runtime.job_log import log
 from foldvote.submission.answers import answer_faults, answer_forms, answer_texts, matched_ids
 
@@ -28,27 +27,28 @@ def write_submission(
     id_column: str = "ImageID",
     answer_column: str = "ans",
     answer: SubmissionAnswer = "code",
+    unit: Unit = "image",
 ) -> None:
-    """Write the predictions of the test images in the format of a sample file.
+    """Write the predictions of the test images, or of their groups, in the format of a sample file.
 
     Args:
-        votes_path: ensemble/test.parquet.
+        votes_path: ensemble/test.parquet, or ensemble/groups.parquet.
         classes_path: `data/classes.json`.
-        sample_path: CSV file whose rows, order and columns are kept; only the
-            answers are filled in, or added if the sample has ids only; its ids may lack the images' extension or folder
-            (`answers.matched_ids`). None: all images in the order of the votes,
-            with ids and answers only.
+        sample_path: CSV file whose rows, order and columns are kept; only the answers are filled in, or added if the
+            sample has ids only; its ids may lack the images' extension or folder (`answers.matched_ids`). None: all
+            rows in the order of the votes, with ids and answers only.
         out_path: the CSV file to write.
-        id_column: column of the image ids.
+        id_column: column of the ids of images, or names of groups.
         answer_column: column of the answers, unless these are probabilities.
         answer: class codes (`7`), class names, or one column of probabilities per class (see `wide_columns`).
+        unit: what has an answer.
 
     Raises:
         UserError: if ids are missing, duplicate or unknown, a row of probabilities does not sum to 1, or an id or class
             name cannot be written to a CSV file unchanged. Then nothing is written.
     """
     classes = read_label_space(classes_path).classes
-    votes = read_table(votes_path, votes_schema(classes, labelled=False), key=("image_id",))
+    votes = read_answered(votes_path, classes, unit)
     faults = _vote_faults(votes, votes_path, classes)
     if sample_path is None:
         frame, source = pd.DataFrame({id_column: votes["image_id"]}, dtype="str"), Path(votes_path)
