@@ -196,19 +196,21 @@ def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_
         )
 
 
-def _board(results: str) -> str:
-    """The leaderboard as a text table, and what the submitted vote is worth.
+def _board(results: str, has_budget: bool) -> str:
+    """The leaderboard as a text table, what the vote of all members is worth, and what is submitted within a budget.
 
     Modules are imported late, to keep every start of Snakemake fast.
     """
-    from foldvote.ensemble.headline import headline
+    from foldvote.ensemble.headline import budget_line, headline
     from foldvote.ensemble.leaderboard import summary
     from foldvote.io.csv_files import read_csv
     from foldvote.io.files import read_json
 
     metrics = read_json(Path(results, "ensemble/metrics.json"))
     table = summary(read_csv(Path(results, "leaderboard.csv"), required=["kind"]), metrics)
-    return "\n".join([table, "", *headline(metrics)])
+    budget = Path(results, "ensemble/budget.json")
+    within = [budget_line(read_json(budget))] if has_budget and budget.is_file() else []
+    return "\n".join([table, "", *headline(metrics), *within])
 
 
 def profile_options(arguments: Sequence[str], cores: int) -> str:
@@ -238,7 +240,7 @@ def end_of_run_summary(config: Config, manner: str) -> str:
     return "\n".join(
         [
             "",
-            _board(results),
+            _board(results, has_budget=config.has_test and config.vote.budget is not None),
             "",
             "Done.",
             f"  leaderboard  {results}/leaderboard.csv",

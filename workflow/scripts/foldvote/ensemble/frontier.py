@@ -21,7 +21,8 @@ from foldvote.runtime.seeding import generator
 
 SHOWN = ("macro_f1", "accuracy", "log_loss")
 JOIN = "+"  # between names of models or views in a cell
-_STEPS = (1, 2, 3, 5, 10, 25, 50, 100)  # numbers of models, members and views that are tried, and all of them
+_EVERY = 6  # of so few models, members or views each number is tried; of more these and all of them
+_STEPS = (1, 2, 3, 5, 10, 25, 50, 100)
 _MOST_ROWS = 200
 _MOST_GREEDY = 10  # models that are added one by one; the others follow by their own scores
 _MOST_DRAWS = 3  # of the members, for each number of them
@@ -158,7 +159,8 @@ def _described(one: ScoredSubset) -> dict[str, object]:
 
 
 def _steps(count: int) -> list[int]:
-    return sorted({*(step for step in _STEPS if step < count), count})
+    tried = range(1, count) if count <= _EVERY else _STEPS
+    return sorted({*(step for step in tried if step < count), count})
 
 
 def _model_sets(whole: Candidates, single: SingleMembers, score: str, most: int) -> list[tuple[str, ...]]:
