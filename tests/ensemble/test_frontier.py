@@ -66,7 +66,11 @@ def test_identical_members_make_the_single_cheapest_prediction_the_best():
     assert marked(table, "best") == marked(table, "cheapest") == ("b", "identity", 1)
     assert table["log_loss"].nunique() == 1
     assert (table["standard_error"] == 0).all()
-    assert table["pareto"].tolist() == [True] + [False] * (len(table) - 1)
+    ahead = table[table["pareto"]]
+    assert list(zip(ahead["models"], ahead["views"], ahead["folds"], strict=True)) == [
+        ("b", "identity", 1),  # the fastest
+        ("a", "identity", 1),  # the smallest
+    ]
 
 
 def test_more_members_are_better_and_cost_more_and_the_frontier_only_rises():
@@ -214,6 +218,33 @@ def test_the_files_of_a_run_with_a_reserve_give_the_submission_of_the_chosen_mem
     assert votes["prediction"].tolist() == expected.argmax(axis=1).tolist()
     logs = np.log(expected) / record["calibration"]["temperature"]
     assert np.allclose(votes[[f"p_{name}" for name in CLASSES]], softmax(logs), atol=1e-6)
+
+
+def test_factor_models_are_used_and_paid_together(tmp_path):
+    views = ("identity", "hflip")
+    run = Run(tmp_path, models={"lite0": views, "noise": views, "resnet": views}, reserve=40)
+    for part in ("oof", "reserve", "test"):
+        for model, factor in (("lite0", "mask"), ("resnet", "age")):
+            for fold in range(4):
+                run.member(part, model, fold, record_with={"factors": [factor]})
+    vote = Vote(score="log_loss", draws=100, budget=Budget(megabytes=4.0))
+    table = frontier_of(run, vote)
+    assert set(table["models"]) == {"lite0*resnet", "noise", "lite0*resnet+noise"}
+    one = table[(table["models"] == "lite0*resnet") & (table["views"] == "identity") & (table["folds"] == "1")]
+    assert one[["networks", "forwards"]].to_numpy().tolist() == [["2", "2"]]
+    assert one["ms_per_image"].astype(float).item() == pytest.approx(1 + 3)
+    assert one["megabytes"].astype(float).item() == pytest.approx(2 + 2)
+    chosen = read_json(tmp_path / "ensemble/budget.json")
+    assert (chosen["models"], len(chosen["folds"])) in ((["lite0*resnet"], 1), (["noise"], 2), (["noise"], 1))
+    assert len(read_table(tmp_path / "ensemble/budget.parquet")) == len(run.test_ids)
+
+
+def test_a_member_that_was_trained_anew_since_is_refused(tmp_path):
+    run = Run(tmp_path, models={"lite0": ("identity", "hflip")}, reserve=20)
+    run.member("test", "lite0", 2, record_with={"weights_sha256": "others"})
+    vote = Vote(draws=100, budget=Budget(ms_per_image=100))
+    with pytest.raises(UserError, match="predicted with other weights"):
+        frontier_of(run, vote)
 
 
 def test_without_a_reserve_one_fold_is_scored_and_the_budget_is_filled_with_folds(tmp_path):

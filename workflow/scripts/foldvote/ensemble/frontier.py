@@ -114,8 +114,8 @@ def frontier_table(scored: Sequence[ScoredSubset], part: str, score: str, draws:
     Returns:
         One row per subset, in the order given: `models`, `views`, `folds`, `networks`, `forwards`, `ms_per_image`,
         `megabytes`, `scored_on`, each of SHOWN with `_low` and `_high`, `standard_error` (of the difference to the best
-        in `score`), `pareto` (none that costs no more time is better), `best`, `cheapest` (of those within one standard
-        error of the best).
+        in `score`), `pareto` (none that costs no more is better), `best`, `cheapest` (the fastest of those within one
+        standard error of the best).
     """
     drawn = bootstrap({str(at): one.sums for at, one in enumerate(scored)}, draws, seed)
     values = {str(at): one.value(score) for at, one in enumerate(scored)}
@@ -123,16 +123,15 @@ def frontier_table(scored: Sequence[ScoredSubset], part: str, score: str, draws:
     best = (max if higher else min)(values, key=lambda at: values[at])
     errors = {at: float(np.std(own[score] - drawn[best][score], ddof=1)) for at, own in drawn.items()}
     cheapest = one_standard_error_rule(list(values), values, errors, higher_is_better=higher)
-    rows, ahead = [], -np.inf
+    rows, ahead = [], _undominated(scored, [value * (1 if higher else -1) for value in values.values()])
     for at, one in enumerate(scored):
-        name, gain = str(at), values[str(at)] * (1 if higher else -1)
+        name = str(at)
         row: dict[str, object] = _described(one) | {"scored_on": part}
         for metric in SHOWN:
             low, high = interval(drawn[name][metric])
             row |= {metric: one.value(metric), f"{metric}_low": low, f"{metric}_high": high}
-        row |= {"standard_error": errors[name], "pareto": bool(gain > ahead)}
+        row |= {"standard_error": errors[name], "pareto": bool(ahead[at])}
         rows.append(row | {"best": name == best, "cheapest": name == cheapest})
-        ahead = max(ahead, gain)
     return pd.DataFrame(rows).round(6)
 
 
@@ -156,6 +155,13 @@ def _described(one: ScoredSubset) -> dict[str, object]:
         "ms_per_image": one.milliseconds,
         "megabytes": one.megabytes,
     }
+
+
+def _undominated(scored: Sequence[ScoredSubset], gains: Sequence[float]) -> npt.NDArray[np.bool_]:
+    """Whether no other subset is at least as fast, as small and as good, and better in one of them; bool (subsets,)."""
+    merits = np.array([(-one.milliseconds, -one.megabytes, gain) for one, gain in zip(scored, gains, strict=True)])
+    difference = merits[None] - merits[:, None]
+    return ~((difference >= 0).all(axis=2) & (difference > 0).any(axis=2)).any(axis=1)
 
 
 def _steps(count: int) -> list[int]:

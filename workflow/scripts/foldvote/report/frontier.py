@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from foldvote.config.ensemble import Vote
 from foldvote.data.label_space import read_label_space
@@ -20,6 +22,7 @@ from foldvote.ensemble.budget import (
 from foldvote.ensemble.frontier import frontier_table, score_subsets
 from foldvote.ensemble.inputs import EnsembleInputs
 from foldvote.ensemble.single_members import read_prices, read_single_members
+from foldvote.evaluation.bootstrap import BETTER
 from foldvote.evaluation.vote_table import votes_schema
 from foldvote.io.csv_files import write_csv
 from foldvote.io.files import write_json
@@ -28,6 +31,8 @@ from foldvote.report.svg import FAINT, LINE, PAPER, SERIES, figure_style, new_fi
 from foldvote.runtime.job_log import log
 from foldvote.splits.folds import read_folds
 
+_NAMES = {"macro_f1": "macro-F1", "accuracy": "accuracy", "log_loss": "log-loss (lower is better)"}
+_FEW_DECADES = 2.5
 _AXES = {"ms_per_image": "milliseconds per image", "megabytes": "megabytes of weights"}
 
 
@@ -106,7 +111,7 @@ def plot_frontier(table: pd.DataFrame, settings: Vote) -> Figure:
             if limits.get(cost):
                 axes.axvline(limits[cost], color=SERIES[5], linewidth=1, linestyle=(0, (3, 2)), label="budget")
         where = "the reserve" if table["scored_on"].iloc[0] == "reserve" else "out-of-fold predictions"
-        figure.axes[0].set_ylabel(settings.score.replace("_", " "))
+        figure.axes[0].set_ylabel(_NAMES[settings.score])
         figure.axes[0].set_title(f"Subsets of models, folds and views, scored on {where}")
         handles = {
             label: handle
@@ -120,9 +125,12 @@ def plot_frontier(table: pd.DataFrame, settings: Vote) -> Figure:
 def _plot_costs(axes: Axes, table: pd.DataFrame, cost: str, score: str) -> None:
     """All subsets as dots, the frontier with its intervals, and the marked ones."""
     axes.plot(table[cost], table[score], "o", color=FAINT, markersize=3, alpha=0.6, label="a subset")
-    ahead = table[table["pareto"]]
+    gain = table[score] * (1 if BETTER[score] == "higher" else -1)
+    order = np.lexsort((-gain, table[cost]))
+    before = np.maximum.accumulate(np.append(-np.inf, gain.iloc[order]))[:-1]
+    ahead = table.iloc[order[gain.iloc[order] > before]]
     axes.vlines(ahead[cost], ahead[f"{score}_low"], ahead[f"{score}_high"], color=LINE, linewidth=3)
-    axes.plot(ahead[cost], ahead[score], "o", color=SERIES[0], markersize=5, label="none that is faster is better")
+    axes.plot(ahead[cost], ahead[score], "o", color=SERIES[0], markersize=5, label="no cheaper one is better")
     marks = (("best", "best", SERIES[1], "D"), ("cheapest", "fastest within one standard error", SERIES[2], "s"))
     for column, label, colour, mark in marks:
         some = table[table[column]]
@@ -132,3 +140,8 @@ def _plot_costs(axes: Axes, table: pd.DataFrame, cost: str, score: str) -> None:
         axes.plot(some[cost], some[score], "*", color=SERIES[5], markersize=11, label="chosen for the budget")
     if table[cost].min() > 0:
         axes.set_xscale("log")
+        # Plain numbers, as the style draws no powers; between the powers of ten where these are few.
+        decades = np.log10(table[cost].max() / table[cost].min())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < _FEW_DECADES else (1.0,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
