@@ -241,7 +241,8 @@ def test_factor_models_are_used_and_paid_together(tmp_path):
 
 def test_a_member_that_was_trained_anew_since_is_refused(tmp_path):
     run = Run(tmp_path, models={"lite0": ("identity", "hflip")}, reserve=20)
-    run.member("test", "lite0", 2, record_with={"weights_sha256": "others"})
+    for fold in range(4):
+        run.member("test", "lite0", fold, record_with={"weights_sha256": "others"})
     vote = Vote(draws=100, budget=Budget(ms_per_image=100))
     with pytest.raises(UserError, match="predicted with other weights"):
         frontier_of(run, vote)

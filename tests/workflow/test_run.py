@@ -160,7 +160,7 @@ def test_a_budget_submits_what_fits_and_nothing_is_trained_or_predicted_for_it(c
     whole = pd.read_csv(copy / "results/submission.csv")
     write_config(copy, vote={"budget": {"megabytes": 0.0001}})
     printed = snakemake(copy, code=None)
-    assert "vote.budget: nothing fits megabytes: 0.0001: the cheapest is tiny with one fold" in printed
+    assert "vote.budget: nothing fits megabytes: 0.0001; the cheapest is tiny with one fold" in printed
     size = (copy / MEMBER.format(0)).stat().st_size / 1e6
     write_config(copy, vote={"budget": {"megabytes": 1.5 * size, "ms_per_image": 60_000}})
     assert planned(copy) == {"frontier": 1, "submission": 1}
