@@ -394,3 +394,10 @@ def test_a_guest_needs_a_name_of_its_own_and_every_file_that_the_vote_needs() ->
     ]
     assert check_config(BASE | {"guests": {"b": {"oof": "oof.csv", "test": "test.csv"}}}).guests["b"].reserve is None
     assert len(faults(BASE | {"guests": {"b": {"test": "test.csv"}, "c*d": whole}})) == 2
+
+
+def test_a_budget_goes_neither_with_guests_nor_with_answers_of_groups() -> None:
+    values = BASE | {"data": {"layout": "table", "table": "t.csv"}, "vote": {"budget": {"ms_per_image": 5}}}
+    guests = {"b": {"oof": "oof.csv", "test": "test.csv"}}
+    assert "vote.budget: what predictions from elsewhere (guests) cost" in faults(values | {"guests": guests})[0]
+    assert "vote.budget: submits predictions of images" in faults(values | {"submission": {"unit": "group"}})[0]

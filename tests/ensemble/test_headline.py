@@ -2,7 +2,7 @@
 
 import pytest
 
-from foldvote.ensemble.headline import headline
+from foldvote.ensemble.headline import budget_line, headline
 from support.member_predictions import TWO, Run
 
 
@@ -36,3 +36,23 @@ def test_with_neither_it_says_how_to_measure_it(tmp_path):
         "submitted vote: not measured, usually higher than that of one member; to measure it keep people out of all "
         "folds (folds: {reserve: 0.15}), or set folds.repeats"
     )
+
+
+def test_a_budget_says_what_is_submitted_what_it_costs_and_where_its_score_is_from():
+    record = {
+        "models": ["lite0", "resnet"],
+        "views": ["identity", "hflip"],
+        "folds": [0, 3],
+        "ms_per_image": 18.25,
+        "megabytes": 64.0,
+        "scored_on": "reserve",
+        "members_scored": 2,
+        "scores": {"macro_f1": {"value": 0.61, "low": 0.55, "high": 0.66}},
+    }
+    assert budget_line(record) == (
+        "submission within the budget: lite0+resnet, view identity+hflip, folds 0, 3; 18.2 ms per image, 64 megabytes; "
+        "macro-F1 0.610 (0.550 to 0.660) on the reserve"
+    )
+    alone = record | {"scored_on": "oof", "members_scored": 1, "folds": [2]}
+    assert "fold 2;" in budget_line(alone)
+    assert budget_line(alone).endswith("out of fold, with one member of each model per image")

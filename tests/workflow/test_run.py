@@ -110,7 +110,7 @@ def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
     chosen = json.loads((copy / "results/ensemble/metrics.json").read_text(encoding="utf-8"))["chosen"]
     row = f"results/submission/vote={chosen}.csv"
     printed = snakemake(copy, "--", "data_check", "report", "draft_corrections", row)
-    pages = {"light": 2, "preview": 1, "data_check": 1, "attention": 1, "report": 1}
+    pages = {"light": 2, "preview": 1, "data_check": 1, "attention": 1, "frontier": 1, "report": 1}
     assert jobs_that_ran(printed) == pages | {"row": 1, "row_submission": 1, "draft_corrections": 1}
     assert (copy / row).read_bytes() == (copy / "results/submission.csv").read_bytes()
     drafted = pd.read_csv(copy / "results/corrections_draft.csv", dtype=str)
@@ -133,6 +133,31 @@ def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
     assert planned(copy) == {}
     printed = snakemake(copy, "--", "next")
     assert "snakemake data_check" not in printed and "snakemake report" not in printed
+
+
+def test_a_budget_submits_what_fits_and_nothing_is_trained_or_predicted_for_it(copy: Path) -> None:
+    whole = pd.read_csv(copy / "results/submission.csv")
+    write_config(copy, vote={"budget": {"megabytes": 0.0001}})
+    printed = snakemake(copy, code=None)
+    assert "vote.budget: nothing fits megabytes: 0.0001; the cheapest is tiny with one fold" in printed
+    size = (copy / MEMBER.format(0)).stat().st_size / 1e6
+    write_config(copy, vote={"budget": {"megabytes": 1.5 * size, "ms_per_image": 60_000}})
+    assert planned(copy) == {"frontier": 1, "submission": 1}
+    printed = snakemake(copy)
+    assert jobs_that_ran(printed) == {"frontier": 1, "submission": 1}
+    assert "submission within the budget: tiny, view" in printed
+    chosen = json.loads((copy / "results/ensemble/budget.json").read_text())
+    assert (chosen["models"], len(chosen["folds"]), chosen["members_scored"]) == (["tiny"], 1, 1)
+    table = pd.read_csv(copy / "results/ensemble/frontier.csv")
+    assert table["budget"].sum() == table["cheapest"].sum() == 1
+    votes = pd.read_parquet(copy / "results/ensemble/budget.parquet")
+    submitted = pd.read_csv(copy / "results/submission.csv")
+    assert list(submitted) == list(whole) and submitted["ImageID"].tolist() == whole["ImageID"].tolist()
+    codes = dict(zip(votes["image_id"], votes["prediction"], strict=True))
+    assert submitted["ans"].tolist() == [codes[name] for name in submitted["ImageID"]]
+    write_config(copy)
+    snakemake(copy)
+    pd.testing.assert_frame_equal(pd.read_csv(copy / "results/submission.csv"), whole)
 
 
 def test_the_notebook_runs_on_a_finished_run_and_its_three_tools_agree(copy: Path) -> None:

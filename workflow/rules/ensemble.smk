@@ -73,7 +73,9 @@ rule ensemble:
     params:
         members={name: len(FOLDS) for name in sorted(CONFIG.models)},
         vote=canonical(
-            CONFIG.vote.model_dump(mode="json", exclude={"coverage", "covers"})
+            CONFIG.vote.model_dump(
+                mode="json", exclude={"coverage", "covers", "budget"}
+            )
         ),
         submission=canonical(CONFIG.submission.columns),
         numeric=numeric_factor(),
@@ -173,12 +175,56 @@ if CONFIG.submission.unit == "group":
             "../scripts/answer_entry_groups.py"
 
 
+rule frontier:
+    """Score and price subsets of models, folds and views; with a budget, apply the best one that fits."""
+    input:
+        oof=([] if CONFIG.folds.reserve else member_files("oof", "predictions.parquet")),
+        reserve=(
+            member_files("reserve", "predictions.parquet")
+            if CONFIG.folds.reserve
+            else []
+        ),
+        test=member_files("test", "predictions.parquet") if budget_votes() else [],
+        timings=member_timings(predicted_parts()),
+        weights=member_files("train", "model.safetensors"),
+        folds="<results>/folds/folds.parquet",
+        certificate="<results>/folds/certificate.json",
+        classes="<results>/data/classes.json",
+    output:
+        table="<results>/ensemble/frontier.csv",
+        figure=report(
+            "<results>/ensemble/frontier.svg",
+            caption="../report/frontier.rst",
+            category="Results",
+            labels={"what": "cost against score", "as": "svg"},
+        ),
+        budget="<results>/ensemble/budget.json" if CONFIG.vote.budget else [],
+        votes=budget_votes(),
+    log:
+        "<logs>/frontier.log",
+    benchmark:
+        "<benchmarks>/frontier.tsv"
+    conda:
+        "../../envs/foldvote.yaml"
+    params:
+        members={name: len(FOLDS) for name in sorted(CONFIG.models)},
+        vote=canonical(
+            CONFIG.vote.model_dump(
+                mode="json", include={"score", "calibration", "draws", "budget"}
+            )
+        ),
+        seed=CONFIG.seed,
+        code=digest("draw_frontier.py"),
+    script:
+        "../scripts/draw_frontier.py"
+
+
 if CONFIG.has_test:
 
     rule submission:
         """Write the predictions of the ensemble in the order of the sample file, and check them."""
         input:
-            votes=answered("test", "groups"),
+            votes=budget_votes() or answered("test", "groups"),
             classes="<results>/data/classes.json",
             sample=own(CONFIG.sample_path),
         output:

@@ -31,11 +31,17 @@ def predicted_parts():
     return [part for part, there in has.items() if there]
 
 
-def member_timings():
-    """The timings of every member: of training, OOF, reserve and test predictions."""
-    parts = ["train", *predicted_parts()]
+def member_timings(parts=None):
+    """The timings of every member: of training, OOF, reserve and test predictions, or of some of these parts."""
+    parts = parts or ["train", *predicted_parts()]
     pattern = "<results>/timings/{part}/model={model}/fold={fold}.json"
     return expand(pattern, part=parts, model=list(CONFIG.models), fold=FOLDS)
+
+
+def budget_votes():
+    """The test predictions of the vote that fits the budget; none without a budget or without test images."""
+    wanted = CONFIG.vote.budget is not None and CONFIG.has_test
+    return "<results>/ensemble/budget.parquet" if wanted else []
 
 
 def row_tests(row):

@@ -59,6 +59,7 @@ rule report:
         reliability="<results>/ensemble/reliability.csv",
         issues="<results>/ensemble/label_issues.parquet",
         leaderboard="<results>/leaderboard.csv",
+        frontier="<results>/ensemble/frontier.csv",
         attention="<results>/attention/attention.parquet",
         pixels=shown_pixels(),
     output:

@@ -11,7 +11,6 @@ from typing import IO, Any
 
 from foldvote.config.base import parse_size
 from foldvote.config.data import FoldersLayout
-from foldvote.config.ensemble import Unit
 from foldvote.config.experiment import Config, check_config, load_config
 from foldvote.config.recipe import Recipe
 from foldvote.data.file_listing import folder_faults
@@ -285,20 +284,26 @@ def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_
         )
 
 
-def _board(results: str, unit: Unit) -> str:
-    """The leaderboard as a text table, and what the submitted vote is worth.
+def _board(config: Config) -> str:
+    """The leaderboard as a text table, what the vote of all members is worth, and what else is submitted.
 
     Modules are imported late, to keep every start of Snakemake fast.
     """
-    from foldvote.ensemble.headline import group_headline, headline
+    from foldvote.ensemble.headline import budget_line, group_headline, headline
     from foldvote.ensemble.leaderboard import summary
     from foldvote.io.csv_files import read_csv
     from foldvote.io.files import read_json
 
+    results = config.results
     metrics = read_json(Path(results, "ensemble/metrics.json"))
     table = summary(read_csv(Path(results, "leaderboard.csv"), required=["kind"]), metrics)
-    groups = [group_headline(read_json(Path(results, "ensemble/group_scores.json")))] if unit == "group" else []
-    return "\n".join([table, "", *headline(metrics), *groups])
+    lines = headline(metrics)
+    if config.submission.unit == "group":
+        lines.append(group_headline(read_json(Path(results, "ensemble/group_scores.json"))))
+    budget = Path(results, "ensemble/budget.json")
+    if config.has_test and config.vote.budget is not None and budget.is_file():
+        lines.append(budget_line(read_json(budget)))
+    return "\n".join([table, "", *lines])
 
 
 def profile_options(arguments: Sequence[str], cores: int) -> str:
@@ -328,7 +333,7 @@ def end_of_run_summary(config: Config, manner: str) -> str:
     return "\n".join(
         [
             "",
-            _board(results, config.submission.unit),
+            _board(config),
             "",
             "Done.",
             f"  leaderboard  {results}/leaderboard.csv",

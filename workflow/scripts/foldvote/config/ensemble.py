@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from foldvote.config.base import FilePath, Section, different
 
@@ -35,6 +35,24 @@ def _known_method(kind: str) -> str:
 MethodName = Annotated[str, AfterValidator(_known_method)]
 
 
+class Budget(Section):
+    """What the submitted vote may cost to apply; the best mean of some models, views and folds that fits is submitted.
+
+    Give one of the keys, or both.
+    """
+
+    ms_per_image: float | None = Field(default=None, gt=0)
+    """Milliseconds for one image, over all members and views, as measured when the members predicted."""
+    megabytes: float | None = Field(default=None, gt=0)
+    """Megabytes of the weights of all members."""
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> "Budget":
+        if self.ms_per_image is None and self.megabytes is None:
+            raise ValueError("names no limit; give ms_per_image or megabytes, or drop it")
+        return self
+
+
 class Vote(Section):
     """Ensemble methods: how the members' probabilities are combined.
 
@@ -60,6 +78,14 @@ class Vote(Section):
     """How often the set of classes of an image in `ensemble/review.csv` contains the true one."""
     covers: Literal["image", "group"] = "image"
     """What is covered: a random image of a new person, or all images of a new person at once."""
+    budget: Budget | None = None
+    """What the submitted vote may cost; null: all members and views are used."""
+
+    @model_validator(mode="after")
+    def _budget_takes_the_mean(self) -> "Vote":
+        if self.budget is not None and self.use not in ("auto", "mean"):
+            raise ValueError(f"budget: submits a mean of members, and use asks for {self.use}; drop one of the two")
+        return self
 
 
 SubmissionAnswer = Literal["code", "name", "probabilities"]

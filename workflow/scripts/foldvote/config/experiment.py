@@ -162,7 +162,11 @@ class Config(DataSettings):
             yield f"tune.folds: there is no fold {', '.join(map(str, absent))}; the last one is {self.folds.count - 1}"
 
     def _guest_faults(self) -> Iterator[str]:
-        """Guests with the name of a model, or without predictions that the vote needs."""
+        """Guests with the name of a model, or without predictions that the vote needs; what a budget cannot price."""
+        if self.vote.budget is not None and self.guests:
+            yield "vote.budget: what predictions from elsewhere (guests) cost is not known; drop one of the two"
+        if self.vote.budget is not None and self.submission.unit == "group":
+            yield "vote.budget: submits predictions of images, and submission.unit is group; drop one of the two"
         for name, guest in self.guests.items():
             place = f"guests.{name}"
             if name in self.models:

@@ -54,5 +54,26 @@ def group_headline(group_scores: Mapping[str, Any]) -> str:
     )
 
 
+def budget_line(record: Mapping[str, Any]) -> str:
+    """What is submitted where there is a budget, what it costs, and its score, as a line.
+
+    Args:
+        record: the content of ensemble/budget.json.
+    """
+    score, folds = record["scores"]["macro_f1"], record["folds"]
+    behind = record["members_scored"]
+    where = "on the reserve" if record["scored_on"] == "reserve" else f"out of fold, with {_members(behind)} per image"
+    return (
+        f"submission within the budget: {'+'.join(record['models'])}, view {'+'.join(record['views'])}, "
+        f"{'fold' if len(folds) == 1 else 'folds'} {', '.join(map(str, folds))}; {record['ms_per_image']:.3g} ms per "
+        f"image, {record['megabytes']:.3g} megabytes; macro-F1 {score['value']:.3f} ({score['low']:.3f} to "
+        f"{score['high']:.3f}) {where}"
+    )
+
+
+def _members(number: int) -> str:
+    return "one member of each model" if number == 1 else f"{number} members of each model"
+
+
 def _times(number: int) -> str:
     return "once" if number == 1 else f"{number} times"

@@ -1,6 +1,6 @@
 """The ensemble's input files, read and checked against each other before anything is computed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +140,7 @@ def read_ensemble_data(
     folds, split_sha256 = read_folds(inputs.folds, inputs.certificate)
     records, faults = sound_records(inputs.oof, "oof", expected, label_space.classes, split_sha256)
     faults += fold_count_faults(folds, expected)
-    table, by_fold = _validated_images(folds), dict(list(folds.groupby("fold")))
+    table, by_fold = validated_images(folds), dict(list(folds.groupby("fold")))
     member_scores: dict[str, dict[str, Any]] = {}
 
     def check_and_score(member: Predictions) -> list[str]:
@@ -150,7 +150,7 @@ def read_ensemble_data(
             order = positions_in(pa.array(fold_rows["image_id"], pa.string()), member.ids)
             factors, probabilities = member.record.get("factors"), member.mean[order]
             member_scores.setdefault(member.model, {})[str(member.fold)] = score_with_intervals(
-                _evaluation_rows(fold_rows), probabilities, label_space, factors, draws, seed
+                evaluation_rows(fold_rows), probabilities, label_space, factors, draws, seed
             )
         return wrong
 
@@ -180,7 +180,7 @@ def read_ensemble_data(
     weights_sha256: dict[str, dict[str, str]] = {}
     for (model, fold), record in by_key.items():
         weights_sha256.setdefault(model, {})[str(fold)] = record["weights_sha256"]
-    rows = _evaluation_rows(table)
+    rows = evaluation_rows(table)
     data = EnsembleData(
         *(
             label_space,
@@ -248,8 +248,9 @@ def read_test_predictions(
     label_space: LabelSpace,
     split_sha256: str,
     oof_records: Mapping[MemberKey, dict[str, Any]],
+    members: Collection[MemberKey] | None = None,
 ) -> tuple[ModelPredictions, list[ModelPredictions], list[str]]:
-    """Read the test predictions of all members and average them over the folds.
+    """Read the test predictions of all members, or of some, and average them over the folds.
 
     Args:
         paths: predictions files.
@@ -257,12 +258,15 @@ def read_test_predictions(
         label_space: the classes.
         split_sha256: digest of the split.
         oof_records: provenance of the members' out-of-fold predictions, with whose weights these must agree.
+        members: those that are read; None: all.
 
     Returns:
         The means of the images of the first member, in its order; for at most 10,000 of the images, what the members
         of each fold predict alone; and the faults as lines.
     """
     records, faults = sound_records(paths, "test", expected, label_space.classes, split_sha256)
+    if members is not None:
+        records = {path: own for path, own in records.items() if (own["model"], own["fold"]) in members}
     first: list[Predictions] = []
     sampled: dict[MemberKey, npt.NDArray[np.float32]] = {}
     ids = pa.array([], pa.string())
@@ -299,15 +303,16 @@ def _read_reserve(
 
     ids = pa.array(table["image_id"], pa.string())
     predictions, more_faults = average_over_folds(records, ids, label_space.classes, check)
-    return Reserve(table, _evaluation_rows(table), predictions), faults + more_faults
+    return Reserve(table, evaluation_rows(table), predictions), faults + more_faults
 
 
-def _validated_images(folds: pd.DataFrame) -> pd.DataFrame:
+def validated_images(folds: pd.DataFrame) -> pd.DataFrame:
     """One row per image that some fold validates, with the fold of its first repeat."""
     rows = folds[folds["fold"] >= 0].sort_values("repeat", kind="stable").drop_duplicates("image_id")
     return rows[_TABLE].reset_index(drop=True)
 
 
-def _evaluation_rows(table: pd.DataFrame) -> EvaluationRows:
+def evaluation_rows(table: pd.DataFrame) -> EvaluationRows:
+    """Labels, folds and groups of a table with the columns label, fold and profile."""
     groups, _ = pd.factorize(table["profile"])
     return EvaluationRows(table["label"].to_numpy(np.int64), table["fold"].to_numpy(np.int64), groups)
