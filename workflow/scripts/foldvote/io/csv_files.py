@@ -25,6 +25,7 @@ from foldvote.io.names import plain_name
 from foldvote.io.parquet import read_columns
 
 MOST_BYTES = 2 << 30
+_ROWS_AT_ONCE = 1 << 14  # written, so that a table of a million rows takes little memory
 _MOST_CELL = 1 << 20  # characters in one cell
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _QUOTED = re.compile(r'[,"\r\n\ufeff]')  # \ufeff at the start of a file would be its byte order mark
@@ -161,25 +162,28 @@ def write_csv(frame: pd.DataFrame, path: str | Path, *, for_people: bool = False
     Raises:
         UserError: if the file cannot be written, or a text is not valid UTF-8 or contains a NUL character.
     """
-    columns = [frame[name].astype(object).tolist() for name in frame.columns]
-    rows = [
-        [str(name) for name in frame.columns],
-        *(
-            [value if isinstance(value, str) else _Plain(_cell(value)) for value in row]
-            for row in zip(*columns, strict=True)
-        ),
-    ]
     written = _unlike_formulas if for_people else _quoted
-    text = "".join(",".join(map(written, row)) + "\n" for row in rows)
+    header = ",".join(written(str(name)) for name in frame.columns) + "\n"
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        file.write(_encoded(header, path))
+        for start in range(0, len(frame), _ROWS_AT_ONCE):
+            piece = frame.iloc[start : start + _ROWS_AT_ONCE]
+            columns = [piece[name].astype(object).tolist() for name in piece.columns]
+            rows = (
+                [value if isinstance(value, str) else _Plain(_cell(value)) for value in row]
+                for row in zip(*columns, strict=True)
+            )
+            file.write(_encoded("".join(",".join(map(written, row)) + "\n" for row in rows), path))
+
+
+def _encoded(text: str, path: str | Path) -> bytes:
     if "\0" in text:
         raise UserError(f"{path}: a text holds a NUL character, which no CSV can; rename it in the data")
     try:
-        content = text.encode()
+        return text.encode()
     except UnicodeEncodeError as error:
         shown = ascii(text[max(0, error.start - 20) : error.end + 20])
         raise UserError(f"{path}: the text {shown} is not UTF-8; rename it in the data") from None
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
 
 
 def _text(path: Path) -> str:
