@@ -13,7 +13,9 @@ from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.config.tuning import Tune
 from foldvote.config.yaml_file import load_yaml
+from foldvote.data.label_space import LabelSpace
 from foldvote.errors import Interrupted, UserError
+from foldvote.evaluation.metric_registry import find_metric
 from foldvote.evaluation.metrics import log_loss, macro_f1
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.predict_member import predict_member
@@ -211,8 +213,16 @@ def test_an_image_of_several_repeats_counts_once_with_its_mean() -> None:
     labels, probabilities = pooled([one, other])
     assert labels.tolist() == [0, 1]
     assert probabilities == pytest.approx(np.array([[0.7, 0.3], [0.6, 0.4]]))
-    assert score_of("accuracy", labels, probabilities) == score_of("balanced_accuracy", labels, probabilities) == 0.5
-    assert score_of("log_loss", labels, probabilities) == log_loss(labels, probabilities)
+    found = {
+        name: score_of(find_metric(name), labels, probabilities, LabelSpace(("no", "yes")))
+        for name in ("accuracy", "balanced_accuracy", "log_loss", "roc_auc")
+    }
+    assert found == {
+        "accuracy": 0.5,
+        "balanced_accuracy": 0.5,
+        "log_loss": log_loss(labels, probabilities),
+        "roc_auc": 1,
+    }
 
 
 def test_nothing_complete_is_told_and_leaves_no_files(tiny: Tiny, tmp_path: Path) -> None:

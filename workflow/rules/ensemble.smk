@@ -22,6 +22,7 @@ rule ensemble:
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
         answers=own(CONFIG.answers_path),
+        metric=own_metric(CONFIG.metric),
     output:
         oof="<results>/ensemble/oof.parquet",
         test="<results>/ensemble/test.parquet" if CONFIG.has_test else [],
@@ -41,6 +42,8 @@ rule ensemble:
         "../../envs/foldvote.yaml"
     params:
         members={name: len(FOLDS) for name in sorted(CONFIG.models)},
+        metric=CONFIG.metric,
+        own_metric=own_metric_digest(CONFIG.metric),
         vote=canonical(CONFIG.vote.model_dump(mode="json")),
         submission=canonical(CONFIG.submission.model_dump(mode="json")),
         numeric=numeric_factor(),
