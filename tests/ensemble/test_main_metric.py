@@ -93,6 +93,19 @@ def test_a_metric_of_ones_own_chooses_the_vote_on_the_reserve(tmp_path, sign, ch
     assert float(board["sureness"][0]) == pytest.approx(expected if sign == "" else -expected, abs=1e-6)
 
 
+def test_a_metric_of_ones_own_that_fails_for_few_images_leaves_these_rows_empty(tmp_path):
+    run = Run(tmp_path, models=TWO)
+    path = tmp_path / "many.py"
+    path.write_text("def many(labels, probabilities, names):\n    return 1 / (len(labels) > 6)\n", encoding="utf-8")
+    settings = Vote(kinds=["mean"], draws=100, score=str(path))
+    run.make(metrics=[str(path)], metric_file=path, settings=settings)
+    board = run.leaderboard
+    assert (board["many"] == "").tolist() == (board["kind"] == "member").tolist()
+    path.write_text("def many(labels, probabilities, names):\n    return 1 / (len(labels) > 99)\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"many\.py failed: ZeroDivisionError: division by zero"):
+        run.make(metrics=[str(path)], metric_file=path, settings=settings)
+
+
 def test_a_score_that_is_not_defined_is_told_and_writes_nothing(tmp_path):
     run = Run(tmp_path, models=TWO)
     settings = Vote(kinds=["mean"], draws=100, score="quadratic_kappa-colour")

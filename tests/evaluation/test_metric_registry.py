@@ -182,10 +182,10 @@ def test_one_class_alone_has_no_auc_and_says_so():
     assert np.isnan(find_metric("roc_auc").value(Answers.of(labels, probabilities), space(2)))
 
 
-@given(st.integers(0, 2**32), st.integers(2, 4))
-@settings(max_examples=20, deadline=None)
-def test_the_scores_of_a_row_are_those_of_the_registry(seed, classes):
-    labels, probabilities, _ = drawn(seed, 30, classes)
+@given(st.integers(0, 2**32), st.integers(2, 4), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_the_scores_of_a_row_are_those_of_the_registry(seed, classes, ties):
+    labels, probabilities, _ = drawn(seed, 30, classes, ties=ties)
     scored, answers = score(labels, probabilities, space(classes)), Answers.of(labels, probabilities)
     for name in MORE_SCORES:
         value = find_metric(name).value(answers, space(classes))

@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,25 @@ def test_an_image_of_several_repeats_counts_once_with_its_mean() -> None:
         "log_loss": log_loss(labels, probabilities),
         "roc_auc": 1,
     }
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "brier", "surest.py"])
+def test_trials_are_scored_by_any_metric(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    own = "def surest(labels, probabilities, names):\n    return probabilities.max(axis=1).mean()\n"
+    (tmp_path / "surest.py").write_text(own, encoding="utf-8")
+    given = search(tiny, tmp_path, trials=2, score=name, pruner="median")
+    if name == "surest.py":
+        given["inputs"] = replace(given["inputs"], metric=tmp_path / "surest.py")
+        assert "metric_sha256" in origin_of(given["inputs"], "code")
+    run_worker(**given)
+    trials, record = results(tmp_path)
+    assert record["score"] == name and record["higher_is_better"] == (name != "brier")
+    scores = trials["score"].dropna()
+    assert len(scores) == 2 and scores.between(0, 1).all()
+    assert record["best"] == (scores.idxmin() if name == "brier" else scores.idxmax())
+    if name != "roc_auc":  # means over images, and both folds have as many; an AUC ranks the images of both together
+        both = trials[["fold_0", "fold_2"]].to_numpy()
+        assert both.mean(axis=1) == pytest.approx(trials["score"].to_numpy())
 
 
 def test_nothing_complete_is_told_and_leaves_no_files(tiny: Tiny, tmp_path: Path) -> None:

@@ -43,7 +43,6 @@ from foldvote.ensemble.selection import (
     compare_methods,
     outer_folds,
 )
-from foldvote.evaluation.bootstrap import METRICS
 from foldvote.evaluation.calibration import calibrate_nested, fit_temperature
 from foldvote.evaluation.group_consistency import consistency
 from foldvote.evaluation.label_issues import LABEL_ISSUES, label_issues
@@ -258,8 +257,10 @@ def _predict_test(
         return frame, None
 
     def scored(answers: Answers, space: LabelSpace) -> dict[str, Any]:
-        more = {one.name: known_value(one.value(answers, space)) for one in metrics if one.name not in METRICS}
-        return score(answers.labels, answers.probabilities, space, answers.predicted) | more
+        found = score(answers.labels, answers.probabilities, space, answers.predicted)
+        return {
+            one.name: known_value(one.value_or_nan(answers, space)) for one in metrics if one.name not in found
+        } | found
 
     votes = {}
     for kind, (probabilities, codes_of_kind) in predicted.items():

@@ -83,7 +83,8 @@ def score_on_reserve(
         predicted[kind] = NestedPredictions(probabilities, codes)
         answers[kind] = Answers(rows.labels, probabilities, codes)
     scored = score_rows(answers, rows.groups, label_space, metrics, settings.draws, seed)
-    check_defined(scored, metric_key(settings.score))
+    if settings.use == "auto":
+        check_defined(scored, metric_key(settings.score))
     results = {
         kind: MethodResult(kind, params[kind], own.points, fitted[kind].optimistic, own.draws, answers[kind])
         for kind, own in scored.items()

@@ -20,7 +20,7 @@ class Scored:
     """The scores of one set of predictions.
 
     Attributes:
-        points: by metric; NaN where a score is not defined.
+        points: by metric; NaN where a score is not defined, or the user's own fails.
         draws: by metric the scores in each draw, float64 (draws,); a draw in which the score is not defined has that of
             all images.
     """
@@ -49,9 +49,6 @@ def score_rows(
         metrics: what is scored beside bootstrap.METRICS.
         draws: number of bootstrap draws.
         seed: the run's seed.
-
-    Raises:
-        UserError: if the user's own metric fails.
     """
     classes = len(label_space.classes)
     sums = {
@@ -63,7 +60,7 @@ def score_rows(
         if metric.name in METRICS:
             continue
         for name, own in rows.items():
-            found[name].points[metric.name] = metric.value(own, label_space)
+            found[name].points[metric.name] = metric.value_or_nan(own, label_space)
         for name, values in metric_draws(rows, groups, label_space, metric, draws, seed).items():
             point = found[name].points[metric.name]
             found[name].draws[metric.name] = np.where(np.isfinite(values), values, point)
@@ -77,6 +74,9 @@ def points_of(answers: Answers, label_space: LabelSpace, metrics: Sequence[Metri
         answers: the predictions.
         label_space: the classes.
         metrics: what is scored in addition.
+
+    Raises:
+        UserError: if the user's own metric fails.
     """
     everyone = np.zeros(len(answers.labels), np.int64)
     sums = group_sums(answers.labels, answers.probabilities, everyone, answers.classes, answers.predicted)

@@ -101,6 +101,18 @@ class Metric:
         assert self.weighted is not None
         return self.weighted(answers, label_space)(np.ones(len(answers.labels)))
 
+    def value_or_nan(self, answers: Answers, label_space: LabelSpace) -> float:
+        """The score; NaN where it is not defined, or where the user's own metric fails, as for images of few classes.
+
+        Args:
+            answers: the predictions.
+            label_space: their classes.
+        """
+        try:
+            return self.value(answers, label_space)
+        except UserError:
+            return float("nan")
+
     def view(self, answers: Answers, label_space: LabelSpace) -> tuple[Answers, LabelSpace] | None:
         """The predictions of the metric's factor; as they are without one, None where the classes lack the factor."""
         if not self.factor:

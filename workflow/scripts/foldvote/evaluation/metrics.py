@@ -14,7 +14,14 @@ import numpy.typing as npt
 from foldvote.data.label_space import LabelSpace
 from foldvote.evaluation.class_counts import ClassCounts, macro_precision, macro_recall, matthews
 from foldvote.evaluation.class_counts import balanced_accuracy as balanced_accuracy_of
-from foldvote.evaluation.ranking import average_precision, mean_of_known, ranks, roc_auc, scored_classes
+from foldvote.evaluation.ranking import (
+    average_precision,
+    by_class,
+    mean_of_known,
+    place_counts,
+    roc_auc,
+    scored_classes,
+)
 
 Codes = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
@@ -127,14 +134,14 @@ def more_scores(
     """
     classes = np.shape(probabilities)[1]
     counts = confusion(labels, predicted, classes)
-    by_class = ClassCounts(np.diag(counts)[None], counts.sum(axis=1)[None], counts.sum(axis=0)[None])
+    of_class = ClassCounts(np.diag(counts)[None], counts.sum(axis=1)[None], counts.sum(axis=0)[None])
     curves = np.full((2, classes), np.nan)
     for code in range(classes):
-        positive, negative = ranks(labels, probabilities, code).counts()
+        positive, negative = place_counts(labels, probabilities, code)
         curves[:, code] = roc_auc(positive, negative), average_precision(positive, negative)
     means = [mean_of_known(values[scored_classes(classes)]) for values in curves]
     counted = (balanced_accuracy_of, macro_precision, macro_recall, matthews)
-    values = [*means, *(float(score_of(by_class)[0]) for score_of in counted)]
+    values = [*means, *(float(score_of(of_class)[0]) for score_of in counted)]
     return dict(zip(MORE_SCORES, map(_or_none, values), strict=True)), [_or_none(value) for value in curves[0]]
 
 
@@ -162,7 +169,7 @@ def factor_scores(labels: Codes, probabilities: Floats, label_space: LabelSpace)
         scores[name] = {
             "accuracy": accuracy(true, predicted),
             "macro_f1": macro_f1(true, predicted, len(levels)),
-            "roc_auc": more_scores(true, summed, predicted)[0]["roc_auc"],
+            "roc_auc": _or_none(mean_of_known(by_class(roc_auc, true, summed)[scored_classes(len(levels))])),
             "quadratic_kappa": _or_none(quadratic_kappa(counts)),
         }
     return scores

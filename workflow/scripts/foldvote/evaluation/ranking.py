@@ -17,24 +17,32 @@ Floats = npt.NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Ranks:
-    """The images of a set by rising probability of one class.
+    """The images of a set in places by rising probability of one class.
+
+    A place holds the images of one probability, or of several in a row that no image of the class has: between these,
+    no curve changes its direction.
 
     Attributes:
-        place: for each image the number of its probability among the different ones, int (images,).
+        place: the place of each image, int (images,), from 0 up.
         positive: whether the image is of the class, bool (images,).
+        members: the positions of the images of the class, int (images of the class,).
+        places: number of places.
     """
 
-    place: npt.NDArray[np.int64]
+    place: npt.NDArray[np.intp]
     positive: npt.NDArray[np.bool_]
+    members: npt.NDArray[np.intp]
+    places: int
 
     def counts(self, weights: Array | None = None) -> tuple[Array, Array]:
-        """The weight of the images of the class, and of all others, at each different probability, rising."""
-        number = int(self.place.max()) + 1 if len(self.place) else 0
-        ones = np.ones(len(self.place)) if weights is None else weights
-        return (
-            np.bincount(self.place, ones * self.positive, number).astype(np.float64, copy=False),
-            np.bincount(self.place, ones * ~self.positive, number).astype(np.float64, copy=False),
-        )
+        """The weight of the images of the class, and of all others, in each place, rising.
+
+        Args:
+            weights: of the images, whole numbers as float64 (images,); None: each counts once.
+        """
+        of_class = None if weights is None else weights[self.members]
+        positive = np.bincount(self.place[self.members], of_class, self.places).astype(np.float64, copy=False)
+        return positive, np.bincount(self.place, weights, self.places) - positive
 
 
 Curve = Callable[[Array, Array], float]  # from the counts of Ranks to a score; NaN where one of the two sums is 0
@@ -48,8 +56,33 @@ def ranks(labels: Codes, probabilities: Floats, code: int) -> Ranks:
         probabilities: shape (images, classes).
         code: the class.
     """
-    _, place = np.unique(np.asarray(probabilities)[:, code], return_inverse=True)
-    return Ranks(place, np.asarray(labels) == code)
+    values, value_of = np.unique(np.asarray(probabilities)[:, code], return_inverse=True)
+    positive = np.asarray(labels) == code
+    members = np.flatnonzero(positive)
+    holds_class = np.bincount(value_of[members], minlength=len(values)) > 0
+    begins = np.ones(len(values), bool)
+    begins[1:] = holds_class[1:] | holds_class[:-1]
+    place = (np.cumsum(begins) - 1)[value_of]
+    return Ranks(place, positive, members, int(begins.sum()))
+
+
+def place_counts(labels: Codes, probabilities: Floats, code: int) -> tuple[Array, Array]:
+    """What `Ranks.counts` gives without weights, in a third of the time: how many images are where is enough.
+
+    Args:
+        labels: true codes, shape (images,).
+        probabilities: shape (images, classes).
+        code: the class.
+    """
+    column, positive = np.asarray(probabilities)[:, code], np.asarray(labels) == code
+    values, number = np.unique(column[positive], return_counts=True)
+    everyone = np.sort(column)
+    below, up_to = (np.searchsorted(everyone, values, side) for side in ("left", "right"))
+    counts = np.zeros((2, 2 * len(values) + 1))
+    counts[0, 1::2] = number
+    counts[1, 1::2] = up_to - below - number
+    counts[1, ::2] = np.append(below, len(column)) - np.append(0, up_to)
+    return counts[0], counts[1]
 
 
 def roc_auc(positive: Array, negative: Array) -> float:
@@ -96,7 +129,7 @@ def by_class(curve: Curve, labels: Codes, probabilities: Floats) -> Array:
         probabilities: shape (images, classes).
     """
     classes = np.shape(probabilities)[1]
-    return np.array([curve(*ranks(labels, probabilities, code).counts()) for code in range(classes)])
+    return np.array([curve(*place_counts(labels, probabilities, code)) for code in range(classes)])
 
 
 def mean_of_known(values: Array, weights: Array | None = None) -> float:

@@ -8,7 +8,6 @@ import pandas as pd
 
 from foldvote.config.data import NumericFactor
 from foldvote.data.label_space import LabelSpace
-from foldvote.errors import UserError
 from foldvote.evaluation.group_consistency import check, level_codes, marginals
 from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.evaluation.metrics import SMALLEST
@@ -72,7 +71,7 @@ def slice_scores(
         table["macro_f1"] = _present_f1(part, labels, predicted, len(names), len(label_space.classes))
         if metric is not None and metric.name not in table:
             parts = [np.flatnonzero(part == place) for place in range(len(names))]
-            table[metric.name] = [_score_of_part(metric, labels[own], wide[own], label_space) for own in parts]
+            table[metric.name] = [metric.value_or_nan(Answers.of(labels[own], wide[own]), label_space) for own in parts]
         tables.append(table)
     scores = pd.concat(tables, ignore_index=True)
     scores["accuracy_low"], scores["accuracy_high"] = wilson(
@@ -221,11 +220,3 @@ def _present_f1(part: Codes, labels: Codes, predicted: Codes, parts: int, classe
     support, chosen, hits = counted(labels), counted(predicted), counted(labels, labels == predicted)
     f1 = 2 * hits / np.maximum(support + chosen, 1)
     return np.where(support > 0, f1, 0).sum(axis=1) / np.maximum((support > 0).sum(axis=1), 1)
-
-
-def _score_of_part(metric: Metric, labels: Codes, probabilities: Floats, label_space: LabelSpace) -> float:
-    """The score of some images; NaN where it is not defined, or where the user's own metric fails for so few."""
-    try:
-        return metric.value(Answers.of(labels, probabilities), label_space)
-    except UserError:
-        return float("nan")

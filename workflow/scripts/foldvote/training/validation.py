@@ -58,9 +58,11 @@ def validate(
         "val_accuracy": accuracy(labels, predicted),
         "val_balanced_accuracy": balanced_accuracy(labels, predicted, classes),
     }
-    answers = Answers(labels, probabilities, predicted)
-    more = {f"val_{one.name}": one.value(answers, label_space) for one in metrics}
-    return scores | {name: value for name, value in more.items() if name not in scores}, predicted
+    answers, is_finite = Answers(labels, probabilities, predicted), bool(np.isfinite(probabilities).all())
+    for metric in metrics:
+        if (column := history_column(metric.name)) not in scores:
+            scores[column] = metric.value(answers, label_space) if is_finite else math.nan
+    return scores, predicted
 
 
 def selection_score(row: dict[str, Any], recipe: Recipe) -> float:
