@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from foldvote.commands.environment import examine_disk, examine_environment, examine_hardware
-from foldvote.commands.session import UNPACKED, check_files, check_transforms
+from foldvote.commands.session import UNPACKED, check_files, check_own_metric, check_transforms
 from foldvote.config.base import parse_size
 from foldvote.config.experiment import Config
 from foldvote.errors import UserError
@@ -57,6 +57,7 @@ def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Fi
     told = f"{_n(len(config.models), 'model')} of {_n(config.folds.count, 'fold')}: {_n(members, 'network')} to train"
     yield Finding("ok", f"{file}: {told}", "", "config")
     yield from _transforms(config)
+    yield from _own_metric(config)
     yield from _data(config)
     yield from _packages(config)
     yield from examine_disk(Path(config.results), _packed_bytes(config))
@@ -68,6 +69,13 @@ def _transforms(config: Config) -> Iterator[Finding]:
         check_transforms(config)
     except UserError as error:
         yield from (Finding("error", fault, "Correct the recipe.", "config") for fault in error.faults)
+
+
+def _own_metric(config: Config) -> Iterator[Finding]:
+    try:
+        check_own_metric(config)
+    except UserError as error:
+        yield from (Finding("error", fault, "Correct the file.", "config") for fault in error.faults)
 
 
 def _data(config: Config) -> Iterator[Finding]:
