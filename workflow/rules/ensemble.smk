@@ -53,6 +53,7 @@ rule ensemble:
         classes="<results>/data/classes.json",
         answers=own(CONFIG.image_answers_path),
         guest_facts="<results>/ensemble/guests.json" if CONFIG.guests else [],
+        metric=own_metric(CONFIG.metric),
     output:
         oof="<results>/ensemble/oof.parquet",
         test="<results>/ensemble/test.parquet" if CONFIG.has_test else [],
@@ -72,6 +73,8 @@ rule ensemble:
         "../../envs/foldvote.yaml"
     params:
         members={name: len(FOLDS) for name in sorted(CONFIG.models)},
+        metric=CONFIG.metric,
+        own_metric=own_metric_digest(CONFIG.metric),
         vote=canonical(
             CONFIG.vote.model_dump(mode="json", exclude={"coverage", "covers"})
         ),
