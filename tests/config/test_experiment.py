@@ -311,6 +311,7 @@ def spelled(spell: Callable[[str], str], inside: Callable[[str], str], layout: d
         "data_root": spell("data"),
         "corrections": spell("fixes.csv"),
         "answers": spell("answers.csv"),
+        "metric": spell("mine.py"),
         "submission": {"sample": spell("sample.csv")},
         "include": [spell("more.yaml")],
         "folds": {"method": "file", "file": spell("folds.csv")},

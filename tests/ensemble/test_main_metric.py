@@ -6,8 +6,16 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from foldvote.config.ensemble import Vote
+from foldvote.ensemble.guests import GuestFiles
 from foldvote.ensemble.headline import headline
-from foldvote.ensemble.leaderboard import COLUMNS, COST_COLUMNS, RESERVE_COLUMNS, TEST_COLUMNS, summary
+from foldvote.ensemble.leaderboard import (
+    COLUMNS,
+    COST_COLUMNS,
+    RESERVE_COLUMNS,
+    TEST_COLUMNS,
+    leaderboard_columns,
+    summary,
+)
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import MORE_SCORES
 from support.member_predictions import CLASSES, PROBABILITIES, TWO, Run, answers_file
@@ -48,6 +56,28 @@ def test_every_metric_can_come_first_have_intervals_and_choose_the_vote(tmp_path
     assert models.is_monotonic_increasing if name in ("log_loss", "brier", "ece") else models.is_monotonic_decreasing
     slices = pd.read_csv(tmp_path / "ensemble/slices.csv")
     assert name in slices or name in ("macro_f1",)
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "log_loss"])
+def test_a_guest_is_scored_and_placed_by_the_main_metric(tmp_path, name):
+    both = Run(tmp_path / "both", models=TWO, reserve=30)
+    both.make(metrics=[name])
+    tables = {"oof": both.votes("oof"), "test": both.votes("test"), "reserve": both.votes("reserve")}
+    files = {}
+    for part, table in tables.items():
+        files[part] = tmp_path / f"{part}.csv"
+        table[["image_id", *PROBABILITIES]].to_csv(files[part], index=False)
+    run = Run(tmp_path / "run", models=TWO, reserve=30)
+    run.make(metrics=[name], guests={"friend": GuestFiles(**files)})
+    board = run.leaderboard
+    assert tuple(board.columns) == leaderboard_columns(name, has_reserve=True, has_answers=False, has_guests=True)
+    rows = board[board["kind"].isin(["model", "guest"])]
+    assert "guest" in set(rows["kind"])
+    for column in (name, f"{name}_low", f"{name}_high", f"reserve_{name}"):
+        assert np.isfinite(rows[column].astype(float)).all()
+    values = rows[name].astype(float)
+    assert values.is_monotonic_increasing if name == "log_loss" else values.is_monotonic_decreasing
+    assert "friend (guest" in summary(board, run.metrics)
 
 
 def test_with_macro_f1_there_are_only_added_columns_before_the_costs(tmp_path):

@@ -137,6 +137,7 @@ if CONFIG.submission.unit == "group":
             certificate="<results>/folds/certificate.json",
             classes="<results>/data/classes.json",
             answers=own(CONFIG.answers_path),
+            metric=own_metric(CONFIG.metric),
         output:
             groups="<results>/ensemble/groups.parquet" if CONFIG.has_test else [],
             scores="<results>/ensemble/group_scores.json",
@@ -149,6 +150,8 @@ if CONFIG.submission.unit == "group":
         params:
             submission=canonical(CONFIG.submission.model_dump(mode="json")),
             score=CONFIG.vote.score,
+            metric=CONFIG.metric,
+            own_metric=own_metric_digest(CONFIG.metric),
             draws=CONFIG.vote.draws,
             pattern=CONFIG.data.test_group_pattern,
             seed=CONFIG.seed,

@@ -242,7 +242,8 @@ def prepare_run(config: Config) -> None:
     """Prepare a run in the first process, before the DAG is built.
 
     Tries the transforms that recipes name and the user's own metric, reads the columns of guests and the groups where
-    these have answers, and exits with one line for each fault. Prints a note if another run works in the results folder.
+    these have answers, and exits with one line for each fault. Prints a note if another run works in the results
+    folder.
 
     Args:
         config: the configuration.

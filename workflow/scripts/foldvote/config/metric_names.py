@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 
 from foldvote.errors import did_you_mean
+from foldvote.io.paths import one_path
 
 # By name: what follows the dash, where something may.
 PARAMETERS = {
@@ -89,7 +90,7 @@ def shown_metric(name: str) -> str:
 def _known_metric(name: str) -> str:
     if fault := metric_fault(name):
         raise ValueError(fault)
-    return name
+    return one_path(name) if is_own(name) else name
 
 
 MetricName = Annotated[str, AfterValidator(_known_metric)]

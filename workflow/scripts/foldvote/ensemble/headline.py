@@ -13,18 +13,15 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
         metrics: the content of ensemble/metrics.json.
     """
     oof, score = metrics["oof"]["ensemble"], metrics.get("metric", "macro_f1")
-    low, high = oof["intervals"][score]
     shown = shown_metric(score)
     behind = len(metrics["members_curve"]["points"]) if "members_curve" in metrics else 1
     whose = "one member" if behind == 1 else f"{behind} members"
-    spread = f"({low:.3f} to {high:.3f})"
-    lines = [f"{whose}: {shown} {oof[score]:.3f} {spread}, out of fold, on people that they never saw"]
+    lines = [f"{whose}: {shown} {_value(oof, score)}, out of fold, on people that they never saw"]
     if "reserve" in metrics:
         found = metrics["reserve"]
-        low, high = found["ensemble"]["intervals"][score]
         return [
             *lines,
-            f"submitted vote: {shown} {found['ensemble'][score]:.3f} ({low:.3f} to {high:.3f}), on the reserve of "
+            f"submitted vote: {shown} {_value(found['ensemble'], score)}, on the reserve of "
             f"{found['groups']:,} people that no member saw; looked at {_times(found['looks'])}",
         ]
     if score in metrics.get("members_curve", {}).get("forecast", {}):
@@ -48,13 +45,20 @@ def group_headline(group_scores: Mapping[str, Any]) -> str:
     Args:
         group_scores: the content of ensemble/group_scores.json.
     """
-    found = group_scores["answers"]
-    low, high = found["intervals"]["macro_f1"]
+    metric = group_scores.get("metric", "macro_f1")
     where = f"{group_scores['groups']:,} groups ({group_scores['on']}, {group_scores['predicted_by']})"
     return (
-        f"one answer per group, by {group_scores['chosen']} of its images: macro-F1 {found['macro_f1']:.3f} "
-        f"({low:.3f} to {high:.3f}) over {where}"
+        f"one answer per group, by {group_scores['chosen']} of its images: {shown_metric(metric)} "
+        f"{_value(group_scores['answers'], metric)} over {where}"
     )
+
+
+def _value(scored: Mapping[str, Any], metric: str) -> str:
+    """A score with its interval; an own metric, or one that needs every class, may not be defined."""
+    if scored[metric] is None or scored["intervals"][metric] is None:
+        return "not defined"
+    low, high = scored["intervals"][metric]
+    return f"{scored[metric]:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _times(number: int) -> str:

@@ -164,7 +164,7 @@ def page_tables(run: RunResults) -> dict[str, Any]:
     Args:
         run: the finished run.
     """
-    metrics, main = run.metrics, main_metric(run.metrics)
+    metrics = run.metrics
     rounded = dict.fromkeys(("f1", "precision", "recall", "test_f1"), ".3f")
     return {
         "leaderboard": _leaderboard(run.leaderboard),
