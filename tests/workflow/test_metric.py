@@ -83,7 +83,7 @@ def test_two_classes_are_scored_and_chosen_by_roc_auc_from_a_table_to_probabilit
     assert "val_roc_auc" not in pd.read_parquet(results / "train/model=last/fold=1/history.parquet")
 
     # Another metric reruns the model that chooses an epoch by it, and what follows; the other one stays.
-    after = {"ensemble": 1, "submission": 1}
+    after = {"ensemble": 1, "review": 1, "submission": 1}
     write_config(tmp_path, **settings | {"metric": "average_precision"})
     assert planned(tmp_path) == {"train": 2, "oof": 2, "reserve": 2, "tta": 2, **after}
 

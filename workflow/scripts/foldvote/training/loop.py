@@ -288,7 +288,7 @@ class Trainer:
             self.state.model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics
         )
         scores = group.broadcast(scores)
-        if not all(map(math.isfinite, scores.values())):
+        if not math.isfinite(scores["val_loss"]):  # another score may just not be defined for these images
             raise UserError(
                 f"{self.spec.name}: the validation loss is no longer finite from epoch {self.state.progress.epoch + 1} "
                 "on; lower models.*.lr, or set clip_norm or precision: fp32. The last checkpoint is kept"
