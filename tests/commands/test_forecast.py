@@ -1,6 +1,7 @@
 """The command `foldvote forecast`: its table, JSON, sizes and exit codes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,18 @@ def test_several_runs_stand_on_one_board(results: Path, tmp_path: Path, capsys: 
     assert len(found["submitted"]) == 2
 
 
+@pytest.mark.parametrize(("metric", "score"), [("accuracy", "accuracy"), ("roc_auc", "macro_f1")])
+def test_the_score_is_the_main_metric_where_boards_can_be_simulated_in_it(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], metric: str, score: str
+) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(results, folder)
+    path = folder / "ensemble/metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"metric": metric}))
+    assert json.loads(ask(capsys, folder, "--json")[0])["score"] == score
+    assert json.loads(ask(capsys, folder, results, "--json")[0])["score"] == "macro_f1"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -91,7 +104,8 @@ def test_several_runs_stand_on_one_board(results: Path, tmp_path: Path, capsys: 
         (["--public", "0", "--persons", "9"], "--public 0: give a share"),
         (["--public", "9", "--persons", "9"], "from 1 to 8, as the test set has 9"),
         (["--persons", "1"], "--persons 1: a public and a private board need two persons or more"),
-        (["--score", "acuracy"], "did you mean 'accuracy'?"),
+        (["--score", "accurac"], "no such score; take one of macro_f1, accuracy, log_loss, brier, ece; did you mean"),
+        (["--score", "roc_auc"], "--score roc_auc: boards cannot be simulated in this metric; take one of macro_f1"),
     ],
 )
 def test_wrong_options_are_one_line(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from foldvote.ensemble.leaderboard import COLUMNS, COST_COLUMNS, TEST_COLUMNS, summary
+from foldvote.evaluation.metrics import MORE_SCORES
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.prediction_files import LOGIT
 from foldvote.io.files import read_json
@@ -142,7 +143,7 @@ def test_answers_are_joined_by_id_and_scored(tmp_path):
     assert found["ensemble"]["accuracy"] == pytest.approx(np.mean(truth == test["prediction"]))
     assert set(found["models"]) == set(TWO)
     board = run.leaderboard
-    assert tuple(board.columns) == COLUMNS + TEST_COLUMNS + COST_COLUMNS
+    assert tuple(board.columns) == COLUMNS + TEST_COLUMNS + MORE_SCORES + COST_COLUMNS
     assert float(board["test_accuracy"][0]) == pytest.approx(found["ensemble"]["accuracy"], abs=1e-6)
     assert (board.loc[board["kind"] == "member", "test_accuracy"] == "").all()
     named = answers_file(run, [(name, CLASSES[code]) for name, code in rows])

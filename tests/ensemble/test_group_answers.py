@@ -6,12 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as budget
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score, log_loss
+from sklearn.metrics import f1_score, log_loss, roc_auc_score
 
 from foldvote.config.ensemble import Submission
+from foldvote.config.metric_names import shown_metric
 from foldvote.data.label_space import named_label_space, write_label_space
 from foldvote.ensemble.group_answers import GroupInputs, answer_groups, write_entry_groups
+from foldvote.ensemble.headline import group_headline
 from foldvote.errors import UserError
+from foldvote.evaluation.metric_registry import find_metrics
 from foldvote.evaluation.probabilities import softmax
 from foldvote.evaluation.vote_table import groups_schema, votes_frame, votes_schema
 from foldvote.io.files import read_json, write_json
@@ -70,7 +73,7 @@ class Finished:
         write_json(self.root / "certificate.json", {"split_sha256": digest})
         write_json(self.root / "weights.json", {"kind": "mean"} | ({"offsets": offsets} if offsets else {}))
 
-    def make(self, answers=None, score="macro_f1", tests=True, **submission):
+    def make(self, answers=None, score="macro_f1", tests=True, metrics=("macro_f1",), **submission):
         own = self.root / "train.parquet"
         inputs = GroupInputs(
             oof=own,
@@ -86,7 +89,8 @@ class Finished:
         )
         path = self.root / "groups.parquet" if tests else None
         settings = Submission(unit="group", **submission)
-        answer_groups(inputs, self.root / "scores.json", path, settings, score, 200, None, seed=1)
+        found = find_metrics([*metrics, score])
+        answer_groups(inputs, self.root / "scores.json", path, settings, score, 200, None, seed=1, metrics=found)
         return read_json(self.root / "scores.json")
 
     @property
@@ -179,6 +183,42 @@ def test_answers_of_groups_are_scored(tmp_path):
     answers.write_text("ImageID,ans\n" + "".join(f"{name},0\n" for name in run.votes["test"]["image_id"]))
     with pytest.raises(UserError, match="the test groups"):
         run.make(answers=answers)
+
+
+@pytest.mark.parametrize("reserve", [False, True])
+@pytest.mark.parametrize("metric", ["roc_auc", "average_precision", "f_beta-2", "top_k-2", "brier"])
+def test_any_metric_chooses_the_pooling_and_is_told(tmp_path, metric, reserve):
+    run = Finished(tmp_path, patients=100, reserve=reserve)
+    truth = run.votes["test"].drop_duplicates("group")
+    answers = tmp_path / "answers.csv"
+    answers.write_text("ImageID,ans\n" + "".join(f"{row.group},{row.label}\n" for row in truth.itertuples()))
+    found = run.make(answers=answers, score=metric, metrics=(metric,))
+    assert found["metric"] == metric
+    for place in (found["answers"], *found["poolings"].values(), *found["test"].values()):
+        low, high = place["intervals"][metric]
+        assert low <= place[metric] <= high
+    best = (min if metric == "brier" else max)(own[metric] for own in found["poolings"].values())
+    assert found["poolings"][found["chosen"]][metric] == pytest.approx(best, abs=0.02)
+    assert f"{shown_metric(metric)} {found['answers'][metric]:.3f} (" in group_headline(found)
+    if metric == "roc_auc":
+        expected = roc_auc_score(
+            truth.set_index("group")["label"].reindex(run.groups["group"]).astype(int),
+            run.groups[PROBABILITIES],
+            multi_class="ovr",
+        )
+        assert found["test"][found["chosen"]][metric] == pytest.approx(expected)
+
+
+def test_a_score_that_groups_do_not_define_is_one_line(tmp_path):
+    run = Finished(tmp_path)
+    for split in ("train", "test"):
+        run.votes[split]["label"] = 0
+    run.write()
+    with pytest.raises(UserError, match=r"vote\.score: roc_auc is not defined"):
+        run.make(score="roc_auc")
+    found = run.make(metrics=("roc_auc",))
+    assert found["answers"]["roc_auc"] is None
+    assert "ROC AUC not defined over 60 groups" in group_headline(found)
 
 
 def test_groups_of_several_classes_are_named_and_nothing_is_written(tmp_path):

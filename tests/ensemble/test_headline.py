@@ -16,6 +16,17 @@ def test_with_a_reserve_the_vote_is_measured_and_the_looks_are_counted(tmp_path)
     assert vote.endswith("on the reserve of 30 people that no member saw; looked at once")
 
 
+def test_a_main_metric_that_is_not_defined_is_told_as_such(tmp_path):
+    run = Run(tmp_path, models=TWO, reserve=30)
+    run.make()
+    metrics = run.metrics | {"metric": "mine"}
+    for scored in (metrics["oof"]["ensemble"], metrics["reserve"]["ensemble"]):
+        scored["mine"] = scored["intervals"]["mine"] = None
+    one, vote = headline(metrics)
+    assert one.startswith("one member: mine not defined, out of fold")
+    assert vote.startswith("submitted vote: mine not defined, on the reserve")
+
+
 def test_with_repeats_it_is_forecast(tmp_path):
     run = Run(tmp_path, models=TWO, repeats=3)
     run.make()

@@ -2,8 +2,10 @@
 
 import pytest
 
-from foldvote.ensemble.leaderboard import COLUMNS, COST_COLUMNS, make_leaderboard, read_timings, summary
+from foldvote.ensemble.leaderboard import COLUMNS, COST_COLUMNS, make_leaderboard, summary
+from foldvote.ensemble.timings import read_timings
 from foldvote.errors import UserError
+from foldvote.evaluation.metrics import MORE_SCORES
 from foldvote.io.files import write_json
 from support.member_predictions import TWO, Run, answers_file
 
@@ -12,7 +14,7 @@ def test_leaderboard_has_a_row_for_the_ensemble_each_model_and_each_member(tmp_p
     run = Run(tmp_path, models=TWO)
     run.make()
     board, metrics = run.leaderboard, run.metrics["oof"]
-    assert tuple(board.columns) == COLUMNS + COST_COLUMNS
+    assert tuple(board.columns) == COLUMNS + MORE_SCORES + COST_COLUMNS
     assert board["kind"].tolist() == ["ensemble", "vote"] + ["model"] * 2 + ["member"] * 8
     models = board[board["kind"] == "model"]
     assert models["macro_f1"].astype(float).is_monotonic_decreasing

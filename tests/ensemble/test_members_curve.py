@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import Candidates
 from foldvote.ensemble.members_curve import members_curve
 from foldvote.ensemble.selection import EvaluationRows
@@ -11,6 +12,7 @@ from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator
 
 REPEATS, MEMBERS = 4, 20
+SPACE = LabelSpace(("a", "b", "c", "d"))
 
 
 def simulated(seed, members, persons=80, classes=4):
@@ -25,7 +27,7 @@ def simulated(seed, members, persons=80, classes=4):
 @pytest.mark.parametrize("seed", range(4))
 def test_the_forecast_holds_the_score_of_all_members(seed):
     members, rows = simulated(seed, MEMBERS)
-    curve = members_curve(members[:REPEATS], rows, MEMBERS, 200, 1)
+    curve = members_curve(members[:REPEATS], rows, SPACE, MEMBERS, 200, 1)
     whole = np.mean([one.probabilities[0] for one in members], axis=0, dtype=np.float64)
     truth = {"accuracy": accuracy(rows.labels, whole.argmax(axis=1)), "log_loss": log_loss(rows.labels, whole)}
     assert curve["forecast"]["members"] == MEMBERS
@@ -37,7 +39,7 @@ def test_the_forecast_holds_the_score_of_all_members(seed):
 
 def test_points_are_the_scores_of_the_means_of_so_many_members():
     members, rows = simulated(9, 3)
-    points = members_curve(members, rows, 15, 100, 1)["points"]
+    points = members_curve(members, rows, SPACE, 15, 100, 1)["points"]
     own = [one.probabilities[0].astype(np.float64) for one in members]
     single = np.mean([log_loss(rows.labels, one) for one in own])
     assert [point["members"] for point in points] == [1, 2, 3]
@@ -48,4 +50,4 @@ def test_points_are_the_scores_of_the_means_of_so_many_members():
 
 def test_one_repeat_has_no_curve():
     members, rows = simulated(1, 1)
-    assert members_curve(members, rows, 5, 100, 1) is None
+    assert members_curve(members, rows, SPACE, 5, 100, 1) is None

@@ -12,6 +12,7 @@ from foldvote.data.label_space import factor_label_space, write_label_space
 from foldvote.ensemble.build_ensemble import EnsembleFiles, make_ensemble
 from foldvote.ensemble.inputs import EnsembleInputs
 from foldvote.errors import UserError
+from foldvote.evaluation.metric_registry import find_metrics
 from foldvote.evaluation.probabilities import softmax
 from foldvote.evaluation.vote_table import votes_schema
 from foldvote.inference.prediction_files import LOGIT, predictions_schema
@@ -141,7 +142,8 @@ class Run:
         )
         expected, settings = other.get("expected", self.expected), other.get("settings", MEAN)
         submission = Submission(answer=other.get("answer", "code"))
-        make_ensemble(inputs, files, expected, settings, submission, 1)
+        metrics = find_metrics(other.get("metrics", ["macro_f1"]), other.get("metric_file"))
+        make_ensemble(inputs, files, expected, settings, submission, 1, metrics)
 
     def votes(self, split):
         schema = votes_schema(CLASSES, labelled=split != "test")

@@ -13,7 +13,8 @@ def train(tiny: Tiny, name: str, changes: dict[str, object], workers: int = 0) -
     """Train one member and give the digest of its weights."""
     runtime = Runtime(workers=workers, checkpoint_minutes=1e-6, tracking=Tracking(tensorboard=False))
     given = tiny.root / "given.safetensors" if changes.get("pretrained") else None
-    inputs = MemberInputs(tiny.pixels, tiny.split, given)
+    own_metric = tiny.root / str(changes["best_by"]) if str(changes.get("best_by")).endswith(".py") else None
+    inputs = MemberInputs(tiny.pixels, tiny.split, given, metric=own_metric)
     files = tiny.files(name)
     train_member(
         MemberSeeds(1, "tiny", 0),

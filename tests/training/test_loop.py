@@ -22,7 +22,7 @@ from foldvote.io.parquet import read_table
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
 from foldvote.runtime.seeding import MemberSeeds
-from foldvote.training.history import HISTORY
+from foldvote.training.history import HISTORY, read_history
 from foldvote.training.loop import Trainer
 from foldvote.training.state import build_spec
 from foldvote.training.training_set import MemberInputs
@@ -165,12 +165,32 @@ def test_a_soup_names_its_epochs_and_its_own_score(tiny: Tiny) -> None:
     assert 0 <= sidecar["val_macro_f1"] <= 1
 
 
-@pytest.mark.parametrize("metric", ["macro_f1", "accuracy", "balanced_accuracy", "loss"])
-def test_the_best_epoch_is_best_by_the_metric_asked_for(tiny: Tiny, metric: str) -> None:
+@pytest.mark.parametrize(
+    ("metric", "column"),
+    [
+        *((name, name) for name in ("macro_f1", "accuracy", "balanced_accuracy", "loss", "roc_auc", "f_beta-2")),
+        *(("log_loss", "loss"), ("brier", "brier"), ("surest.py", "surest")),
+    ],
+)
+def test_the_best_epoch_is_best_by_the_metric_asked_for(tiny: Tiny, metric: str, column: str) -> None:
+    own = "def surest(labels, probabilities, names):\n    return probabilities.max(axis=1).mean()\n"
+    (tiny.root / "surest.py").write_text(own, encoding="utf-8")
     train(tiny, f"by-{metric}", {"best_by": metric, "epochs": 4})
-    history = read_table(tiny.files(f"by-{metric}").history, HISTORY)
-    scores = history[f"val_{metric}"]
-    assert scores[history["best"]].item() == (scores.min() if metric == "loss" else scores.max())
+    history = read_history(tiny.files(f"by-{metric}").history)
+    scores = history[f"val_{column}"]
+    lower = column in ("loss", "brier")
+    assert scores.nunique() > 1 or column not in ("loss", "roc_auc", "brier", "surest")
+    assert scores[history["best"]].item() == (scores.min() if lower else scores.max())
+    assert read_json(tiny.files(f"by-{metric}").sidecar)[f"val_{column}"] == pytest.approx(
+        scores[history["best"]].item()
+    )
+
+
+def test_a_metric_that_no_epoch_has_leaves_the_column_empty_and_keeps_the_first(tiny: Tiny) -> None:
+    train(tiny, "undefined", {"best_by": "quadratic_kappa-age"})
+    history = read_history(tiny.files("undefined").history)
+    assert history["val_quadratic_kappa-age"].isna().all() and len(history) == 2
+    assert read_json(tiny.files("undefined").sidecar)["val_quadratic_kappa-age"] is None
 
 
 def test_f42_the_batches_of_losses_that_are_not_finite_are_kept(tiny: Tiny) -> None:

@@ -27,13 +27,13 @@ def test_scores_are_over_all_rows_whatever_the_batches(tiny: Tiny) -> None:
     images, model = PackedImages(tiny.pixels), build_model(recipe(), LABEL_SPACE, 1)
     ids = list(images.row_of)[::-1][:23]
     rows = pd.DataFrame({"image_id": ids, "label": np.arange(23) % 3})
-    scores, predicted = validate(model, images, rows, 3, CPU, 5)
-    again, same = validate(model, images, rows, 3, CPU, 64)
+    scores, predicted = validate(model, images, rows, LABEL_SPACE, CPU, 5)
+    again, same = validate(model, images, rows, LABEL_SPACE, CPU, 64)
     assert predicted.tolist() == same.tolist() and scores == pytest.approx(again, rel=1e-5)
     assert set(scores) == {"val_loss", "val_macro_f1", "val_accuracy", "val_balanced_accuracy"}
     assert scores["val_macro_f1"] == macro_f1(rows["label"].to_numpy(), predicted, 3)
     assert scores["val_accuracy"] == (predicted == rows["label"]).mean()
-    right, _ = validate(model, images, rows.assign(label=predicted), 3, CPU, 64)
+    right, _ = validate(model, images, rows.assign(label=predicted), LABEL_SPACE, CPU, 64)
     assert right["val_accuracy"] == 1
 
 

@@ -14,7 +14,9 @@ from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.config.tuning import Tune
 from foldvote.config.yaml_file import load_yaml
+from foldvote.data.label_space import LabelSpace
 from foldvote.errors import Interrupted, UserError
+from foldvote.evaluation.metric_registry import find_metric
 from foldvote.evaluation.metrics import log_loss, macro_f1
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.predict_member import predict_member
@@ -219,8 +221,35 @@ def test_an_image_of_several_repeats_counts_once_with_its_mean() -> None:
     labels, probabilities = pooled([one, other])
     assert labels.tolist() == [0, 1]
     assert probabilities == pytest.approx(np.array([[0.7, 0.3], [0.6, 0.4]]))
-    assert score_of("accuracy", labels, probabilities) == score_of("balanced_accuracy", labels, probabilities) == 0.5
-    assert score_of("log_loss", labels, probabilities) == log_loss(labels, probabilities)
+    found = {
+        name: score_of(find_metric(name), labels, probabilities, LabelSpace(("no", "yes")))
+        for name in ("accuracy", "balanced_accuracy", "log_loss", "roc_auc")
+    }
+    assert found == {
+        "accuracy": 0.5,
+        "balanced_accuracy": 0.5,
+        "log_loss": log_loss(labels, probabilities),
+        "roc_auc": 1,
+    }
+
+
+@pytest.mark.parametrize("name", ["roc_auc", "brier", "surest.py"])
+def test_trials_are_scored_by_any_metric(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    own = "def surest(labels, probabilities, names):\n    return probabilities.max(axis=1).mean()\n"
+    (tmp_path / "surest.py").write_text(own, encoding="utf-8")
+    given = search(tiny, tmp_path, trials=2, score=name, pruner="median")
+    if name == "surest.py":
+        given["inputs"] = replace(given["inputs"], metric=tmp_path / "surest.py")
+        assert "metric_sha256" in origin_of(given["inputs"], "code")
+    run_worker(**given)
+    trials, record = results(tmp_path)
+    assert record["score"] == name and record["higher_is_better"] == (name != "brier")
+    scores = trials["score"].dropna()
+    assert len(scores) == 2 and scores.between(0, 1).all()
+    assert record["best"] == (scores.idxmin() if name == "brier" else scores.idxmax())
+    if name != "roc_auc":  # means over images, and both folds have as many; an AUC ranks the images of both together
+        both = trials[["fold_0", "fold_2"]].to_numpy()
+        assert both.mean(axis=1) == pytest.approx(trials["score"].to_numpy())
 
 
 def test_nothing_complete_is_told_and_leaves_no_files(tiny: Tiny, tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ rule ensemble:
         classes="<results>/data/classes.json",
         answers=own(CONFIG.image_answers_path),
         guest_facts="<results>/ensemble/guests.json" if CONFIG.guests else [],
+        metric=own_metric(CONFIG.metric),
     output:
         oof="<results>/ensemble/oof.parquet",
         test="<results>/ensemble/test.parquet" if CONFIG.has_test else [],
@@ -72,6 +73,8 @@ rule ensemble:
         "../../envs/foldvote.yaml"
     params:
         members={name: len(FOLDS) for name in sorted(CONFIG.models)},
+        metric=CONFIG.metric,
+        own_metric=own_metric_digest(CONFIG.metric),
         vote=canonical(
             CONFIG.vote.model_dump(
                 mode="json", exclude={"coverage", "covers", "budget"}
@@ -136,6 +139,7 @@ if CONFIG.submission.unit == "group":
             certificate="<results>/folds/certificate.json",
             classes="<results>/data/classes.json",
             answers=own(CONFIG.answers_path),
+            metric=own_metric(CONFIG.metric),
         output:
             groups="<results>/ensemble/groups.parquet" if CONFIG.has_test else [],
             scores="<results>/ensemble/group_scores.json",
@@ -148,6 +152,8 @@ if CONFIG.submission.unit == "group":
         params:
             submission=canonical(CONFIG.submission.model_dump(mode="json")),
             score=CONFIG.vote.score,
+            metric=CONFIG.metric,
+            own_metric=own_metric_digest(CONFIG.metric),
             draws=CONFIG.vote.draws,
             pattern=CONFIG.data.test_group_pattern,
             seed=CONFIG.seed,

@@ -118,6 +118,16 @@ def beside_report(name, caption):
     )
 
 
+def own_metric(*names):
+    """The file of the user's own metric, where it is among the metrics that a rule uses."""
+    return own(CONFIG.metric_path) if CONFIG.metric in names else []
+
+
+def own_metric_digest(*names):
+    """Its digest, so that another file reruns the rule whatever its time; empty where the rule does not use it."""
+    return digest_if_there(CONFIG.metric_path or "") if CONFIG.metric in names else ""
+
+
 def digest_if_there(path):
     """Digest of an optional file; empty if it does not exist."""
     return sha256_file(path)[:16] if os.path.isfile(path) else ""
@@ -136,6 +146,11 @@ def searched_pixels(split):
 def searched_weights():
     """The pretrained weights that the search can reach."""
     return sorted({r.pretrained for r in searched("pretrained") if r.pretrained})
+
+
+def search_metrics():
+    """The metrics that trials are scored by."""
+    return [CONFIG.tune.score, CONFIG.models[CONFIG.searched_model].best_by]
 
 
 def first_round():

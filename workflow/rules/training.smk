@@ -28,6 +28,7 @@ rule train:
             if recipe(w).first_round
             else []
         ),
+        metric=lambda w: own_metric(recipe(w).best_by),
     output:
         weights="<results>/train/model={model}/fold={fold}/model.safetensors",
         last="<results>/train/model={model}/fold={fold}/last.safetensors",
@@ -49,6 +50,7 @@ rule train:
         recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
         seed=CONFIG.seed,
         numeric=learnt_factor(),
+        own_metric=lambda w: own_metric_digest(recipe(w).best_by),
         code=digest("train_member.py"),
     script:
         "../scripts/train_member.py"

@@ -31,6 +31,7 @@ if CONFIG.tune is not None:
                 fold=CONFIG.searched_folds,
             ),
             pseudo_pixels=searched_pixels("test") if first_round() else [],
+            metric=own_metric(*search_metrics()),
         output:
             done="<results>/tune/workers/worker={worker}.json",
         log:
@@ -56,6 +57,7 @@ if CONFIG.tune is not None:
             views=CONFIG.predict.views,
             numeric=learnt_factor(),
             pretrained=searched_weights(),
+            own_metric=own_metric_digest(*search_metrics()),
             code=digest("tune_worker.py"),
         script:
             "../scripts/tune_worker.py"

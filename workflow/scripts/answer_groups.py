@@ -4,6 +4,7 @@ from pathlib import Path
 
 from foldvote.config.ensemble import Submission
 from foldvote.ensemble.group_answers import GroupInputs, answer_groups
+from foldvote.evaluation.metric_registry import find_metrics
 from foldvote.io.paths import named_files
 from foldvote.runtime.job_log import job
 
@@ -19,4 +20,5 @@ if __name__ == "__main__":
             params.draws,
             params.pattern,
             params.seed,
+            find_metrics([params.metric, params.score], snakemake.input.metric or None),
         )

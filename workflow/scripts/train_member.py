@@ -32,6 +32,7 @@ if __name__ == "__main__":
                 PseudoInputs(Path(given.pseudo_pixels), tuple(Path(path) for path in given.pseudo))
                 if given.pseudo
                 else None,
+                Path(given.metric) if given.metric else None,
             ),
             resume_dir=state / f"resume/model={of.model}/fold={of.fold}",
             tracking_dir=state,

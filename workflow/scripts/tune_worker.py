@@ -37,6 +37,7 @@ if __name__ == "__main__":
                 numeric_factor_of(params.numeric),
                 [Path(path) for path in given.pseudo_pixels],
                 [Path(path) for path in given.pseudo],
+                Path(given.metric) if given.metric else None,
             ),
             resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             code=params.code,

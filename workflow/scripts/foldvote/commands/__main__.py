@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     forecast.add_argument("folders", nargs="*", help="results folders; none: that of the configuration")
     forecast.add_argument("--public", default="0.5", help="share or number of persons on the public board; default 0.5")
     forecast.add_argument("--persons", type=int, help="number of persons of the test set; default: as the data says")
-    forecast.add_argument("--score", default="macro_f1", help="the board's score: macro_f1, accuracy, log_loss, ...")
+    forecast.add_argument(
+        "--score", help="the board's score: macro_f1, accuracy, log_loss, ...; default: the main metric"
+    )
     forecast.add_argument("--seed", type=int, default=0, help="of the draws; default 0")
     forecast.add_argument("--json", action="store_true", help="everything as JSON")
     add_configuration(forecast)

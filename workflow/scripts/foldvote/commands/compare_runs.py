@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from foldvote.data.label_space import read_label_space
+from foldvote.config.metric_names import higher_is_better, metric_fault, shown_metric
+from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.errors import UserError
-from foldvote.evaluation.bootstrap import BETTER, bootstrap, compare, group_sums, interval, scores
+from foldvote.evaluation.bootstrap import Direction, compare, interval
+from foldvote.evaluation.metric_bootstrap import Scored, score_rows
+from foldvote.evaluation.metric_registry import Answers, find_metric
 from foldvote.evaluation.vote_table import PROBABILITY, votes_schema
 from foldvote.io.files import read_json
 from foldvote.io.parquet import read_table
@@ -18,7 +20,7 @@ from foldvote.io.text_table import align_columns
 
 DRAWS = 2000
 SEED = 0
-SCORE = "macro_f1"
+DEFAULT = "macro_f1"
 
 
 @dataclass(frozen=True)
@@ -28,13 +30,15 @@ class Finished:
     Attributes:
         name: the results folder.
         vote: the ensemble method that was used.
-        classes: class names in the order of their codes.
+        label_space: the classes.
+        metric: the main metric.
         votes: the columns of vote_table.votes_schema, indexed by image_id.
     """
 
     name: str
     vote: str
-    classes: tuple[str, ...]
+    label_space: LabelSpace
+    metric: str
     votes: pd.DataFrame
 
 
@@ -68,16 +72,18 @@ def read_finished(folder: Path) -> Finished:
         raise UserError(
             f"{folder}: holds no finished run (no {votes}); give folders that a configuration's results names"
         )
-    classes = read_label_space(folder / "data/classes.json").classes
-    table = read_table(votes, votes_schema(classes, labelled=True), key=("image_id",)).set_index("image_id")
-    return Finished(str(folder), read_json(folder / "ensemble/weights.json").get("kind", "vote"), tuple(classes), table)
+    space, scored = read_label_space(folder / "data/classes.json"), folder / "ensemble/metrics.json"
+    table = read_table(votes, votes_schema(space.classes, labelled=True), key=("image_id",)).set_index("image_id")
+    metric = read_json(scored).get("metric", DEFAULT) if scored.is_file() else DEFAULT
+    return Finished(str(folder), read_json(folder / "ensemble/weights.json").get("kind", "vote"), space, metric, table)
 
 
 def comparison(runs: Sequence[Finished]) -> list[str]:
-    """Compare runs: one line per run by decreasing macro-F1, each against the best one over the same bootstrap draws.
+    """Compare runs: one line per run from the best on, each against the best one over the same bootstrap draws.
 
     Args:
-        runs: at least one; they are compared on their common images.
+        runs: at least one; they are compared on their common images, by the main metric if it is the same for all and
+            none of the user's own, else by macro-F1.
 
     Raises:
         UserError: if their classes differ, they have no image in common, or the label or person of an image differs.
@@ -85,21 +91,22 @@ def comparison(runs: Sequence[Finished]) -> list[str]:
     ids = common_images(runs)
     first = runs[0].votes.loc[ids]
     labels, persons = first["label"].to_numpy(np.int64), pd.factorize(first["profile"])[0]
-    sums = {}
+    answers = {}
     for place, run in enumerate(runs):
         own = run.votes.loc[ids]
-        probabilities = own[[PROBABILITY + name for name in run.classes]].to_numpy(np.float64)
-        sums[place] = group_sums(labels, probabilities, persons, len(run.classes), own["prediction"].to_numpy(np.int64))
-    points = {place: scores(own) for place, own in sums.items()}
-    drawn = bootstrap({str(place): own for place, own in sums.items()}, DRAWS, SEED)
-    order = sorted(points, key=lambda place: (-points[place][SCORE], place))
+        probabilities = own[[PROBABILITY + name for name in run.label_space.classes]].to_numpy(np.float64)
+        answers[str(place)] = Answers(labels, probabilities, own["prediction"].to_numpy(np.int64))
+    metric = _common_metric(runs)
+    found = score_rows(answers, persons, runs[0].label_space, [find_metric(metric)], DRAWS, SEED)
+    scored = [found[str(place)] for place in range(len(runs))]
+    sign = -1 if higher_is_better(metric) else 1
+    order = sorted(range(len(runs)), key=lambda place: (sign * scored[place].points[metric], place))
     best = order[0]
     rows = []
     for place in order:
-        row = {"run": f"{runs[place].name} ({runs[place].vote})"} | _scores(points[place], drawn[str(place)])
-        rows.append(
-            row | ({"against the best": "", "better": ""} if place == best else _against(place, best, points, drawn))
-        )
+        row = {"run": f"{runs[place].name} ({runs[place].vote})"} | _scores(scored[place], metric)
+        against = {"against the best": "", "better": ""}
+        rows.append(row | (against if place == best else _against(scored[place], scored[best], metric)))
     shared = f"{len(ids):,} images of {persons.max() + 1:,} persons"
     every = "" if all(len(run.votes) == len(ids) for run in runs) else ", which all of these runs judged"
     end = "better: share of the draws of persons in which a run beats the best; near 50 %, the two cannot be told apart"
@@ -107,12 +114,18 @@ def comparison(runs: Sequence[Finished]) -> list[str]:
     return [f"out-of-fold, {shared}{every}", *table, *([end] if len(runs) > 1 else [])]
 
 
+def _common_metric(runs: Sequence[Finished]) -> str:
+    """The main metric of all runs; macro-F1 if they differ, or if it is the user's own, whose file may be elsewhere."""
+    named = {run.metric for run in runs}
+    return named.pop() if len(named) == 1 and not any(map(metric_fault, named)) else DEFAULT
+
+
 def common_images(runs: Sequence[Finished]) -> list[str]:
     """Ids of the images that all runs have, in the order of the first run."""
     first, faults = runs[0], []
     ids = first.votes.index
     for other in runs[1:]:
-        if other.classes != first.classes:
+        if other.label_space.classes != first.label_space.classes:
             raise UserError(f"{other.name}: has other classes than {first.name}; only runs of one task can be compared")
         ids = ids[ids.isin(other.votes.index)]
     if not len(ids):
@@ -130,22 +143,19 @@ def common_images(runs: Sequence[Finished]) -> list[str]:
     return ids.tolist()
 
 
-def _scores(points: dict[str, float], drawn: dict[str, npt.NDArray[np.float64]]) -> dict[str, str]:
-    low, high = interval(drawn[SCORE])
-    return {
-        "macro-F1": f"{points[SCORE]:.4f}",
-        "95 % of persons": f"{low:.3f} to {high:.3f}",
-        "accuracy": f"{points['accuracy']:.4f}",
-        "log-loss": f"{points['log_loss']:.4f}",
-        "ECE": f"{points['ece']:.3f}",
+def _scores(scored: Scored, metric: str) -> dict[str, str]:
+    low, high = interval(scored.draws[metric])
+    shown = {shown_metric(metric): f"{scored.points[metric]:.4f}", "95 % of persons": f"{low:.3f} to {high:.3f}"}
+    others = {DEFAULT: 4, "accuracy": 4, "log_loss": 4, "ece": 3}
+    return shown | {
+        shown_metric(name): f"{scored.points[name]:.{decimals}f}" for name, decimals in others.items() if name != metric
     }
 
 
-def _against(
-    place: int, best: int, points: dict[int, dict[str, float]], drawn: dict[str, dict[str, npt.NDArray[np.float64]]]
-) -> dict[str, str]:
-    ends = (points[place][SCORE], points[best][SCORE])
-    found = compare(drawn[str(place)][SCORE], drawn[str(best)][SCORE], BETTER[SCORE], points=ends)
+def _against(one: Scored, best: Scored, metric: str) -> dict[str, str]:
+    ends = (one.points[metric], best.points[metric])
+    better: Direction = "higher" if higher_is_better(metric) else "lower"
+    found = compare(one.draws[metric], best.draws[metric], better, points=ends)
     return {
         "against the best": f"{found.difference:+.3f} ({found.low:+.3f} to {found.high:+.3f})",
         "better": f"{found.better:.0%}",

@@ -14,6 +14,7 @@ from foldvote.commands.session import (
     check_data,
     check_files,
     check_guests,
+    check_own_metric,
     check_transforms,
     check_units,
 )
@@ -65,6 +66,7 @@ def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Fi
     yield Finding("ok", f"{file}: {told}", "", "config")
     yield from _transforms(config)
     yield from _guests(config)
+    yield from _own_metric(config)
     yield from _data(config)
     yield from _packages(config)
     yield from examine_disk(Path(config.results), _packed_bytes(config))
@@ -83,6 +85,13 @@ def _guests(config: Config) -> Iterator[Finding]:
         check_guests(config)
     except UserError as error:
         yield from (Finding("error", fault, "Correct the table.", "guests") for fault in error.faults)
+
+
+def _own_metric(config: Config) -> Iterator[Finding]:
+    try:
+        check_own_metric(config)
+    except UserError as error:
+        yield from (Finding("error", fault, "Correct the file.", "config") for fault in error.faults)
 
 
 def _data(config: Config) -> Iterator[Finding]:

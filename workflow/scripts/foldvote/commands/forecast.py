@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from foldvote.commands.compare_runs import Finished, common_images
+from foldvote.commands.compare_runs import DEFAULT, Finished, common_images
+from foldvote.config.metric_names import metric_fault, shown_metric
 from foldvote.ensemble.ensemble_method import Metric
 from foldvote.ensemble.row_predictions import RowPredictions, read_rows
 from foldvote.errors import UserError, did_you_mean
@@ -37,14 +38,15 @@ class Question:
     Attributes:
         public: share (`0.5`) or number (`100`) of the persons that are on the public board.
         persons: number of persons of the test set; None: as the data says.
-        score: a name in bootstrap.METRICS.
+        score: a name in bootstrap.METRICS; None: the main metric of the runs, macro-F1 where they differ or where it is
+            no function of sums over images, which boards are simulated from.
         seed: the seed of the draws.
         as_json: JSON instead of a table.
     """
 
     public: str = "0.5"
     persons: int | None = None
-    score: str = "macro_f1"
+    score: str | None = None
     seed: int = 0
     as_json: bool = False
 
@@ -65,9 +67,10 @@ def run_forecast(
     Raises:
         UserError: if an option is wrong, a folder holds no finished run or the runs cannot be compared.
     """
-    if question.score not in METRICS:
+    if question.score is not None and question.score not in METRICS:
+        what = "no such score" if metric_fault(question.score) else "boards cannot be simulated in this metric"
         near = did_you_mean(question.score, METRICS)
-        raise UserError(f"--score {question.score}: no such score; take one of {', '.join(METRICS)}{near}")
+        raise UserError(f"--score {question.score}: {what}; take one of {', '.join(METRICS)}{near}")
     if question.persons is not None and question.persons < 2:
         raise UserError(f"--persons {question.persons}: a public and a private board need two persons or more")
     fit_by: Metric = "log_loss"
@@ -81,7 +84,8 @@ def run_forecast(
     sums, known = _sums(runs)
     persons, source = (question.persons, "--persons") if question.persons else _test_persons(paths[0], runs[0])
     sizes = _sizes(question.public, persons)
-    found = forecast(simulate_boards(sums, question.score, sizes, seed=question.seed), question.score)
+    score = question.score or _main_score(runs)
+    found = forecast(simulate_boards(sums, score, sizes, seed=question.seed), score)
     facts = {"base": runs[0].base, "like_test": all(run.like_test for run in runs)}
     found = facts | {"known_images": known, "persons_from": source} | found
     found["submitted"] = [_row_name(run, f"vote {run.submitted}", len(runs)) for run in runs]
@@ -110,9 +114,9 @@ def _told(lines: Sequence[str]) -> list[str]:
 
 def _head(found: Mapping[str, Any]) -> list[str]:
     """What is forecast, and from what."""
-    score, public, private = found["score"].replace("_", "-"), found["public_groups"], found["private_groups"]
+    public, private = found["public_groups"], found["private_groups"]
     lines = [
-        f"{score.replace('f1', 'F1')} of a test set of {public + private:,} persons ({found['persons_from']}): "
+        f"{shown_metric(found['score'])} of a test set of {public + private:,} persons ({found['persons_from']}): "
         f"{public:,} on the public board, {private:,} on the private one",
         f"drawn from {found['known_groups']:,} persons ({found['known_images']:,} images) "
         + ("of the reserve, predicted by the mean of all members" if found["base"] == "reserve" else "out of fold"),
@@ -195,7 +199,7 @@ def _sums(runs: Sequence[RowPredictions]) -> tuple[dict[str, GroupSums], int]:
     tables = [run.table.set_index("image_id") for run in runs]
     ids = common_images(
         [
-            Finished(run.name, run.submitted, tuple(run.label_space.classes), table)
+            Finished(run.name, run.submitted, run.label_space, run.metric, table)
             for run, table in zip(runs, tables, strict=True)
         ]
     )
@@ -208,6 +212,12 @@ def _sums(runs: Sequence[RowPredictions]) -> tuple[dict[str, GroupSums], int]:
                 labels, own.probabilities[at], groups, len(run.label_space.classes), own.codes[at]
             )
     return sums, len(ids)
+
+
+def _main_score(runs: Sequence[RowPredictions]) -> str:
+    """The main metric of all runs, where boards can be simulated in it; else macro-F1."""
+    named = {run.metric for run in runs}
+    return named.pop() if len(named) == 1 and named <= {*METRICS} else DEFAULT
 
 
 def _row_name(run: RowPredictions, name: str, runs: int) -> str:

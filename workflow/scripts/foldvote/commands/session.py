@@ -105,6 +105,7 @@ def check_files(config: Config) -> None:
         UserError: naming every key whose file is missing.
     """
     named: dict[str, Path | None] = {"folds.file": Path(config.folds.file) if config.folds.file else None}
+    named["metric"] = config.metric_path
     if config.data.drawn is None:
         named |= {"data_root": config.root, "corrections": config.corrections_path, "answers": config.answers_path}
         named |= {"submission.sample": config.sample_path}
@@ -198,6 +199,21 @@ def check_guests(config: Config) -> None:
         )
 
 
+def check_own_metric(config: Config) -> None:
+    """Call the user's own metric once, if there is one.
+
+    Args:
+        config: the configuration.
+
+    Raises:
+        UserError: if it fails.
+    """
+    if config.metric_path is not None:
+        from foldvote.evaluation.own_metric import try_own_metric
+
+        try_own_metric(config.metric_path)
+
+
 def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
     """By place in the configuration the recipes of the models, and those a search can reach by the keys `searched`."""
     own = {f"models.{name}": recipe for name, recipe in config.models.items()}
@@ -224,8 +240,9 @@ def check_units(config: Config) -> None:
 def prepare_run(config: Config) -> None:
     """Prepare a run in the first process, before the DAG is built.
 
-    Tries the transforms that recipes name, reads the columns of guests and the groups where these have answers, and
-    exits with one line for each fault. Prints a note if another run works in the results folder.
+    Tries the transforms that recipes name and the user's own metric, reads the columns of guests and the groups where
+    these have answers, and exits with one line for each fault. Prints a note if another run works in the results
+    folder.
 
     Args:
         config: the configuration.
@@ -233,6 +250,7 @@ def prepare_run(config: Config) -> None:
     try:
         check_transforms(config)
         check_guests(config)
+        check_own_metric(config)
         check_units(config)
     except UserError as error:
         sys.exit(str(error))

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from foldvote.config.base import FilePath, Section, different
+from foldvote.config.metric_names import MetricName
 
 METHOD_NAMES = (  # from the simplest on; foldvote.ensemble.methods.METHODS says what each does
     "mean",
@@ -64,8 +65,8 @@ class Vote(Section):
     kinds: Annotated[list[MethodName], AfterValidator(different)] = Field(default=_DEFAULT_METHODS)
     """The methods that are compared; the mean always is. `+offsets`: an offset per class, fitted to raise macro-F1, is
     added before the class is chosen."""
-    score: Literal["macro_f1", "accuracy", "log_loss"] = "macro_f1"
-    """The nested score by which `auto` chooses."""
+    score: MetricName = "macro_f1"
+    """The score by which `auto` chooses; by default that of `metric`."""
     fit_by: Literal["log_loss", "macro_f1"] = "log_loss"
     """What greedy and best_model optimize."""
     calibration: Literal["auto", "none", "temperature", "vector"] = "auto"

@@ -15,6 +15,7 @@ from foldvote.config.data import DataSettings, Layout
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
+from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.config.recipe_resolution import with_bases, with_included
 from foldvote.config.runtime import Runtime
@@ -33,6 +34,9 @@ class Config(DataSettings):
     """Every random draw is a function of this number and of the purpose of the draw."""
     answers: FilePath | None = None
     """CSV with the true classes of the test images, if you have them: used for scores only, never for training."""
+    metric: MetricName = "macro_f1"
+    """The main metric: the first score of the leaderboard, and what chooses votes, epochs and trials unless these name
+    another one. A name such as roc_auc, or a file NAME.py with a function of your own."""
     folds: Folds = Folds()
     faces: Faces = Faces()
     include: list[FilePath] = Field(default=[])
@@ -44,7 +48,7 @@ class Config(DataSettings):
     guests: dict[Name, Guest] = Field(default={})
     """Predictions from elsewhere that join the vote like models, under names of your choice."""
     predict: Predict = Predict()
-    vote: Vote = Vote()
+    vote: Vote = Field(default=Vote(), validate_default=True)
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
     tune: Tune | None = None
@@ -74,11 +78,31 @@ class Config(DataSettings):
             raise ValueError(f"unit: data.layout: {data.layout} names no groups of test images; use unit: image")
         return submission
 
+    @field_validator("vote", "tune")
+    @classmethod
+    def _scored_by_metric(cls, section: Vote | Tune | None, info: ValidationInfo) -> Vote | Tune | None:
+        if section is None or "score" in section.model_fields_set:
+            return section
+        return section.model_copy(update={"score": info.data.get("metric", section.score)})
+
+    @field_validator("models")
+    @classmethod
+    def _chosen_by_metric(cls, models: dict[str, Recipe], info: ValidationInfo) -> dict[str, Recipe]:
+        # A recipe that chooses no epoch keeps its own score, so that another metric retrains nothing.
+        metric = info.data.get("metric", "macro_f1")
+        return {
+            name: recipe.model_copy(update={"best_by": metric})
+            if recipe.chooses_epochs and "best_by" not in recipe.model_fields_set
+            else recipe
+            for name, recipe in models.items()
+        }
+
     @model_validator(mode="after")
     def _models_fit(self) -> "Config":
         faults = [f"models.{fault}" for fault in model_name_faults(self.models)]
         faults += [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
-        faults += [*self._pseudo_faults(), *self._product_faults(), *self._tune_faults(), *self._guest_faults()]
+        faults += [*self._metric_faults(), *self._pseudo_faults(), *self._product_faults()]
+        faults += [*self._tune_faults(), *self._guest_faults()]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
         if faults:
@@ -117,6 +141,18 @@ class Config(DataSettings):
         numeric = self.data.numeric_factor
         if recipe.labels.active and numeric is not None and numeric.name not in learnt:
             yield f"labels: this model does not learn {numeric.name}; drop it or add {numeric.name} to factors"
+
+    def _metric_faults(self) -> Iterator[str]:
+        """Factors that a metric names and that do not exist, and files that are named elsewhere than in `metric`."""
+        named = {"metric": self.metric, "vote.score": self.vote.score}
+        named |= {f"models.{name}.best_by": recipe.best_by for name, recipe in self.models.items()}
+        named |= {"tune.score": self.tune.score} if self.tune else {}
+        for place, name in named.items():
+            base, parameter = parts_of_metric(name)
+            if base == "quadratic_kappa" and parameter and parameter not in self.factor_names:
+                yield f"{place}: no factor {parameter!r}{did_you_mean(parameter, self.factor_names)}"
+            if is_own(name) and name != self.metric:
+                yield f"{place}: a file of your own is named in `metric`; name it there and drop it here"
 
     def _pseudo_faults(self) -> Iterator[str]:
         """Models with pseudo-labels whose first round is missing."""
@@ -214,6 +250,11 @@ class Config(DataSettings):
         """The file that gives the ids and the order of the submission: the user's, or the layout's own table."""
         own = self.data.submission_table
         return self.found(self.submission.sample) or (self.root / own if own else None)
+
+    @property
+    def metric_path(self) -> Path | None:
+        """The file of the user's own metric, or None."""
+        return Path(self.metric) if is_own(self.metric) else None
 
     @property
     def answers_path(self) -> Path | None:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
 from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size, different
+from foldvote.config.metric_names import MetricName
 from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
 
 
@@ -311,8 +312,8 @@ class Recipe(Section):
 
     epoch: Literal["last", "best"] = "last"
     """Which epoch predicts: the last, or the best by `best_by`, whose out-of-fold score is then optimistic."""
-    best_by: Literal["macro_f1", "accuracy", "balanced_accuracy", "loss"] = "macro_f1"
-    """The validation score that chooses the best epoch."""
+    best_by: MetricName | Literal["loss"] = "macro_f1"
+    """The validation score that chooses the best epoch; where it decides anything, by default that of `metric`."""
     soup: int = Field(default=1, ge=1, le=20)
     """Number of best epochs whose weights are averaged (model soup, Wortsman et al., ICML 2022); 1: only the best."""
     ema: float | None = Field(default=None, gt=0, lt=1)
@@ -351,6 +352,11 @@ class Recipe(Section):
         if faults := list(_recipe_faults(self)):
             raise ValueError("\n".join(faults))
         return self
+
+    @property
+    def chooses_epochs(self) -> bool:
+        """Whether `best_by` decides anything: the epoch, the end of training, or a drop of the learning rate."""
+        return self.epoch == "best" or self.patience is not None or self.schedule.name == "plateau"
 
     @property
     def first_round(self) -> list[str]:

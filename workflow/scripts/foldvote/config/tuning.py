@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from foldvote.config.base import Name, Section
+from foldvote.config.metric_names import MetricName
 from foldvote.config.search_space import Dimension, space_faults
 
 
@@ -139,8 +140,9 @@ class Tune(Section):
     """Number of jobs that search in parallel."""
     folds: Annotated[list[int], Field(min_length=1), AfterValidator(_each_fold_once)] | Literal["all"] = "all"
     """The folds on which each trial is trained and scored."""
-    score: Literal["macro_f1", "accuracy", "balanced_accuracy", "log_loss"] = "macro_f1"
-    """The score that is optimized: of the out-of-fold predictions of those folds together, after the last epoch."""
+    score: MetricName = "macro_f1"
+    """The score that is optimized, of the out-of-fold predictions of those folds together, after the last epoch; by
+    default that of `metric`."""
     sampler: Annotated[Sampler, BeforeValidator(_named)] = Tpe(name="tpe")
     """How values are chosen: tpe, random, gp, cmaes or qmc."""
     pruner: Annotated[Pruner, BeforeValidator(_named)] = Median(name="median")

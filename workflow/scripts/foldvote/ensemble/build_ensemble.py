@@ -1,6 +1,6 @@
 """The ensemble: members' predictions become one per image, by the method that out-of-fold scores favour."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pandas as pd
 
 from foldvote.config.data import NumericFactor
 from foldvote.config.ensemble import Submission, Vote
+from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import (
     PRODUCT_SIGN,
     Candidates,
@@ -22,13 +23,15 @@ from foldvote.ensemble.candidates import (
 from foldvote.ensemble.guest_checks import examine_guests
 from foldvote.ensemble.inputs import EnsembleData, EnsembleInputs, read_ensemble_data
 from foldvote.ensemble.leaderboard import (
+    DEFAULT,
+    answer_scores,
     calibration_scores,
-    intervals_of,
+    known_value,
     make_leaderboard,
     method_scores,
     model_scores,
+    result_scores,
     score_with_intervals,
-    with_intervals,
 )
 from foldvote.ensemble.members_curve import members_curve
 from foldvote.ensemble.methods import apply_method, choose_classes
@@ -41,10 +44,10 @@ from foldvote.ensemble.selection import (
     compare_methods,
     outer_folds,
 )
-from foldvote.evaluation.bootstrap import group_sums
 from foldvote.evaluation.calibration import calibrate_nested, fit_temperature
 from foldvote.evaluation.group_consistency import consistency
 from foldvote.evaluation.label_issues import LABEL_ISSUES, label_issues
+from foldvote.evaluation.metric_registry import Answers, Metric, find_metric
 from foldvote.evaluation.metrics import score
 from foldvote.evaluation.slices import slice_scores
 from foldvote.evaluation.vote_table import votes_frame, votes_schema
@@ -97,6 +100,7 @@ def make_ensemble(
     settings: Vote,
     submission: Submission,
     seed: int,
+    metrics: Sequence[Metric] = (find_metric(DEFAULT),),
 ) -> None:
     """Check all predictions, compare the ensemble methods, score and write; on any fault nothing is written.
 
@@ -110,11 +114,13 @@ def make_ensemble(
         settings: the `vote` section.
         submission: for the columns of the answers.
         seed: the run's seed.
+        metrics: the main metric, and others that the settings name.
 
     Raises:
-        UserError: if predictions are missing, surplus, or do not fit each other, the split or the answers.
+        UserError: if predictions are missing, surplus, or do not fit each other, the split or the answers; or if a
+            metric fails.
     """
-    data = read_ensemble_data(inputs, expected, submission, settings.draws, seed)
+    data = read_ensemble_data(inputs, expected, submission, settings.draws, seed, metrics)
     label_space, rows, table = data.label_space, data.rows, data.table
     candidates = candidates_of(data.oof, label_space)
     scored = None
@@ -123,41 +129,42 @@ def make_ensemble(
         nonlocal scored
         assert data.reserve is not None
         kept_out = candidates_of(data.reserve.predictions, label_space)
-        scored = score_on_reserve(kept_out, data.reserve.rows, fitted, label_space, settings, seed)
+        scored = score_on_reserve(kept_out, data.reserve.rows, fitted, label_space, settings, seed, metrics)
         return scored.chosen
 
     choose = choose_on_reserve if data.reserve is not None else None
-    comparison = compare_methods(candidates, rows, label_space, settings, seed, choose)
+    comparison = compare_methods(candidates, rows, label_space, settings, seed, choose, metrics)
     results = comparison.results if scored is None else scored.results
     nested = comparison.nested
     calibrated = _calibrate(nested.probabilities, rows, settings.calibration, seed)
     scaling = scored.scaling if scored else _fit_scaling(data, comparison, settings.calibration)
 
-    metrics: dict[str, Any] = {"images": len(table), "classes": list(label_space.classes), "chosen": comparison.chosen}
-    metrics["oof"] = _oof_scores(data, comparison, candidates, calibrated, settings.draws, seed)
-    metrics["calibration"], reliability = calibration_scores(
+    found: dict[str, Any] = {"images": len(table), "classes": list(label_space.classes), "chosen": comparison.chosen}
+    found["metric"] = metrics[0].name
+    found["oof"] = _oof_scores(data, comparison, candidates, calibrated, metrics, settings.draws, seed)
+    found["calibration"], reliability = calibration_scores(
         rows.labels, nested.probabilities, calibrated, settings.calibration
     )
-    metrics["submitted_calibration"] = scaling
-    repeats = [candidates_of(own, label_space) for own in data.by_repeat]
-    metrics["members_curve"] = members_curve(repeats, rows, next(iter(expected.values())), settings.draws, seed)
-    metrics["consistency"] = consistency(table, calibrated, label_space)
+    found["submitted_calibration"] = scaling
+    repeats, members = [candidates_of(own, label_space) for own in data.by_repeat], next(iter(expected.values()))
+    found["members_curve"] = members_curve(repeats, rows, label_space, members, settings.draws, seed, metrics)
+    found["consistency"] = consistency(table, calibrated, label_space)
     record = {"split_sha256": data.split_sha256, "vote": comparison.chosen, "members": data.weights_sha256}
     if scored is not None:
-        metrics["reserve"] = _reserve_scores(data, scored, settings.draws, seed)
-        metrics["reserve"]["looks"] = count_looks(files.leaderboard.with_name("reserve_looks.json"), metrics["reserve"])
+        found["reserve"] = _reserve_scores(data, scored, metrics, settings.draws, seed)
+        found["reserve"]["looks"] = count_looks(files.leaderboard.with_name("reserve_looks.json"), found["reserve"])
     guests = {}
     if data.guests:
-        metrics["guests"] = examine_guests(data, candidates, metrics, inputs.certificate, settings.draws, seed)
+        found["guests"] = examine_guests(data, candidates, found, inputs.certificate, settings.draws, seed)
         record["guests"] = {name: guest.sha256 for name, guest in data.guests.items()}
         guests = {"guests": sorted(data.guests)}
     test_frame = None
     if data.test is not None:
-        metrics["test_images"] = len(data.test.ids)
-        test_frame, metrics["test"] = _predict_test(data, results, comparison.chosen, scaling)
-    metrics = {name: value for name, value in metrics.items() if value is not None}
+        found["test_images"] = len(data.test.ids)
+        test_frame, found["test"] = _predict_test(data, results, comparison.chosen, scaling, metrics)
+    found = {name: value for name, value in found.items() if value is not None}
     issues = label_issues(table, calibrated, model_probabilities(candidates), label_space)
-    leaderboard = make_leaderboard(metrics, data.costs)
+    leaderboard = make_leaderboard(found, data.costs)
 
     frame = votes_frame(table.drop(columns="stratum"), calibrated, nested.codes, label_space)
     write_table(frame, files.oof, votes_schema(label_space.classes, labelled=True), ("image_id",), record)
@@ -171,11 +178,13 @@ def make_ensemble(
         )
     write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
     described = _with_manifest(table, inputs.manifest, inputs.numeric)
-    write_csv(slice_scores(described, calibrated, label_space, inputs.numeric).round(6), files.slices)
+    main = metrics[0] if metrics[0].name != DEFAULT else None
+    slices = slice_scores(described, calibrated, label_space, inputs.numeric, main)
+    write_csv(slices.round(6), files.slices)
     write_csv(reliability.round(6), files.reliability)
     write_json(files.weights, {"calibration": scaling, **results[comparison.chosen].params, **guests})
     write_json(files.votes, {kind: result.params for kind, result in results.items()})
-    write_json(files.metrics, metrics)
+    write_json(files.metrics, found)
     write_csv(leaderboard, files.leaderboard)
 
 
@@ -184,16 +193,17 @@ def _oof_scores(
     comparison: MethodComparison,
     candidates: Candidates,
     calibrated: Floats,
+    metrics: Sequence[Metric],
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
     """The out-of-fold scores of the ensemble, of every method, model and member, and of the factor product."""
     rows, label_space, codes = data.rows, data.label_space, comparison.nested.codes
-    sums = group_sums(rows.labels, calibrated, rows.groups, len(label_space.classes), codes)
-    ensemble = score(rows.labels, calibrated, label_space, codes) | with_intervals(sums, draws, seed)
-    models = model_scores(data.oof, rows, label_space, draws, seed)
+    answers = Answers(rows.labels, calibrated, codes)
+    ensemble = answer_scores(answers, rows.groups, label_space, metrics, draws, seed)
+    models = model_scores(data.oof, rows, label_space, draws, seed, metrics)
     for name in {name for name in candidates.models if PRODUCT_SIGN in name}:
-        models[name] = score_with_intervals(rows, model_mean(candidates, name), label_space, None, draws, seed)
+        models[name] = score_with_intervals(rows, model_mean(candidates, name), label_space, None, draws, seed, metrics)
     return {
         "ensemble": ensemble,
         "votes": method_scores(comparison),
@@ -202,29 +212,35 @@ def _oof_scores(
     }
 
 
-def _reserve_scores(data: EnsembleData, scored: ReserveScores, draws: int, seed: int) -> dict[str, Any]:
+def _reserve_scores(
+    data: EnsembleData, scored: ReserveScores, metrics: Sequence[Metric], draws: int, seed: int
+) -> dict[str, Any]:
     """The scores on the reserve of the submitted vote, every method and every model, each the mean of all members."""
     assert data.reserve is not None
     rows, label_space, crossed = data.reserve.rows, data.label_space, scored.crossed
-    sums = group_sums(rows.labels, crossed.probabilities, rows.groups, len(label_space.classes), crossed.codes)
-    ensemble = score(rows.labels, crossed.probabilities, label_space, crossed.codes) | with_intervals(sums, draws, seed)
-    votes = {
-        kind: {**result.nested, "intervals": intervals_of(result.draws)} for kind, result in scored.results.items()
-    }
+    answers = Answers(rows.labels, crossed.probabilities, crossed.codes)
+    ensemble = answer_scores(answers, rows.groups, label_space, metrics, draws, seed)
+    votes = {kind: result_scores(result) for kind, result in scored.results.items()}
     predictions = data.reserve.predictions
     models = {
-        name: score_with_intervals(rows, predictions.mean_of(name), label_space, predictions.learnt[name], draws, seed)
+        name: score_with_intervals(
+            rows, predictions.mean_of(name), label_space, predictions.learnt[name], draws, seed, metrics
+        )
         for name in predictions.models
     }
     whole = candidates_of(predictions, label_space)
     for name in {name for name in whole.models if PRODUCT_SIGN in name}:
-        models[name] = score_with_intervals(rows, model_mean(whole, name), label_space, None, draws, seed)
+        models[name] = score_with_intervals(rows, model_mean(whole, name), label_space, None, draws, seed, metrics)
     groups = len(np.unique(rows.groups))
     return {"images": len(rows.labels), "groups": groups, "ensemble": ensemble, "votes": votes, "models": models}
 
 
 def _predict_test(
-    data: EnsembleData, results: Mapping[str, MethodResult], chosen: str, scaling: Scaling
+    data: EnsembleData,
+    results: Mapping[str, MethodResult],
+    chosen: str,
+    scaling: Scaling,
+    metrics: Sequence[Metric],
 ) -> tuple[pd.DataFrame, dict[str, Any] | None]:
     """Predict the test images.
 
@@ -245,16 +261,28 @@ def _predict_test(
     frame = votes_frame(pd.DataFrame({"image_id": data.test.ids.to_pylist()}), scaled, codes, label_space)
     if truth is None:
         return frame, None
+
+    def scored(answers: Answers, space: LabelSpace) -> dict[str, Any]:
+        found = score(answers.labels, answers.probabilities, space, answers.predicted)
+        return {
+            one.name: known_value(one.value_or_nan(answers, space)) for one in metrics if one.name not in found
+        } | found
+
     votes = {}
     for kind, (probabilities, codes_of_kind) in predicted.items():
-        scored = score(truth, probabilities, label_space, codes_of_kind)
-        votes[kind] = {metric: scored[metric] for metric in ("macro_f1", "accuracy", "log_loss")}
-    models = {name: score(truth, model_mean(candidates, name), label_space) for name in sorted(set(candidates.models))}
+        own = scored(Answers(truth, probabilities, codes_of_kind), label_space)
+        names = ("macro_f1", "accuracy", "log_loss", *(one.name for one in metrics))
+        votes[kind] = {name: own[name] for name in names if name in own}
+    models = {
+        name: scored(Answers.of(truth, model_mean(candidates, name)), label_space)
+        for name in sorted(set(candidates.models))
+    }
     for name, factors in data.test.learnt.items():
         if factors:
             own_space, own_probabilities = own_classes(data.test.mean_of(name), factors, label_space)
-            models[name] = score(label_space.restricted(factors)[1][truth], own_probabilities, own_space)
-    return frame, {"ensemble": score(truth, scaled, label_space, codes), "votes": votes, "models": models}
+            own_labels = label_space.restricted(factors)[1][truth]
+            models[name] = scored(Answers.of(own_labels, own_probabilities), own_space)
+    return frame, {"ensemble": scored(Answers(truth, scaled, codes), label_space), "votes": votes, "models": models}
 
 
 def _calibrate(probabilities: Floats, rows: EvaluationRows, method: Calibration, seed: int) -> Floats:

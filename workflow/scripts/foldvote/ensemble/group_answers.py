@@ -5,7 +5,7 @@ that it was not fitted on. The images are those of the reserve, which the vote o
 out-of-fold predictions. These are of single members, so that there the mean is left only for what is surely better.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,23 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldvote.config.ensemble import Submission
+from foldvote.config.metric_names import metric_key
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
-from foldvote.ensemble.leaderboard import intervals_of
+from foldvote.ensemble.leaderboard import DEFAULT, intervals_of, known_value
 from foldvote.ensemble.pooling import POOLINGS, fit_pooling, pool
 from foldvote.ensemble.selection import (
     SURELY_BETTER,
     MethodResult,
     NestedPredictions,
+    check_defined,
     choose_method,
     compare_results,
     outer_folds,
 )
 from foldvote.errors import raise_all
-from foldvote.evaluation.bootstrap import bootstrap, group_sums, scores
+from foldvote.evaluation.metric_bootstrap import Scored, score_rows
+from foldvote.evaluation.metric_registry import Answers, Metric, find_metric
 from foldvote.evaluation.vote_table import PROBABILITY, groups_schema, votes_frame, votes_schema
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_record, read_table, write_table
@@ -68,6 +71,25 @@ class GroupInputs:
     test: Path | None = None
     test_manifest: Path | None = None
     answers: Path | None = None
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How predictions of groups are scored.
+
+    Attributes:
+        label_space: the classes.
+        score: by which the kind is chosen, a metric's name in tables.
+        metrics: what is scored beside bootstrap.METRICS, with `score` unless it is one of these.
+        draws: number of bootstrap draws.
+        seed: the run's seed.
+    """
+
+    label_space: LabelSpace
+    score: str
+    metrics: Sequence[Metric]
+    draws: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -140,6 +162,7 @@ def answer_groups(
     draws: int,
     pattern: str | None,
     seed: int,
+    metrics: Sequence[Metric] = (find_metric(DEFAULT),),
 ) -> None:
     """Choose how the images of a group become one answer, score it, and answer the test groups.
 
@@ -148,20 +171,21 @@ def answer_groups(
         scores_path: ensemble/group_scores.json.
         groups_path: ensemble/groups.parquet, written where there are test images.
         settings: the `submission` section.
-        score: by which the kind is chosen, a name in bootstrap.METRICS.
+        score: by which the kind is chosen, one of the metrics or of bootstrap.METRICS.
         draws: number of bootstrap draws.
         pattern: what finds the group in the id of a test image; None: it is in the manifest.
         seed: the run's seed.
+        metrics: the main metric, and others that the settings name.
 
     Raises:
-        UserError: if a group's images have different classes, a test image has no group, or answers are of others.
+        UserError: if a group's images have different classes, a test image has no group, answers are of others, or the
+            score is not defined for the groups.
     """
     label_space = read_label_space(inputs.classes)
     with_offsets = "offsets" in read_json(inputs.weights)
     known, folds = _labelled(inputs, label_space, seed)
-    found = compare_poolings(
-        known, folds, settings, score, draws, seed, with_offsets, on_reserve=inputs.reserve is not None
-    )
+    scoring = Scoring(label_space, metric_key(score), metrics, draws, seed)
+    found = compare_poolings(known, folds, settings, scoring, with_offsets, on_reserve=inputs.reserve is not None)
     params = found.results[found.chosen].params
     labels, clusters = known.of_groups("label"), known.of_groups("cluster")
     content: dict[str, Any] = {
@@ -169,10 +193,11 @@ def answer_groups(
         "images": len(known.table),
         "predicted_by": "all members" if inputs.reserve else "one member per image",
         "on": "reserve" if inputs.reserve else "out-of-fold predictions",
+        "metric": metrics[0].name,
         "chosen": found.chosen,
         "params": params,
-        "answers": _with_intervals(found.crossed, labels, clusters, draws, seed),
-        "poolings": _described(found, score),
+        "answers": _with_intervals(found.crossed, labels, clusters, scoring),
+        "poolings": _described(found, scoring.score),
     }
     if inputs.test is not None and inputs.test_manifest is not None and groups_path is not None:
         frame, test = answers_of_groups(inputs.test, inputs.test_manifest, pattern, params, label_space)
@@ -181,7 +206,7 @@ def answer_groups(
             truth = read_answers(inputs.answers, test.names, "the test groups", label_space.classes, **settings.columns)
             everyone = np.arange(len(truth))
             content["test"] = {
-                kind: _with_intervals(_apply(test, result.params), truth, everyone, draws, seed)
+                kind: _with_intervals(_apply(test, result.params), truth, everyone, scoring)
                 for kind, result in found.results.items()
             }
         write_table(frame, groups_path, groups_schema(label_space.classes), ("group",), read_record(inputs.test))
@@ -240,9 +265,7 @@ def compare_poolings(
     known: Grouped,
     folds: Codes,
     settings: Submission,
-    score: str,
-    draws: int,
-    seed: int,
+    scoring: Scoring,
     with_offsets: bool,
     *,
     on_reserve: bool,
@@ -253,33 +276,40 @@ def compare_poolings(
         known: images with label and cluster, the same for all images of a group; clusters are drawn for intervals.
         folds: the fold of each group, int (groups,); a cluster is in one.
         settings: `pooling`, the kind or auto.
-        score: by which the kind is chosen, a name in bootstrap.METRICS.
-        draws: number of bootstrap draws.
-        seed: the run's seed.
+        scoring: how they are scored.
         with_offsets: whether offsets of the classes are fitted, because the vote has them.
         on_reserve: whether all members predicted each image, as they do test images.
+
+    Raises:
+        UserError: if the score is not defined for these groups.
     """
     labels, clusters = known.of_groups("label"), known.of_groups("cluster")
     params = {kind: _fit(known, kind, with_offsets) for kind in POOLINGS}
-    fitted = _scored({kind: _apply(known, own) for kind, own in params.items()}, labels, clusters, 1, seed)
+    score, fewer = scoring.score, replace(scoring, draws=min(scoring.draws, _DRAWS))
+    fitted = {kind: _apply(known, own) for kind, own in params.items()}
+    optimistic = _scored(fitted, labels, clusters, replace(scoring, draws=1))
     nested = {kind: _nested(known, kind, folds, with_offsets) for kind in POOLINGS}
+    scored = _scored(nested, labels, clusters, scoring)
+    check_defined(scored, score)
     results = {
-        kind: replace(result, params=params[kind], optimistic=fitted[kind].nested)
-        for kind, result in _scored(nested, labels, clusters, draws, seed).items()
+        kind: MethodResult(kind, params[kind], own.points, optimistic[kind].points, own.draws)
+        for kind, own in scored.items()
     }
 
-    def choose(found: Mapping[str, MethodResult]) -> str:
+    def choose(found: Mapping[str, Scored]) -> str:
         if settings.pooling != "auto":
             return settings.pooling
-        return choose_method(found if on_reserve else _surely_better(found, score), score)
+        check_defined(found, score)
+        compared = {kind: MethodResult(kind, {}, own.points, {}, own.draws) for kind, own in found.items()}
+        return choose_method(compared if on_reserve else _surely_better(compared, score), score)
 
     probabilities, codes = np.empty((len(labels), known.probabilities.shape[1])), np.empty(len(labels), np.int64)
     for fold in np.unique(folds):
         out = folds == fold
         rest = {kind: NestedPredictions(own.probabilities[~out], own.codes[~out]) for kind, own in nested.items()}
-        favoured = choose(_scored(rest, labels[~out], clusters[~out], min(draws, _DRAWS), seed))
+        favoured = choose(_scored(rest, labels[~out], clusters[~out], fewer))
         probabilities[out], codes[out] = nested[favoured].probabilities[out], nested[favoured].codes[out]
-    return PoolingComparison(results, choose(results), NestedPredictions(probabilities, codes))
+    return PoolingComparison(results, choose(scored), NestedPredictions(probabilities, codes))
 
 
 def _labelled(inputs: GroupInputs, label_space: LabelSpace, seed: int) -> tuple[Grouped, npt.NDArray[np.int64]]:
@@ -326,15 +356,11 @@ def _nested(known: Grouped, kind: str, folds: Codes, with_offsets: bool) -> Nest
 
 
 def _scored(
-    predicted: Mapping[str, NestedPredictions], labels: Codes, clusters: Codes, draws: int, seed: int
-) -> dict[str, MethodResult]:
-    """The scores over groups of several predictions, and these in each draw of clusters; nothing is known of params."""
-    sums = {
-        kind: group_sums(labels, own.probabilities, clusters, own.probabilities.shape[1], own.codes)
-        for kind, own in predicted.items()
-    }
-    drawn = bootstrap(sums, draws, seed)
-    return {kind: MethodResult(kind, {}, scores(own), {}, drawn[kind]) for kind, own in sums.items()}
+    predicted: Mapping[str, NestedPredictions], labels: Codes, clusters: Codes, scoring: Scoring
+) -> dict[str, Scored]:
+    """The scores over groups of several predictions, and these in each draw of clusters."""
+    answers = {kind: Answers(labels, own.probabilities, own.codes) for kind, own in predicted.items()}
+    return score_rows(answers, clusters, scoring.label_space, scoring.metrics, scoring.draws, scoring.seed)
 
 
 def _surely_better(results: Mapping[str, MethodResult], score: str) -> dict[str, MethodResult]:
@@ -346,21 +372,24 @@ def _surely_better(results: Mapping[str, MethodResult], score: str) -> dict[str,
     }
 
 
-def _with_intervals(
-    predicted: NestedPredictions, labels: Codes, clusters: Codes, draws: int, seed: int
-) -> dict[str, Any]:
+def _with_intervals(predicted: NestedPredictions, labels: Codes, clusters: Codes, scoring: Scoring) -> dict[str, Any]:
     """Scores over groups, and their intervals."""
-    result = _scored({"": predicted}, labels, clusters, draws, seed)[""]
-    return result.nested | {"intervals": intervals_of(result.draws)}
+    scored = _scored({"": predicted}, labels, clusters, scoring)[""]
+    return _known(scored.points) | {"intervals": intervals_of(scored.draws, scored.points)}
+
+
+def _known(points: Mapping[str, float]) -> dict[str, Any]:
+    """Scores by metric, None where one is not defined."""
+    return {metric: known_value(value) for metric, value in points.items()}
 
 
 def _described(found: PoolingComparison, score: str) -> dict[str, Any]:
     chosen = found.results[found.chosen]
     return {
         kind: {
-            **result.nested,
-            "intervals": intervals_of(result.draws),
-            "optimistic": result.optimistic,
+            **_known(result.nested),
+            "intervals": intervals_of(result.draws, result.nested),
+            "optimistic": _known(result.optimistic),
             "params": result.params,
             "against_chosen": compare_results(result, chosen, score)._asdict(),
         }

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from foldvote.config.metric_names import shown_metric
+
 
 def headline(metrics: Mapping[str, Any]) -> list[str]:
     """What a single member and the submitted vote are worth, and how each is known, as lines of plain text.
@@ -10,26 +12,24 @@ def headline(metrics: Mapping[str, Any]) -> list[str]:
     Args:
         metrics: the content of ensemble/metrics.json.
     """
-    oof, score = metrics["oof"]["ensemble"], "macro_f1"
-    low, high = oof["intervals"][score]
+    oof, score = metrics["oof"]["ensemble"], metrics.get("metric", "macro_f1")
+    shown = shown_metric(score)
     behind = len(metrics["members_curve"]["points"]) if "members_curve" in metrics else 1
     whose = "one member" if behind == 1 else f"{behind} members"
-    spread = f"({low:.3f} to {high:.3f})"
-    lines = [f"{whose}: macro-F1 {oof[score]:.3f} {spread}, out of fold, on people that they never saw"]
+    lines = [f"{whose}: {shown} {_value(oof, score)}, out of fold, on people that they never saw"]
     if "reserve" in metrics:
         found = metrics["reserve"]
-        low, high = found["ensemble"]["intervals"][score]
         return [
             *lines,
-            f"submitted vote: macro-F1 {found['ensemble'][score]:.3f} ({low:.3f} to {high:.3f}), on the reserve of "
+            f"submitted vote: {shown} {_value(found['ensemble'], score)}, on the reserve of "
             f"{found['groups']:,} people that no member saw; looked at {_times(found['looks'])}",
         ]
-    if "members_curve" in metrics:
+    if score in metrics.get("members_curve", {}).get("forecast", {}):
         forecast = metrics["members_curve"]["forecast"]
         found = forecast[score]
         return [
             *lines,
-            f"submitted vote: macro-F1 {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}), a forecast "
+            f"submitted vote: {shown} {found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}), a forecast "
             f"for {forecast['members']} members from the scores of 1 to {behind}",
         ]
     return [
@@ -45,12 +45,11 @@ def group_headline(group_scores: Mapping[str, Any]) -> str:
     Args:
         group_scores: the content of ensemble/group_scores.json.
     """
-    found = group_scores["answers"]
-    low, high = found["intervals"]["macro_f1"]
+    metric = group_scores.get("metric", "macro_f1")
     where = f"{group_scores['groups']:,} groups ({group_scores['on']}, {group_scores['predicted_by']})"
     return (
-        f"one answer per group, by {group_scores['chosen']} of its images: macro-F1 {found['macro_f1']:.3f} "
-        f"({low:.3f} to {high:.3f}) over {where}"
+        f"one answer per group, by {group_scores['chosen']} of its images: {shown_metric(metric)} "
+        f"{_value(group_scores['answers'], metric)} over {where}"
     )
 
 
@@ -73,6 +72,14 @@ def budget_line(record: Mapping[str, Any]) -> str:
 
 def _members(number: int) -> str:
     return "one member of each model" if number == 1 else f"{number} members of each model"
+
+
+def _value(scored: Mapping[str, Any], metric: str) -> str:
+    """A score with its interval; an own metric, or one that needs every class, may not be defined."""
+    if scored[metric] is None or scored["intervals"][metric] is None:
+        return "not defined"
+    low, high = scored["intervals"][metric]
+    return f"{scored[metric]:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _times(number: int) -> str:

@@ -15,9 +15,11 @@ from foldvote.config.ensemble import Submission
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.candidates import ModelPredictions, average_over_folds, one_per_fold, subsample
 from foldvote.ensemble.guests import Guest, GuestFiles, Wanted, read_guests, with_guests
-from foldvote.ensemble.leaderboard import read_timings, score_with_intervals
+from foldvote.ensemble.leaderboard import score_with_intervals
 from foldvote.ensemble.selection import EvaluationRows
+from foldvote.ensemble.timings import read_timings
 from foldvote.errors import UserError, raise_all
+from foldvote.evaluation.metric_registry import Metric
 from foldvote.inference.prediction_files import (
     Predictions,
     fold_count_faults,
@@ -122,7 +124,12 @@ class EnsembleData:
 
 
 def read_ensemble_data(
-    inputs: EnsembleInputs, expected: Mapping[str, int], submission: Submission, draws: int, seed: int
+    inputs: EnsembleInputs,
+    expected: Mapping[str, int],
+    submission: Submission,
+    draws: int,
+    seed: int,
+    metrics: Sequence[Metric] = (),
 ) -> EnsembleData:
     """Read everything and check it.
 
@@ -132,6 +139,7 @@ def read_ensemble_data(
         submission: for the columns of the answers.
         draws: number of bootstrap draws behind the members' intervals.
         seed: the run's seed.
+        metrics: what members are scored by beside bootstrap.METRICS.
 
     Raises:
         UserError: if predictions are missing, surplus, or do not fit each other, the split or the answers; all at once.
@@ -150,7 +158,7 @@ def read_ensemble_data(
             order = positions_in(pa.array(fold_rows["image_id"], pa.string()), member.ids)
             factors, probabilities = member.record.get("factors"), member.mean[order]
             member_scores.setdefault(member.model, {})[str(member.fold)] = score_with_intervals(
-                evaluation_rows(fold_rows), probabilities, label_space, factors, draws, seed
+                evaluation_rows(fold_rows), probabilities, label_space, factors, draws, seed, metrics
             )
         return wrong
 

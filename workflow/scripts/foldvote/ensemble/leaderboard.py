@@ -3,31 +3,34 @@
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from foldvote.config.metric_names import higher_is_better, shown_metric
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import PRODUCT_SIGN, ModelPredictions, own_classes, subsample
 from foldvote.ensemble.methods import simplest_first
-from foldvote.ensemble.selection import EvaluationRows, MethodComparison, outer_folds
-from foldvote.errors import UserError, raise_all
-from foldvote.evaluation.bootstrap import METRICS, GroupSums, bootstrap, group_sums, interval, scores
+from foldvote.ensemble.selection import EvaluationRows, MethodComparison, MethodResult, outer_folds
+from foldvote.evaluation.bootstrap import METRICS, group_sums, reflected_interval, scores
 from foldvote.evaluation.calibration import calibrate_nested, fit_temperature, reliability
-from foldvote.evaluation.metrics import score
-from foldvote.io.files import read_json
-from foldvote.io.paths import MemberKey, member_of
+from foldvote.evaluation.metric_bootstrap import score_rows
+from foldvote.evaluation.metric_registry import Answers, Metric
+from foldvote.evaluation.metrics import MORE_SCORES, more_scores, score
+from foldvote.io.paths import MemberKey
 from foldvote.io.text_table import align_columns
 
 Codes = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
 Costs = Mapping[MemberKey, Mapping[str, float]]
+DEFAULT = "macro_f1"  # the main metric where the configuration names none
 SCORES = ("macro_f1", "accuracy", "log_loss", "ece")
+DESCRIBED = ("kind", "model", "fold", "images")
 COLUMNS = (
-    *("kind", "model", "fold", "images", "macro_f1", "macro_f1_low", "macro_f1_high", "macro_f1_over_folds"),
+    *(*DESCRIBED, "macro_f1", "macro_f1_low", "macro_f1_high", "macro_f1_over_folds"),
     *("optimistic_macro_f1", "accuracy", "log_loss", "ece", "temperature"),
 )
 RESERVE_SCORES = ("macro_f1", "accuracy", "log_loss", "ece")
@@ -48,6 +51,7 @@ def score_with_intervals(
     factors: Sequence[str] | None,
     draws: int,
     seed: int,
+    metrics: Sequence[Metric] = (),
 ) -> dict[str, Any]:
     """All scores of some predictions, with 95 % intervals from a bootstrap over groups.
 
@@ -58,6 +62,7 @@ def score_with_intervals(
         factors: those that the model learns; it is scored on their classes alone. None: on the task's classes.
         draws: number of bootstrap draws.
         seed: the run's seed.
+        metrics: what is scored in addition.
 
     Returns:
         What `metrics.score` returns, and `brier`, `ece` and `intervals`; `temperature`, the one that would calibrate
@@ -65,22 +70,35 @@ def score_with_intervals(
     """
     own_space, own_probabilities = own_classes(probabilities, factors, label_space)
     labels = _own_labels(rows.labels, factors, label_space)
-    sums = group_sums(labels, own_probabilities, rows.groups, len(own_space.classes))
-    found = score(labels, own_probabilities, own_space) | with_intervals(sums, draws, seed)
+    answers = Answers.of(labels, own_probabilities)
+    found = answer_scores(answers, rows.groups, own_space, metrics, draws, seed)
     found["temperature"] = round(fit_temperature(own_probabilities, labels, _MOST_FOR_TEMPERATURE), 4)
     return found | ({"factors_learnt": list(factors)} if factors else {})
 
 
-def with_intervals(sums: GroupSums, draws: int, seed: int) -> dict[str, Any]:
-    """The scores `brier` and `ece`, and `intervals`: the low and the high end of each score's 95 % interval.
+def answer_scores(
+    answers: Answers,
+    groups: Codes,
+    label_space: LabelSpace,
+    metrics: Sequence[Metric],
+    draws: int,
+    seed: int,
+) -> dict[str, Any]:
+    """All scores of some predictions: what `metrics.score` returns, `brier`, `ece`, `intervals` and those of `metrics`.
 
     Args:
-        sums: of some predictions, by group.
+        answers: the predictions.
+        groups: the code of each image's group, shape (images,).
+        label_space: the classes.
+        metrics: what is scored in addition.
         draws: number of bootstrap draws.
         seed: the run's seed.
     """
-    drawn, points = bootstrap({"": sums}, draws, seed)[""], scores(sums)
-    return {"brier": points["brier"], "ece": points["ece"], "intervals": intervals_of(drawn)}
+    scored = score_rows({"": answers}, groups, label_space, metrics, draws, seed)[""]
+    more = {name: known_value(scored.points[name]) for name in scored.points if name not in METRICS}
+    found = score(answers.labels, answers.probabilities, label_space, answers.predicted) | more
+    found |= {name: scored.points[name] for name in ("brier", "ece")}
+    return found | {"intervals": intervals_of(scored.draws, scored.points)}
 
 
 def method_scores(comparison: MethodComparison) -> dict[str, dict[str, Any]]:
@@ -88,17 +106,29 @@ def method_scores(comparison: MethodComparison) -> dict[str, dict[str, Any]]:
     return {
         kind: {
             "images": comparison.images,
-            **result.nested,
-            "intervals": intervals_of(result.draws),
-            "optimistic": result.optimistic,
+            **result_scores(result),
+            "optimistic": {name: known_value(value) for name, value in result.optimistic.items()},
             "against_chosen": comparison.against_chosen[kind]._asdict(),
         }
         for kind, result in comparison.results.items()
     }
 
 
+def result_scores(result: MethodResult) -> dict[str, Any]:
+    """A method's scores with intervals, and those of MORE_SCORES."""
+    own = result.answers
+    more = {} if own is None else more_scores(own.labels, own.probabilities, own.predicted)[0]
+    points = {name: known_value(value) for name, value in result.nested.items()}
+    return more | points | {"intervals": intervals_of(result.draws, result.nested)}
+
+
 def model_scores(
-    predictions: ModelPredictions, rows: EvaluationRows, label_space: LabelSpace, draws: int, seed: int
+    predictions: ModelPredictions,
+    rows: EvaluationRows,
+    label_space: LabelSpace,
+    draws: int,
+    seed: int,
+    metrics: Sequence[Metric] = (),
 ) -> dict[str, Any]:
     """Each model's scores over all its folds; in `calibrated`, some of them after a temperature of its own.
 
@@ -108,11 +138,12 @@ def model_scores(
         label_space: the task's classes.
         draws: number of bootstrap draws.
         seed: the run's seed.
+        metrics: what is scored in addition.
     """
     found = {}
     for model in predictions.models:
         probabilities, factors = predictions.mean_of(model), predictions.learnt[model]
-        found[model] = score_with_intervals(rows, probabilities, label_space, factors, draws, seed)
+        found[model] = score_with_intervals(rows, probabilities, label_space, factors, draws, seed, metrics)
         found[model]["calibrated"] = _calibrated_scores(rows, probabilities, label_space, factors, seed)
     return found
 
@@ -141,33 +172,28 @@ def calibration_scores(
     return summary, pd.concat(tables, ignore_index=True)
 
 
-def read_timings(paths: Iterable[str | Path]) -> dict[MemberKey, dict[str, float]]:
-    """Read the members' timings.
+def leaderboard_columns(main: str, *, has_reserve: bool, has_answers: bool, has_guests: bool) -> tuple[str, ...]:
+    """The columns of the leaderboard: those of the main metric first, then all others, each once.
 
     Args:
-        paths: files `<results>/timings/<stage>/model=<m>/fold=<k>.json` that hold {"seconds": float, ...}.
-
-    Returns:
-        For each (model, fold) the seconds of each stage: train, oof, reserve, test.
-
-    Raises:
-        UserError: if a file is missing, lies elsewhere, or its seconds are no finite number from 0 up.
+        main: the main metric's name in tables; with `macro_f1` there are no columns but those below.
+        has_reserve: whether there is a reserve: RESERVE_COLUMNS.
+        has_answers: whether the test answers are known: TEST_COLUMNS.
+        has_guests: whether there are guests: GUEST_COLUMNS.
     """
-    timings: dict[MemberKey, dict[str, float]] = {}
-    faults: list[str] = []
-    for path in sorted(Path(path) for path in paths):
-        try:
-            content, key = read_json(path), member_of(path)
-        except UserError as error:
-            faults += error.faults
-            continue
-        seconds = content.get("seconds") if isinstance(content, dict) else None
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-            faults.append(f"{path}: seconds is {seconds!r}, not a number from 0 up; delete the file and run again")
-            continue
-        timings.setdefault(key, {})[path.parent.parent.name] = float(seconds)
-    raise_all(faults)
-    return timings
+    described = len(DESCRIBED)
+    reserve = (f"reserve_{main}", f"reserve_{main}_low", f"reserve_{main}_high", *RESERVE_COLUMNS)
+    columns = [
+        *DESCRIBED,
+        *(main, f"{main}_low", f"{main}_high", f"{main}_over_folds", f"optimistic_{main}"),
+        *COLUMNS[described:],
+        *(reserve if has_reserve else ()),
+        *((f"test_{main}", *TEST_COLUMNS) if has_answers else ()),
+        *MORE_SCORES,
+        *COST_COLUMNS,
+        *(GUEST_COLUMNS if has_guests else ()),
+    ]
+    return tuple(dict.fromkeys(columns))
 
 
 def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
@@ -178,10 +204,9 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
         costs: seconds of each stage and megabytes of weights of each member.
 
     Returns:
-        Texts with the columns COLUMNS, RESERVE_COLUMNS where there is a reserve, TEST_COLUMNS where the test answers
-        are known, COST_COLUMNS, and GUEST_COLUMNS where there are guests. Rows: the ensemble; the methods (kind `vote`)
-        in order of complexity; the models, the factor product (kind `product`) and the guests (kind `guest`) by falling
-        macro-F1; the members by model and fold. Scores of methods are nested; `optimistic_macro_f1` is that on the
+        Texts with the columns of `leaderboard_columns`. Rows: the ensemble; the methods (kind `vote`) in order of
+        complexity; the models, the factor product (kind `product`) and the guests (kind `guest`), the best by the main
+        metric first; the members by model and fold. Scores of methods are nested; `optimistic_macro_f1` is that on the
         images that a method was fitted on. Low and high are the ends of the 95 % interval over groups;
         `macro_f1_over_folds` is the standard deviation over a model's members. Scores have 6 decimals, seconds 2; what
         is not known is empty, such as all costs of a guest. Seconds and megabytes of a model, a method and the ensemble
@@ -190,24 +215,31 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
     oof, kept_out, test = metrics["oof"], metrics.get("reserve"), metrics.get("test")
     members = [(model, int(fold)) for model, by_fold in oof["members"].items() for fold in by_fold]
     guests = metrics.get("guests", {})
-    models = sorted(oof["models"], key=lambda model: (-oof["models"][model]["macro_f1"], model))
-    rows = [_row("ensemble", "", "", oof["ensemble"], members, costs, _other(kept_out, test, "ensemble"))]
+    main = metrics.get("metric", DEFAULT)
+    sign = -1 if higher_is_better(main) else 1
+
+    def place_of(model: str) -> tuple[float, str]:
+        value = oof["models"][model][main]
+        return (math.inf if value is None else sign * value), model
+
+    models = sorted(oof["models"], key=place_of)
+    others = partial(_other, kept_out, test, main)
+    rows = [_row("ensemble", "", "", oof["ensemble"], members, costs, main, others("ensemble"))]
     rows += [
-        _row("vote", kind, "", oof["votes"][kind], members, costs, _other(kept_out, test, "votes", kind))
+        _row("vote", kind, "", oof["votes"][kind], members, costs, main, others("votes", kind))
         for kind in simplest_first(oof["votes"])
     ]
     for model in models:
         its_members = [key for key in members if key[0] in (model, *model.split(PRODUCT_SIGN))]
         kind = "product" if PRODUCT_SIGN in model else "guest" if model in guests else "model"
-        model_score = oof["models"][model] | _score_spread(oof["members"].get(model, {}))
-        rows.append(_row(kind, model, "", model_score, its_members, costs, _other(kept_out, test, "models", model)))
+        model_score = oof["models"][model] | _score_spread(oof["members"].get(model, {}), main)
+        rows.append(_row(kind, model, "", model_score, its_members, costs, main, others("models", model)))
         if model in guests:
             rows[-1]["suspicion"] = "; ".join(guests[model]["suspicions"])
     for model, fold in sorted(members):
         member_score = oof["members"][model][str(fold)]
-        rows.append(_row("member", model, str(fold), member_score, [(model, fold)], costs, {}))
-    columns = COLUMNS + (RESERVE_COLUMNS if kept_out else ()) + (TEST_COLUMNS if test else ())
-    columns += COST_COLUMNS + (GUEST_COLUMNS if guests else ())
+        rows.append(_row("member", model, str(fold), member_score, [(model, fold)], costs, main, {}))
+    columns = leaderboard_columns(main, has_reserve=bool(kept_out), has_answers=bool(test), has_guests=bool(guests))
     return pd.DataFrame(rows, columns=list(columns), dtype="str").fillna("")
 
 
@@ -231,23 +263,22 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
         else _model_label(name, folds.get(name), learnt[name])
         for kind, name in zip(rows["kind"], rows["model"], strict=True)
     ]
-    spans = zip(_rounded(rows["macro_f1_low"], 3), _rounded(rows["macro_f1_high"], 3), strict=True)
+    main = metrics.get("metric", DEFAULT)
     shown = {
         "": names,
-        "macro-F1": _rounded(rows["macro_f1"], 4),
-        "95 % of persons": [f"{low} to {high}" for low, high in spans],
-        "optimistic": _rounded(rows["optimistic_macro_f1"], 4),
-        "accuracy": _rounded(rows["accuracy"], 4),
-        "log-loss": _rounded(rows["log_loss"], 4),
-        "ECE": _rounded(rows["ece"], 3),
+        shown_metric(main): _rounded(rows[main], 4),
+        "95 % of persons": _spans(rows, main),
+        "optimistic": _rounded(rows[f"optimistic_{main}"], 4),
     }
+    shown |= {shown_metric(name): _rounded(rows[name], 4) for name in (DEFAULT, "accuracy", "log_loss") if name != main}
+    if main != "ece":
+        shown["ECE"] = _rounded(rows["ece"], 3)
     if "test_macro_f1" in leaderboard:
-        shown["test macro-F1"] = _rounded(rows["test_macro_f1"], 4)
-        shown["test accuracy"] = _rounded(rows["test_accuracy"], 4)
+        for name in dict.fromkeys((main, DEFAULT, "accuracy")):
+            shown[f"test {shown_metric(name)}"] = _rounded(rows[f"test_{name}"], 4)
     if "reserve_macro_f1" in leaderboard:
-        spans = zip(_rounded(rows["reserve_macro_f1_low"], 3), _rounded(rows["reserve_macro_f1_high"], 3), strict=True)
-        shown["reserve macro-F1"] = _rounded(rows["reserve_macro_f1"], 4)
-        shown["95 % of its persons"] = [f"{low} to {high}" for low, high in spans]
+        shown[f"reserve {shown_metric(main)}"] = _rounded(rows[f"reserve_{main}"], 4)
+        shown["95 % of its persons"] = _spans(rows, f"reserve_{main}")
     shown["fit s"] = _rounded(rows["fit_seconds"], 1)
     shown["predict s"] = _rounded(rows["predict_seconds"], 1)
     head = f"out-of-fold scores: {_count(metrics['images'], 'image')}, {_count(len(metrics['classes']), 'class')}"
@@ -277,13 +308,31 @@ def _own_labels(labels: Codes, factors: Sequence[str] | None, label_space: Label
     return label_space.restricted(factors)[1][labels] if factors else labels
 
 
-def intervals_of(drawn: Mapping[str, npt.NDArray[np.float64]]) -> dict[str, list[float]]:
-    """The 95 % interval of each score from its bootstrap draws.
+def intervals_of(
+    drawn: Mapping[str, npt.NDArray[np.float64]], points: Mapping[str, float]
+) -> dict[str, list[float] | None]:
+    """The 95 % interval of each score from its bootstrap draws; None of a score that is not defined.
 
     Args:
         drawn: by metric float64 (draws,).
+        points: by metric the score of all images.
     """
-    return {metric: [round(end, 6) for end in interval(drawn[metric])] for metric in METRICS}
+    return {metric: _interval_of(metric, values, points[metric]) for metric, values in drawn.items()}
+
+
+def _interval_of(metric: str, values: npt.NDArray[np.float64], point: float) -> list[float] | None:
+    """The interval of one score, within the range that its draws show it to have."""
+    if not np.isfinite(values).all():
+        return None
+    lowest, highest = 0.0 if values.min() >= 0 else -np.inf, np.inf
+    if higher_is_better(metric) and values.max() <= 1:
+        highest = 1.0
+    return [round(end, 6) for end in reflected_interval(values, point, lowest, highest)]
+
+
+def known_value(value: float) -> float | None:
+    """The value; None for one that is not defined."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _row(
@@ -293,16 +342,17 @@ def _row(
     score: Mapping[str, Any],
     members: Sequence[MemberKey],
     costs: Costs,
-    other: Mapping[str, float],
+    main: str,
+    other: Mapping[str, float | None],
 ) -> dict[str, str]:
-    low, high = score["intervals"]["macro_f1"]
-    values = {name: score[name] for name in SCORES} | {"macro_f1_low": low, "macro_f1_high": high}
-    values |= {name: score[name] for name in ("macro_f1_over_folds", "temperature") if name in score}
-    if "optimistic" in score:
-        values["optimistic_macro_f1"] = score["optimistic"]["macro_f1"]
-    values |= other
+    values = {name: score.get(name) for name in (main, *SCORES, *MORE_SCORES)}
+    for name in (main, DEFAULT):
+        values |= _ends(name, name, score)
+        values[f"{name}_over_folds"] = score.get(f"{name}_over_folds")
+        values[f"optimistic_{name}"] = score.get("optimistic", {}).get(name)
+    values |= {"temperature": score.get("temperature"), **other}
     row = {"kind": kind, "model": model, "fold": fold, "images": str(score["images"])}
-    row |= {name: f"{value:.6f}" for name, value in values.items()}
+    row |= {name: f"{value:.6f}" for name, value in values.items() if value is not None}
     summed = {
         "fit_seconds": _sum(members, costs, ("train",)),
         "predict_seconds": _sum(members, costs, ("oof", "reserve", "test")),
@@ -311,18 +361,26 @@ def _row(
     return row | {name: "" if value is None else f"{value:.2f}" for name, value in summed.items()}
 
 
-def _other(reserve: Mapping[str, Any] | None, test: Mapping[str, Any] | None, *place: str) -> dict[str, float]:
+def _other(
+    reserve: Mapping[str, Any] | None, test: Mapping[str, Any] | None, main: str, *place: str
+) -> dict[str, float | None]:
     """The columns of one row that hold scores on the reserve and on the test images."""
-    values: dict[str, float] = {}
+    values: dict[str, float | None] = {}
     if reserve is not None:
         found = _at(reserve, place)
-        values |= {f"reserve_{name}": found[name] for name in RESERVE_SCORES}
-        for name in ("macro_f1", "accuracy"):
-            values[f"reserve_{name}_low"], values[f"reserve_{name}_high"] = found["intervals"][name]
+        values |= {f"reserve_{name}": found[name] for name in (main, *RESERVE_SCORES)}
+        for name in (main, DEFAULT, "accuracy"):
+            values |= _ends(f"reserve_{name}", name, found)
     if test is not None:
         found = _at(test, place)
-        values |= {f"test_{name}": found[name] for name in ("macro_f1", "accuracy")}
+        values |= {f"test_{name}": found.get(name) for name in (main, DEFAULT, "accuracy")}
     return values
+
+
+def _ends(column: str, metric: str, score: Mapping[str, Any]) -> dict[str, float | None]:
+    """The columns of both ends of a score's interval."""
+    low, high = score["intervals"].get(metric) or (None, None)
+    return {f"{column}_low": low, f"{column}_high": high}
 
 
 def _at(nested: Mapping[str, Any], place: Sequence[str]) -> Mapping[str, Any]:
@@ -331,10 +389,14 @@ def _at(nested: Mapping[str, Any], place: Sequence[str]) -> Mapping[str, Any]:
     return nested
 
 
-def _score_spread(members: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """The standard deviation of macro-F1 over a model's members, where there are two or more."""
-    values = [score["macro_f1"] for score in members.values()]
-    return {"macro_f1_over_folds": statistics.stdev(values)} if len(values) > 1 else {}
+def _score_spread(members: Mapping[str, Mapping[str, Any]], main: str) -> dict[str, float]:
+    """The standard deviation of the main metric and macro-F1 over a model's members, where there are two or more."""
+    spread = {}
+    for name in (main, DEFAULT):
+        values = [score[name] for score in members.values() if score[name] is not None]
+        if len(values) > 1:
+            spread[f"{name}_over_folds"] = statistics.stdev(values)
+    return spread
 
 
 def _sum(members: Sequence[MemberKey], costs: Costs, names: Sequence[str]) -> float | None:
@@ -350,6 +412,11 @@ def _model_label(model: str, folds: int | None, factors: Sequence[str] | None) -
     if folds is None:
         return model
     return f"{model} ({_count(folds, 'fold')}{', ' + ' and '.join(factors) + ' alone' if factors else ''})"
+
+
+def _spans(rows: pd.DataFrame, column: str) -> list[str]:
+    ends = zip(_rounded(rows[f"{column}_low"], 3), _rounded(rows[f"{column}_high"], 3), strict=True)
+    return [f"{low} to {high}" for low, high in ends]
 
 
 def _rounded(values: Iterable[str], decimals: int) -> list[str]:

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import Candidates, equal_shares, mixture_of
 from foldvote.ensemble.selection import EvaluationRows
-from foldvote.evaluation.bootstrap import METRICS, bootstrap, group_sums, interval, scores
+from foldvote.evaluation.bootstrap import METRICS, interval
+from foldvote.evaluation.metric_bootstrap import Scored, score_rows
+from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.runtime.seeding import generator
 
 _POWERS = (1.0, 0.5, 2.0)
@@ -24,16 +27,24 @@ Curve = dict[str, Any]
 
 
 def members_curve(
-    repeats: Sequence[Candidates], rows: EvaluationRows, members: int, draws: int, seed: int
+    repeats: Sequence[Candidates],
+    rows: EvaluationRows,
+    label_space: LabelSpace,
+    members: int,
+    draws: int,
+    seed: int,
+    metrics: Sequence[Metric] = (),
 ) -> Curve | None:
     """Score the mean of 1 to R members per image, and forecast the score of the mean of all members.
 
     Args:
         repeats: out-of-fold probabilities of the same images, by the members of each repeat.
         rows: the images' labels and groups.
+        label_space: the classes.
         members: number of members of a model that predict a test image.
         draws: number of bootstrap draws.
         seed: the run's seed.
+        metrics: what is scored beside bootstrap.METRICS.
 
     Returns:
         Plain JSON: `points`, by rising number of `members` each score with its 95 % interval over groups; `forecast`,
@@ -44,13 +55,17 @@ def members_curve(
         return None
     means = np.stack([mixture_of(one, equal_shares(one)) for one in repeats])
     counts = range(1, len(repeats) + 1)
-    found = [
-        _score_subsets(means, subset, rows, draws, seed) for subset in (_subsets(len(repeats), m, seed) for m in counts)
-    ]
+    found = []
+    for subsets in (_subsets(len(repeats), m, seed) for m in counts):
+        answers = {str(one): Answers.of(rows.labels, means[list(one)].mean(axis=0)) for one in subsets}
+        found.append(_averaged(score_rows(answers, rows.groups, label_space, metrics, draws, seed)))
     points = [{"members": m} | _with_interval(values, drawn) for m, (values, drawn) in zip(counts, found, strict=True)]
     forecast: dict[str, Any] = {"members": members}
-    for metric in METRICS:
+    for metric in (*METRICS, *(one.name for one in metrics)):
         values = np.asarray([values[metric] for values, _ in found])
+        if not np.isfinite(values).all():
+            points = [{name: value for name, value in point.items() if name != metric} for point in points]
+            continue
         drawn = np.stack([drawn[metric] for _, drawn in found])
         forecast[metric] = _forecast(np.asarray(counts, np.float64), values, drawn, members)
     return {"points": points, "forecast": forecast}
@@ -86,26 +101,18 @@ def _subsets(repeats: int, size: int, seed: int) -> list[tuple[int, ...]]:
     return [known[position] for position in sorted(chosen)]
 
 
-def _score_subsets(
-    means: npt.NDArray[np.float64], subsets: Sequence[tuple[int, ...]], rows: EvaluationRows, draws: int, seed: int
-) -> tuple[dict[str, float], dict[str, npt.NDArray[np.float64]]]:
-    """Scores of the mean of some repeats, averaged over the subsets: of all images, and in each draw of groups."""
-    classes = means.shape[2]
-    sums = {
-        str(subset): group_sums(rows.labels, means[list(subset)].mean(axis=0), rows.groups, classes)
-        for subset in subsets
-    }
-    drawn = bootstrap(sums, draws, seed)
-    single = [scores(own) for own in sums.values()]
-    values = {metric: float(np.mean([one[metric] for one in single])) for metric in METRICS}
-    return values, {metric: np.mean([one[metric] for one in drawn.values()], axis=0) for metric in METRICS}
+def _averaged(scored: Mapping[str, Scored]) -> tuple[dict[str, float], dict[str, npt.NDArray[np.float64]]]:
+    """Scores averaged over several predictions: of all images, and in each draw of groups."""
+    every, names = [*scored.values()], [*next(iter(scored.values())).points]
+    values = {metric: float(np.mean([one.points[metric] for one in every])) for metric in names}
+    return values, {metric: np.mean([one.draws[metric] for one in every], axis=0) for metric in names}
 
 
 def _with_interval(
     values: Mapping[str, float], drawn: Mapping[str, npt.NDArray[np.float64]]
 ) -> dict[str, dict[str, float]]:
-    spans = {metric: interval(drawn[metric]) for metric in METRICS}
-    return {metric: {"value": values[metric], "low": spans[metric][0], "high": spans[metric][1]} for metric in METRICS}
+    spans = {metric: interval(drawn[metric]) for metric in drawn}
+    return {metric: {"value": values[metric], "low": spans[metric][0], "high": spans[metric][1]} for metric in drawn}
 
 
 def _prolonged(

@@ -4,7 +4,7 @@ Whatever is fitted on the reserve (the choice of a method, offsets of classes, a
 that it was not fitted on; the parts are whole groups.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from foldvote.config.ensemble import Vote
+from foldvote.config.metric_names import metric_key
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import Candidates
 from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
@@ -22,10 +23,12 @@ from foldvote.ensemble.selection import (
     EvaluationRows,
     MethodResult,
     NestedPredictions,
+    check_defined,
     choose_method,
     split_groups,
 )
-from foldvote.evaluation.bootstrap import GroupSums, bootstrap, group_sums, scores
+from foldvote.evaluation.metric_bootstrap import score_rows
+from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.io.files import read_json, sha256_bytes, write_json
 
 Params = Mapping[str, Any]
@@ -56,6 +59,7 @@ def score_on_reserve(
     label_space: LabelSpace,
     settings: Vote,
     seed: int,
+    metrics: Sequence[Metric] = (),
 ) -> ReserveScores:
     """Apply every method to the reserve, score it, choose one and calibrate it.
 
@@ -66,25 +70,27 @@ def score_on_reserve(
         label_space: the classes.
         settings: the `vote` section.
         seed: the run's seed.
+        metrics: what is scored beside bootstrap.METRICS.
 
     Raises:
-        UserError: if the reserve has a single group.
+        UserError: if the reserve has a single group, or the score of the settings is not defined on it.
     """
     parts = split_groups(rows.groups, _PARTS, seed)
     own = {kind: result.params for kind, result in fitted.items()}
     params, predicted = predict_reserve(candidates, rows, own, label_space, seed)
-    sums = {
-        kind: group_sums(rows.labels, vote.probabilities, rows.groups, candidates.classes, vote.codes)
-        for kind, vote in predicted.items()
-    }
-    draws = bootstrap(sums, settings.draws, seed)
+    answers = {kind: Answers(rows.labels, vote.probabilities, vote.codes) for kind, vote in predicted.items()}
+    scored = score_rows(answers, rows.groups, label_space, metrics, settings.draws, seed)
+    if settings.use == "auto":
+        check_defined(scored, metric_key(settings.score))
     results = {
-        kind: MethodResult(kind, params[kind], scores(sums[kind]), fitted[kind].optimistic, draws[kind])
-        for kind in fitted
+        kind: MethodResult(kind, params[kind], found.points, fitted[kind].optimistic, found.draws, answers[kind])
+        for kind, found in scored.items()
     }
-    chosen = settings.use if settings.use != "auto" else choose_method(results, settings.score)
+    chosen = settings.use if settings.use != "auto" else choose_method(results, metric_key(settings.score))
     scaling = fit_scaling(predicted[chosen].probabilities, rows.labels, settings.calibration, "reserve")
-    return ReserveScores(results, chosen, scaling, _cross_fit(predicted, sums, rows, parts, settings, seed))
+    choosing = [metric for metric in metrics if metric.name == metric_key(settings.score)]
+    crossed = _cross_fit(predicted, rows, parts, label_space, settings, choosing, seed)
+    return ReserveScores(results, chosen, scaling, crossed)
 
 
 def predict_reserve(
@@ -155,10 +161,11 @@ def _with_own_offsets(
 
 def _cross_fit(
     predicted: Mapping[str, NestedPredictions],
-    sums: Mapping[str, GroupSums],
     rows: EvaluationRows,
     parts: npt.NDArray[np.int64],
+    label_space: LabelSpace,
     settings: Vote,
+    metrics: Sequence[Metric],
     seed: int,
 ) -> NestedPredictions:
     """Each part as predicted by the method and the calibration that the other parts favour."""
@@ -168,11 +175,15 @@ def _cross_fit(
         out = parts == part
         chosen = settings.use
         if chosen == "auto":
-            others = np.bincount(rows.groups[~out], minlength=int(rows.groups.max()) + 1) > 0
-            of_others = {kind: GroupSums(own.values * others[:, None], own.classes) for kind, own in sums.items()}
-            draws = bootstrap(of_others, min(settings.draws, _DRAWS), seed)
-            found = {kind: MethodResult(kind, {}, scores(of_others[kind]), {}, draws[kind]) for kind in sums}
-            chosen = choose_method(found, settings.score)
+            others = {
+                kind: Answers(rows.labels[~out], own.probabilities[~out], own.codes[~out])
+                for kind, own in predicted.items()
+            }
+            draws = min(settings.draws, _DRAWS)
+            scored = score_rows(others, rows.groups[~out], label_space, metrics, draws, seed)
+            check_defined(scored, metric_key(settings.score))
+            found = {kind: MethodResult(kind, {}, own.points, {}, own.draws) for kind, own in scored.items()}
+            chosen = choose_method(found, metric_key(settings.score))
         vote = predicted[chosen]
         scaling = fit_scaling(vote.probabilities[~out], rows.labels[~out], settings.calibration, "reserve")
         probabilities[out] = apply_scaling(vote.probabilities[out], scaling)

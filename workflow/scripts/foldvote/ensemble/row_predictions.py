@@ -34,6 +34,7 @@ class RowPredictions:
         rows: the predictions of these images, by `vote <kind>` and `model <name>`.
         like_test: whether as many members are behind each prediction as behind that of a test image.
         submitted: the vote that is used.
+        metric: the main metric.
         left_out: rows that are not predicted, and why.
     """
 
@@ -44,6 +45,7 @@ class RowPredictions:
     rows: dict[str, NestedPredictions]
     like_test: bool
     submitted: str
+    metric: str
     left_out: dict[str, str]
 
 
@@ -100,6 +102,7 @@ def read_rows(folder: Path, fit_by: Metric = "log_loss", seed: int = 0, use_rese
         named,
         like_test,
         found["chosen"],
+        found.get("metric", "macro_f1"),
         {f"vote {kind}": why for kind, why in left_out.items()},
     )
 

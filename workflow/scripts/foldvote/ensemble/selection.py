@@ -13,12 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from foldvote.config.ensemble import Vote
+from foldvote.config.metric_names import higher_is_better, metric_key
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import MOST_FITTED, Candidates, subsample
-from foldvote.ensemble.ensemble_method import Metric, Need
+from foldvote.ensemble.ensemble_method import Metric as FitMetric
+from foldvote.ensemble.ensemble_method import Need
 from foldvote.ensemble.methods import METHODS, apply_method, choose_classes, fit_method, simplest_first, split_offsets
 from foldvote.errors import UserError
-from foldvote.evaluation.bootstrap import BETTER, Comparison, bootstrap, compare, group_sums, scores
+from foldvote.evaluation.bootstrap import Comparison, Direction, compare
+from foldvote.evaluation.metric_bootstrap import Scored, points_of, score_rows
+from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.runtime.seeding import generator
 
 Codes = npt.NDArray[np.integer]
@@ -66,9 +70,10 @@ class MethodResult:
     Attributes:
         kind: its name, as in `vote.kinds`.
         params: what it fitted on all images, as plain JSON.
-        nested: its scores in nested cross-validation, by the names in bootstrap.METRICS.
+        nested: its scores in nested cross-validation, by metric.
         optimistic: its scores on the images that it was fitted on.
         draws: the nested scores in each bootstrap draw of groups, by metric float64 (draws,).
+        answers: what the nested scores are of; None where only scores are compared.
     """
 
     kind: str
@@ -76,6 +81,7 @@ class MethodResult:
     nested: dict[str, float]
     optimistic: dict[str, float]
     draws: Mapping[str, npt.NDArray[np.float64]]
+    answers: Answers | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,7 @@ def compare_methods(
     settings: Vote,
     seed: int,
     choose: Callable[[Mapping[str, MethodResult]], str] | None = None,
+    metrics: Sequence[Metric] = (),
 ) -> MethodComparison:
     """Fit and score every method, and choose one.
 
@@ -118,35 +125,37 @@ def compare_methods(
         settings: methods, score and number of bootstrap draws.
         seed: the run's seed.
         choose: gives the name of the method that is used; None: `choose_safely`, where the settings name none.
+        metrics: what is scored beside bootstrap.METRICS, with the score of the settings unless it is one of these.
 
     Raises:
-        UserError: if a method cannot be fitted.
+        UserError: if a method cannot be fitted, or the score is not defined for these images.
     """
     drawn = subsample(candidates.images, evaluation.groups, seed, MOST_FITTED)
     is_whole = len(drawn) == candidates.images
     compared, rows = (candidates, evaluation) if is_whole else (candidates.rows(drawn), evaluation.rows(drawn))
     folds = outer_folds(rows.folds, rows.groups, seed)
-    nested, sums, params, optimistic = {}, {}, {}, {}
+    nested, answers, params, optimistic = {}, {}, {}, {}
     for kind in applicable_methods(settings, candidates, label_space):
         nested[kind] = _run_nested(kind, compared, rows, folds, label_space, settings, seed)
-        sums[kind] = group_sums(
-            rows.labels, nested[kind].probabilities, rows.groups, candidates.classes, nested[kind].codes
-        )
+        answers[kind] = Answers(rows.labels, nested[kind].probabilities, nested[kind].codes)
         params[kind] = fit_method(
             kind, compared, rows.labels, label_space, seed, folds=folds, groups=rows.groups, metric=settings.fit_by
         )
         fitted = apply_method(compared, params[kind], label_space)
         codes = choose_classes(fitted, params[kind])
-        optimistic[kind] = scores(group_sums(rows.labels, fitted, rows.groups, candidates.classes, codes))
-    draws = bootstrap(sums, settings.draws, seed)
+        optimistic[kind] = points_of(Answers(rows.labels, fitted, codes), label_space, metrics)
+    scored = score_rows(answers, rows.groups, label_space, metrics, settings.draws, seed)
+    score = metric_key(settings.score)
+    check_defined(scored, score)
     results = {
-        kind: MethodResult(kind, params[kind], scores(sums[kind]), optimistic[kind], draws[kind]) for kind in sums
+        kind: MethodResult(kind, params[kind], own.points, optimistic[kind], own.draws, answers[kind])
+        for kind, own in scored.items()
     }
     if choose is not None:
         chosen = choose(results)
     else:
-        chosen = settings.use if settings.use != "auto" else choose_safely(results, settings.score)
-    against = {kind: compare_results(result, results[chosen], settings.score) for kind, result in results.items()}
+        chosen = settings.use if settings.use != "auto" else choose_safely(results, score)
+    against = {kind: compare_results(result, results[chosen], score) for kind, result in results.items()}
     nested_of_all = nested[chosen]
     if not is_whole:
         folds = outer_folds(evaluation.folds, evaluation.groups, seed)
@@ -182,7 +191,7 @@ def nested_cv(
     seed: int,
     *,
     groups: Codes | None = None,
-    metric: Metric = "log_loss",
+    metric: FitMetric = "log_loss",
 ) -> NestedPredictions:
     """Fit on all folds but one and apply to that one, for every fold; a method that fits nothing is applied at once.
 
@@ -314,9 +323,9 @@ def choose_method(results: Mapping[str, MethodResult], score: str) -> str:
 
     Args:
         results: the methods in order of complexity.
-        score: a name in bootstrap.METRICS.
+        score: a metric of the results.
     """
-    higher = BETTER[score] == "higher"
+    higher = higher_is_better(score)
     values = {kind: result.nested[score] for kind, result in results.items()}
     best = (max if higher else min)(values, key=lambda kind: values[kind])
     errors = {
@@ -335,7 +344,7 @@ def choose_safely(results: Mapping[str, MethodResult], score: str) -> str:
 
     Args:
         results: the methods in order of complexity, the mean among them.
-        score: a name in bootstrap.METRICS.
+        score: a metric of the results.
     """
     better = {
         kind: result
@@ -358,7 +367,26 @@ def is_safe(kind: str) -> bool:
 def compare_results(one: MethodResult, other: MethodResult, score: str) -> Comparison:
     """The difference of two methods' nested scores, over the same bootstrap draws."""
     points = (one.nested[score], other.nested[score])
-    return compare(one.draws[score], other.draws[score], BETTER[score], points=points)
+    better: Direction = "higher" if higher_is_better(score) else "lower"
+    return compare(one.draws[score], other.draws[score], better, points=points)
+
+
+def check_defined(scored: Mapping[str, Scored], score: str) -> None:
+    """Check that the methods can be compared by a score.
+
+    Args:
+        scored: the methods' scores.
+        score: a metric.
+
+    Raises:
+        UserError: if the score of a method is no finite number.
+    """
+    undefined = [kind for kind, own in scored.items() if not math.isfinite(own.points[score])]
+    if undefined:
+        raise UserError(
+            f"vote.score: {score} is not defined for the images that the methods are compared on "
+            f"({', '.join(undefined)}); choose another metric, or look whether a class is missing"
+        )
 
 
 def _run_nested(

@@ -20,8 +20,8 @@ from foldvote.ensemble.candidates import (
     subsample,
 )
 from foldvote.ensemble.inputs import EnsembleInputs, evaluation_rows, validated_images
-from foldvote.ensemble.leaderboard import read_timings
 from foldvote.ensemble.selection import EvaluationRows
+from foldvote.ensemble.timings import read_timings
 from foldvote.errors import UserError, raise_all
 from foldvote.inference.prediction_files import labelled_faults, read_predictions, sound_records
 from foldvote.io.files import read_json

@@ -154,17 +154,33 @@ def bootstrap(rows: Mapping[str, GroupSums], draws: int = 2000, seed: int = 0) -
     Raises:
         ValueError: if a row has no image.
     """
+    totals = draw_totals_of_rows({name: sums.values for name, sums in rows.items()}, draws, seed)
+    return {name: _scores(of_draws, rows[name].classes) for name, of_draws in totals.items()}
+
+
+def draw_totals_of_rows(rows: Mapping[str, Array], draws: int, seed: int) -> dict[str, Array]:
+    """The sums over all images in each draw of groups, as in `bootstrap`.
+
+    Args:
+        rows: by the name of the row the sums of each group, float64 (groups, columns); the first column counts images.
+        draws: number of draws.
+        seed: the run's seed.
+
+    Returns:
+        float64 (draws, columns) by row.
+
+    Raises:
+        ValueError: if a row has no image.
+    """
     by_groups: dict[bytes, list[str]] = {}  # names of the rows by the codes of the groups that have images in them
-    for name, sums in rows.items():
-        has_images = sums.values[:, _IMAGES] > 0
+    for name, values in rows.items():
+        has_images = values[:, _IMAGES] > 0
         if not has_images.any():
             raise ValueError(f"row {name} has no image")
         by_groups.setdefault(np.flatnonzero(has_images).tobytes(), []).append(name)
-    drawn = {}
+    drawn: dict[str, Array] = {}
     for codes, names in by_groups.items():
-        totals = _draw_totals(codes, [rows[name].values for name in names], draws, seed)
-        for name, of_draws in zip(names, totals, strict=True):
-            drawn[name] = _scores(of_draws, rows[name].classes)
+        drawn |= dict(zip(names, _draw_totals(codes, [rows[name] for name in names], draws, seed), strict=True))
     return {name: drawn[name] for name in rows}
 
 
@@ -228,6 +244,29 @@ def draw_totals(values: Array, draws: int, seed: int) -> Array:
     return _draw_totals(np.arange(len(values), dtype=np.intp).tobytes(), [values], draws, seed)[0]
 
 
+def draw_weights(groups: Codes, draws: int, seed: int) -> Iterator[Array]:
+    """How often each image is drawn in each draw of groups, the same draws as in `bootstrap`.
+
+    Args:
+        groups: the code of each image's group, shape (images,), from 0 up.
+        draws: number of draws.
+        seed: the run's seed.
+
+    Returns:
+        float64 (images,) for each draw.
+    """
+    present, place = np.unique(np.asarray(groups, dtype=np.intp), return_inverse=True)
+    key, units = sha256_bytes(present.tobytes()), len(present)
+    if units > _BAGS:
+        order, starts = _bags(units, key, seed)
+        bag = np.empty(units, np.intp)
+        bag[order] = np.searchsorted(starts, np.arange(units), side="right") - 1
+        place, units = bag[place], _BAGS
+    for _, times in _draw_counts(units, key, draws, seed):
+        for of_draw in times:
+            yield of_draw[place]
+
+
 def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
     """The percentile interval (Efron 1979): the range of the middle part of the drawn scores.
 
@@ -244,6 +283,29 @@ def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
         raise ValueError(f"level {level} must be between 0 and 1")
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def reflected_interval(
+    values: Array, point: float, lowest: float = -np.inf, highest: float = np.inf, level: float = 0.95
+) -> tuple[float, float]:
+    """The basic interval: the percentile interval reflected at the score (Davison and Hinkley, "Bootstrap methods and
+    their application", 1997, section 5.2).
+
+    A draw of groups misses some rare classes that the groups have, as the groups miss some that the population has: both
+    lower macro-F1 by about as much. The reflection takes the draws' shift back, and the groups' own.
+
+    Args:
+        values: scores in the draws, shape (draws,).
+        point: the score of all groups.
+        lowest: the least value that the score can have.
+        highest: the greatest.
+        level: size of the middle part, above 0 and below 1.
+
+    Raises:
+        ValueError: if the level is not between 0 and 1.
+    """
+    low, high = interval(values, level)
+    return max(2 * point - high, lowest), min(2 * point - low, highest)
 
 
 def compare(
@@ -325,9 +387,13 @@ def _deal_to_bags(rows: list[Array], key: str, seed: int) -> list[Array]:
     groups = len(rows[0])
     if groups <= _BAGS:
         return rows
-    order = generator(seed, "bootstrap", "bags", key).permutation(groups)
-    starts = np.arange(_BAGS) * groups // _BAGS
+    order, starts = _bags(groups, key, seed)
     return [np.add.reduceat(row[order], starts, axis=0) for row in rows]
+
+
+def _bags(groups: int, key: str, seed: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The groups in the order in which they are dealt, and where each bag begins in it."""
+    return generator(seed, "bootstrap", "bags", key).permutation(groups), np.arange(_BAGS) * groups // _BAGS
 
 
 def _draw_counts(units: int, key: str, draws: int, seed: int) -> Iterator[tuple[int, Array]]:

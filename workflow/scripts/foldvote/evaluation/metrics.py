@@ -12,9 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from foldvote.data.label_space import LabelSpace
+from foldvote.evaluation.class_counts import ClassCounts, macro_precision, macro_recall, matthews
+from foldvote.evaluation.class_counts import balanced_accuracy as balanced_accuracy_of
+from foldvote.evaluation.ranking import (
+    average_precision,
+    by_class,
+    mean_of_known,
+    place_counts,
+    roc_auc,
+    scored_classes,
+)
 
 Codes = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
+MORE_SCORES = ("roc_auc", "average_precision", "balanced_accuracy", "macro_precision", "macro_recall", "mcc")
 SMALLEST = float(np.finfo(np.float64).eps)  # smaller probabilities count as this: else one miss has an infinite loss
 
 
@@ -107,8 +118,35 @@ def log_loss(labels: Codes, probabilities: Floats) -> float:
     return -math.fsum(np.log(np.clip(of_label, SMALLEST, 1.0)).tolist()) / len(labels)
 
 
-def factor_scores(labels: Codes, probabilities: Floats, label_space: LabelSpace) -> dict[str, dict[str, float]]:
-    """Accuracy and macro-F1 of each factor on its own.
+def more_scores(
+    labels: Codes, probabilities: Floats, predicted: Codes
+) -> tuple[dict[str, float | None], list[float | None]]:
+    """The scores that stand beside macro-F1, accuracy and log-loss.
+
+    Args:
+        labels: true codes, shape (images,).
+        probabilities: shape (images, classes).
+        predicted: predicted codes, shape (images,).
+
+    Returns:
+        By the names in MORE_SCORES, and the ROC AUC of each class against all others; None where a score is not
+        defined: a class that no image has, or every image, has no AUC and is left out of means over classes.
+    """
+    classes = np.shape(probabilities)[1]
+    counts = confusion(labels, predicted, classes)
+    of_class = ClassCounts(np.diag(counts)[None], counts.sum(axis=1)[None], counts.sum(axis=0)[None])
+    curves = np.full((2, classes), np.nan)
+    for code in range(classes):
+        positive, negative = place_counts(labels, probabilities, code)
+        curves[:, code] = roc_auc(positive, negative), average_precision(positive, negative)
+    means = [mean_of_known(values[scored_classes(classes)]) for values in curves]
+    counted = (balanced_accuracy_of, macro_precision, macro_recall, matthews)
+    values = [*means, *(float(score_of(of_class)[0]) for score_of in counted)]
+    return dict(zip(MORE_SCORES, map(_or_none, values), strict=True)), [_or_none(value) for value in curves[0]]
+
+
+def factor_scores(labels: Codes, probabilities: Floats, label_space: LabelSpace) -> dict[str, dict[str, float | None]]:
+    """Accuracy, macro-F1, ROC AUC and kappa of each factor on its own.
 
     A level's probability is the sum over the classes that share it. So the level predicted here can differ from the
     level of the predicted class.
@@ -119,15 +157,34 @@ def factor_scores(labels: Codes, probabilities: Floats, label_space: LabelSpace)
         label_space: the classes and their factors.
 
     Returns:
-        For each factor `accuracy` and `macro_f1`; empty when the classes are not made up of factors.
+        For each factor `accuracy`, `macro_f1`, `roc_auc` (mean over its levels) and `quadratic_kappa` (which means
+        something if the levels are in an order); empty when the classes are not made up of factors.
     """
-    scores = {}
+    scores: dict[str, dict[str, float | None]] = {}
     for name, levels in label_space.factors.items():
         of_class = label_space.level_codes(name)
         summed = np.asarray(probabilities, dtype=np.float64) @ np.eye(len(levels))[of_class]
         true, predicted = of_class[np.asarray(labels, dtype=np.int64)], summed.argmax(axis=1)
-        scores[name] = {"accuracy": accuracy(true, predicted), "macro_f1": macro_f1(true, predicted, len(levels))}
+        counts = confusion(true, predicted, len(levels))
+        scores[name] = {
+            "accuracy": accuracy(true, predicted),
+            "macro_f1": macro_f1(true, predicted, len(levels)),
+            "roc_auc": _or_none(mean_of_known(by_class(roc_auc, true, summed)[scored_classes(len(levels))])),
+            "quadratic_kappa": _or_none(quadratic_kappa(counts)),
+        }
     return scores
+
+
+def quadratic_kappa(counts: npt.NDArray[np.int64]) -> float:
+    """Cohen's kappa with squared distances of codes as weights (Cohen 1968); NaN where chance would never disagree.
+
+    Args:
+        counts: a confusion matrix, shape (C, C), of classes in an order.
+    """
+    codes = np.arange(len(counts))
+    apart = (codes[:, None] - codes) ** 2
+    chance = float((apart * np.outer(counts.sum(axis=1), counts.sum(axis=0))).sum())
+    return 1 - float((apart * counts).sum()) * float(counts.sum()) / chance if chance else math.nan
 
 
 def score(
@@ -142,9 +199,9 @@ def score(
         predicted: predicted codes, where they are not those of the largest probability, shape (images,).
 
     Returns:
-        A JSON-able dict: `images`, `macro_f1`, `accuracy`, `log_loss`; `classes` with precision, recall, f1 and
-        support by class name; `factors`, what `factor_scores` returns; `confusion`, counts by true class (rows) and
-        predicted class (columns).
+        A JSON-able dict: `images`, `macro_f1`, `accuracy`, `log_loss`, those of MORE_SCORES; `classes` with precision,
+        recall, f1, support and roc_auc by class name; `absent_classes`, the names of those without an AUC; `factors`,
+        what `factor_scores` returns; `confusion`, counts by true class (rows) and predicted class (columns).
 
     Raises:
         ValueError: if the shapes do not go together or a label is not a code of a class.
@@ -152,20 +209,28 @@ def score(
     labels, number = np.asarray(labels), len(label_space.classes)
     if np.shape(probabilities) != (len(labels), number):
         raise ValueError(f"probabilities have the shape {np.shape(probabilities)}, expected {(len(labels), number)}")
-    counts = confusion(labels, np.asarray(probabilities).argmax(axis=1) if predicted is None else predicted, number)
+    predicted = np.asarray(probabilities).argmax(axis=1) if predicted is None else predicted
+    counts = confusion(labels, predicted, number)
     by_class = class_scores(counts)
+    more, auc = more_scores(labels, probabilities, predicted)
     return {
         "images": len(labels),
         "macro_f1": float(by_class["f1"].mean()),
         "accuracy": float(np.trace(counts) / len(labels)) if len(labels) else 0.0,
         "log_loss": log_loss(labels, probabilities),
+        **more,
+        "absent_classes": [name for code, name in enumerate(label_space.classes) if auc[code] is None],
         "classes": {
-            name: {key: values[code].item() for key, values in by_class.items()}
+            name: {key: values[code].item() for key, values in by_class.items()} | {"roc_auc": auc[code]}
             for code, name in enumerate(label_space.classes)
         },
         "factors": factor_scores(labels, probabilities, label_space),
         "confusion": counts.tolist(),
     }
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def _ratio(numerator: npt.NDArray[np.int64], denominator: npt.NDArray[np.int64]) -> Floats:

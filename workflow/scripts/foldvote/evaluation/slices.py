@@ -9,6 +9,7 @@ import pandas as pd
 from foldvote.config.data import NumericFactor
 from foldvote.data.label_space import LabelSpace
 from foldvote.evaluation.group_consistency import check, level_codes, marginals
+from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.evaluation.metrics import SMALLEST
 
 Codes = npt.NDArray[np.int64]
@@ -24,6 +25,7 @@ def slice_scores(
     probabilities: npt.NDArray[np.floating],
     label_space: LabelSpace,
     numeric: NumericFactor | None = None,
+    metric: Metric | None = None,
 ) -> pd.DataFrame:
     """Compute every score for every slice, the worst slice first.
 
@@ -37,11 +39,13 @@ def slice_scores(
         probabilities: shape (images, classes), rows sum to 1.
         label_space: the classes.
         numeric: the factor that bins a number, such as age; None if there is none.
+        metric: scored in addition, in a column of its own name; None: nothing.
 
     Returns:
         Columns slice (a factor, class, stratum, fold, format, size or the numeric column), value, images, persons,
         accuracy, accuracy_low and accuracy_high (the interval), macro_f1 (over the classes present in the slice),
-        log_loss (nats), accuracy_<factor>. The values of one slice cover every image exactly once.
+        log_loss (nats), accuracy_<factor>, and that of `metric`, empty for a slice for which it is not defined, such as
+        an AUC for images of one class. The values of one slice cover every image exactly once.
 
     Raises:
         ValueError: if the shapes do not match.
@@ -65,13 +69,17 @@ def slice_scores(
         for score, of_image in means.items():
             table[score] = np.bincount(part, of_image, len(names)) / sizes
         table["macro_f1"] = _present_f1(part, labels, predicted, len(names), len(label_space.classes))
+        if metric is not None and metric.name not in table:
+            parts = [np.flatnonzero(part == place) for place in range(len(names))]
+            table[metric.name] = [metric.value_or_nan(Answers.of(labels[own], wide[own]), label_space) for own in parts]
         tables.append(table)
     scores = pd.concat(tables, ignore_index=True)
     scores["accuracy_low"], scores["accuracy_high"] = wilson(
         scores["accuracy"].to_numpy(), scores["persons"].to_numpy()
     )
     first = ["slice", "value", "images", "persons", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss"]
-    scores = scores[first + [f"accuracy_{factor}" for factor in label_space.factors]]
+    last = [] if metric is None or metric.name in first else [metric.name]
+    scores = scores[first + [f"accuracy_{factor}" for factor in label_space.factors] + last]
     return scores.sort_values(["accuracy_high", "accuracy", "slice", "value"], ignore_index=True)
 
 

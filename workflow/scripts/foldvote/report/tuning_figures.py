@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from foldvote.config.metric_names import shown_metric
 from foldvote.config.search_space import Dimension, label
 from foldvote.report.svg import FAINT, INK, LINE, PAPER, SERIES, figure_style, new_figure, save_png, save_svg
 from foldvote.tuning.trials import COMPLETE, FAILED, INTERRUPTED, PARAM, PRUNED, space_of
@@ -58,7 +59,7 @@ def plot_history(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
                 axes.plot(some, np.full(len(some), floor), marker, color=colour, markersize=6, label=state)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("trial")
-        axes.set_ylabel(score_name(name))
+        axes.set_ylabel(shown_metric(name))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
@@ -85,7 +86,7 @@ def plot_importance(record: Mapping[str, Any]) -> Figure:
         axes.set_ylim(len(shares) - 0.4, -0.6)
         axes.set_xlim(0, 1.08 * max(shares.values()))
         axes.grid(visible=False, axis="y")
-        axes.set_title(f"Importance of each key for {score_name(record['score'])}")
+        axes.set_title(f"Importance of each key for {shown_metric(record['score'])}")
     return figure
 
 
@@ -115,7 +116,7 @@ def plot_slices(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
         for axes in grid.flat[len(space) :]:
             axes.set_visible(False)
         for axes in grid[:, 0]:
-            axes.set_ylabel(score_name(record["score"]))
+            axes.set_ylabel(shown_metric(record["score"]))
     return figure
 
 
@@ -161,7 +162,7 @@ def plot_parallel(trials: pd.DataFrame, record: Mapping[str, Any]) -> Figure:
                     zorder=4,
                 )
         axes.set_xticks(
-            range(len(names)), [score_name(name) if name == names[-1] else name for name in names], fontsize=9
+            range(len(names)), [shown_metric(name) if name == names[-1] else name for name in names], fontsize=9
         )
         axes.set_xlim(-0.1, len(names) - 1 + 0.45)
         axes.yaxis.set_major_locator(NullLocator())
@@ -200,11 +201,6 @@ def save_figures(trials: pd.DataFrame, record: Mapping[str, Any], folder: Path) 
     for name, figure in figures(trials, record).items():
         save_svg(figure, folder / f"{name}.svg")
         save_png(figure, folder / f"{name}.png")
-
-
-def score_name(name: str) -> str:
-    """The name of a score for people: `macro_f1` gives `macro-F1`."""
-    return {"macro_f1": "macro-F1", "log_loss": "log-loss"}.get(name, name.replace("_", " "))
 
 
 def _done(trials: pd.DataFrame) -> pd.DataFrame:

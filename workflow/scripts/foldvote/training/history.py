@@ -1,6 +1,12 @@
 """The table of a training's epochs: its schema. Apart, as the report reads it without torch."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
 import pyarrow as pa
+
+from foldvote.io.parquet import read_table
 
 HISTORY = pa.schema(
     [
@@ -15,3 +21,25 @@ HISTORY = pa.schema(
         pa.field("best", pa.bool_(), nullable=False),
     ]
 )
+
+
+def history_schema(columns: Iterable[str]) -> pa.Schema:
+    """HISTORY with one more column for each other validation score, empty where the score is not defined.
+
+    Args:
+        columns: those of the table; names that begin with `val_` and are not in HISTORY are other scores.
+    """
+    more = [name for name in columns if name.startswith("val_") and name not in HISTORY.names]
+    return pa.schema([*HISTORY, *(pa.field(name, pa.float64()) for name in sorted(more))])
+
+
+def read_history(path: str | Path) -> pd.DataFrame:
+    """Read the table of a training's epochs.
+
+    Args:
+        path: history.parquet.
+
+    Raises:
+        UserError: if the file is missing, damaged, or has other columns than `history_schema`.
+    """
+    return read_table(path, history_schema(read_table(path)), key=("epoch",))

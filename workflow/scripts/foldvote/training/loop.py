@@ -283,12 +283,12 @@ class Trainer:
         """Scores of the model as it is, equal in all processes, and the predicted classes of the validation images."""
         chosen, group = self.spec.training_set, self.device.group
         group.sync_buffers(self.state.model)
-        classes, batch_size = len(chosen.label_space.classes), self.runtime.predict_batch
+        label_space, batch_size, metrics = chosen.label_space, self.runtime.predict_batch, self.spec.metrics
         scores, predicted = validate(
-            self.state.model, chosen.images, chosen.validation, classes, self.device, batch_size
+            self.state.model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics
         )
         scores = group.broadcast(scores)
-        if not all(map(math.isfinite, scores.values())):
+        if not math.isfinite(scores["val_loss"]):  # another score may just not be defined for these images
             raise UserError(
                 f"{self.spec.name}: the validation loss is no longer finite from epoch {self.state.progress.epoch + 1} "
                 "on; lower models.*.lr, or set clip_norm or precision: fp32. The last checkpoint is kept"

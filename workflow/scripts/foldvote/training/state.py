@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldvote.config.metric_names import LOSS
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.errors import UserError, first_line, raise_all
+from foldvote.evaluation.metric_registry import Metric, find_metrics
 from foldvote.io.files import canonical, sha256_file
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
@@ -36,6 +38,7 @@ class MemberSpec:
         origin: digests of the inputs, as they are written beside the weights.
         code: digest of the training code.
         title: the name in messages, where it is not the model and fold.
+        scored_by: names of metrics that epochs are scored by, beside those of every history and the recipe's best_by.
     """
 
     seeds: MemberSeeds
@@ -45,6 +48,7 @@ class MemberSpec:
     origin: dict[str, Any] = field(default_factory=dict)
     code: str = ""
     title: str | None = None
+    scored_by: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,6 +60,12 @@ class MemberSpec:
         """Everything that the result depends on; a checkpoint with another fingerprint is not used."""
         recipe = {f"recipe.{key}": canonical(value) for key, value in self.recipe.model_dump(mode="json").items()}
         return self.origin | {"code": self.code} | recipe
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What epochs are scored by, beside the scores of every history."""
+        names = [name for name in (self.recipe.best_by, *self.scored_by) if name != LOSS]
+        return find_metrics(names, self.inputs.metric)
 
     @cached_property
     def order(self) -> EpochOrder:
@@ -94,6 +104,8 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
         "age_borders": list(inputs.numeric.borders) if inputs.numeric else None,
         "pretrained_sha256": sha256_file(inputs.pretrained) if inputs.pretrained else None,
     }
+    if inputs.metric is not None:
+        origin["metric_sha256"] = sha256_file(inputs.metric)
     return MemberSpec(seeds, recipe, inputs, training_set, origin, code)
 
 

@@ -1,6 +1,7 @@
 """The training job of one member: inputs in; weights, sidecar, history and timing out."""
 
 import importlib.metadata
+import math
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from foldvote.runtime.locks import folder_lock
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import drop_checkpoints
-from foldvote.training.history import HISTORY
+from foldvote.training.history import history_schema
 from foldvote.training.loop import Trainer, TrainResult, no_sinks
 from foldvote.training.state import MemberSpec, build_spec
 from foldvote.training.tracking import open_sinks
@@ -127,13 +128,13 @@ def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: Member
     """Write the weights, the history and the sidecar."""
     digest, last_digest = _write_weights(trained.chosen, files.weights), _write_weights(trained.last, files.last)
     history = trained.history.astype({"epoch": "int32"})
-    write_table(history, files.history, HISTORY, key=("epoch",), record=spec.origin)
+    write_table(history, files.history, history_schema(history), key=("epoch",), record=spec.origin)
     sidecar = {
         "recipe": spec.recipe.model_dump(mode="json"),
         "sha256": digest,
         "last_sha256": last_digest,
         "epochs": trained.epochs,
-        **{name: float(value) for name, value in trained.scores.items()},
+        **{name: float(value) if math.isfinite(value) else None for name, value in trained.scores.items()},
         "parts": trained.parts,
         "reproducible": reproducible,
         "dtype": str(device.dtype).removeprefix("torch."),

@@ -52,6 +52,7 @@ class MemberInputs:
         manifest: manifest of the training images; only needed by a recipe that treats labels by age.
         numeric: the factor that bins a number, such as age; None if there is none.
         pseudo: test images and their first-round predictions; only for a recipe with `pseudo`.
+        metric: the file of the user's own metric; only for a recipe that chooses an epoch by it, or a search by it.
     """
 
     images: Path
@@ -60,6 +61,7 @@ class MemberInputs:
     manifest: Path | None = None
     numeric: NumericFactor | None = None
     pseudo: PseudoInputs | None = None
+    metric: Path | None = None
 
     @property
     def bands(self) -> dict[str, tuple[int, ...]]:

@@ -1,13 +1,18 @@
 """Validation at the end of an epoch, and what follows from its scores: the best epoch, an early end."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from torch import nn
 
+from foldvote.config.metric_names import LOSS, higher_is_better, metric_key
 from foldvote.config.recipe import Recipe
+from foldvote.data.label_space import LabelSpace
 from foldvote.data.packed_images import PackedImages
+from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.evaluation.metrics import accuracy, balanced_accuracy, log_loss, macro_f1
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.forward import predict_logits
@@ -16,7 +21,13 @@ from foldvote.runtime.device import Device
 
 
 def validate(
-    model: nn.Module, images: PackedImages, rows: pd.DataFrame, classes: int, device: Device, batch_size: int
+    model: nn.Module,
+    images: PackedImages,
+    rows: pd.DataFrame,
+    label_space: LabelSpace,
+    device: Device,
+    batch_size: int,
+    metrics: Sequence[Metric] = (),
 ) -> tuple[dict[str, float], np.ndarray]:
     """Score a network on the true labels of images that it does not learn from, without augmentation.
 
@@ -24,13 +35,15 @@ def validate(
         model: placed on the device.
         images: packed images.
         rows: rows of folds.FOLDS, one per validation image.
-        classes: number of classes.
+        label_space: the classes.
         device: where and how; each process of a group predicts its shard of the images.
         batch_size: images in one forward pass.
+        metrics: what is scored in addition.
 
     Returns:
-        The scores val_loss (nats), val_macro_f1, val_accuracy and val_balanced_accuracy, each over all rows at once;
-        and the predicted codes, int64 (rows,).
+        The scores val_loss (nats), val_macro_f1, val_accuracy, val_balanced_accuracy and val_<metric> of each metric,
+        each over all rows at once, NaN for a metric that is not defined for these rows; and the predicted codes, int64
+        (rows,).
     """
     labels = rows["label"].to_numpy(np.int64)
     places = images.rows(rows["image_id"].tolist())
@@ -38,25 +51,40 @@ def validate(
         lambda shard: predict_logits(model, images, shard, [IDENTITY], device, batch_size)[IDENTITY.name], places
     )
     probabilities = softmax(logits)
-    predicted = probabilities.argmax(axis=1)
+    predicted, classes = probabilities.argmax(axis=1), len(label_space.classes)
     scores = {
         "val_loss": log_loss(labels, probabilities),
         "val_macro_f1": macro_f1(labels, predicted, classes),
         "val_accuracy": accuracy(labels, predicted),
         "val_balanced_accuracy": balanced_accuracy(labels, predicted, classes),
     }
+    answers, is_finite = Answers(labels, probabilities, predicted), bool(np.isfinite(probabilities).all())
+    for metric in metrics:
+        if (column := history_column(metric.name)) not in scores:
+            scores[column] = metric.value(answers, label_space) if is_finite else math.nan
     return scores, predicted
 
 
 def selection_score(row: dict[str, Any], recipe: Recipe) -> float:
-    """The score by which the recipe chooses epochs: higher is better, so a loss is negated.
+    """The score by which the recipe chooses epochs: higher is better, so a loss is negated; the least if undefined.
 
     Args:
         row: validation scores, such as a row of the history.
         recipe: for best_by.
     """
-    value = float(row[f"val_{recipe.best_by}"])
-    return -value if recipe.best_by == "loss" else value
+    value = float(row[history_column(recipe.best_by)])
+    if math.isnan(value):
+        return -math.inf
+    return value if higher_is_better(recipe.best_by) else -value
+
+
+def history_column(metric: str) -> str:
+    """The column of the history that holds a metric.
+
+    Args:
+        metric: as in the configuration.
+    """
+    return "val_loss" if metric in (LOSS, "log_loss") else f"val_{metric_key(metric)}"
 
 
 def early_stop_reason(history: list[dict[str, Any]], recipe: Recipe) -> str:

@@ -17,6 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
+from foldvote.config.metric_names import higher_is_better
 from foldvote.config.recipe import Recipe
 from foldvote.config.search_space import AS_SCORED, label, own_values, with_values
 from foldvote.config.tuning import Tune
@@ -79,7 +80,7 @@ class SearchSpec:
     @property
     def sign(self) -> int:
         """1 where a higher score is better, -1 where a lower one is."""
-        return -1 if self.tune.score == "log_loss" else 1
+        return 1 if higher_is_better(self.tune.score) else -1
 
     @property
     def epochs(self) -> int:

@@ -19,8 +19,9 @@ from optuna.trial import TrialState
 from foldvote.config.data import NumericFactor
 from foldvote.config.recipe import Recipe
 from foldvote.config.search_space import label
+from foldvote.data.label_space import LabelSpace
 from foldvote.errors import Interrupted, UserError
-from foldvote.evaluation.metrics import accuracy, balanced_accuracy, log_loss, macro_f1
+from foldvote.evaluation.metric_registry import Answers, Metric, find_metric
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.tta import ready_views
@@ -37,6 +38,7 @@ from foldvote.splits.folds import SplitFiles, read_folds
 from foldvote.training.loop import Trainer, TrainResult
 from foldvote.training.state import MemberSpec, build_spec
 from foldvote.training.training_set import MemberInputs, PseudoInputs
+from foldvote.training.validation import history_column
 from foldvote.tuning.study import (
     RESULT,
     SearchSpec,
@@ -50,7 +52,6 @@ from foldvote.tuning.study import (
     worker_lock,
 )
 
-_COLUMN = {"log_loss": "val_loss"}  # history column of a score if it is not `val_<score>`
 # Offset between the reported scores of one fold and the next. Pruners look at the best value so far: as the offset is
 # larger than any score, this is always a value of the present fold and not of an earlier, perhaps easier one.
 _APART = 100.0
@@ -71,7 +72,7 @@ class TrialPruner:
     def __init__(self, asked: optuna.Trial, search: SearchSpec) -> None:
         self.asked, self.search, self.pruned = asked, search, False
         self.result: dict[str, Any] = {"folds": {}, "epochs": 0, "seconds": 0.0, "device": ""}
-        self._column = _COLUMN.get(search.tune.score, f"val_{search.tune.score}")
+        self._column = history_column(search.tune.score)
         self._before: list[float] = []
         self._reported = 0
 
@@ -132,6 +133,7 @@ class SearchInputs:
         numeric: the factor that bins a number, such as age; None if there is none.
         pseudo_images: packed test images, in the same folders, if a recipe may learn from them.
         pseudo: first-round test predictions, in folders `model=<m>/fold=<k>`.
+        metric: the file of the user's own metric, if trials are scored by it or choose by it.
     """
 
     split: SplitFiles
@@ -141,6 +143,7 @@ class SearchInputs:
     numeric: NumericFactor | None = None
     pseudo_images: Sequence[Path] = ()
     pseudo: Sequence[Path] = ()
+    metric: Path | None = None
 
     def of(self, recipe: Recipe, fold: int) -> MemberInputs:
         """The input files of the member of a fold with a recipe."""
@@ -156,6 +159,7 @@ class SearchInputs:
             )
             if keys
             else None,
+            self.metric,
         )
 
 
@@ -216,6 +220,7 @@ def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
         "age_borders": list(inputs.numeric.borders if inputs.numeric else ()),
         "pretrained_sha256": {name: sha256_file(path) for name, path in sorted(inputs.pretrained.items())},
         "pseudo_sha256": [sha256_file(path) for path in sorted(inputs.pseudo)],
+        **({"metric_sha256": sha256_file(inputs.metric)} if inputs.metric else {}),
     }
 
 
@@ -276,7 +281,7 @@ def _score(
     with _values_at_fault():
         recipe = search.recipe_of(trial.values)
         device = resources.device(recipe)
-    parts = []
+    parts, metric = [], find_metric(search.tune.score, inputs.metric)
     for place, fold in enumerate(search.folds):
         if stopping.is_set():
             raise Interrupted
@@ -284,7 +289,7 @@ def _score(
         spec = build_spec(MemberSeeds(search.seed, search.model, fold), recipe, search.origin["code"], own)
         with _values_at_fault(), name_nondeterminism():
             trained = Trainer(
-                replace(spec, title=f"trial {trial.number} fold {fold}"),
+                replace(spec, title=f"trial {trial.number} fold {fold}", scored_by=(search.tune.score,)),
                 device,
                 resume / f"fold={fold}",
                 resources.runtime,
@@ -298,8 +303,8 @@ def _score(
             return None
         probabilities = _out_of_fold(trained, spec, search.views, device, resources)
         parts.append(spec.training_set.validation[["image_id", "label"]].assign(p=list(probabilities)))
-        pruner.note(fold, score_of(search.tune.score, *pooled(parts[-1:])))
-    return score_of(search.tune.score, *pooled(parts))
+        pruner.note(fold, score_of(metric, *pooled(parts[-1:]), spec.training_set.label_space))
+    return score_of(metric, *pooled(parts), spec.training_set.label_space)
 
 
 def _out_of_fold(
@@ -347,24 +352,22 @@ def pooled(parts: Sequence[pd.DataFrame]) -> tuple[np.ndarray, np.ndarray]:
     return rows["label"].to_numpy(np.int64)[first], summed / np.bincount(places)[:, None]
 
 
-def score_of(name: str, labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Compute a score by its name.
+def score_of(metric: Metric, labels: np.ndarray, probabilities: np.ndarray, label_space: LabelSpace) -> float:
+    """The score of predictions.
 
     Args:
-        name: log_loss, accuracy, balanced_accuracy or macro_f1.
+        metric: what they are scored by.
         labels: class codes, int64 (images,).
         probabilities: shape (images, classes), rows sum to 1.
+        label_space: the classes.
+
+    Raises:
+        UserError: if the score is not defined for these images.
     """
-    predicted, classes = probabilities.argmax(axis=1), probabilities.shape[1]
-    match name:
-        case "log_loss":
-            return log_loss(labels, probabilities)
-        case "accuracy":
-            return accuracy(labels, predicted)
-        case "balanced_accuracy":
-            return balanced_accuracy(labels, predicted, classes)
-        case _:
-            return macro_f1(labels, predicted, classes)
+    value = metric.value(Answers.of(labels, probabilities), label_space)
+    if not np.isfinite(value):
+        raise UserError(f"tune.score: {metric.name} is not defined for the images of these folds; choose another score")
+    return value
 
 
 def _short(value: Any) -> str:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from foldvote.config.metric_names import shown_metric
 from foldvote.report.svg import FAINT, INK, LINE, PAPER, SERIES, figure_style, new_figure
 
 MOST_BARS = 60  # rows of a figure; further rows are shown in the table only
@@ -17,25 +18,24 @@ _ROW = 0.26  # height of a row in inches
 _LONGEST_NAME = 40  # characters of a name in a figure; tables show the whole name
 
 
-def plot_votes(votes: pd.DataFrame) -> Figure:
-    """Nested macro-F1 of each ensemble method with its interval, and the optimistic macro-F1.
+def plot_votes(votes: pd.DataFrame, main: str = "macro_f1") -> Figure:
+    """The nested main metric of each ensemble method with its interval, and the optimistic one.
 
     Args:
         votes: rows of the leaderboard of kind `vote`.
+        main: the main metric's name in tables.
     """
     with figure_style():
         figure = new_figure(8.0, 1.3 + 0.32 * len(votes))
         axes, places = figure.add_subplot(), np.arange(len(votes))
-        axes.hlines(
-            places, votes["macro_f1_low"], votes["macro_f1_high"], color=LINE, linewidth=5, label="95 % interval"
-        )
-        axes.hlines(places, votes["macro_f1"], votes["optimistic_macro_f1"], color=FAINT, linewidth=1)
-        axes.plot(votes["macro_f1"], places, "o", color=SERIES[0], label="nested: on persons that were not fitted on")
+        axes.hlines(places, votes[f"{main}_low"], votes[f"{main}_high"], color=LINE, linewidth=5, label="95 % interval")
+        axes.hlines(places, votes[main], votes[f"optimistic_{main}"], color=FAINT, linewidth=1)
+        axes.plot(votes[main], places, "o", color=SERIES[0], label="nested: on persons that were not fitted on")
         axes.plot(
-            votes["optimistic_macro_f1"], places, "D", color=SERIES[1], markersize=5, mfc="none", label="optimistic"
+            votes[f"optimistic_{main}"], places, "D", color=SERIES[1], markersize=5, mfc="none", label="optimistic"
         )
         _rows(axes, votes["model"].tolist())
-        axes.set_xlabel("macro-F1")
+        axes.set_xlabel(shown_metric(main))
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 

@@ -24,7 +24,7 @@ from foldvote.io.ids import positions_in
 from foldvote.io.parquet import read_record, read_table
 from foldvote.io.paths import MemberKey, member_of
 from foldvote.splits.folds import read_folds
-from foldvote.training.history import HISTORY
+from foldvote.training.history import read_history
 
 Floats = npt.NDArray[np.float64]
 _TEXT_COLUMNS = ("kind", "model", "fold", "slice", "value", "calibration", "suspicion")
@@ -140,7 +140,7 @@ def read_run(files: RunFiles, numeric: NumericFactor | None = None) -> RunResult
         slices=read_numbers(files.slices),
         reliability=read_numbers(files.reliability),
         issues=read_table(files.issues, LABEL_ISSUES, key=("rank",)),
-        histories={member_of(path): read_table(path, HISTORY, key=("epoch",)) for path in sorted(files.histories)},
+        histories={member_of(path): read_history(path) for path in sorted(files.histories)},
         sidecars=dict(sorted(sidecars.items())),
         devices=tuple(sorted({str(read_json(path).get("device", "unknown")) for path in files.timings})),
         data_sha256=data,

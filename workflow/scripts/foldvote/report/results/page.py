@@ -12,6 +12,7 @@ import numpy.typing as npt
 from foldvote.config.data import Images, layout_section
 from foldvote.data.layouts.registry import layout_of
 from foldvote.data.packed_images import PackedImages
+from foldvote.ensemble.headline import headline
 from foldvote.inference.heatmaps import ClassHeatmap, read_heatmaps
 from foldvote.report.html import EmbeddedImages, write_page
 from foldvote.report.results.attention import overlay
@@ -102,6 +103,7 @@ def write_report(
         search=search_summary(search) if search else None,
         settings=settings,
         vote=_shown_vote(run.vote),
+        worth=headline(run.metrics),
         commit=code_version(),
     )
     log(f"{page_path}: {len(embedded.sources):,} images, {page_path.stat().st_size / 1e6:.1f} MB")

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from foldvote.config.metric_names import shown_metric
 from foldvote.ensemble.leaderboard import COST_COLUMNS
 from foldvote.ensemble.methods import simplest_first
-from foldvote.evaluation.metrics import SMALLEST
+from foldvote.evaluation.metrics import MORE_SCORES, SMALLEST
 from foldvote.evaluation.slices import border_table
 from foldvote.io.csv_files import write_csv
 from foldvote.report.html import Table, table
@@ -25,6 +26,7 @@ _SCORE_FORMATS = dict.fromkeys(("macro_f1", "accuracy", "log_loss", "ece", "brie
 _LEADERBOARD_FORMATS = _SCORE_FORMATS | dict.fromkeys(("macro_f1_low", "macro_f1_high"), ".3f")
 _LEADERBOARD_FORMATS |= dict.fromkeys(("optimistic_macro_f1", "test_macro_f1", "test_accuracy"), ".4f")
 _LEADERBOARD_FORMATS |= {"macro_f1_over_folds": ".3f", "temperature": ".2f"}
+_LEADERBOARD_FORMATS |= dict.fromkeys(MORE_SCORES, ".4f")
 _LEADERBOARD_FORMATS |= dict.fromkeys(COST_COLUMNS, ",.1f")
 _LABELS = {
     "macro_f1": "macro-F1",
@@ -94,18 +96,27 @@ def class_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
     return frame
 
 
-def vote_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
-    """Nested and optimistic macro-F1 of each ensemble method, and its difference from the one in use; simplest first.
+def main_metric(metrics: Mapping[str, Any]) -> str:
+    """The main metric's name in tables.
 
     Args:
         metrics: the content of ensemble/metrics.json.
     """
-    rows, used = [], metrics["chosen"]
+    return str(metrics.get("metric", "macro_f1"))
+
+
+def vote_scores(metrics: Mapping[str, Any]) -> pd.DataFrame:
+    """The main metric of each method, nested and optimistic, and its difference from the one in use; simplest first.
+
+    Args:
+        metrics: the content of ensemble/metrics.json.
+    """
+    rows, used, main = [], metrics["chosen"], main_metric(metrics)
     for kind in simplest_first(metrics["oof"]["votes"]):
         own = metrics["oof"]["votes"][kind]
         against = own["against_chosen"]
-        row = {"method": kind, "macro_f1": own["macro_f1"], "optimistic": own["optimistic"]["macro_f1"]}
-        row |= {"gap": own["optimistic"]["macro_f1"] - own["macro_f1"], "difference": against["difference"]}
+        row = {"method": kind, main: own[main], "optimistic": own["optimistic"][main]}
+        row |= {"gap": own["optimistic"][main] - own[main], "difference": against["difference"]}
         rows.append(row | {name: against[name] for name in ("low", "high", "better")})
     scores = pd.DataFrame(rows)
     scores.loc[scores["method"] == used, ["difference", "low", "high", "better"]] = np.nan  # not compared with itself
@@ -192,7 +203,7 @@ def draw_figures(run: RunResults, gallery: ReportGallery) -> dict[str, Figure]:
     """
     votes = run.leaderboard[run.leaderboard["kind"] == "vote"]
     return {
-        "votes": figures.plot_votes(votes),
+        "votes": figures.plot_votes(votes, main_metric(run.metrics)),
         "curves": figures.plot_curves(_by_model(run)),
         "confusion": _confusion(gallery.confusions[0]),
         "reliability": figures.plot_reliability(run.reliability),
@@ -209,7 +220,7 @@ def page_figures(run: RunResults, drawn: Mapping[str, Figure]) -> dict[str, Any]
         drawn: the figures of `draw_figures`.
     """
     alt_texts = {
-        "votes": "Points: nested and optimistic macro-F1 of each ensemble method.",
+        "votes": f"Points: nested and optimistic {shown_metric(main_metric(run.metrics))} of each ensemble method.",
         "reliability": "Lines: accuracy against confidence, before and after calibration.",
         "slices": "Points with bars: accuracy of the worst slices and its interval.",
         "classes": "Bars: F1 of each class.",
@@ -279,12 +290,12 @@ def _leaderboard(leaderboard: pd.DataFrame) -> Table:
 
 
 def _votes(metrics: Mapping[str, Any]) -> Table:
-    differences = dict.fromkeys(("gap", "difference", "low", "high"), "+.4f")
+    main, differences = main_metric(metrics), dict.fromkeys(("gap", "difference", "low", "high"), "+.4f")
     return table(
         vote_scores(metrics),
-        "Ensemble methods: nested and optimistic macro-F1, and the difference from the one in use",
-        formats=dict.fromkeys(("macro_f1", "optimistic"), ".4f") | differences | {"better": ".0%"},
-        labels={"macro_f1": "nested macro-F1", "difference": "difference", "low": "from", "high": "to"},
+        f"Ensemble methods: nested and optimistic {shown_metric(main)}, and the difference from the one in use",
+        formats=dict.fromkeys((main, "optimistic"), ".4f") | differences | {"better": ".0%"},
+        labels={main: f"nested {shown_metric(main)}", "difference": "difference", "low": "from", "high": "to"},
         hints={"better": "Share of the bootstrap draws in which it is better than the method in use"},
     )
 

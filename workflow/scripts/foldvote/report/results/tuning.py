@@ -6,9 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from foldvote.config.metric_names import shown_metric
 from foldvote.report.html import Table, table
 from foldvote.report.svg import inline_svg
-from foldvote.report.tuning_figures import figures, score_name
+from foldvote.report.tuning_figures import figures
 from foldvote.tuning.trials import COMPLETE, PARAM, read_trials
 
 _ALT_TEXTS = {
@@ -32,7 +33,7 @@ def search_summary(path: Path) -> dict[str, Any]:
     drawings = {name: inline_svg(figure, _ALT_TEXTS[name]) for name, figure in figures(trials, record).items()}
     return {
         "record": record,
-        "score": score_name(record["score"]),
+        "score": shown_metric(record["score"]),
         "counts": trials["state"].value_counts().to_dict(),
         "best": trials.loc[trials["number"] == record["best"], "score"].iloc[0],
         "unchanged": [*trials.loc[trials["as_it_stands"] & (trials["state"] == COMPLETE), "score"]],
@@ -49,6 +50,6 @@ def _table(trials: pd.DataFrame, record: Mapping[str, Any]) -> Table:
         shown,
         "Trials, the best first",
         formats={"score": ".4f", "seconds": ",.1f"},
-        labels={PARAM + key: key for key in record["space"]} | {"score": score_name(record["score"])},
+        labels={PARAM + key: key for key in record["space"]} | {"score": shown_metric(record["score"])},
         hints={"score": "Out of fold, over all folds of the search, after the last epoch"},
     )
