@@ -13,6 +13,7 @@ from foldvote.commands.session import (
     begin_run,
     check_before_jobs,
     end_of_run_summary,
+    let_threads_sleep,
     prepare_run,
     profile_options,
     read_configuration,
@@ -26,6 +27,7 @@ from foldvote.runtime.gpus import visible_gpus
 from foldvote.runtime.locks import announce_run
 
 use_library(SCRIPTS)
+let_threads_sleep()
 # Whether this is the main workflow and not a module: only the main one answers commands and locks the results folder.
 IS_MAIN = workflow.modifier.namespace is None
 if IS_MAIN and workflow.is_main_process:

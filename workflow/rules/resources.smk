@@ -4,14 +4,6 @@ For other machines the profile sets them (set-threads, set-resources) and nothin
 differ between the machine that sends a job and the one that runs it, and Snakemake refuses such a job.
 """
 
-import os
-
-# Threads that wait for each other sleep after a moment instead of burning a core that another job could use. OpenMP reads
-# this before torch is imported, so that it is given to all jobs. Results stay the same; see docs/scale.md.
-if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
-    os.environ["GOMP_SPINCOUNT"] = "1000"
-
-
 def works_here():
     """Whether jobs run on this machine; false if they are sent to other machines, or were sent here by another one."""
     return workflow.local_exec and not workflow.remote_exec

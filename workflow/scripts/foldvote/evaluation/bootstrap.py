@@ -291,8 +291,8 @@ def reflected_interval(
     """The basic interval: the percentile interval reflected at the score (Davison and Hinkley, "Bootstrap methods and
     their application", 1997, section 5.2).
 
-    A draw of groups misses some rare classes that the groups have, as the groups miss some that the population has: both
-    lower macro-F1 by about as much. The reflection takes the draws' shift back, and the groups' own.
+    A draw of groups misses some rare classes that the groups have, as the groups miss some of the population's: each
+    lowers macro-F1 by about as much. The reflection takes both shifts back.
 
     Args:
         values: scores in the draws, shape (draws,).

@@ -19,10 +19,10 @@ from foldvote.ensemble.budget import (
     members_to_submit,
     predict_budget,
 )
-from foldvote.ensemble.frontier import frontier_table, score_subsets
+from foldvote.ensemble.frontier import SHOWN, frontier_table, score_subsets
 from foldvote.ensemble.inputs import EnsembleInputs
 from foldvote.ensemble.single_members import read_prices, read_single_members
-from foldvote.evaluation.bootstrap import BETTER, METRICS
+from foldvote.evaluation.bootstrap import BETTER
 from foldvote.evaluation.vote_table import votes_schema
 from foldvote.io.csv_files import write_csv
 from foldvote.io.files import write_json
@@ -64,14 +64,14 @@ def write_frontier(
             is a budget; timings of predictions; weights; the split and the classes.
         files: the files that are written.
         expected: number of folds of each model.
-        settings: the `vote` section. A score that is no sum over images, such as ROC AUC, is replaced by macro-F1.
+        settings: the `vote` section. A score that is not in SHOWN, such as ROC AUC, is replaced by macro-F1.
         seed: the run's seed.
 
     Raises:
         UserError: if inputs are missing or do not fit each other, or nothing fits the budget; then nothing is written.
     """
-    if settings.score not in METRICS:
-        log(f"frontier: subsets are compared by macro-F1, as {settings.score} is no sum over images")
+    if settings.score not in SHOWN:
+        log(f"frontier: subsets are compared by macro-F1, as they are not priced by {settings.score}")
         settings = settings.model_copy(update={"score": "macro_f1"})
     label_space = read_label_space(inputs.classes)
     single = read_single_members(inputs, expected, label_space, seed)
