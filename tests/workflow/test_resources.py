@@ -1,4 +1,4 @@
-"""What `resources.smk` gives to every job."""
+"""What the workflow gives to every job."""
 
 import os
 import subprocess
@@ -9,7 +9,13 @@ import pytest
 from support.snakemake_run import ROOT, SNAKEMAKE
 
 SNAKEFILE = f"""
-include: "{ROOT}/workflow/rules/resources.smk"
+import sys
+
+sys.path.insert(0, "{ROOT}/workflow/scripts")
+
+from foldvote.commands.session import let_threads_sleep
+
+let_threads_sleep()
 
 
 rule told:

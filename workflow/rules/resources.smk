@@ -4,6 +4,7 @@ For other machines the profile sets them (set-threads, set-resources) and nothin
 differ between the machine that sends a job and the one that runs it, and Snakemake refuses such a job.
 """
 
+
 def works_here():
     """Whether jobs run on this machine; false if they are sent to other machines, or were sent here by another one."""
     return workflow.local_exec and not workflow.remote_exec
