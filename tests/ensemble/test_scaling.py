@@ -56,7 +56,7 @@ def test_one_fold_has_no_spread():
 def test_identical_members_keep_the_temperature_and_their_order_changes_nothing(seed, temperature, members):
     _, singles = simulated(seed, members, images=50)
     same = [singles[0]] * members
-    expected = min(temperature, 1 + (temperature - 1) / 4)  # with caution above 1
+    expected = min(temperature, 1 + (temperature - 1) / 2)  # with caution above 1
     assert scaling_of_mean(temperature, 1, same, singles[0])["temperature"] == pytest.approx(expected, rel=1e-4)
     mean = singles.mean(axis=0)
     one = scaling_of_mean(temperature, 1, list(singles), mean)["temperature"]

@@ -10,7 +10,7 @@ The derivation takes a member's log-probabilities as a common part plus noise of
 models", 2006). The slope of a noisy predictor is diluted by the share of its variance that is not noise. The mean of n
 members has an n-th of the noise, so its slope is larger by V(m)/V(n), where V(n) is the variance of the mean of n
 members and m is the number behind each out-of-fold prediction. A mean of overconfident members is less overconfident
-than this says, since it is no product of them: of what lies above 1, a quarter is taken.
+than this says, since it is no product of them: of what lies above 1, half is taken.
 `benchmarks/calibration_rules.py` compares this with other rules.
 """
 
@@ -33,7 +33,7 @@ from foldvote.evaluation.probabilities import softmax
 Floats = npt.NDArray[np.floating]
 Codes = npt.NDArray[np.integer]
 Scaling = dict[str, Any]
-_TRUST_ABOVE_1 = 0.25
+_TRUST_ABOVE_1 = 0.5
 Calibration = Literal["auto", "none", "temperature", "vector"]
 
 
