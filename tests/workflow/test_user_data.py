@@ -147,3 +147,11 @@ def test_files_beside_the_data_that_no_row_names_rerun_nothing(tmp_path: Path) -
     assert planned(tmp_path, "prepare") == {}
     shutil.copy(tmp_path / "p0_0.jpg", tmp_path / "p1_0.jpg")
     assert planned(tmp_path, "prepare") == {"manifest": 1, "folds": 1, "pixels": 1}
+
+
+def test_the_demo_is_drawn_and_read_with_its_corrections_as_in_the_first_run(tmp_path: Path) -> None:
+    write_config(tmp_path, corrections="corrections.csv")
+    manifest = "results/data/manifest/split=train/manifest.parquet"
+    snakemake(tmp_path, manifest)
+    assert pd.read_parquet(tmp_path / manifest)["corrected"].any()
+    assert planned(tmp_path, manifest) == {}

@@ -395,7 +395,8 @@ class DataSettings(Section):
     def for_split(self, split: str) -> dict[str, Any]:
         """All that a manifest depends on, as plain JSON values: a test manifest not on the corrections."""
         values = self.model_dump(mode="json", include=set(DataSettings.model_fields))
-        values["corrections"] = self.corrections_path and str(self.corrections_path)
+        if self.data.drawn is None:  # in one spelling, wherever it was found; drawn corrections always lie in the root
+            values["corrections"] = self.corrections_path and str(self.corrections_path)
         if split == "train":
             return values
         values["data"]["similar_groups"] = "refuse"  # test images are in no group
