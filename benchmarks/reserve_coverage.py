@@ -23,8 +23,9 @@ from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.ensemble.reserve import score_on_reserve
 from foldvote.ensemble.scaling import apply_scaling
 from foldvote.ensemble.selection import EvaluationRows, compare_methods
-from foldvote.evaluation.bootstrap import bootstrap, group_sums, reflected_interval, scores
+from foldvote.evaluation.bootstrap import bootstrap, group_sums, scores
 from foldvote.evaluation.calibration import apply_temperature, ece, fit_temperature
+from foldvote.evaluation.intervals import reflected_interval
 from foldvote.evaluation.metrics import log_loss
 from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator

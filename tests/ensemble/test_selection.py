@@ -5,14 +5,9 @@ import pytest
 
 from foldvote.config.ensemble import METHOD_NAMES, Vote
 from foldvote.data.label_space import LabelSpace
+from foldvote.ensemble.group_parts import outer_folds, split_groups
 from foldvote.ensemble.methods import apply_method, fit_method
-from foldvote.ensemble.selection import (
-    applicable_methods,
-    nested_cv,
-    one_standard_error_rule,
-    outer_folds,
-    split_groups,
-)
+from foldvote.ensemble.selection import applicable_methods, nested_cv, one_standard_error_rule
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss, macro_f1
 from support.simulated_votes import ALL, LABEL_SPACE, drawn, noise

@@ -5,19 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.evaluation.bootstrap import (
-    BETTER,
-    METRICS,
-    GroupSums,
-    add,
-    bootstrap,
-    compare,
-    empty_sums,
-    group_sums,
-    interval,
-    scores,
-)
+from foldvote.evaluation.bootstrap import BETTER, METRICS, GroupSums, add, bootstrap, empty_sums, group_sums, scores
 from foldvote.evaluation.calibration import brier, ece
+from foldvote.evaluation.intervals import compare, interval
 from foldvote.evaluation.metrics import accuracy, log_loss, macro_f1
 from foldvote.runtime.seeding import generator
 

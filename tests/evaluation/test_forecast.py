@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.evaluation.bootstrap import board_draws, group_sums, interval, scores
+from foldvote.evaluation.bootstrap import board_draws, group_sums, scores
 from foldvote.evaluation.forecast import LEADS, best_pairs, forecast, lead_probability, simulate_boards
+from foldvote.evaluation.intervals import interval
 
 CLASSES, IMAGES = 4, 5  # images of each group
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.config.recipe import Treatment
 from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.data.layouts.maskbase_labels import age_band

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.report.data_check.checks import certificate_in_words, run_checks, unusual_images
 from foldvote.report.data_check.inputs import DataCheckInputs
 from support.data_check_run import PERSONS

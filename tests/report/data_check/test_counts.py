@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.report.data_check import counts
 from support.tiny_member import manifest_row

@@ -10,7 +10,7 @@ import pandas as pd
 from foldvote.config.metric_names import higher_is_better, metric_fault, shown_metric
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.errors import UserError
-from foldvote.evaluation.bootstrap import Direction, compare, interval
+from foldvote.evaluation.intervals import Direction, compare, interval
 from foldvote.evaluation.metric_bootstrap import Scored, score_rows
 from foldvote.evaluation.metric_registry import Answers, find_metric
 from foldvote.evaluation.vote_table import PROBABILITY, votes_schema

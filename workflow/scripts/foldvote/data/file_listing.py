@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from foldvote.config.data import DataSettings, FoldersLayout, ImageList
+from foldvote.config.data import DataSettings, FoldersLayout
+from foldvote.config.layout_facts import ImageList
 from foldvote.data.layouts.maskbase_labels import SHOTS
 from foldvote.io.paths import files_below, is_ignored, relative_fault
 

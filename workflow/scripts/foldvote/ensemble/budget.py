@@ -12,12 +12,13 @@ from foldvote.config.ensemble import Budget, Vote
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import PRODUCT_SIGN, ModelPredictions, candidates_of
 from foldvote.ensemble.frontier import JOIN, SHOWN, ScoredSubset, Subset, member_draws
+from foldvote.ensemble.group_parts import split_groups
 from foldvote.ensemble.inputs import read_test_predictions
 from foldvote.ensemble.scaling import Scaling, apply_scaling, fit_scaling, scaling_of_mean
-from foldvote.ensemble.selection import split_groups
 from foldvote.ensemble.single_members import Prices, SingleMembers
 from foldvote.errors import UserError, raise_all
-from foldvote.evaluation.bootstrap import BETTER, GroupSums, bootstrap, interval, scores
+from foldvote.evaluation.bootstrap import BETTER, GroupSums, bootstrap, scores
+from foldvote.evaluation.intervals import interval
 from foldvote.evaluation.vote_table import votes_frame
 from foldvote.io.ids import positions_in
 from foldvote.io.paths import MemberKey

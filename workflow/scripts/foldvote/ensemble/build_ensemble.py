@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldvote.config.data import NumericFactor
 from foldvote.config.ensemble import Submission, Vote
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import (
     PRODUCT_SIGN,
@@ -20,30 +20,24 @@ from foldvote.ensemble.candidates import (
     model_probabilities,
     own_classes,
 )
+from foldvote.ensemble.group_parts import outer_folds
 from foldvote.ensemble.guest_checks import examine_guests
 from foldvote.ensemble.inputs import EnsembleData, EnsembleInputs, read_ensemble_data
-from foldvote.ensemble.leaderboard import (
-    DEFAULT,
+from foldvote.ensemble.leaderboard import DEFAULT, make_leaderboard
+from foldvote.ensemble.members_curve import members_curve
+from foldvote.ensemble.methods import apply_method, choose_classes
+from foldvote.ensemble.reserve import ReserveScores, count_looks, score_on_reserve
+from foldvote.ensemble.row_scores import (
     answer_scores,
     calibration_scores,
     known_value,
-    make_leaderboard,
     method_scores,
     model_scores,
     result_scores,
     score_with_intervals,
 )
-from foldvote.ensemble.members_curve import members_curve
-from foldvote.ensemble.methods import apply_method, choose_classes
-from foldvote.ensemble.reserve import ReserveScores, count_looks, score_on_reserve
 from foldvote.ensemble.scaling import Calibration, Scaling, apply_scaling, fit_scaling, scaling_of_mean
-from foldvote.ensemble.selection import (
-    EvaluationRows,
-    MethodComparison,
-    MethodResult,
-    compare_methods,
-    outer_folds,
-)
+from foldvote.ensemble.selection import EvaluationRows, MethodComparison, MethodResult, compare_methods
 from foldvote.evaluation.calibration import calibrate_nested, fit_temperature
 from foldvote.evaluation.group_consistency import consistency
 from foldvote.evaluation.label_issues import LABEL_ISSUES, label_issues

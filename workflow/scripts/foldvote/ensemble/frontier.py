@@ -15,7 +15,8 @@ import pandas as pd
 from foldvote.ensemble.candidates import PRODUCT_SIGN, Candidates
 from foldvote.ensemble.selection import one_standard_error_rule
 from foldvote.ensemble.single_members import Prices, SingleMembers
-from foldvote.evaluation.bootstrap import BETTER, GroupSums, bootstrap, group_sums, interval, scores
+from foldvote.evaluation.bootstrap import BETTER, GroupSums, bootstrap, group_sums, scores
+from foldvote.evaluation.intervals import interval
 from foldvote.evaluation.probabilities import weighted_mean
 from foldvote.runtime.seeding import generator
 

@@ -18,8 +18,10 @@ from foldvote.config.ensemble import Submission
 from foldvote.config.metric_names import metric_key
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
-from foldvote.ensemble.leaderboard import DEFAULT, intervals_of, known_value
+from foldvote.ensemble.group_parts import outer_folds
+from foldvote.ensemble.leaderboard import DEFAULT
 from foldvote.ensemble.pooling import POOLINGS, fit_pooling, pool
+from foldvote.ensemble.row_scores import intervals_of, known_value
 from foldvote.ensemble.selection import (
     SURELY_BETTER,
     MethodResult,
@@ -27,7 +29,6 @@ from foldvote.ensemble.selection import (
     check_defined,
     choose_method,
     compare_results,
-    outer_folds,
 )
 from foldvote.errors import raise_all
 from foldvote.evaluation.metric_bootstrap import Scored, score_rows

@@ -14,7 +14,8 @@ from foldvote.ensemble.candidates import Candidates, candidates_of, model_mean
 from foldvote.ensemble.guests import facts_of
 from foldvote.ensemble.inputs import EnsembleData
 from foldvote.ensemble.selection import EvaluationRows
-from foldvote.evaluation.bootstrap import bootstrap, group_sums, interval, scores
+from foldvote.evaluation.bootstrap import bootstrap, group_sums, scores
+from foldvote.evaluation.intervals import interval
 from foldvote.io.files import read_json
 from foldvote.runtime.job_log import log
 

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from foldvote.config.data import NumericFactor
 from foldvote.config.ensemble import Submission
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.candidates import ModelPredictions, average_over_folds, one_per_fold, subsample
 from foldvote.ensemble.guests import Guest, GuestFiles, Wanted, read_guests, with_guests
-from foldvote.ensemble.leaderboard import score_with_intervals
+from foldvote.ensemble.row_scores import score_with_intervals
 from foldvote.ensemble.selection import EvaluationRows
 from foldvote.ensemble.timings import read_timings
 from foldvote.errors import UserError, raise_all

@@ -16,7 +16,8 @@ import numpy.typing as npt
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import Candidates, equal_shares, mixture_of
 from foldvote.ensemble.selection import EvaluationRows
-from foldvote.evaluation.bootstrap import METRICS, interval
+from foldvote.evaluation.bootstrap import METRICS
+from foldvote.evaluation.intervals import interval
 from foldvote.evaluation.metric_bootstrap import Scored, score_rows
 from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.runtime.seeding import generator

@@ -17,16 +17,10 @@ from foldvote.config.metric_names import metric_key
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import Candidates
 from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
+from foldvote.ensemble.group_parts import split_groups
 from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.ensemble.scaling import Scaling, apply_scaling, fit_scaling
-from foldvote.ensemble.selection import (
-    EvaluationRows,
-    MethodResult,
-    NestedPredictions,
-    check_defined,
-    choose_method,
-    split_groups,
-)
+from foldvote.ensemble.selection import EvaluationRows, MethodResult, NestedPredictions, check_defined, choose_method
 from foldvote.evaluation.metric_bootstrap import score_rows
 from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.io.files import read_json, sha256_bytes, write_json

@@ -15,11 +15,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.selection import outer_folds
+from foldvote.ensemble.group_parts import outer_folds
 from foldvote.ensemble.vote_rows import NO_GROUPS, VoteRows, groups_of_manifest, groups_of_split, read_vote_rows
 from foldvote.evaluation.abstention import NONE, Answers, keep_best, keep_from
-from foldvote.evaluation.bootstrap import draw_totals, interval
+from foldvote.evaluation.bootstrap import draw_totals
 from foldvote.evaluation.conformal import Covers, least_probability
+from foldvote.evaluation.intervals import interval
 from foldvote.evaluation.slices import slices_of, wilson
 from foldvote.io.csv_files import write_csv
 from foldvote.io.files import write_json

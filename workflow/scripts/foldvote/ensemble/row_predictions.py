@@ -12,10 +12,11 @@ from foldvote.config.ensemble import Submission
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import MOST_FITTED, Candidates, candidates_of, model_mean, subsample
 from foldvote.ensemble.ensemble_method import Metric
+from foldvote.ensemble.group_parts import outer_folds
 from foldvote.ensemble.inputs import EnsembleData, EnsembleInputs, read_ensemble_data
 from foldvote.ensemble.methods import simplest_first
 from foldvote.ensemble.reserve import predict_reserve
-from foldvote.ensemble.selection import EvaluationRows, NestedPredictions, is_safe, nested_cv, outer_folds
+from foldvote.ensemble.selection import EvaluationRows, NestedPredictions, is_safe, nested_cv
 from foldvote.errors import UserError
 from foldvote.io.files import read_json
 

@@ -11,18 +11,17 @@ the matrix of draws and the matrix of group sums gives the sums of all draws at 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from foldvote.evaluation.calibration import BINS, checked, confidence_bins, squared_distances
+from foldvote.evaluation.intervals import Direction
 from foldvote.evaluation.metrics import SMALLEST, Codes, Floats
 from foldvote.io.files import sha256_bytes
 from foldvote.runtime.seeding import generator
 
 Array = npt.NDArray[np.float64]
-Direction = Literal["higher", "lower"]
 METRICS = ("macro_f1", "accuracy", "log_loss", "brier", "ece")
 BETTER: dict[str, Direction] = {
     "macro_f1": "higher",
@@ -54,15 +53,6 @@ class GroupSums:
 
     values: Array
     classes: int
-
-
-class Comparison(NamedTuple):
-    """The difference `a - b`, its interval, and the share of draws in which a is better (a tie counts half)."""
-
-    difference: float
-    low: float
-    high: float
-    better: float
 
 
 def empty_sums(groups: int, classes: int) -> GroupSums:
@@ -265,75 +255,6 @@ def draw_weights(groups: Codes, draws: int, seed: int) -> Iterator[Array]:
     for _, times in _draw_counts(units, key, draws, seed):
         for of_draw in times:
             yield of_draw[place]
-
-
-def interval(values: Array, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval (Efron 1979): the range of the middle part of the drawn scores.
-
-    With less than about 30 groups it is too narrow. Macro-F1 is biased downwards, by draws that miss a rare class.
-
-    Args:
-        values: scores in the draws, shape (draws,).
-        level: size of the middle part, above 0 and below 1.
-
-    Raises:
-        ValueError: if the level is not between 0 and 1.
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level {level} must be between 0 and 1")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def reflected_interval(
-    values: Array, point: float, lowest: float = -np.inf, highest: float = np.inf, level: float = 0.95
-) -> tuple[float, float]:
-    """The basic interval: the percentile interval reflected at the score (Davison and Hinkley, "Bootstrap methods and
-    their application", 1997, section 5.2).
-
-    A draw of groups misses some rare classes that the groups have, as the groups miss some of the population's: each
-    lowers macro-F1 by about as much. The reflection takes both shifts back.
-
-    Args:
-        values: scores in the draws, shape (draws,).
-        point: the score of all groups.
-        lowest: the least value that the score can have.
-        highest: the greatest.
-        level: size of the middle part, above 0 and below 1.
-
-    Raises:
-        ValueError: if the level is not between 0 and 1.
-    """
-    low, high = interval(values, level)
-    return max(2 * point - high, lowest), min(2 * point - low, highest)
-
-
-def compare(
-    a: Array, b: Array, better: Direction, level: float = 0.95, points: tuple[float, float] | None = None
-) -> Comparison:
-    """Compare two rows draw by draw in one score.
-
-    Args:
-        a: scores of one row in the draws, shape (draws,).
-        b: scores of another row in the same draws, shape (draws,).
-        better: which values are better, as in BETTER.
-        level: of the interval.
-        points: the scores of a and b over all images, whose difference is returned; None: the mean difference over the
-            draws is returned.
-
-    Raises:
-        ValueError: if the shapes differ or `better` is neither `higher` nor `lower`.
-    """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if a.shape != b.shape or a.ndim != 1 or not a.size:
-        raise ValueError(f"draws {a.shape} and {b.shape} must be one row of equal length")
-    if better not in ("higher", "lower"):
-        raise ValueError(f"better is {better!r}, neither higher nor lower")
-    differences = a - b
-    gain = differences if better == "higher" else -differences
-    share = np.mean(gain > 0) + np.mean(gain == 0) / 2
-    difference = differences.mean() if points is None else points[0] - points[1]
-    return Comparison(float(difference), *interval(differences, level), float(share))
 
 
 def _check_codes(name: str, codes: Codes, images: int, number: int) -> None:

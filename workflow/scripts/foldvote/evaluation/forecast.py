@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldvote.evaluation.bootstrap import BETTER, GroupSums, board_draws, interval, scores
+from foldvote.evaluation.bootstrap import BETTER, GroupSums, board_draws, scores
+from foldvote.evaluation.intervals import interval
 
 Array = npt.NDArray[np.float64]
 DRAWS = 4000

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace
 from foldvote.evaluation.group_consistency import check, level_codes, marginals
 from foldvote.evaluation.metric_registry import Answers, Metric

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages, open_packed_images

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from optuna.trial import TrialState
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.config.recipe import Recipe
 from foldvote.config.search_space import label
 from foldvote.data.label_space import LabelSpace

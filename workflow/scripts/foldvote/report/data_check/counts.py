@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace
 
 MOST_SIZES = 20  # rows of the table of sizes; the other sizes are summed in one row

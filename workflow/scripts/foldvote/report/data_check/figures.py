@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.report.svg import FAINT, INK, LINE, SERIES, figure_style, new_figure
 
 _BAR = 0.24  # height of a row in inches

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.image_statistics import IMAGE_STATISTICS
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.data.manifest_table import QUARANTINE

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from foldvote.config.data import Images, NumericFactor
+from foldvote.config.data import Images
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.errors import UserError
 from foldvote.io.csv_files import write_csv
 from foldvote.report.data_check.checks import certificate_in_words, run_checks

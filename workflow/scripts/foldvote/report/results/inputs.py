@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from foldvote.config.data import NumericFactor
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace, read_label_space
 from foldvote.ensemble.candidates import own_classes
 from foldvote.errors import UserError, raise_all
