@@ -61,6 +61,7 @@ rule ensemble:
         metrics="<results>/ensemble/metrics.json",
         weights="<results>/ensemble/weights.json",
         votes="<results>/ensemble/votes.json",
+        prediction="<results>/ensemble/prediction.json",
         slices="<results>/ensemble/slices.csv",
         reliability="<results>/ensemble/reliability.csv",
         issues="<results>/ensemble/label_issues.parquet",
@@ -81,6 +82,7 @@ rule ensemble:
             )
         ),
         submission=canonical(CONFIG.submission.columns),
+        prediction=canonical(CONFIG.prediction),
         numeric=numeric_factor(),
         guests=sorted(CONFIG.guests),
         seed=CONFIG.seed,

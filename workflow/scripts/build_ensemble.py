@@ -1,11 +1,15 @@
 """Compare the ensemble methods, choose one, and score it."""
 
+import json
+from pathlib import Path
+
 from foldvote.config.data import numeric_factor_of
 from foldvote.config.ensemble import Submission, Vote
 from foldvote.ensemble.build_ensemble import EnsembleFiles, make_ensemble
 from foldvote.ensemble.guests import guest_files
 from foldvote.ensemble.inputs import EnsembleInputs
 from foldvote.evaluation.metric_registry import find_metrics
+from foldvote.io.files import write_json
 from foldvote.io.paths import named_files
 from foldvote.runtime.job_log import job
 
@@ -23,3 +27,4 @@ if __name__ == "__main__":
             seed=params.seed,
             metrics=find_metrics([params.metric, settings.score], snakemake.input.metric or None),
         )
+        write_json(Path(snakemake.output.prediction), json.loads(params.prediction))

@@ -252,6 +252,16 @@ class Config(DataSettings):
         return self.found(self.submission.sample) or (self.root / own if own else None)
 
     @property
+    def prediction(self) -> dict[str, Any]:
+        """How images are read and seen when the finished ensemble predicts them, for ensemble/prediction.json."""
+        return {
+            "images": self.images.model_dump(mode="json", exclude={"on_bad"}),
+            "min_confidence": self.faces.min_confidence,
+            "views": self.predict.views,
+            "budget": self.vote.budget is not None,
+        }
+
+    @property
     def metric_path(self) -> Path | None:
         """The file of the user's own metric, or None."""
         return Path(self.metric) if is_own(self.metric) else None
