@@ -10,21 +10,24 @@ import numpy as np
 import pytest
 import timm
 import torch
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import factor_label_space, known_classes
+from foldvote.data.packed_images import PackedImages
 from foldvote.deployment import timm_folders
 from foldvote.deployment.finished_run import split_files
-from foldvote.deployment.timm_folders import answers_of, export_timm, plain_network
+from foldvote.deployment.timm_folders import answers_of, export_timm, plain_network, timm_config
 from foldvote.errors import UserError
 from foldvote.inference.predict_member import load_member
-from foldvote.models.factory import build_model
+from foldvote.io.files import write_json
+from foldvote.models.factory import build_model, normalisation
 from support.deployed_run import HOME, DeployedRun, deployed_run
 
 MODELS: Mapping[str, Mapping[str, object]] = {
-    "resnet": {"drop_rate": 0.3, "drop_path": 0.1, "ema": 0.99},
-    "vit": {"net": "test_vit", "size": "64x48"},
+    "resnet": {"net": "test_resnet.r160_in1k", "drop_rate": 0.3, "drop_path": 0.1, "ema": 0.99},
+    "vit": {"net": "test_vit", "size": "64x48", "pretrained": "weights/test_vit.r160_in1k.safetensors"},
     "efficientnet": {"net": "test_efficientnet", "heads": "factored"},
     "sampled": {"net": "test_vit", "size": "64x48", "drop_rate": 0.2, "dropout_samples": 4},
     "ordinal": {"heads": {"mask": "classes", "age": "ordinal"}},
@@ -132,6 +135,8 @@ def test_the_card_says_what_the_member_is_and_how_good(run: DeployedRun) -> None
     assert "moving average over training (EMA, decay 0.99); that is one network already" in card
     assert "trained from scratch" in card and "\nlicense:" not in card
     assert ", ".join(f"`{name}`" for name in HOME.classes) in card
+    card = (run.results / "timm/vit-fold1/README.md").read_text()
+    assert "\nbase_model: timm/test_vit.r160_in1k\nlicense: apache-2.0\n---\n" in card
 
 
 def test_timm_alone_loads_a_folder_and_prepares_images_as_the_run_did(run: DeployedRun, tmp_path: Path) -> None:
@@ -148,16 +153,45 @@ def test_timm_alone_loads_a_folder_and_prepares_images_as_the_run_did(run: Deplo
     assert (tuple(data["mean"]), tuple(data["std"])) == (tuple(own["mean"]), tuple(own["std"]))
 
 
-def test_both_heads_of_a_distilled_net_are_kept() -> None:
-    recipe = Recipe(net="deit_tiny_distilled_patch16_224", size="32x32")
+def test_the_lines_of_the_card_work_and_prepare_images_as_the_run_did(
+    run: DeployedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = (run.results / "timm/resnet-fold0/README.md").read_text()
+    blocks = [block.partition("```")[0] for block in card.split("```python\n")[1:]]
+    monkeypatch.chdir(run.results / "timm")
+    Path("photo.jpg").write_bytes(run.photographs("test")[0].read_bytes())
+    done: dict = {}
+    with torch.inference_mode():
+        for block in blocks:
+            exec(block, done)
+        recipe, network = member(run, "resnet", 0)
+        packed = torch.from_numpy(np.array(PackedImages(run.results / "data/pixels/size=32x24/roi=none/test.arrow")[0]))
+        mean, std = normalisation(network, torch.device("cpu"))
+        expected = network((packed.permute(2, 0, 1)[None].float() / 255 - mean) / std)
+        torch.testing.assert_close(done["model"](done["batch"]), expected, atol=1e-5, rtol=1e-5)
+        assert float((done["probabilities"] - expected.softmax(-1)).abs().max()) < 0.1
+    assert recipe.size == "32x24" and len(blocks) == 2
+    Path("photo.jpg").unlink()
+
+
+@pytest.mark.parametrize(
+    ("net", "size"),
+    [
+        ("deit_tiny_distilled_patch16_224", "32x48"),  # two heads
+        ("swinv2_cr_tiny_ns_224", "64x64"),  # made for one size
+        ("mobilenetv3_small_050", "32x24"),  # layers between pooling and classifier
+        ("test_convnext", "32x24"),
+    ],
+)
+def test_nets_of_many_kinds_load_from_their_folder(tmp_path: Path, net: str, size: str) -> None:
+    recipe = Recipe(net=net, size=size, drop_path=0.1)
     network = build_model(recipe, HOME, seed=3).eval()
     plain = plain_network(network)
-    names = plain.network.state_dict().keys()
-    assert {"head.weight", "head_dist.weight"} <= names
-    twin = timm.create_model(recipe.net, num_classes=6, img_size=(32, 32)).eval()
-    twin.load_state_dict(plain.network.state_dict())
+    write_json(tmp_path / "config.json", timm_config(plain, recipe, HOME.classes))
+    save_file(plain.network.state_dict(), tmp_path / "model.safetensors")
+    loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
     with torch.inference_mode():
-        assert torch.equal(twin(images(recipe)), network(images(recipe)))
+        assert torch.equal(loaded(images(recipe)), network(images(recipe)))
 
 
 def test_a_folder_that_answers_otherwise_is_an_error_and_not_left(
@@ -181,7 +215,7 @@ def test_a_folder_that_answers_otherwise_is_an_error_and_not_left(
             ensemble / "prediction.json",
             tmp_path / "timm",
         )
-    assert not (tmp_path / "timm/resnet-fold0").exists()
+    assert list((tmp_path / "timm").iterdir()) == []
 
 
 @pytest.mark.parametrize("levels", [(2, 3), (3, 2, 4)])

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from foldvote.config.base import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
 from foldvote.models.licences import weights_origin
@@ -155,22 +156,31 @@ def _use_lines(facts: MemberFacts, name: str) -> list[str]:
         if recipe.roi == "none"
         else f"**Crop first**: the network was trained on the region `{recipe.roi}` of its images (the recipe's `roi`)."
     )
+    height, width = parse_size(recipe.size)
     return [
         "## Use",
         "",
         "```python",
         "import timm",
-        "from PIL import Image",
+        "from PIL import Image, ImageOps",
         "",
         f'model = timm.create_model("local-dir:{name}", pretrained=True).eval()',
         "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))",
-        'image = Image.open("photo.jpg").convert("RGB")',
+        'image = ImageOps.exif_transpose(Image.open("photo.jpg")).convert("RGB")',
         *answer,
         "```",
         "",
-        f"{roi} It is then resized to {recipe.size} (height x width) without keeping its aspect ratio, by area "
-        "averaging (`box`; images smaller than that: bicubic), divided by 255, and normalised with mean "
-        f"{given['mean']} and standard deviation {given['std']}. foldvote resizes with OpenCV's INTER_AREA, timm with "
-        "Pillow's box filter; their pixels differ a little.",
+        f"{roi} It is then resized to {height} x {width} pixels (height x width) without keeping its aspect ratio, by "
+        "area averaging (images smaller than that: bicubic), divided by 255, and normalised with mean "
+        f"{given['mean']} and standard deviation {given['std']}. timm resizes with Pillow's box filter, while the "
+        "network was trained on OpenCV's INTER_AREA: their pixels differ a little. For the very same pixels:",
+        "",
+        "```python",
+        "import cv2, numpy, torch",
+        "",
+        f"pixels = cv2.resize(numpy.asarray(image), ({width}, {height}), interpolation=cv2.INTER_AREA)",
+        f"mean, std = torch.tensor({given['mean']}), torch.tensor({given['std']})",
+        "batch = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(2, 0, 1)[None]",
+        "```",
         "",
     ]

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import timm
@@ -65,6 +66,7 @@ def export_timm(weights: Sequence[Path], split: SplitFiles, metrics: Path, predi
     """
     scores, views = read_json(metrics), read_json(prediction)["views"]
     certificate, label_space = read_json(split.certificate), read_label_space(split.classes)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in weights:
         about, recipe, member = load_member(path, path.with_name("model.json"), split)
         plain = plain_network(member.eval())
@@ -72,16 +74,16 @@ def export_timm(weights: Sequence[Path], split: SplitFiles, metrics: Path, predi
         config = timm_config(plain, recipe, label_names)
         facts = MemberFacts(about, recipe, label_names, scores, views, certificate, config, _head_text(member, plain))
         final = folder / f"{about['model']}-fold{about['fold']}"
-        temporary = folder / f".{final.name}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write_json(temporary / "config.json", config)
-        tensors = {name: tensor.contiguous() for name, tensor in plain.network.state_dict().items()}
-        write_bytes(temporary / "model.safetensors", save(tensors, metadata={"format": "pt"}))
-        write_bytes(temporary / "README.md", model_card(facts).encode())
-        difference = _difference(temporary, member, plain, recipe, final.name)
-        shutil.rmtree(final, ignore_errors=True)
-        temporary.rename(final)
+        with TemporaryDirectory(dir=folder) as scratch:
+            written = Path(scratch) / final.name
+            written.mkdir()
+            write_json(written / "config.json", config)
+            tensors = {name: tensor.contiguous() for name, tensor in plain.network.state_dict().items()}
+            write_bytes(written / "model.safetensors", save(tensors, metadata={"format": "pt"}))
+            write_bytes(written / "README.md", model_card(facts).encode())
+            difference = _difference(written, member, plain, recipe, final.name)
+            shutil.rmtree(final, ignore_errors=True)
+            written.rename(final)
         what = {"logits": "logits", "log_probabilities": "log-probabilities", "features": "features only"}
         log(f"{final.name}: {what[plain.answers]} of {recipe.net}, largest difference {difference:.1e}")
 
