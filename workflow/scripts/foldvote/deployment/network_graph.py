@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from foldvote.config.tta import crop_of
-from foldvote.deployment.graph_builder import BATCH, OPSET, Graph, onnxruntime
+from foldvote.deployment.graph_builder import BATCH, OPSET, Graph, onnxruntime, onnxscript
 from foldvote.errors import UserError
 from foldvote.inference.tta import crop_box
 
@@ -51,6 +51,7 @@ def export_network(name: str, network: nn.Module, height: int, width: int) -> An
                 input_names=[IMAGES],
                 output_names=[LOGITS],
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                custom_translation_table=_stable_operations(),
                 verbose=False,
             )
             model = program.model_proto
@@ -75,6 +76,21 @@ def _check_answers(name: str, network: nn.Module, model: Any, shape: tuple[int, 
             f"{name}: its network answers otherwise as ONNX (logits differ by {away:.2g}); leave this model out of the "
             "vote"
         )
+
+
+def _stable_operations() -> dict[Any, Any]:
+    """Forms of two operations of heads that lose nothing to rounding; the exporter's own give log(0), and 0 for 1e-8."""
+    op = onnxscript.values.Opset("", OPSET)
+
+    def log_sigmoid(values: Any) -> Any:
+        return op.Neg(op.Softplus(op.Neg(values)))
+
+    def expm1(values: Any) -> Any:
+        half = op.Tanh(op.Mul(values, op.CastLike(op.Constant(value_float=0.5), values)))
+        return op.Mul(half, op.Add(op.Exp(values), op.CastLike(op.Constant(value_float=1.0), values)))
+
+    aten = torch.ops.aten
+    return {aten.log_sigmoid.default: log_sigmoid, aten.log_sigmoid_forward.default: log_sigmoid, aten.expm1.default: expm1}
 
 
 def session(model: bytes | Path, threads: int = 1) -> Any:
