@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from foldvote.deployment.onnx_packages import float16, onnx, onnxscript, quantization
+from foldvote.deployment.onnx_packages import float16, onnx, onnx_model, onnxscript, quantization
 from foldvote.deployment.quiet import quietly
 from foldvote.errors import UserError
 
@@ -40,7 +40,9 @@ def in_precision(model: Any, precision: Precision, sample: npt.NDArray[np.float3
         return model
     if precision == "fp16":
         with quietly():
-            return float16.convert_float_to_float16(model, keep_io_types=True)
+            halved = float16.convert_float_to_float16(model, keep_io_types=True)
+        onnx_model.OnnxModel.graph_topological_sort(halved.graph, is_deterministic=True)  # its casts stand at the end
+        return halved
     if sample is None or not len(sample):
         raise UserError("precision: int8 needs images by which the range of every layer is measured; give some")
     last = [node.name for node in model.graph.node if node.op_type in ("Gemm", "MatMul")][-1:]

@@ -9,13 +9,13 @@ def _imported() -> tuple[Any, ...]:
         import onnxruntime
         import onnxscript.optimizer
         from onnxruntime import quantization
-        from onnxruntime.transformers import float16
+        from onnxruntime.transformers import float16, onnx_model
     except ImportError:
-        return (None,) * 5
-    return onnx, onnxruntime, onnxscript, quantization, float16
+        return (None,) * 6
+    return onnx, onnxruntime, onnxscript, quantization, float16, onnx_model
 
 
-onnx, onnxruntime, onnxscript, quantization, float16 = _imported()
+onnx, onnxruntime, onnxscript, quantization, float16, onnx_model = _imported()
 
 
 def packages_fault() -> str | None:
