@@ -20,7 +20,7 @@ from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
 from foldvote.evaluation.probabilities import weighted_mean
 from foldvote.inference.prediction_files import Predictions, read_predictions
-from foldvote.io.ids import positions_in
+from foldvote.io.ids import PositionsIn
 from foldvote.io.paths import MemberKey
 from foldvote.runtime.seeding import generator
 
@@ -216,7 +216,10 @@ def average_over_folds(
     model_views = tuple(sorted(((model, view) for model in views for view in views[model]), key="/".join))
     means: npt.NDArray[np.float32] = np.zeros((len(model_views), 0, len(classes)), np.float32)
     counts: dict[str, npt.NDArray[np.float32]] = {}  # by model, the members that have each image
-    for member in _read_ahead(records, classes):
+    places = PositionsIn(pa.array([], pa.string()) if ids is None else ids)
+    # Fold by fold, because the members of a fold predict the same images.
+    by_fold = dict(sorted(records.items(), key=lambda item: (item[1]["fold"], item[1]["model"])))
+    for member in _read_ahead(by_fold, classes):
         if isinstance(member, UserError):
             faults += member.faults
             continue
@@ -224,10 +227,11 @@ def average_over_folds(
         faults += wrong
         if wrong or tuple(sorted(views[member.model])) != member.views:  # a fault that `sound_records` has found
             continue
-        ids = member.ids if ids is None else ids
+        if ids is None:
+            ids, places = member.ids, PositionsIn(member.ids)
         if not counts:
             means = np.zeros((len(model_views), len(ids), len(classes)), np.float32)
-        positions = positions_in(member.ids, ids)
+        positions = slice(None) if member.ids.equals(ids) else places.of(member.ids)
         for total, probabilities in zip(means[_rows_of(member.model, model_views)], member.probabilities, strict=True):
             total[positions] += probabilities
         counts.setdefault(member.model, np.zeros(len(ids), np.float32))[positions] += 1

@@ -11,6 +11,7 @@ the matrix of draws and the matrix of group sums gives the sums of all draws at 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ _HITS = _GAPS + BINS
 _BAGS = 4_000  # more groups are drawn in so many bags
 _PIECE_IMAGES = 1 << 13  # images added at once
 _PIECE_BYTES = 64 << 20  # of one piece of the matrix of draws
+_PIECES_KEPT = 2
 _POPULATION = 1e6  # groups of a population that a board is drawn from: so many that no class has less than one image
 
 
@@ -325,11 +327,17 @@ def _draw_counts(units: int, key: str, draws: int, seed: int) -> Iterator[tuple[
     """
     at_once = max(1, min(draws, _PIECE_BYTES // (8 * units)))
     for start in range(0, draws, at_once):
-        piece = np.empty((min(at_once, draws - start), units))
-        for row, draw in zip(piece, range(start, draws), strict=False):
-            chosen = generator(seed, "bootstrap", key, draw).integers(units, size=units)
-            row[:] = np.bincount(chosen, minlength=units)
-        yield start, piece
+        yield start, _piece_counts(units, key, start, min(at_once, draws - start), seed).astype(np.float64)
+
+
+@lru_cache(maxsize=_PIECES_KEPT)
+def _piece_counts(units: int, key: str, start: int, draws: int, seed: int) -> npt.NDArray[np.uint16]:
+    """Some of the draws: shape (draws, units). The last are kept, for the next predictions of the same groups."""
+    piece = np.empty((draws, units), np.uint16)
+    for row, draw in zip(piece, range(start, start + draws), strict=True):
+        chosen = generator(seed, "bootstrap", key, draw).integers(units, size=units)
+        row[:] = np.bincount(chosen, minlength=units)
+    return piece
 
 
 def _scores(totals: Array, classes: int) -> dict[str, Array]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldvote.evaluation.metrics import SMALLEST, Codes, Floats
-from foldvote.evaluation.probabilities import softmax
+from foldvote.evaluation.probabilities import largest, softmax
 from foldvote.runtime.seeding import generator
 
 Method = Literal["temperature", "vector"]
@@ -112,7 +112,9 @@ def fit_temperature(probabilities: Floats, labels: Codes, most_images: int = MOS
     Raises:
         ValueError: if shapes do not go together, a label is out of range or a value is not a probability.
     """
-    labels, probabilities = _sample(*checked(labels, probabilities), most_images)
+    labels, probabilities = checked(labels, probabilities)
+    drawn = _drawn(len(labels), most_images)
+    labels, probabilities = labels[drawn], probabilities[drawn]
     if not len(labels):
         return 1.0
     logs = _logs(probabilities)
@@ -139,9 +141,16 @@ def _best_temperature(logs: npt.NDArray[np.float64], of_target: float) -> float:
     """The root of the slope of the loss by 1/T, where `of_target` is the mean log-probability of the target."""
     from scipy.optimize import brentq  # slow to import, and not needed for scores
 
+    highest, powers = largest(logs), np.empty_like(logs)
+
     def slope(inverse: float) -> float:
         """The derivative of the mean log-loss by 1/T."""
-        return float(np.einsum("ij,ij->", softmax(inverse * logs), logs) / len(logs) - of_target)
+        # As softmax(inverse * logs), whose largest values are known, without new arrays.
+        np.multiply(logs, inverse, out=powers)
+        np.subtract(powers, (highest * inverse)[:, None], out=powers)
+        np.exp(powers, out=powers)
+        np.divide(powers, powers.sum(axis=1, keepdims=True), out=powers)
+        return float(np.einsum("ij,ij->", powers, logs) / len(logs) - of_target)
 
     if abs(slope(1.0)) < _FLAT:
         return 1.0
@@ -191,7 +200,9 @@ def fit_vector(
 
     if not pull > 0:
         raise ValueError(f"the pull {pull} must be above 0")
-    labels, probabilities = _sample(*checked(labels, probabilities), most_images)
+    labels, probabilities = checked(labels, probabilities)
+    drawn = _drawn(len(labels), most_images)
+    labels, probabilities = labels[drawn], probabilities[drawn]
     images, classes = probabilities.shape
     identity = np.concatenate([np.ones(classes), np.zeros(classes)])
     if not images:
@@ -255,14 +266,16 @@ def calibrate_nested(
         raise ValueError(f"folds {folds.shape} must be as many as labels {labels.shape}")
     calibrated = probabilities.copy()
     for fold in np.unique(folds):
-        out = folds == fold
-        if out.all():
+        out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        if not len(others):
             break
-        others, values = probabilities[~out], probabilities[out]
+        others = others[_drawn(len(others), MOST_IMAGES)]
         if method == "temperature":
-            calibrated[out] = apply_temperature(values, fit_temperature(others, labels[~out]))
+            calibrated[out] = apply_temperature(
+                probabilities[out], fit_temperature(probabilities[others], labels[others])
+            )
         else:
-            calibrated[out] = apply_vector(values, fit_vector(others, labels[~out]))
+            calibrated[out] = apply_vector(probabilities[out], fit_vector(probabilities[others], labels[others]))
     return calibrated
 
 
@@ -290,12 +303,11 @@ def _logs(probabilities: Floats) -> npt.NDArray[np.float64]:
     return np.log(np.clip(np.asarray(probabilities, np.float64), SMALLEST, 1.0))
 
 
-def _sample(labels: Codes, probabilities: Floats, most: int) -> tuple[Codes, Floats]:
+def _drawn(images: int, most: int) -> npt.NDArray[np.int64] | slice:
     """A fixed draw of at most `most` images, which depends on their number alone and not on their labels."""
-    if len(labels) <= most:
-        return labels, probabilities
-    chosen = np.sort(generator(0, "calibration", len(labels)).choice(len(labels), most, replace=False, shuffle=False))
-    return labels[chosen], probabilities[chosen]
+    if images <= most:
+        return slice(None)
+    return np.sort(generator(0, "calibration", images).choice(images, most, replace=False, shuffle=False))
 
 
 def _vector(values: npt.NDArray[np.float64]) -> dict[str, list[float]]:
