@@ -1,7 +1,7 @@
 """The ensemble: members' predictions become one per image, by the method that out-of-fold scores favour."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,12 @@ def make_ensemble(
 
     found: dict[str, Any] = {"images": len(table), "classes": list(label_space.classes), "chosen": chosen.kind}
     found["metric"] = metrics[0].name
+    test_ids, test_votes = None, None
+    if data.test is not None:
+        test_ids, found["test_images"] = data.test.ids, len(data.test.ids)
+        test_votes, found["test"] = _predict_test(data, chosen, metrics)
+        if not data.guests:
+            data = replace(data, test=None, single=())  # the largest arrays, which only guests' checks still need
     found["oof"] = _oof_scores(data, chosen, candidates, metrics, settings.draws, seed)
     found["calibration"] = chosen.calibration
     found["submitted_calibration"] = chosen.scaling
@@ -142,10 +148,6 @@ def make_ensemble(
         found["guests"] = examine_guests(data, candidates, found, inputs.certificate, settings.draws, seed)
         record["guests"] = {name: guest.sha256 for name, guest in data.guests.items()}
         guests = {"guests": sorted(data.guests)}
-    test_votes = None
-    if data.test is not None:
-        found["test_images"] = len(data.test.ids)
-        test_votes, found["test"] = _predict_test(data, chosen, metrics)
     found = {name: value for name, value in found.items() if value is not None}
     issues = label_issues(table, chosen.calibrated, model_probabilities(candidates), label_space)
     leaderboard = make_leaderboard(found, data.costs)
@@ -158,8 +160,9 @@ def make_ensemble(
     write_votes(
         table.drop(columns="stratum"), NestedPredictions(chosen.calibrated, chosen.codes), files.oof, labelled=True
     )
-    if test_votes is not None and data.test is not None:
-        write_votes(pd.DataFrame({"image_id": data.test.ids.to_pylist()}), test_votes, files.test, labelled=False)
+    if test_votes is not None and test_ids is not None:
+        test_votes = replace(test_votes, probabilities=apply_scaling(test_votes.probabilities, chosen.scaling))
+        write_votes(pd.DataFrame({"image_id": test_ids.to_pylist()}), test_votes, files.test, labelled=False)
     if data.reserve is not None and chosen.on_reserve is not None:
         write_votes(data.reserve.table.drop(columns="stratum"), chosen.on_reserve.crossed, files.reserve, labelled=True)
     write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
@@ -280,8 +283,8 @@ def _predict_test(
     """Predict the test images.
 
     Returns:
-        What ensemble/test.parquet holds; and, where the answers are known, the scores of the ensemble and of every
-        method and model on them.
+        The predictions of the chosen method before calibration; and, where the answers are known, the scores of the
+        ensemble and of every method and model on them.
     """
     assert data.test is not None
     label_space, truth = data.label_space, data.truth
@@ -291,8 +294,7 @@ def _predict_test(
         probabilities = apply_method(candidates, chosen.params[kind], label_space)
         return NestedPredictions(probabilities, choose_classes(probabilities, chosen.params[kind]))
 
-    plain = predict(chosen.kind)
-    votes = NestedPredictions(apply_scaling(plain.probabilities, chosen.scaling), plain.codes)
+    votes = predict(chosen.kind)
     if truth is None:
         return votes, None
 
@@ -304,7 +306,7 @@ def _predict_test(
 
     by_kind = {}
     for kind in chosen.params:
-        of_kind = plain if kind == chosen.kind else predict(kind)
+        of_kind = votes if kind == chosen.kind else predict(kind)
         own = scored(Answers(truth, of_kind.probabilities, of_kind.codes), label_space)
         names = ("macro_f1", "accuracy", "log_loss", *(one.name for one in metrics))
         by_kind[kind] = {name: own[name] for name in names if name in own}
@@ -317,7 +319,7 @@ def _predict_test(
             own_space, own_probabilities = own_classes(data.test.mean_of(name), factors, label_space)
             own_labels = label_space.restricted(factors)[1][truth]
             models[name] = scored(Answers.of(own_labels, own_probabilities), own_space)
-    ensemble = scored(Answers(truth, votes.probabilities, votes.codes), label_space)
+    ensemble = scored(Answers(truth, apply_scaling(votes.probabilities, chosen.scaling), votes.codes), label_space)
     return votes, {"ensemble": ensemble, "votes": by_kind, "models": models}
 
 

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.floating]
 Learnt = Mapping[str, Sequence[str] | None]
 PRODUCT_SIGN = "*"  # no model's name may hold it
 MOST_FITTED = 50_000  # images that methods are fitted on and compared by: a thousand numbers need no more
-_AHEAD = 2  # files that are read while another is worked on
+_AHEAD = 1  # files that are read while another is worked on
 
 
 @dataclass(frozen=True)

@@ -236,16 +236,17 @@ def draw_totals(values: Array, draws: int, seed: int) -> Array:
     return _draw_totals(np.arange(len(values), dtype=np.intp).tobytes(), [values], draws, seed)[0]
 
 
-def draw_weights(groups: Codes, draws: int, seed: int) -> Iterator[Array]:
+def drawn_units(groups: Codes, draws: int, seed: int) -> tuple[npt.NDArray[np.intp], Array]:
     """How often each image is drawn in each draw of groups, the same draws as in `bootstrap`.
 
     Args:
         groups: the code of each image's group, shape (images,), from 0 up.
-        draws: number of draws.
+        draws: number of bootstrap draws, a few hundred at most.
         seed: the run's seed.
 
     Returns:
-        float64 (images,) for each draw.
+        The unit of each image, its group or bag, int (images,); and how often each unit is drawn, float64 (draws,
+        units).
     """
     present, place = np.unique(np.asarray(groups, dtype=np.intp), return_inverse=True)
     key, units = sha256_bytes(present.tobytes()), len(present)
@@ -254,9 +255,7 @@ def draw_weights(groups: Codes, draws: int, seed: int) -> Iterator[Array]:
         bag = np.empty(units, np.intp)
         bag[order] = np.searchsorted(starts, np.arange(units), side="right") - 1
         place, units = bag[place], _BAGS
-    for _, times in _draw_counts(units, key, draws, seed):
-        for of_draw in times:
-            yield of_draw[place]
+    return place, np.concatenate([times for _, times in _draw_counts(units, key, draws, seed)])
 
 
 def _check_codes(name: str, codes: Codes, images: int, number: int) -> None:

@@ -4,6 +4,7 @@ Both scalings (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
 probabilities, so that they apply to a mean of many members as well as to a single softmax.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ BINS = 15
 LOWEST, HIGHEST = 0.05, 20.0  # bounds of a temperature, and of the weights of vector scaling
 MOST_IMAGES = 100_000  # a fit of at most 2 numbers per class gains nothing from more
 PULL = 10.0  # strength of vector scaling's pull to the identity: about as much as so many images of a class
+_PIECE = 4_096  # images scaled at once
 _FLAT = 1e-9  # nats: with a smaller slope of the loss there is nothing to fit
 
 
@@ -172,7 +174,7 @@ def apply_temperature(probabilities: Floats, t: float) -> npt.NDArray[np.float64
     """
     if not 0 < t < np.inf:
         raise ValueError(f"temperature {t} must be above 0")
-    return softmax(_logs(probabilities) / t)
+    return _in_pieces(probabilities, lambda piece: softmax(_logs(piece) / t))
 
 
 def fit_vector(
@@ -234,7 +236,8 @@ def apply_vector(probabilities: Floats, scaling: dict[str, list[float]]) -> npt.
         probabilities: shape (images, C), rows sum to 1.
         scaling: what `fit_vector` returned.
     """
-    return softmax(_logs(probabilities) * np.asarray(scaling["weights"]) + np.asarray(scaling["biases"]))
+    weights, biases = np.asarray(scaling["weights"]), np.asarray(scaling["biases"])
+    return _in_pieces(probabilities, lambda piece: softmax(_logs(piece) * weights + biases))
 
 
 def calibrate_nested(
@@ -301,6 +304,14 @@ def _edges(bins: int) -> npt.NDArray[np.float64]:
 
 def _logs(probabilities: Floats) -> npt.NDArray[np.float64]:
     return np.log(np.clip(np.asarray(probabilities, np.float64), SMALLEST, 1.0))
+
+
+def _in_pieces(probabilities: Floats, scale: Callable[[Floats], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """What `scale` gives for a few images at a time, float64 (images, C): its arrays stay in the processor's cache."""
+    scaled = np.empty(np.shape(probabilities))
+    for start in range(0, len(scaled), _PIECE):
+        scaled[start : start + _PIECE] = scale(probabilities[start : start + _PIECE])
+    return scaled
 
 
 def _drawn(images: int, most: int) -> npt.NDArray[np.int64] | slice:
