@@ -129,15 +129,16 @@ def partial_roc_auc(positive: Array, negative: Array, share: float) -> float:
         negative: counts of Ranks.
         share: the largest rate of false positives, above 0 and below 1.
     """
-    hits = np.concatenate([[0.0], np.cumsum(positive[::-1])])
-    alarms = np.concatenate([[0.0], np.cumsum(negative[::-1])])
+    hits, alarms = (np.zeros(len(counts) + 1) for counts in (positive, negative))
+    np.cumsum(positive[::-1], out=hits[1:])
+    np.cumsum(negative[::-1], out=alarms[1:])
     if hits[-1] <= 0 or alarms[-1] <= 0:
         return float("nan")
-    hits, alarms = hits / hits[-1], alarms / alarms[-1]
+    alarms /= alarms[-1]
     stop = int(np.searchsorted(alarms, share, "right"))
-    at_share = np.interp(share, alarms[stop - 1 : stop + 1], hits[stop - 1 : stop + 1])
-    x, y = np.append(alarms[:stop], share), np.append(hits[:stop], at_share)
-    area, least = float(np.trapezoid(y, x)), share * share / 2
+    x, y = alarms[: stop + 1], hits[: stop + 1] / hits[-1]
+    x[stop], y[stop] = share, np.interp(share, x[stop - 1 :], y[stop - 1 :])
+    area, least = float(((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2).sum()), share * share / 2
     return 0.5 * (1 + (area - least) / (share - least))
 
 
