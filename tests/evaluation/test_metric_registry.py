@@ -11,12 +11,12 @@ from sklearn import metrics as sk
 from foldvote.config.metric_names import PARAMETERS
 from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.errors import UserError
+from foldvote.evaluation import ranking
 from foldvote.evaluation.bootstrap import drawn_units
 from foldvote.evaluation.metric_bootstrap import metric_draws, score_rows
 from foldvote.evaluation.metric_registry import Answers, find_metric, find_metrics
 from foldvote.evaluation.metrics import MORE_SCORES, score
 from foldvote.evaluation.own_metric import try_own_metric
-from foldvote.evaluation.ranking import ranks
 from foldvote.runtime.seeding import generator
 
 NAMES = [
@@ -136,15 +136,15 @@ def test_each_draw_is_the_score_with_weights(name, classes):
     np.testing.assert_allclose(found, expected, atol=1e-12)
 
 
-def test_the_counts_of_all_draws_at_once_are_those_of_each_to_the_bit():
+@pytest.mark.parametrize("most_bytes", [1, 1000, 1 << 20])
+def test_the_counts_of_many_draws_at_once_are_those_of_each_to_the_bit(most_bytes, monkeypatch):
+    monkeypatch.setattr(ranking, "_MOST_BYTES", most_bytes)
     labels, probabilities, groups = drawn(7, classes=3, ties=True)
     unit, times = drawn_units(groups, 40, seed=2)
     for code in range(3):
-        of = ranks(labels, probabilities, code)
-        for at_once, alone in zip(
-            zip(*of.counts_of_draws(unit, times), strict=True), (of.counts(own[unit]) for own in times), strict=True
-        ):
-            np.testing.assert_array_equal(at_once, alone)
+        of = ranking.ranks(labels, probabilities, code)
+        for at_once, own in zip(of.counts_of_draws(unit, times), times, strict=True):
+            np.testing.assert_array_equal(at_once, of.counts(own[unit]))
 
 
 @pytest.mark.parametrize("name", ["roc_auc", "roc_auc_weighted"])

@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.floating]
 Learnt = Mapping[str, Sequence[str] | None]
 PRODUCT_SIGN = "*"  # no model's name may hold it
 MOST_FITTED = 50_000  # images that methods are fitted on and compared by: a thousand numbers need no more
-_AHEAD = 1  # files that are read while another is worked on
+_AHEAD = 1  # files that are read while another is worked on: each takes memory
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def average_over_folds(
 
 
 def _read_ahead(records: Mapping[Path, dict[str, Any]], classes: Sequence[str]) -> Iterator[Predictions | UserError]:
-    """Each file's predictions, or the error that reading it raised; the next two are read while one is worked on."""
+    """Each file's predictions, or the error that reading it raised; the next one is read while one is worked on."""
 
     def read(path: Path) -> Predictions | UserError:
         try:

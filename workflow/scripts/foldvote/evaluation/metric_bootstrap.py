@@ -132,10 +132,10 @@ def _draws_anew(
         assert metric.weighted is not None
         score = metric.weighted(answers, label_space)
         return np.array([_or_nan(score, of_draw[unit]) for of_draw in times])
-    by_class = []
-    for of in ranked_classes(answers):
-        counts = of.counts_of_draws(unit, times)
-        by_class.append([metric.curve(positive, negative) for positive, negative in zip(*counts, strict=True)])
+    by_class = [
+        [metric.curve(positive, negative) for positive, negative in of.counts_of_draws(unit, times)]
+        for of in ranked_classes(answers)
+    ]
     return np.array([mean_of_known(values) for values in np.array(by_class).T])
 
 

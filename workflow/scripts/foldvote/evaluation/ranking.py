@@ -4,7 +4,7 @@ Values are those of scikit-learn (the tests compare them, with weights). Ties co
 image has, or that every image has, has no score (NaN) and is left out of means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
+_MOST_BYTES = 32 << 20  # of the counts of some weightings
 
 
 @dataclass(frozen=True)
@@ -45,25 +46,22 @@ class Ranks:
         positive = np.bincount(self.place[self.members], of_class, self.places).astype(np.float64, copy=False)
         return positive, np.bincount(self.place, weights, self.places) - positive
 
-    def counts_of_draws(self, unit: npt.NDArray[np.intp], times: Array) -> tuple[Array, Array]:
+    def counts_of_draws(self, unit: npt.NDArray[np.intp], times: Array) -> Iterator[tuple[Array, Array]]:
         """What `counts` gives for each of many weightings of groups of images, in a sixth of the time.
 
         Args:
             unit: the group of each image, int (images,).
             times: the weight of each group, float64 (weightings, groups), whole numbers.
-
-        Returns:
-            Two arrays of float64 (weightings, places).
         """
-        by_unit = np.ascontiguousarray(times.T)
-
-        def summed(images: npt.NDArray[np.intp] | slice) -> Array:
-            place, of = self.place[images], unit[images]
-            held = csr_array((np.ones(len(of)), (place, of)), shape=(self.places, len(by_unit)))
-            return np.ascontiguousarray((held @ by_unit).T)
-
-        positive = summed(self.members)
-        return positive, summed(slice(None)) - positive
+        everyone, members = (
+            csr_array((np.ones(len(of)), (place, of)), shape=(self.places, times.shape[1]))
+            for place, of in ((self.place, unit), (self.place[self.members], unit[self.members]))
+        )
+        at_once = max(1, _MOST_BYTES // (8 * max(self.places, 1)))
+        for start in range(0, len(times), at_once):
+            by_unit = np.ascontiguousarray(times[start : start + at_once].T)
+            summed, positive = (np.ascontiguousarray((held @ by_unit).T) for held in (everyone, members))
+            yield from zip(positive, summed - positive, strict=True)
 
 
 Curve = Callable[[Array, Array], float]  # from the counts of Ranks to a score; NaN where one of the two sums is 0
