@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.ensemble.class_offsets import LIMIT, _macro_f1_over_grid, fit_offsets, predict_classes
+from foldvote.ensemble.class_offsets import LIMIT, _macro_f1_over_grid, _two_largest, fit_offsets, predict_classes
 from foldvote.evaluation.metrics import macro_f1
 from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator
@@ -48,4 +48,18 @@ def test_the_score_over_the_grid_is_that_of_each_offset_tried_by_itself(seed, im
         for offset in grid:
             moved = logs + np.where(np.arange(classes) == code, offset, offsets)
             slow.append(macro_f1(labels, moved.argmax(axis=1), classes))
-        np.testing.assert_allclose(_macro_f1_over_grid(logs, labels, offsets, code, grid), slow, rtol=1e-12)
+        others = np.where(np.arange(classes) == code, -np.inf, logs + offsets)
+        rival = others.argmax(axis=1)
+        threshold = others.max(axis=1) - logs[:, code]
+        found = _macro_f1_over_grid(threshold, rival, labels, classes, code, grid)
+        np.testing.assert_allclose(found, slow, rtol=1e-12)
+
+
+@given(SEEDS, st.integers(1, 40), st.integers(2, 5))
+@settings(max_examples=30, deadline=None)
+def test_the_best_other_class_is_found_from_the_two_largest(seed, images, classes):
+    values = generator(seed, "two").integers(-3, 3, (images, classes)) / 8
+    best, second = _two_largest(values)
+    for code in range(classes):
+        others = np.where(np.arange(classes) == code, -np.inf, values)
+        np.testing.assert_array_equal(np.where(best == code, second, best), others.argmax(axis=1))

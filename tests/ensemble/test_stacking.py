@@ -7,8 +7,10 @@ import pytest
 
 from foldvote.ensemble.candidates import model_means
 from foldvote.ensemble.methods import apply_method, fit_method
+from foldvote.ensemble.stacking import STRENGTHS, _features, _regression, _regression_path
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss
+from foldvote.evaluation.probabilities import softmax
 from support.simulated_votes import LABEL_SPACE, drawn
 
 
@@ -23,6 +25,24 @@ def test_stacking_leaves_classes_without_an_image_to_the_mean(classes):
     np.testing.assert_allclose(found[:, others], mean[:, others], atol=1e-6)
     if len(classes) > 1:
         assert log_loss(labels[few], found[few]) < log_loss(labels[few], mean[few])
+
+
+@pytest.mark.parametrize("classes", [[0, 3], [0, 1, 4], [0, 1, 2, 3, 4, 5]])
+def test_strengths_are_compared_by_fits_like_those_of_scikit_learn(classes):
+    candidates, labels = drawn(8, images=600)
+    few = np.isin(labels, classes)
+    features, labels = _features(candidates.rows(few))[1], labels[few]
+    features = (features - features.mean(axis=0)) / features.std(axis=0)
+    seen, path = _regression_path(features.astype(np.float32), labels)
+    for strength, (weights, intercepts) in zip(STRENGTHS, path, strict=True):
+        expected_seen, expected_weights, expected_intercepts = _regression(features, labels, strength)
+        assert seen.tolist() == expected_seen.tolist()
+        found = softmax(features @ weights.T + intercepts)
+        expected = softmax(features @ expected_weights.T + expected_intercepts)
+        np.testing.assert_allclose(found, expected, atol=1e-2)
+        assert log_loss(np.searchsorted(seen, labels), found) == pytest.approx(
+            log_loss(np.searchsorted(seen, labels), expected), abs=2e-4
+        )
 
 
 def test_lightgbm_learns_like_the_others_and_is_kept_as_text():

@@ -11,7 +11,8 @@ from sklearn import metrics as sk
 from foldvote.config.metric_names import PARAMETERS
 from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.errors import UserError
-from foldvote.evaluation.bootstrap import draw_weights
+from foldvote.evaluation import ranking
+from foldvote.evaluation.bootstrap import drawn_units
 from foldvote.evaluation.metric_bootstrap import metric_draws, score_rows
 from foldvote.evaluation.metric_registry import Answers, find_metric, find_metrics
 from foldvote.evaluation.metrics import MORE_SCORES, score
@@ -119,6 +120,12 @@ def test_equal_probabilities_rank_as_in_scikit_learn(name, seed, classes):
     assert found == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
 
+def draw_weights(groups, draws, seed):
+    """How often each image is drawn in each draw: (draws, images)."""
+    unit, times = drawn_units(groups, draws, seed)
+    return times[:, unit]
+
+
 @pytest.mark.parametrize("name", [*COUNTED, "roc_auc_partial-0.2", "average_precision"])
 @pytest.mark.parametrize("classes", [2, 4])
 def test_each_draw_is_the_score_with_weights(name, classes):
@@ -127,6 +134,17 @@ def test_each_draw_is_the_score_with_weights(name, classes):
     found = metric_draws(rows, groups, space(classes), find_metric(name), 60, seed=1)[""]
     expected = [by_sklearn(name, labels, probabilities, weights) for weights in draw_weights(groups, 60, seed=1)]
     np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("most_bytes", [1, 1000, 1 << 20])
+def test_the_counts_of_many_draws_at_once_are_those_of_each_to_the_bit(most_bytes, monkeypatch):
+    monkeypatch.setattr(ranking, "_MOST_BYTES", most_bytes)
+    labels, probabilities, groups = drawn(7, classes=3, ties=True)
+    unit, times = drawn_units(groups, 40, seed=2)
+    for code in range(3):
+        of = ranking.ranks(labels, probabilities, code)
+        for at_once, own in zip(of.counts_of_draws(unit, times), times, strict=True):
+            np.testing.assert_array_equal(at_once, of.counts(own[unit]))
 
 
 @pytest.mark.parametrize("name", ["roc_auc", "roc_auc_weighted"])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.evaluation.probabilities import softmax, weighted_mean
+from foldvote.evaluation.probabilities import largest, softmax, weighted_mean
 from foldvote.runtime.seeding import generator
 
 SEEDS = st.integers(0, 2**32)
@@ -75,3 +75,23 @@ def test_f59_weights_that_do_not_sum_to_one_are_refused(weights):
 def test_a_mean_needs_a_member():
     with pytest.raises(ValueError, match="expected"):
         weighted_mean(np.empty((0, 3, 2)))
+
+
+@given(SEEDS, st.integers(1, 12), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_few_members_are_sorted_as_many_are_to_the_bit(seed, members, weighted):
+    drawn_members = drawn(seed, members).astype(np.float32)
+    weights = generator(seed, "weights").dirichlet(np.ones(members)) if weighted else np.ones(members)
+    terms = np.sort(drawn_members * weights[:, None, None], axis=0).sum(axis=0)
+    found = weighted_mean(drawn_members, weights if weighted else None)
+    np.testing.assert_array_equal(found, terms if weighted else terms / members)
+
+
+@given(SEEDS, st.sampled_from([(0, 3), (1, 1), (9, 18), (2, 5, 7)]))
+@settings(max_examples=20, deadline=None)
+def test_the_largest_values_and_softmax_are_those_of_numpy_to_the_bit(seed, shape):
+    logits = generator(seed, "logits").normal(0, 4, shape)
+    np.testing.assert_array_equal(largest(logits), logits.max(axis=-1))
+    np.testing.assert_array_equal(largest(logits[..., ::-1]), logits.max(axis=-1))
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    np.testing.assert_array_equal(softmax(logits), powers / powers.sum(axis=-1, keepdims=True))

@@ -1,7 +1,7 @@
 """The ensemble: members' predictions become one per image, by the method that out-of-fold scores favour."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,13 @@ from foldvote.ensemble.row_scores import (
     score_with_intervals,
 )
 from foldvote.ensemble.scaling import Calibration, Scaling, apply_scaling, fit_scaling, scaling_of_mean
-from foldvote.ensemble.selection import EvaluationRows, MethodComparison, MethodResult, compare_methods
+from foldvote.ensemble.selection import (
+    EvaluationRows,
+    MethodComparison,
+    MethodResult,
+    NestedPredictions,
+    compare_methods,
+)
 from foldvote.evaluation.calibration import calibrate_nested, fit_temperature
 from foldvote.evaluation.group_consistency import consistency
 from foldvote.evaluation.label_issues import LABEL_ISSUES, label_issues
@@ -117,7 +123,92 @@ def make_ensemble(
     data = read_ensemble_data(inputs, expected, submission, settings.draws, seed, metrics)
     label_space, rows, table = data.label_space, data.rows, data.table
     candidates = candidates_of(data.oof, label_space)
-    scored = None
+    chosen = _choose(data, candidates, settings, metrics, seed)
+
+    found: dict[str, Any] = {"images": len(table), "classes": list(label_space.classes), "chosen": chosen.kind}
+    found["metric"] = metrics[0].name
+    test_ids, test_votes = None, None
+    if data.test is not None:
+        test_ids, found["test_images"] = data.test.ids, len(data.test.ids)
+        test_votes, found["test"] = _predict_test(data, chosen, metrics)
+        if not data.guests:
+            data = replace(data, test=None, single=())  # the largest arrays, which only guests' checks still need
+    found["oof"] = _oof_scores(data, chosen, candidates, metrics, settings.draws, seed)
+    found["calibration"] = chosen.calibration
+    found["submitted_calibration"] = chosen.scaling
+    repeats, members = [candidates_of(own, label_space) for own in data.by_repeat], next(iter(expected.values()))
+    found["members_curve"] = members_curve(repeats, rows, label_space, members, settings.draws, seed, metrics)
+    found["consistency"] = consistency(table, chosen.calibrated, label_space)
+    record = {"split_sha256": data.split_sha256, "vote": chosen.kind, "members": data.weights_sha256}
+    if chosen.on_reserve is not None:
+        found["reserve"] = _reserve_scores(data, chosen.on_reserve, metrics, settings.draws, seed)
+        found["reserve"]["looks"] = count_looks(files.leaderboard.with_name("reserve_looks.json"), found["reserve"])
+    guests = {}
+    if data.guests:
+        found["guests"] = examine_guests(data, candidates, found, inputs.certificate, settings.draws, seed)
+        record["guests"] = {name: guest.sha256 for name, guest in data.guests.items()}
+        guests = {"guests": sorted(data.guests)}
+    found = {name: value for name, value in found.items() if value is not None}
+    issues = label_issues(table, chosen.calibrated, model_probabilities(candidates), label_space)
+    leaderboard = make_leaderboard(found, data.costs)
+
+    def write_votes(rows: pd.DataFrame, votes: NestedPredictions, path: Path | None, *, labelled: bool) -> None:
+        if path is not None:
+            frame = votes_frame(rows, votes.probabilities, votes.codes, label_space)
+            write_table(frame, path, votes_schema(label_space.classes, labelled=labelled), ("image_id",), record)
+
+    write_votes(
+        table.drop(columns="stratum"), NestedPredictions(chosen.calibrated, chosen.codes), files.oof, labelled=True
+    )
+    if test_votes is not None and test_ids is not None:
+        test_votes = replace(test_votes, probabilities=apply_scaling(test_votes.probabilities, chosen.scaling))
+        write_votes(pd.DataFrame({"image_id": test_ids.to_pylist()}), test_votes, files.test, labelled=False)
+    if data.reserve is not None and chosen.on_reserve is not None:
+        write_votes(data.reserve.table.drop(columns="stratum"), chosen.on_reserve.crossed, files.reserve, labelled=True)
+    write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
+    described = _with_manifest(table, inputs.manifest, inputs.numeric)
+    main = metrics[0] if metrics[0].name != DEFAULT else None
+    slices = slice_scores(described, chosen.calibrated, label_space, inputs.numeric, main)
+    write_csv(slices.round(6), files.slices)
+    write_csv(chosen.reliability.round(6), files.reliability)
+    write_json(files.weights, {"calibration": chosen.scaling, **chosen.params[chosen.kind], **guests})
+    write_json(files.votes, chosen.params)
+    write_json(files.metrics, found)
+    write_csv(leaderboard, files.leaderboard)
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """The method that is used, and what the comparison of all methods says.
+
+    Attributes:
+        kind: its name.
+        params: what each method has fitted, by name.
+        scores: the out-of-fold scores of each method, by name.
+        codes: the classes that the chosen method predicts out of fold, int64 (images,).
+        calibrated: its out-of-fold probabilities, calibrated by other folds, float64 (images, classes).
+        calibration: the scores before and after calibration.
+        reliability: the rows of ensemble/reliability.csv.
+        scaling: the calibration of the submitted vote.
+        on_reserve: how the methods do on the reserve; None where there is none.
+    """
+
+    kind: str
+    params: dict[str, dict[str, Any]]
+    scores: dict[str, dict[str, Any]]
+    codes: npt.NDArray[np.int64]
+    calibrated: Floats
+    calibration: dict[str, Any]
+    reliability: pd.DataFrame
+    scaling: Scaling
+    on_reserve: ReserveScores | None
+
+
+def _choose(
+    data: EnsembleData, candidates: Candidates, settings: Vote, metrics: Sequence[Metric], seed: int
+) -> _Chosen:
+    """Compare the methods, choose one and calibrate it; the predictions of all others are dropped."""
+    label_space, rows, scored = data.label_space, data.rows, None
 
     def choose_on_reserve(fitted: Mapping[str, MethodResult]) -> str:
         nonlocal scored
@@ -131,76 +222,33 @@ def make_ensemble(
     results = comparison.results if scored is None else scored.results
     nested = comparison.nested
     calibrated = _calibrate(nested.probabilities, rows, settings.calibration, seed)
-    scaling = scored.scaling if scored else _fit_scaling(data, comparison, settings.calibration)
-
-    found: dict[str, Any] = {"images": len(table), "classes": list(label_space.classes), "chosen": comparison.chosen}
-    found["metric"] = metrics[0].name
-    found["oof"] = _oof_scores(data, comparison, candidates, calibrated, metrics, settings.draws, seed)
-    found["calibration"], reliability = calibration_scores(
-        rows.labels, nested.probabilities, calibrated, settings.calibration
+    calibration, reliability = calibration_scores(rows.labels, nested.probabilities, calibrated, settings.calibration)
+    return _Chosen(
+        kind=comparison.chosen,
+        params={kind: result.params for kind, result in results.items()},
+        scores=method_scores(comparison),
+        codes=nested.codes,
+        calibrated=calibrated,
+        calibration=calibration,
+        reliability=reliability,
+        scaling=scored.scaling if scored else _fit_scaling(data, comparison, settings.calibration),
+        on_reserve=scored,
     )
-    found["submitted_calibration"] = scaling
-    repeats, members = [candidates_of(own, label_space) for own in data.by_repeat], next(iter(expected.values()))
-    found["members_curve"] = members_curve(repeats, rows, label_space, members, settings.draws, seed, metrics)
-    found["consistency"] = consistency(table, calibrated, label_space)
-    record = {"split_sha256": data.split_sha256, "vote": comparison.chosen, "members": data.weights_sha256}
-    if scored is not None:
-        found["reserve"] = _reserve_scores(data, scored, metrics, settings.draws, seed)
-        found["reserve"]["looks"] = count_looks(files.leaderboard.with_name("reserve_looks.json"), found["reserve"])
-    guests = {}
-    if data.guests:
-        found["guests"] = examine_guests(data, candidates, found, inputs.certificate, settings.draws, seed)
-        record["guests"] = {name: guest.sha256 for name, guest in data.guests.items()}
-        guests = {"guests": sorted(data.guests)}
-    test_frame = None
-    if data.test is not None:
-        found["test_images"] = len(data.test.ids)
-        test_frame, found["test"] = _predict_test(data, results, comparison.chosen, scaling, metrics)
-    found = {name: value for name, value in found.items() if value is not None}
-    issues = label_issues(table, calibrated, model_probabilities(candidates), label_space)
-    leaderboard = make_leaderboard(found, data.costs)
-
-    frame = votes_frame(table.drop(columns="stratum"), calibrated, nested.codes, label_space)
-    write_table(frame, files.oof, votes_schema(label_space.classes, labelled=True), ("image_id",), record)
-    if files.test is not None and test_frame is not None:
-        write_table(test_frame, files.test, votes_schema(label_space.classes, labelled=False), ("image_id",), record)
-    if files.reserve is not None and data.reserve is not None and scored is not None:
-        kept_out = data.reserve.table.drop(columns="stratum")
-        reserve_frame = votes_frame(kept_out, scored.crossed.probabilities, scored.crossed.codes, label_space)
-        write_table(
-            reserve_frame, files.reserve, votes_schema(label_space.classes, labelled=True), ("image_id",), record
-        )
-    write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
-    described = _with_manifest(table, inputs.manifest, inputs.numeric)
-    main = metrics[0] if metrics[0].name != DEFAULT else None
-    slices = slice_scores(described, calibrated, label_space, inputs.numeric, main)
-    write_csv(slices.round(6), files.slices)
-    write_csv(reliability.round(6), files.reliability)
-    write_json(files.weights, {"calibration": scaling, **results[comparison.chosen].params, **guests})
-    write_json(files.votes, {kind: result.params for kind, result in results.items()})
-    write_json(files.metrics, found)
-    write_csv(leaderboard, files.leaderboard)
 
 
 def _oof_scores(
-    data: EnsembleData,
-    comparison: MethodComparison,
-    candidates: Candidates,
-    calibrated: Floats,
-    metrics: Sequence[Metric],
-    draws: int,
-    seed: int,
+    data: EnsembleData, chosen: _Chosen, candidates: Candidates, metrics: Sequence[Metric], draws: int, seed: int
 ) -> dict[str, Any]:
     """The out-of-fold scores of the ensemble, of every method, model and member, and of the factor product."""
-    rows, label_space, codes = data.rows, data.label_space, comparison.nested.codes
-    answers = Answers(rows.labels, calibrated, codes)
+    rows, label_space = data.rows, data.label_space
+    answers = Answers(rows.labels, chosen.calibrated, chosen.codes)
     ensemble = answer_scores(answers, rows.groups, label_space, metrics, draws, seed)
     models = model_scores(data.oof, rows, label_space, draws, seed, metrics)
     for name in {name for name in candidates.models if PRODUCT_SIGN in name}:
         models[name] = score_with_intervals(rows, model_mean(candidates, name), label_space, None, draws, seed, metrics)
     return {
         "ensemble": ensemble,
-        "votes": method_scores(comparison),
+        "votes": chosen.scores,
         "models": models,
         "members": data.member_scores,
     }
@@ -230,31 +278,25 @@ def _reserve_scores(
 
 
 def _predict_test(
-    data: EnsembleData,
-    results: Mapping[str, MethodResult],
-    chosen: str,
-    scaling: Scaling,
-    metrics: Sequence[Metric],
-) -> tuple[pd.DataFrame, dict[str, Any] | None]:
+    data: EnsembleData, chosen: _Chosen, metrics: Sequence[Metric]
+) -> tuple[NestedPredictions, dict[str, Any] | None]:
     """Predict the test images.
 
     Returns:
-        The rows of ensemble/test.parquet; and, where the answers are known, the scores of the ensemble and of every
-        method and model on them.
+        The predictions of the chosen method before calibration; and, where the answers are known, the scores of the
+        ensemble and of every method and model on them.
     """
     assert data.test is not None
     label_space, truth = data.label_space, data.truth
     candidates = candidates_of(data.test, label_space)
-    predicted = {}
-    for kind, result in results.items():
-        if kind == chosen or truth is not None:
-            probabilities = apply_method(candidates, result.params, label_space)
-            predicted[kind] = (probabilities, choose_classes(probabilities, result.params))
-    probabilities, codes = predicted[chosen]
-    scaled = apply_scaling(probabilities, scaling)
-    frame = votes_frame(pd.DataFrame({"image_id": data.test.ids.to_pylist()}), scaled, codes, label_space)
+
+    def predict(kind: str) -> NestedPredictions:
+        probabilities = apply_method(candidates, chosen.params[kind], label_space)
+        return NestedPredictions(probabilities, choose_classes(probabilities, chosen.params[kind]))
+
+    votes = predict(chosen.kind)
     if truth is None:
-        return frame, None
+        return votes, None
 
     def scored(answers: Answers, space: LabelSpace) -> dict[str, Any]:
         found = score(answers.labels, answers.probabilities, space, answers.predicted)
@@ -262,11 +304,12 @@ def _predict_test(
             one.name: known_value(one.value_or_nan(answers, space)) for one in metrics if one.name not in found
         } | found
 
-    votes = {}
-    for kind, (probabilities, codes_of_kind) in predicted.items():
-        own = scored(Answers(truth, probabilities, codes_of_kind), label_space)
+    by_kind = {}
+    for kind in chosen.params:
+        of_kind = votes if kind == chosen.kind else predict(kind)
+        own = scored(Answers(truth, of_kind.probabilities, of_kind.codes), label_space)
         names = ("macro_f1", "accuracy", "log_loss", *(one.name for one in metrics))
-        votes[kind] = {name: own[name] for name in names if name in own}
+        by_kind[kind] = {name: own[name] for name in names if name in own}
     models = {
         name: scored(Answers.of(truth, model_mean(candidates, name)), label_space)
         for name in sorted(set(candidates.models))
@@ -276,7 +319,8 @@ def _predict_test(
             own_space, own_probabilities = own_classes(data.test.mean_of(name), factors, label_space)
             own_labels = label_space.restricted(factors)[1][truth]
             models[name] = scored(Answers.of(own_labels, own_probabilities), own_space)
-    return frame, {"ensemble": scored(Answers(truth, scaled, codes), label_space), "votes": votes, "models": models}
+    ensemble = scored(Answers(truth, apply_scaling(votes.probabilities, chosen.scaling), votes.codes), label_space)
+    return votes, {"ensemble": ensemble, "votes": by_kind, "models": models}
 
 
 def _calibrate(probabilities: Floats, rows: EvaluationRows, method: Calibration, seed: int) -> Floats:

@@ -20,7 +20,7 @@ from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
 from foldvote.evaluation.probabilities import weighted_mean
 from foldvote.inference.prediction_files import Predictions, read_predictions
-from foldvote.io.ids import positions_in
+from foldvote.io.ids import PositionsIn
 from foldvote.io.paths import MemberKey
 from foldvote.runtime.seeding import generator
 
@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.floating]
 Learnt = Mapping[str, Sequence[str] | None]
 PRODUCT_SIGN = "*"  # no model's name may hold it
 MOST_FITTED = 50_000  # images that methods are fitted on and compared by: a thousand numbers need no more
-_AHEAD = 2  # files that are read while another is worked on
+_AHEAD = 1  # files that are read while another is worked on: each takes memory
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,10 @@ def average_over_folds(
     model_views = tuple(sorted(((model, view) for model in views for view in views[model]), key="/".join))
     means: npt.NDArray[np.float32] = np.zeros((len(model_views), 0, len(classes)), np.float32)
     counts: dict[str, npt.NDArray[np.float32]] = {}  # by model, the members that have each image
-    for member in _read_ahead(records, classes):
+    places = PositionsIn(pa.array([], pa.string()) if ids is None else ids)
+    # Fold by fold, because the members of a fold predict the same images.
+    by_fold = dict(sorted(records.items(), key=lambda item: (item[1]["fold"], item[1]["model"])))
+    for member in _read_ahead(by_fold, classes):
         if isinstance(member, UserError):
             faults += member.faults
             continue
@@ -224,10 +227,11 @@ def average_over_folds(
         faults += wrong
         if wrong or tuple(sorted(views[member.model])) != member.views:  # a fault that `sound_records` has found
             continue
-        ids = member.ids if ids is None else ids
+        if ids is None:
+            ids, places = member.ids, PositionsIn(member.ids)
         if not counts:
             means = np.zeros((len(model_views), len(ids), len(classes)), np.float32)
-        positions = positions_in(member.ids, ids)
+        positions = slice(None) if member.ids.equals(ids) else places.of(member.ids)
         for total, probabilities in zip(means[_rows_of(member.model, model_views)], member.probabilities, strict=True):
             total[positions] += probabilities
         counts.setdefault(member.model, np.zeros(len(ids), np.float32))[positions] += 1
@@ -238,7 +242,7 @@ def average_over_folds(
 
 
 def _read_ahead(records: Mapping[Path, dict[str, Any]], classes: Sequence[str]) -> Iterator[Predictions | UserError]:
-    """Each file's predictions, or the error that reading it raised; the next two are read while one is worked on."""
+    """Each file's predictions, or the error that reading it raised; the next one is read while one is worked on."""
 
     def read(path: Path) -> Predictions | UserError:
         try:

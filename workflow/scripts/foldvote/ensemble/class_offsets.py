@@ -52,12 +52,18 @@ def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
     classes = logs.shape[1]
     grid = np.round(np.linspace(-LIMIT, LIMIT, 2 * STEPS + 1), 6)
     grid = grid[np.argsort(np.abs(grid), kind="stable")]  # nearest to 0 first: the first of equal scores is taken
-    offsets = np.zeros(classes)
+    offsets, shifted, every = np.zeros(classes), logs.copy(), np.arange(len(logs))
+    best, second = _two_largest(shifted)
     for _ in range(SWEEPS):
         before = offsets.copy()
         for code in range(classes):
-            gained = _macro_f1_over_grid(logs, codes, offsets, code, grid) - SHRINK * np.abs(grid)
-            offsets[code] = grid[np.flatnonzero(gained >= gained.max() - 1e-12)[0]]
+            rival = np.where(best == code, second, best)
+            threshold = shifted[every, rival] - logs[:, code]
+            gained = _macro_f1_over_grid(threshold, rival, codes, classes, code, grid) - SHRINK * np.abs(grid)
+            offset = grid[np.flatnonzero(gained >= gained.max() - 1e-12)[0]]
+            if offset != offsets[code]:
+                offsets[code], shifted[:, code] = offset, logs[:, code] + offset
+                best, second = _two_largest(shifted)
         if (offsets == before).all():
             break
     plain = macro_f1(labels, predict_classes(probabilities), classes)
@@ -66,31 +72,39 @@ def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
     return (offsets + 0.0).tolist()
 
 
+def _two_largest(values: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The column of the largest value of each row, and of the largest of the others; of equal ones the first."""
+    rows, best = np.arange(len(values)), values.argmax(axis=1)
+    without = values.copy()
+    without[rows, best] = -np.inf
+    return best, without.argmax(axis=1)
+
+
 def _macro_f1_over_grid(
-    logs: Floats, labels: npt.NDArray[np.int64], offsets: Floats, code: int, grid: Floats
+    threshold: Floats,
+    rival: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64],
+    classes: int,
+    code: int,
+    grid: Floats,
 ) -> Floats:
     """Macro-F1 for each value that the offset of one class may take; the other offsets stay.
 
-    Scoring every grid point on its own would take one pass over the images for each. Instead each image gets a
-    threshold: the offset from which on it is predicted as `code` and no longer as its best other class (the rival).
-    Images are counted once by the grid cell of their threshold; sums over the cells up to a grid point then give the
-    numbers of predictions and hits of every class there.
+    Scoring every grid point on its own would take one pass over the images for each. Instead images are counted once by
+    the grid cell of their threshold; sums over the cells up to a grid point then give the numbers of predictions and
+    hits of every class there.
 
     Args:
-        logs: log-probabilities, shape (images, classes).
+        threshold: the offset from which on each image is predicted as `code` and no longer as its rival, (images,).
+        rival: its best other class, shape (images,).
         labels: true codes, shape (images,).
-        offsets: the present ones, shape (classes,).
+        classes: number of classes.
         code: the class whose offset varies.
         grid: its values, in any order.
 
     Returns:
         float64, as the grid.
     """
-    classes = logs.shape[1]
-    others = logs + offsets
-    others[:, code] = -np.inf
-    rival = others.argmax(axis=1)
-    threshold = others[np.arange(len(logs)), rival] - logs[:, code]
     rising = np.sort(grid)
     # The first grid point from which on `code` is predicted; len(rising) where it never is. At the threshold itself
     # the two are equal and the lower code is predicted, so a lower rival stays until the next grid point.

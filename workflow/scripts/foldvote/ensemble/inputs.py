@@ -277,16 +277,18 @@ def read_test_predictions(
         records = {path: own for path, own in records.items() if (own["model"], own["fold"]) in members}
     first: list[Predictions] = []
     sampled: dict[MemberKey, npt.NDArray[np.float32]] = {}
-    ids = pa.array([], pa.string())
+    drawn, ids = np.arange(0), pa.array([], pa.string())
 
     def check(member: Predictions) -> list[str]:
-        nonlocal ids
+        nonlocal drawn, ids
         if not first:
-            first.append(member)
-            ids = member.ids.take(pa.array(subsample(len(member.ids), None, 0, MOST_SAMPLED)))
+            first.append(replace(member, probabilities=np.zeros((0, 0, 0), np.float32)))
+            drawn = subsample(len(member.ids), None, 0, MOST_SAMPLED)
+            ids = member.ids.take(pa.array(drawn))
         wrong = test_set_faults(member, first[0]) + weights_faults(member, oof_records)
         if not wrong:
-            sampled[member.model, member.fold] = member.probabilities[:, positions_in(ids, member.ids)]
+            rows = drawn if member.ids.equals(first[0].ids) else positions_in(ids, member.ids)
+            sampled[member.model, member.fold] = member.probabilities[:, rows]
         return wrong
 
     test, more_faults = average_over_folds(records, None, label_space.classes, check)

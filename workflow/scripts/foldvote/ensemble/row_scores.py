@@ -122,12 +122,13 @@ def model_scores(
         seed: the run's seed.
         metrics: what is scored in addition.
     """
-    found = {}
-    for model in predictions.models:
+
+    def scored(model: str) -> dict[str, Any]:
         probabilities, factors = predictions.mean_of(model), predictions.learnt[model]
-        found[model] = score_with_intervals(rows, probabilities, label_space, factors, draws, seed, metrics)
-        found[model]["calibrated"] = _calibrated_scores(rows, probabilities, label_space, factors, seed)
-    return found
+        found = score_with_intervals(rows, probabilities, label_space, factors, draws, seed, metrics)
+        return found | {"calibrated": _calibrated_scores(rows, probabilities, label_space, factors, seed)}
+
+    return {model: scored(model) for model in predictions.models}
 
 
 def calibration_scores(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
 
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import Candidates, equal_shares, mixture_of, model_means, subsample
@@ -127,21 +128,59 @@ def _regression(features: Floats, labels: Labels, strength: float) -> tuple[npt.
 def _best_strength(features: Floats, labels: Labels, folds: Labels, classes: int) -> float:
     """The strength with the least log-loss over the folds, each predicted from all others."""
     drawn = subsample(len(labels), None, 0, MOST_SEARCHED)
-    features, labels, folds = features[drawn], labels[drawn], folds[drawn]
+    single, labels, folds = features[drawn].astype(np.float32), labels[drawn], folds[drawn]
     known = np.unique(folds)
     if len(known) < 2:
         return STRENGTH
-    losses = []
-    for strength in STRENGTHS:
-        total = 0.0
-        for fold in known:
-            out = folds == fold
-            seen, coefficients, intercepts = _regression(features[~out], labels[~out], strength)
+    losses = np.zeros(len(STRENGTHS))
+    for fold in known:
+        out = folds == fold
+        seen, coefficients = _regression_path(single[~out], labels[~out])
+        for place, (weights, intercepts) in enumerate(coefficients):
             predicted = np.zeros((int(out.sum()), classes))
-            predicted[:, seen] = softmax(features[out] @ coefficients.T + intercepts)
-            total += log_loss(labels[out], np.maximum(predicted, FLOOR)) * out.sum()
-        losses.append(total)
+            predicted[:, seen] = softmax(single[out] @ weights.T + intercepts)
+            losses[place] += log_loss(labels[out], np.maximum(predicted, FLOOR)) * out.sum()
     return STRENGTHS[int(np.argmin(losses))]
+
+
+def _regression_path(
+    features: npt.NDArray[np.float32], labels: Labels
+) -> tuple[npt.NDArray[np.int64], list[tuple[Floats, Floats]]]:
+    """What `_regression` fits, for every strength in turn: each begins where the one before it ended.
+
+    A third of the time of as many fits from zero: sums of images are in float32, which is enough to compare strengths.
+
+    Returns:
+        The codes that have an image; by strength coefficients (seen, features) and intercepts (seen,).
+    """
+    seen, codes = np.unique(np.asarray(labels, np.int64), return_inverse=True)
+    images, count = features.shape
+    columns = np.ascontiguousarray(np.concatenate([features, np.ones((images, 1), np.float32)], axis=1).T)
+    transposed, every = columns.T.copy(), np.arange(images)
+    weights = np.zeros((len(seen), count + 1))
+    path = []
+    for strength in STRENGTHS:
+        # Of two classes scikit-learn fits one row, whose square counts twice as much as those of two opposite halves.
+        pull = strength * (2 if len(seen) == 2 else 1)
+
+        def loss(flat: Floats, pull: float = pull) -> tuple[float, Floats]:
+            weights = flat.reshape(len(seen), count + 1)
+            logits = weights.astype(np.float32) @ columns
+            logits -= logits.max(axis=0)
+            value = -logits[codes, every].sum(dtype=np.float64)
+            powers = np.exp(logits, out=logits)
+            totals = powers.sum(axis=0)
+            value = (value + np.log(totals).sum(dtype=np.float64)) / images
+            powers /= totals
+            powers[codes, every] -= 1
+            slope = (powers @ transposed).astype(np.float64) / images
+            slope[:, :-1] += pull * weights[:, :-1]
+            return value + pull / 2 * float((weights[:, :-1] ** 2).sum()), slope.ravel()
+
+        options = {"gtol": 1e-4, "ftol": 1e-9, "maxiter": 500}
+        weights = minimize(loss, weights.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(weights.shape)
+        path.append((weights[:, :-1], weights[:, -1]))
+    return seen, path
 
 
 def _with_unseen(candidates: Candidates, predicted: Floats, seen: list[int]) -> Floats:

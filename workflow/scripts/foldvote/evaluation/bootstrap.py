@@ -11,6 +11,7 @@ the matrix of draws and the matrix of group sums gives the sums of all draws at 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ _HITS = _GAPS + BINS
 _BAGS = 4_000  # more groups are drawn in so many bags
 _PIECE_IMAGES = 1 << 13  # images added at once
 _PIECE_BYTES = 64 << 20  # of one piece of the matrix of draws
+_PIECES_KEPT = 2
 _POPULATION = 1e6  # groups of a population that a board is drawn from: so many that no class has less than one image
 
 
@@ -234,16 +236,17 @@ def draw_totals(values: Array, draws: int, seed: int) -> Array:
     return _draw_totals(np.arange(len(values), dtype=np.intp).tobytes(), [values], draws, seed)[0]
 
 
-def draw_weights(groups: Codes, draws: int, seed: int) -> Iterator[Array]:
+def drawn_units(groups: Codes, draws: int, seed: int) -> tuple[npt.NDArray[np.intp], Array]:
     """How often each image is drawn in each draw of groups, the same draws as in `bootstrap`.
 
     Args:
         groups: the code of each image's group, shape (images,), from 0 up.
-        draws: number of draws.
+        draws: number of bootstrap draws, a few hundred at most.
         seed: the run's seed.
 
     Returns:
-        float64 (images,) for each draw.
+        The unit of each image, its group or bag, int (images,); and how often each unit is drawn, float64 (draws,
+        units).
     """
     present, place = np.unique(np.asarray(groups, dtype=np.intp), return_inverse=True)
     key, units = sha256_bytes(present.tobytes()), len(present)
@@ -252,9 +255,7 @@ def draw_weights(groups: Codes, draws: int, seed: int) -> Iterator[Array]:
         bag = np.empty(units, np.intp)
         bag[order] = np.searchsorted(starts, np.arange(units), side="right") - 1
         place, units = bag[place], _BAGS
-    for _, times in _draw_counts(units, key, draws, seed):
-        for of_draw in times:
-            yield of_draw[place]
+    return place, np.concatenate([times for _, times in _draw_counts(units, key, draws, seed)])
 
 
 def _check_codes(name: str, codes: Codes, images: int, number: int) -> None:
@@ -325,11 +326,17 @@ def _draw_counts(units: int, key: str, draws: int, seed: int) -> Iterator[tuple[
     """
     at_once = max(1, min(draws, _PIECE_BYTES // (8 * units)))
     for start in range(0, draws, at_once):
-        piece = np.empty((min(at_once, draws - start), units))
-        for row, draw in zip(piece, range(start, draws), strict=False):
-            chosen = generator(seed, "bootstrap", key, draw).integers(units, size=units)
-            row[:] = np.bincount(chosen, minlength=units)
-        yield start, piece
+        yield start, _piece_counts(units, key, start, min(at_once, draws - start), seed).astype(np.float64)
+
+
+@lru_cache(maxsize=_PIECES_KEPT)
+def _piece_counts(units: int, key: str, start: int, draws: int, seed: int) -> npt.NDArray[np.uint16]:
+    """Some of the draws: shape (draws, units). The last are kept, for the next predictions of the same groups."""
+    piece = np.empty((draws, units), np.uint16)
+    for row, draw in zip(piece, range(start, start + draws), strict=True):
+        chosen = generator(seed, "bootstrap", key, draw).integers(units, size=units)
+        row[:] = np.bincount(chosen, minlength=units)
+    return piece
 
 
 def _scores(totals: Array, classes: int) -> dict[str, Array]:

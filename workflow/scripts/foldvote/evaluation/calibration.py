@@ -4,6 +4,7 @@ Both scalings (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017
 probabilities, so that they apply to a mean of many members as well as to a single softmax.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from foldvote.evaluation.metrics import SMALLEST, Codes, Floats
-from foldvote.evaluation.probabilities import softmax
+from foldvote.evaluation.probabilities import largest, softmax
 from foldvote.runtime.seeding import generator
 
 Method = Literal["temperature", "vector"]
@@ -19,6 +20,7 @@ BINS = 15
 LOWEST, HIGHEST = 0.05, 20.0  # bounds of a temperature, and of the weights of vector scaling
 MOST_IMAGES = 100_000  # a fit of at most 2 numbers per class gains nothing from more
 PULL = 10.0  # strength of vector scaling's pull to the identity: about as much as so many images of a class
+_PIECE = 4_096  # images scaled at once
 _FLAT = 1e-9  # nats: with a smaller slope of the loss there is nothing to fit
 
 
@@ -112,7 +114,9 @@ def fit_temperature(probabilities: Floats, labels: Codes, most_images: int = MOS
     Raises:
         ValueError: if shapes do not go together, a label is out of range or a value is not a probability.
     """
-    labels, probabilities = _sample(*checked(labels, probabilities), most_images)
+    labels, probabilities = checked(labels, probabilities)
+    drawn = _drawn(len(labels), most_images)
+    labels, probabilities = labels[drawn], probabilities[drawn]
     if not len(labels):
         return 1.0
     logs = _logs(probabilities)
@@ -139,9 +143,16 @@ def _best_temperature(logs: npt.NDArray[np.float64], of_target: float) -> float:
     """The root of the slope of the loss by 1/T, where `of_target` is the mean log-probability of the target."""
     from scipy.optimize import brentq  # slow to import, and not needed for scores
 
+    highest, powers = largest(logs), np.empty_like(logs)
+
     def slope(inverse: float) -> float:
         """The derivative of the mean log-loss by 1/T."""
-        return float(np.einsum("ij,ij->", softmax(inverse * logs), logs) / len(logs) - of_target)
+        # As softmax(inverse * logs), whose largest values are known, without new arrays.
+        np.multiply(logs, inverse, out=powers)
+        np.subtract(powers, (highest * inverse)[:, None], out=powers)
+        np.exp(powers, out=powers)
+        np.divide(powers, powers.sum(axis=1, keepdims=True), out=powers)
+        return float(np.einsum("ij,ij->", powers, logs) / len(logs) - of_target)
 
     if abs(slope(1.0)) < _FLAT:
         return 1.0
@@ -163,7 +174,7 @@ def apply_temperature(probabilities: Floats, t: float) -> npt.NDArray[np.float64
     """
     if not 0 < t < np.inf:
         raise ValueError(f"temperature {t} must be above 0")
-    return softmax(_logs(probabilities) / t)
+    return _in_pieces(probabilities, lambda piece: softmax(_logs(piece) / t))
 
 
 def fit_vector(
@@ -191,7 +202,9 @@ def fit_vector(
 
     if not pull > 0:
         raise ValueError(f"the pull {pull} must be above 0")
-    labels, probabilities = _sample(*checked(labels, probabilities), most_images)
+    labels, probabilities = checked(labels, probabilities)
+    drawn = _drawn(len(labels), most_images)
+    labels, probabilities = labels[drawn], probabilities[drawn]
     images, classes = probabilities.shape
     identity = np.concatenate([np.ones(classes), np.zeros(classes)])
     if not images:
@@ -223,7 +236,8 @@ def apply_vector(probabilities: Floats, scaling: dict[str, list[float]]) -> npt.
         probabilities: shape (images, C), rows sum to 1.
         scaling: what `fit_vector` returned.
     """
-    return softmax(_logs(probabilities) * np.asarray(scaling["weights"]) + np.asarray(scaling["biases"]))
+    weights, biases = np.asarray(scaling["weights"]), np.asarray(scaling["biases"])
+    return _in_pieces(probabilities, lambda piece: softmax(_logs(piece) * weights + biases))
 
 
 def calibrate_nested(
@@ -255,14 +269,16 @@ def calibrate_nested(
         raise ValueError(f"folds {folds.shape} must be as many as labels {labels.shape}")
     calibrated = probabilities.copy()
     for fold in np.unique(folds):
-        out = folds == fold
-        if out.all():
+        out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        if not len(others):
             break
-        others, values = probabilities[~out], probabilities[out]
+        others = others[_drawn(len(others), MOST_IMAGES)]
         if method == "temperature":
-            calibrated[out] = apply_temperature(values, fit_temperature(others, labels[~out]))
+            calibrated[out] = apply_temperature(
+                probabilities[out], fit_temperature(probabilities[others], labels[others])
+            )
         else:
-            calibrated[out] = apply_vector(values, fit_vector(others, labels[~out]))
+            calibrated[out] = apply_vector(probabilities[out], fit_vector(probabilities[others], labels[others]))
     return calibrated
 
 
@@ -290,12 +306,19 @@ def _logs(probabilities: Floats) -> npt.NDArray[np.float64]:
     return np.log(np.clip(np.asarray(probabilities, np.float64), SMALLEST, 1.0))
 
 
-def _sample(labels: Codes, probabilities: Floats, most: int) -> tuple[Codes, Floats]:
+def _in_pieces(probabilities: Floats, scale: Callable[[Floats], npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """What `scale` gives for a few images at a time, float64 (images, C): its arrays stay in the processor's cache."""
+    scaled = np.empty(np.shape(probabilities))
+    for start in range(0, len(scaled), _PIECE):
+        scaled[start : start + _PIECE] = scale(probabilities[start : start + _PIECE])
+    return scaled
+
+
+def _drawn(images: int, most: int) -> npt.NDArray[np.int64] | slice:
     """A fixed draw of at most `most` images, which depends on their number alone and not on their labels."""
-    if len(labels) <= most:
-        return labels, probabilities
-    chosen = np.sort(generator(0, "calibration", len(labels)).choice(len(labels), most, replace=False, shuffle=False))
-    return labels[chosen], probabilities[chosen]
+    if images <= most:
+        return slice(None)
+    return np.sort(generator(0, "calibration", images).choice(images, most, replace=False, shuffle=False))
 
 
 def _vector(values: npt.NDArray[np.float64]) -> dict[str, list[float]]:

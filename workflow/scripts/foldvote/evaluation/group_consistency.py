@@ -16,6 +16,7 @@ from foldvote.evaluation.metrics import SMALLEST, accuracy, macro_f1
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+_PIECE = 4_096  # images whose probabilities are computed at once
 NEARLY_EVERY = 0.95  # a field belongs to the person if it is constant within this share of the persons
 
 
@@ -101,13 +102,18 @@ def group_vote(
     if not own or rows.empty:
         return wide.copy()
     code = label_space.restricted(own)[1] if label_space.factors else np.arange(len(label_space.classes))
-    joint = np.maximum(wide, SMALLEST) @ np.eye(code.max() + 1)[code]
+    voted = np.maximum(wide, SMALLEST)
+    joint = voted @ np.eye(code.max() + 1)[code]
     person, order, starts = by_group(rows)
     means = np.add.reduceat(np.log(joint[order]), starts, axis=0) / np.bincount(person)[:, None]
     pooled = np.exp(means - means.max(axis=1, keepdims=True))
     pooled /= pooled.sum(axis=1, keepdims=True)
-    voted = np.maximum(wide, SMALLEST) / joint[:, code] * pooled[person][:, code]
-    return voted / voted.sum(axis=1, keepdims=True)
+    for start in range(0, len(voted), _PIECE):
+        piece = slice(start, start + _PIECE)
+        voted[piece] /= joint[piece][:, code]
+        voted[piece] *= pooled[person[piece]][:, code]
+        voted[piece] /= voted[piece].sum(axis=1, keepdims=True)
+    return voted
 
 
 def consistency(rows: pd.DataFrame, probabilities: npt.NDArray[np.floating], label_space: LabelSpace) -> dict[str, Any]:

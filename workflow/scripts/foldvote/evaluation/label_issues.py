@@ -7,7 +7,6 @@ pooled where one label decision covers several images (a person's gender, two sw
 can be ranked together.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -309,8 +308,9 @@ def _described(
     """
     levels = np.array(fields(label_space)[field], dtype=object)
     sizes = np.array([len(own) for own in members], dtype=np.int64)
-    ids, profiles = (np.asarray(rows[name], dtype=object) for name in ("image_id", "profile"))
     place = np.concatenate([*members, np.zeros(0, np.int64)]).astype(np.int64)
+    ids, profiles = (np.asarray(rows[name].iloc[place], dtype=object) for name in ("image_id", "profile"))
+    starts = np.cumsum(sizes) - sizes
     issue, swap = np.repeat(np.arange(len(members)), sizes), table["kind"] == "swap"
     second = np.zeros(len(place), dtype=bool)
     second[np.flatnonzero(np.diff(issue, prepend=-1) == 0)] = True
@@ -321,7 +321,8 @@ def _described(
     def mean(values: Floats) -> Floats:
         return np.bincount(issue, values, len(members)) / sizes
 
-    others = [ids[own[1]] if pair else None for own, pair in zip(members, swap, strict=True)]
+    ids_of = [ids[start : start + size] for start, size in zip(starts, sizes, strict=True)]
+    others = [own[1] if pair else None for own, pair in zip(ids_of, swap, strict=True)]
     margin = marginal[place, given] - marginal[place, suggested]
     kept, opinions = np.zeros(len(place)), np.zeros(len(place))
     for model in by_model:
@@ -332,9 +333,9 @@ def _described(
     asked = np.bincount(issue, opinions, len(members))
     return pd.DataFrame(
         {
-            "image_id": _joined((own[:1] if pair else own for own, pair in zip(members, swap, strict=True)), ids),
+            "image_id": [BETWEEN.join(own[:1] if pair else own) for own, pair in zip(ids_of, swap, strict=True)],
             "other_image_id": pd.Series(others, dtype="str"),
-            "profile": [profiles[own[0]] for own in members],
+            "profile": profiles[starts],
             "field": field,
             "given": levels[table["given"]],
             "suggested": levels[table["suggested"]],
@@ -347,7 +348,3 @@ def _described(
             "log_odds": table["log_odds"],
         }
     )
-
-
-def _joined(members: Iterable[Codes], ids: npt.NDArray[np.object_]) -> list[str]:
-    return [BETWEEN.join(ids[own]) for own in members]

@@ -8,8 +8,9 @@ import numpy.typing as npt
 
 from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
-from foldvote.evaluation.bootstrap import METRICS, bootstrap, draw_totals_of_rows, draw_weights, group_sums, scores
-from foldvote.evaluation.metric_registry import Answers, Metric
+from foldvote.evaluation.bootstrap import METRICS, bootstrap, draw_totals_of_rows, drawn_units, group_sums, scores
+from foldvote.evaluation.metric_registry import Answers, Metric, ranked_classes
+from foldvote.evaluation.ranking import mean_of_known
 
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.integer]
@@ -110,13 +111,32 @@ def metric_draws(
         totals = draw_totals_of_rows(sums, draws, seed)
         found = {name: metric.of_sums(totals[name]) for name in known}
     else:
-        assert metric.weighted is not None
-        score_of = {name: metric.weighted(own, smaller) for name, (own, smaller) in known.items()}
-        by_draw = [
-            [_or_nan(score, weights) for score in score_of.values()] for weights in draw_weights(groups, draws, seed)
-        ]
-        found = dict(zip(score_of, np.array(by_draw).T, strict=True))
+        unit, times = drawn_units(groups, draws, seed)
+        found = {name: _draws_anew(metric, *own, unit, times) for name, own in known.items()}
     return {name: found.get(name, np.full(draws, np.nan)) for name in rows}
+
+
+def _draws_anew(
+    metric: Metric, answers: Answers, label_space: LabelSpace, unit: npt.NDArray[np.intp], times: Array
+) -> Array:
+    """The scores in each draw of a metric that cannot be had from sums, float64 (draws,).
+
+    Args:
+        metric: the metric.
+        answers: the predictions.
+        label_space: their classes.
+        unit: the unit of each image that is drawn as a whole, int (images,).
+        times: how often each unit is drawn, float64 (draws, units).
+    """
+    if metric.curve is None:
+        assert metric.weighted is not None
+        score = metric.weighted(answers, label_space)
+        return np.array([_or_nan(score, of_draw[unit]) for of_draw in times])
+    by_class = [
+        [metric.curve(positive, negative) for positive, negative in of.counts_of_draws(unit, times)]
+        for of in ranked_classes(answers)
+    ]
+    return np.array([mean_of_known(values) for values in np.array(by_class).T])
 
 
 def _or_nan(score: Callable[[Array], float], weights: Array) -> float:

@@ -1,7 +1,8 @@
 """Metrics by name: their value for some predictions, and what their intervals are computed from.
 
-There are two forms. A metric of sums is a function of sums over images, so that a bootstrap needs only the sums of each
-group (see foldvote.evaluation.bootstrap). Any other metric is computed anew with a weight for each image.
+There are three forms. A metric of sums is a function of sums over images, so that a bootstrap needs only the sums of
+each group (see foldvote.evaluation.bootstrap). One of curves is the mean over classes of a function of how the images
+rank. Any other metric is computed anew with a weight for each image.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ from foldvote.evaluation.own_metric import read_own_metric
 Array = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.floating]
-MOST_DRAWS_WEIGHTED = 200  # bootstrap draws of a metric that is computed anew in each
+MOST_DRAWS_CURVES = 200  # bootstrap draws of a metric of curves
 MOST_DRAWS_OWN = 100  # the same of the user's own
 
 
@@ -65,6 +66,7 @@ class Metric:
         name: as in tables.
         columns: of a metric of sums: what is summed; None for another one, and for those of bootstrap.METRICS.
         of_sums: of a metric of sums: the score.
+        curve: of a metric of curves: the score of one class.
         weighted: of another metric.
         most_draws: bootstrap draws behind an interval, at most; None: as many as the settings say.
         factor: scores the levels of this factor instead of the classes; empty: the classes.
@@ -73,6 +75,7 @@ class Metric:
     name: str
     columns: Columns | None = None
     of_sums: OfSums | None = None
+    curve: ranking.Curve | None = None
     weighted: Weighted | None = None
     most_draws: int | None = None
     factor: str = ""
@@ -98,6 +101,8 @@ class Metric:
         if self.columns is not None and self.of_sums is not None:
             totals = np.array([[column.sum() for column in self.columns(answers)]])
             return float(self.of_sums(totals)[0])
+        if self.curve is not None:
+            return ranking.mean_of_known(np.array([self.curve(*of.counts()) for of in ranked_classes(answers)]))
         assert self.weighted is not None
         return self.weighted(answers, label_space)(np.ones(len(answers.labels)))
 
@@ -159,7 +164,7 @@ def find_metric(name: str, file: str | Path | None = None) -> Metric:
             curve: ranking.Curve = partial(ranking.partial_roc_auc, share=float(parameter))
         case _:
             curve = ranking.average_precision
-    return Metric(name, weighted=partial(_curve, curve), most_draws=MOST_DRAWS_WEIGHTED)
+    return Metric(name, curve=curve, most_draws=MOST_DRAWS_CURVES)
 
 
 def find_metrics(names: Sequence[str], file: str | Path | None = None) -> tuple[Metric, ...]:
@@ -252,11 +257,10 @@ def _of_auc(by_support: bool, sums: Array) -> Array:
     return class_counts.over((np.where(known, values, 0.0) * shares).sum(axis=1), shares.sum(axis=1))
 
 
-def _curve(curve: ranking.Curve, answers: Answers, _label_space: LabelSpace) -> Callable[[Array], float]:
-    ranked = [
-        ranking.ranks(answers.labels, answers.probabilities, code) for code in ranking.scored_classes(answers.classes)
-    ]
-    return lambda weights: ranking.mean_of_known(np.array([curve(*of.counts(weights)) for of in ranked]))
+def ranked_classes(answers: Answers) -> Iterator[ranking.Ranks]:
+    """The images ranked by their probability of each class that a mean over classes counts."""
+    for code in ranking.scored_classes(answers.classes):
+        yield ranking.ranks(answers.labels, answers.probabilities, code)
 
 
 def _own(

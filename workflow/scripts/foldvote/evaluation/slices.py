@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace
@@ -51,13 +53,14 @@ def slice_scores(
         ValueError: if the shapes do not match.
     """
     check(rows, probabilities, label_space)
-    order = np.argsort(np.asarray(rows["image_id"], dtype=object), kind="stable")  # sums must not depend on it
-    rows, wide = rows.iloc[order].reset_index(drop=True), np.asarray(probabilities, np.float64)[order]
-    labels, predicted = rows["label"].to_numpy(np.int64), wide.argmax(axis=1)
-    own = np.clip(wide[np.arange(len(rows)), labels], SMALLEST, 1.0) if len(rows) else np.zeros(0)
+    order = pc.sort_indices(pa.array(rows["image_id"], pa.string())).to_numpy()  # sums must not depend on that of rows
+    rows, wide = rows.iloc[order].reset_index(drop=True), np.asarray(probabilities, np.float64)
+    labels, predicted = rows["label"].to_numpy(np.int64), wide.argmax(axis=1)[order]
+    own = np.clip(wide[order, labels], SMALLEST, 1.0)
     means = {"accuracy": (labels == predicted).astype(float), "log_loss": -np.log(own)}
     for factor in label_space.factors:
-        right = marginals(wide, label_space, factor).argmax(axis=1) == level_codes(label_space, factor)[labels]
+        level = marginals(wide, label_space, factor).argmax(axis=1)[order]
+        right = level == level_codes(label_space, factor)[labels]
         means[f"accuracy_{factor}"] = right.astype(float)
     person, _ = pd.factorize(rows["profile"])
     tables = []
@@ -71,7 +74,8 @@ def slice_scores(
         table["macro_f1"] = _present_f1(part, labels, predicted, len(names), len(label_space.classes))
         if metric is not None and metric.name not in table:
             parts = [np.flatnonzero(part == place) for place in range(len(names))]
-            table[metric.name] = [metric.value_or_nan(Answers.of(labels[own], wide[own]), label_space) for own in parts]
+            answers = [Answers.of(labels[own], wide[order[own]]) for own in parts]
+            table[metric.name] = [metric.value_or_nan(own, label_space) for own in answers]
         tables.append(table)
     scores = pd.concat(tables, ignore_index=True)
     scores["accuracy_low"], scores["accuracy_high"] = wilson(

@@ -62,3 +62,22 @@ def positions_in(ids: pa.Array, among: pa.Array) -> npt.NDArray[np.int64]:
         return np.arange(len(ids))
     found = pc.index_in(ids, value_set=among)
     return found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+
+class PositionsIn:
+    """`positions_in` for many lists of ids, of which neighbours are often the same: the last answer is kept.
+
+    Args:
+        among: the ids to search, each once.
+    """
+
+    def __init__(self, among: pa.Array) -> None:
+        self.among = among
+        self._ids = among
+        self._positions = np.arange(len(among))
+
+    def of(self, ids: pa.Array) -> npt.NDArray[np.int64]:
+        """The position of each id, int64 (ids,); -1 for an id that is not there."""
+        if not ids.equals(self._ids):
+            self._ids, self._positions = ids, positions_in(ids, self.among)
+        return self._positions

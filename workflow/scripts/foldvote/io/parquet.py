@@ -203,7 +203,7 @@ def _read_within_limits(file: pq.ParquetFile, path: str | Path) -> pa.Table:
     size = 0
     for names, rows in ((numbers, _GROUP_ROWS), (others, few_rows)):
         batches = []
-        for batch in file.iter_batches(batch_size=rows, columns=names):
+        for batch in file.iter_batches(batch_size=rows, columns=names, use_threads=False):
             size += batch.nbytes
             if size > most:
                 raise beyond
