@@ -12,7 +12,6 @@ from foldvote.commands.session import (
     UNPACKED,
     begin_run,
     check_before_jobs,
-    collect_garbage_rarely,
     end_of_run_summary,
     let_threads_sleep,
     prepare_run,
@@ -24,6 +23,7 @@ from foldvote.commands.session import (
 from foldvote.errors import UserError
 from foldvote.io.files import canonical, sha256_file
 from foldvote.runtime.code_digest import code_digests
+from foldvote.runtime.garbage import collect_garbage_rarely
 from foldvote.runtime.gpus import visible_gpus
 from foldvote.runtime.locks import announce_run
 

