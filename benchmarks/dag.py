@@ -2,25 +2,26 @@
 
     python benchmarks/dag.py --members 50 500 5000
 
-Ten folds per model. Each measurement is repeated with a bare Snakefile that has as many jobs and files (train, OOF
-and test predictions of each member, one job that reads all), in the same run. Nothing is trained: for the run with
-nothing to do, every output is an empty file. Peak memory is that of the process.
+Ten folds per model. Each measurement is repeated in the same run with two bare Snakefiles: the least one has as many
+jobs (train, OOF and test predictions of each member, one job that reads all) with one file each; the full one has the
+inputs, outputs, logs and benchmarks of foldvote's own rules. Nothing is trained: for the run with nothing to do, every
+output is an empty file. Medians of CPU seconds of the process and its children. Peak memory is the largest of all.
 """
 
 import argparse
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDS = 10
-BARE = """
+LEAST = """
 MEMBERS = [(m, k) for m in range({models}) for k in range({folds})]
 
 rule all:
@@ -51,22 +52,87 @@ rule ensemble:
     output: "out/ensemble"
     shell: "touch {{output}}"
 """
+FULL = """
+SPLIT = ["out/folds.parquet", "out/certificate.json", "out/classes.json"]
+MADE = dict(train="model.safetensors", oof="predictions.parquet", test="predictions.parquet")
+
+def members(folder, name=""):
+    return [f"out/{{folder}}/model={{m}}/fold={{k}}{{name}}" for m in range({models}) for k in range({folds})]
+
+rule all:
+    input: "out/ensemble", [members(part, f"/{{name}}") for part, name in MADE.items()]
+
+rule data:
+    output: SPLIT, "out/train.arrow", "out/test.arrow"
+    shell: "touch {{output}}"
+
+rule train:
+    input: SPLIT, "out/train.arrow"
+    output:
+        "out/train/model={{m}}/fold={{k}}/model.safetensors",
+        "out/train/model={{m}}/fold={{k}}/last.safetensors",
+        "out/train/model={{m}}/fold={{k}}/model.json",
+        "out/train/model={{m}}/fold={{k}}/history.parquet",
+        "out/timings/train/model={{m}}/fold={{k}}.json",
+    log: "out/logs/train/model={{m}}/fold={{k}}.log"
+    benchmark: "out/benchmarks/train/model={{m}}/fold={{k}}.tsv"
+    shell: "touch {{output}}"
+
+rule oof:
+    input:
+        SPLIT, "out/train.arrow",
+        "out/train/model={{m}}/fold={{k}}/model.safetensors", "out/train/model={{m}}/fold={{k}}/model.json",
+    output:
+        "out/oof/model={{m}}/fold={{k}}/predictions.parquet",
+        "out/timings/oof/model={{m}}/fold={{k}}.json",
+    log: "out/logs/oof/model={{m}}/fold={{k}}.log"
+    benchmark: "out/benchmarks/oof/model={{m}}/fold={{k}}.tsv"
+    shell: "touch {{output}}"
+
+use rule oof as tta with:
+    input:
+        SPLIT, "out/test.arrow",
+        "out/train/model={{m}}/fold={{k}}/model.safetensors", "out/train/model={{m}}/fold={{k}}/model.json",
+    output:
+        "out/test/model={{m}}/fold={{k}}/predictions.parquet",
+        "out/timings/test/model={{m}}/fold={{k}}.json",
+    log: "out/logs/test/model={{m}}/fold={{k}}.log"
+    benchmark: "out/benchmarks/test/model={{m}}/fold={{k}}.tsv"
+
+rule ensemble:
+    input:
+        SPLIT,
+        [members(part, f"/{{name}}") for part, name in MADE.items()],
+        [members(f"timings/{{part}}", ".json") for part in MADE],
+    output: "out/ensemble"
+    shell: "touch {{output}}"
+"""
 
 
 def main() -> None:
     """Print a line for each number of members."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--members", type=int, nargs="+", default=[50, 500])
+    arguments.add_argument("--repeats", type=int, default=3)
     given = arguments.parse_args()
-    print("| members | jobs | dry run s | bare s | ratio | nothing to do s | bare s | ratio | MB |")
-    print("|---|---|---|---|---|---|---|---|---|", flush=True)
+    print("| members | jobs | dry run s | least, full | nothing to do s | least, full | MB |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     for members in given.members:
         with tempfile.TemporaryDirectory() as folder:
-            own, bare = Path(folder, "own"), Path(folder, "bare")
-            jobs, dry, idle, megabytes = measured(own, workflow_of(own, members // FOLDS))
-            _, bare_dry, bare_idle, _ = measured(bare, bare_workflow(bare, members // FOLDS))
-        cells = [f"{members:,}", f"{jobs:,}", f"{dry:.1f}", f"{bare_dry:.1f}", f"{dry / bare_dry:.2f}"]
-        cells += [f"{idle:.1f}", f"{bare_idle:.1f}", f"{idle / bare_idle:.2f}", f"{megabytes:.0f}"]
+            models, root = members // FOLDS, Path(folder)
+            options = [
+                workflow_of(root / "own", models),
+                bare_workflow(root / "least", LEAST, models),
+                bare_workflow(root / "full", FULL, models),
+            ]
+            places = dict(zip((root / "own", root / "least", root / "full"), options, strict=True))
+            dry = medians(places, given.repeats, ["-n"])
+            jobs = [make_all(place, own) for place, own in places.items()]
+            idle = medians(places, given.repeats, ["--cores", "2"])
+        cells = [f"{members:,}", f"{jobs[0]:,}"]
+        for own, *bare in (dry, idle):
+            cells += [f"{own:.1f}", ", ".join(f"{seconds:.1f} ({own / seconds:.2f}x)" for seconds in bare)]
+        cells.append(f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.0f}")
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
@@ -82,16 +148,22 @@ def workflow_of(place: Path, models: int) -> list[str]:
     return ["-s", str(ROOT / "Snakefile"), "--configfile", "config.yaml"]
 
 
-def bare_workflow(place: Path, models: int) -> list[str]:
+def bare_workflow(place: Path, text: str, models: int) -> list[str]:
     """A Snakefile of nothing but the members' jobs."""
     place.mkdir()
-    (place / "Snakefile").write_text(BARE.format(models=models, folds=FOLDS))
+    (place / "Snakefile").write_text(text.format(models=models, folds=FOLDS))
     return []
 
 
-def measured(place: Path, options: list[str]) -> tuple[int, float, float, float]:
-    """Jobs, seconds of a dry run of all of them and of a run with nothing to do, and the larger one's megabytes."""
-    told, dry = timed(place, [*options, "-n", "--quiet", "host"])
+def medians(places: dict[Path, list[str]], repeats: int, options: list[str]) -> list[float]:
+    """CPU seconds of a command in each place, one after another in each round."""
+    rounds = [[called(place, [*own, *options])[1] for place, own in places.items()] for _ in range(repeats)]
+    return [statistics.median(seconds) for seconds in zip(*rounds, strict=True)]
+
+
+def make_all(place: Path, options: list[str]) -> int:
+    """Make every output as an empty file, so that nothing is to be done; the number of jobs."""
+    told, _ = called(place, [*options, "-n"])
     jobs = [
         line.removeprefix("    output: ").split(", ") for line in told.splitlines() if line.startswith("    output: ")
     ]
@@ -101,20 +173,21 @@ def measured(place: Path, options: list[str]) -> tuple[int, float, float, float]
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
             os.utime(path, (1_700_000_000 + number,) * 2)
-    told, idle = timed(place, [*options, "--cores", "2", "--quiet", "host"])
+    told, _ = called(place, [*options, "--cores", "2"])
     if "Nothing to be done" not in told:
         sys.exit(f"something was to be done:\n{told[-2000:]}")
-    return len(jobs), dry, idle, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return len(jobs)
 
 
-def timed(place: Path, options: list[str]) -> tuple[str, float]:
-    """The output of a command, and its seconds."""
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "snakemake", *options]
+def called(place: Path, options: list[str]) -> tuple[str, float]:
+    """The output of a Snakemake command, and its CPU seconds."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-m", "snakemake", *options, "--quiet", "host"]
     done = subprocess.run(command, cwd=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode:
         sys.exit(done.stdout[-2000:])
-    return done.stdout, time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done.stdout, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 if __name__ == "__main__":

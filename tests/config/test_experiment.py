@@ -54,6 +54,10 @@ def test_the_shipped_configurations_are_valid() -> None:
             {"data": {"layout": "maskbase", "tain_table": "x"}},
             "data.tain_table: unknown key; did you mean 'train_table'?",
         ),
+        (
+            {"models": {"a": {"net": "resnet18", "pseudo": {"models": ["b c"]}}}},
+            "models.a.pseudo.models.0: 'b c' is no name; use up to 64 letters, digits",
+        ),
         ({"data": {"layout": "maskbse"}}, "data: no 'maskbse'; did you mean 'maskbase'?"),
         ({"data": {}}, "data: its key 'layout' is missing; add one of demo, maskbase, table, folders"),
         ({"data": None}, "data: must hold `key: value` lines"),

@@ -1,6 +1,7 @@
 """What the digest of a job's code covers: what changes it, what does not, and that nothing is missed."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,8 @@ import pytest
 
 from foldvote.config.ensemble import Vote
 from foldvote.config.runtime import Runtime
-from foldvote.runtime.code_digest import NEUTRAL, code_digest, reached, templates
+from foldvote.runtime import code_digest as module
+from foldvote.runtime.code_digest import NEUTRAL, code_digest, code_digests, reached, templates
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "workflow/scripts"
@@ -151,6 +153,69 @@ def test_templates_count_for_the_scripts_that_fill_them() -> None:
     filled = {name for name in ALL if templates(SCRIPTS / name)}
     assert filled == {"check_data.py", "write_report.py"}
     assert {path.name for path in templates(SCRIPTS / "write_report.py")} >= {"page.css", "report.html"}
+
+
+# --- digests that are kept
+
+
+def test_digests_are_kept_until_any_file_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = tmp_path / "kept/code.json"
+    fresh = {name: code_digest(SCRIPTS / name) for name in ALL}
+    assert code_digests(SCRIPTS, known) == fresh
+    asked: list[Path] = []
+    monkeypatch.setattr(module, "code_digest", lambda script: asked.append(script) or "0" * 16)
+    assert code_digests(SCRIPTS, known) == fresh
+    moved_and_touched = copied(tmp_path, NEEDLESS["touched"])
+    assert code_digests(moved_and_touched, known) == fresh
+    assert not asked
+    appended("foldvote/report/templates/page.css", "\n")(moved_and_touched)
+    code_digests(moved_and_touched, known)
+    assert {path.name for path in asked} == ALL
+
+
+@pytest.mark.parametrize("name", ["constant", "the look of a page"])
+def test_kept_digests_of_other_code_are_not_used(tmp_path: Path, name: str) -> None:
+    folder, known = copied(tmp_path, (MEANT | {key: edit for key, (edit, _) in TABLE.items()})[name]), tmp_path / "code"
+    before = code_digests(SCRIPTS, known)
+    now = code_digests(folder, known)
+    assert now == {name: code_digest(folder / name) for name in ALL}
+    assert now != before
+
+
+def test_a_new_module_or_python_and_a_link_to_a_folder_elsewhere_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known, folder = tmp_path / "code.json", copied(tmp_path, NEEDLESS["moved"])
+    linked = (folder / "foldvote/report").rename(tmp_path / "elsewhere")
+    (folder / "foldvote/report").symlink_to(linked)
+    code_digests(folder, known)
+    states = [json.loads(known.read_text())["state"]]
+    for change in (
+        lambda: NEEDLESS["module of nobody"](folder),
+        lambda: appended("templates/page.css", "\n")(linked),
+        lambda: monkeypatch.setattr(sys, "version", "4.0"),
+    ):
+        change()
+        code_digests(folder, known)
+        states.append(json.loads(known.read_text())["state"])
+    assert len(set(states)) == 4
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", "null", '{"state": "x"}', "one digest", "folder"])
+def test_a_damaged_file_of_digests_is_made_again_and_an_unwritable_one_does_without(
+    tmp_path: Path, damage: str
+) -> None:
+    known = tmp_path / "code.json"
+    right = code_digests(SCRIPTS, known)
+    if damage == "one digest":
+        known.write_text(known.read_text().replace(right["train_member.py"], "0" * 16))
+    elif damage == "folder":
+        known.unlink()
+        known.mkdir()
+    else:
+        known.write_text(damage)
+    assert code_digests(SCRIPTS, known) == right
+    assert known.is_dir() == (damage == "folder")
 
 
 # --- nothing that runs is missed

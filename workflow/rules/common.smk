@@ -22,12 +22,14 @@ from foldvote.commands.session import (
 )
 from foldvote.errors import UserError
 from foldvote.io.files import canonical, sha256_file
-from foldvote.runtime.code_digest import code_digest
+from foldvote.runtime.code_digest import code_digests
+from foldvote.runtime.garbage import collect_garbage_rarely
 from foldvote.runtime.gpus import visible_gpus
 from foldvote.runtime.locks import announce_run
 
 use_library(SCRIPTS)
 let_threads_sleep()
+collect_garbage_rarely()
 # Whether this is the main workflow and not a module: only the main one answers commands and locks the results folder.
 IS_MAIN = workflow.modifier.namespace is None
 if IS_MAIN and workflow.is_main_process:
@@ -42,8 +44,12 @@ CONFIG = read_configuration(
     dict(workflow.config_settings.config) if IS_MAIN else dict(config),
 )
 config.update(CONFIG.model_dump(mode="json"))
+RECIPES = {
+    name: canonical(one.model_dump(mode="json")) for name, one in CONFIG.models.items()
+}
 FOLDS = range(CONFIG.folds.count)
 SPLITS = ["train", "test"] if CONFIG.has_test else ["train"]
+DIGESTS = code_digests(SCRIPTS, ".snakemake/foldvote_code.json")
 GPUS = visible_gpus()
 CORES = workflow.resource_settings.cores or 1
 
@@ -64,7 +70,7 @@ wildcard_constraints:
 
 def digest(script):
     """Digest of a script and the library code it uses: changed code reruns the rule, a comment does not."""
-    return code_digest(f"{SCRIPTS}/{script}")
+    return DIGESTS[script]
 
 
 def recipe(wildcards):

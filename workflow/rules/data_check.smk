@@ -69,7 +69,7 @@ rule data_check:
 rule preview:
     """Draw the first training batch of fold 0 next to the original images."""
     input:
-        pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+        pixels=lambda w: pixels(recipe(w), "train"),
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
@@ -82,7 +82,7 @@ rule preview:
     conda:
         "../../envs/foldvote.yaml"
     params:
-        recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
+        recipe=lambda w: RECIPES[w.model],
         seed=CONFIG.seed,
         fold=0,
         code=digest("preview_augmentation.py"),

@@ -10,7 +10,7 @@ rule oof:
     input:
         weights="<results>/train/model={model}/fold={fold}/model.safetensors",
         sidecar="<results>/train/model={model}/fold={fold}/model.json",
-        pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+        pixels=lambda w: pixels(recipe(w), "train"),
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
@@ -38,7 +38,7 @@ use rule oof as tta with:
     input:
         weights="<results>/train/model={model}/fold={fold}/model.safetensors",
         sidecar="<results>/train/model={model}/fold={fold}/model.json",
-        pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/test.arrow",
+        pixels=lambda w: pixels(recipe(w), "test"),
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",

@@ -9,6 +9,31 @@ def packed_images(split, recipes):
     return [f"<results>/data/pixels/{name}/{split}.arrow" for name in packed]
 
 
+def pixels(recipe, split):
+    """The packed images of a split that a recipe trains on or predicts."""
+    return f"<results>/data/pixels/size={recipe.size}/roi={recipe.roi}/{split}.arrow"
+
+
+def recipe_inputs(wildcards):
+    """The inputs of a training that its recipe asks for, by name."""
+    wanted = recipe(wildcards)
+    return {
+        "pixels": pixels(wanted, "train"),
+        "pretrained": own_weights(wanted.pretrained),
+        "manifest": (
+            "<results>/data/manifest/split=train/manifest.parquet"
+            if wanted.labels.active
+            else []
+        ),
+        "pseudo": [
+            f"<results>/test/model={name}/fold={wildcards.fold}/predictions.parquet"
+            for name in wanted.first_round
+        ],
+        "pseudo_pixels": pixels(wanted, "test") if wanted.first_round else [],
+        "metric": own_metric(wanted.best_by),
+    }
+
+
 def stage_files(split):
     """The files before any training: the manifest, the packed images and, for training images, the folds."""
     proof = ["<results>/folds/certificate.json"] if split == "train" else []
@@ -17,12 +42,15 @@ def stage_files(split):
 
 
 def member_files(part, name):
-    """One file of every member, such as member_files("train", "model.safetensors")."""
-    return expand(
-        f"<results>/{part}/model={{model}}/fold={{fold}}/{name}",
-        model=list(CONFIG.models),
-        fold=FOLDS,
-    )
+    """One file of every member, such as member_files("train", "model.safetensors").
+
+    A function of wildcards, so that Snakemake lists these many files only for the rules that a run uses.
+    """
+    return lambda wildcards: [
+        f"<results>/{part}/model={model}/fold={fold}/{name}"
+        for model in CONFIG.models
+        for fold in FOLDS
+    ]
 
 
 def predicted_parts():
@@ -32,10 +60,17 @@ def predicted_parts():
 
 
 def member_timings(parts=None):
-    """The timings of every member: of training, OOF, reserve and test predictions, or of some of these parts."""
+    """The timings of every member: of training, OOF, reserve and test predictions, or of some of these parts.
+
+    A function of wildcards, as for member_files.
+    """
     parts = parts or ["train", *predicted_parts()]
-    pattern = "<results>/timings/{part}/model={model}/fold={fold}.json"
-    return expand(pattern, part=parts, model=list(CONFIG.models), fold=FOLDS)
+    return lambda wildcards: [
+        f"<results>/timings/{part}/model={model}/fold={fold}.json"
+        for part in parts
+        for model in CONFIG.models
+        for fold in FOLDS
+    ]
 
 
 def budget_votes():
@@ -104,8 +139,7 @@ def shown_model():
 
 def shown_pixels():
     """The packed training images of the model whose heatmaps are shown."""
-    model = CONFIG.models[shown_model()]
-    return f"<results>/data/pixels/size={model.size}/roi={model.roi}/train.arrow"
+    return pixels(CONFIG.models[shown_model()], "train")
 
 
 def beside_report(name, caption):

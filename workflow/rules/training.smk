@@ -9,26 +9,11 @@ outputs of failed jobs.
 rule train:
     """Train the network of one fold."""
     input:
-        pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+        # One function and not one for each input, because Snakemake calls them for every member at every start.
+        unpack(recipe_inputs),
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
-        pretrained=lambda w: own_weights(recipe(w).pretrained),
-        manifest=lambda w: (
-            "<results>/data/manifest/split=train/manifest.parquet"
-            if recipe(w).labels.active
-            else []
-        ),
-        pseudo=lambda w: [
-            f"<results>/test/model={name}/fold={w.fold}/predictions.parquet"
-            for name in recipe(w).first_round
-        ],
-        pseudo_pixels=lambda w: (
-            f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/test.arrow"
-            if recipe(w).first_round
-            else []
-        ),
-        metric=lambda w: own_metric(recipe(w).best_by),
     output:
         weights="<results>/train/model={model}/fold={fold}/model.safetensors",
         last="<results>/train/model={model}/fold={fold}/last.safetensors",
@@ -47,7 +32,7 @@ rule train:
     resources:
         gpu=gpus_of_a_member,
     params:
-        recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
+        recipe=lambda w: RECIPES[w.model],
         seed=CONFIG.seed,
         numeric=learnt_factor(),
         own_metric=lambda w: own_metric_digest(recipe(w).best_by),

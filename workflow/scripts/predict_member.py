@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
-from foldvote.config.runtime import Runtime
-from foldvote.inference.predict_member import predict_member
-from foldvote.runtime.gpus import gpu_lease
-from foldvote.runtime.job_log import job, log
-from foldvote.runtime.resources import JobResources
-from foldvote.splits.folds import SplitFiles
+from foldvote.runtime.garbage import imports_stay
+
+with imports_stay():
+    from foldvote.config.runtime import Runtime
+    from foldvote.inference.predict_member import predict_member
+    from foldvote.runtime.gpus import gpu_lease
+    from foldvote.runtime.job_log import job, log
+    from foldvote.runtime.resources import JobResources
+    from foldvote.splits.folds import SplitFiles
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
-from foldvote.config.recipe import Recipe
-from foldvote.report.augmentation_preview import write_preview
-from foldvote.runtime.job_log import job
-from foldvote.runtime.seeding import MemberSeeds
-from foldvote.splits.folds import SplitFiles
+from foldvote.runtime.garbage import imports_stay
+
+with imports_stay():
+    from foldvote.config.recipe import Recipe
+    from foldvote.report.augmentation_preview import write_preview
+    from foldvote.runtime.job_log import job
+    from foldvote.runtime.seeding import MemberSeeds
+    from foldvote.splits.folds import SplitFiles
 
 if __name__ == "__main__":
     given, params = snakemake.input, snakemake.params

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
-from foldvote.config.data import numeric_factor_of
-from foldvote.config.recipe import Recipe
-from foldvote.config.runtime import Runtime
-from foldvote.runtime.gpus import gpu_lease
-from foldvote.runtime.job_log import job, log
-from foldvote.runtime.resources import JobResources
-from foldvote.runtime.seeding import MemberSeeds
-from foldvote.splits.folds import SplitFiles
-from foldvote.training.train_member import MemberFiles, train_member
-from foldvote.training.training_set import MemberInputs, PseudoInputs
+from foldvote.runtime.garbage import imports_stay
+
+with imports_stay():
+    from foldvote.config.data import numeric_factor_of
+    from foldvote.config.recipe import Recipe
+    from foldvote.config.runtime import Runtime
+    from foldvote.runtime.gpus import gpu_lease
+    from foldvote.runtime.job_log import job, log
+    from foldvote.runtime.resources import JobResources
+    from foldvote.runtime.seeding import MemberSeeds
+    from foldvote.splits.folds import SplitFiles
+    from foldvote.training.train_member import MemberFiles, train_member
+    from foldvote.training.training_set import MemberInputs, PseudoInputs
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params

@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
-from foldvote.config.data import numeric_factor_of
-from foldvote.config.recipe import Recipe
-from foldvote.config.runtime import Runtime
-from foldvote.config.tuning import Tune
-from foldvote.runtime.gpus import gpu_lease
-from foldvote.runtime.job_log import job, log
-from foldvote.runtime.resources import JobResources
-from foldvote.splits.folds import SplitFiles
-from foldvote.tuning.study import SearchSpec
-from foldvote.tuning.worker import SearchInputs, run_worker
+from foldvote.runtime.garbage import imports_stay
+
+with imports_stay():
+    from foldvote.config.data import numeric_factor_of
+    from foldvote.config.recipe import Recipe
+    from foldvote.config.runtime import Runtime
+    from foldvote.config.tuning import Tune
+    from foldvote.runtime.gpus import gpu_lease
+    from foldvote.runtime.job_log import job, log
+    from foldvote.runtime.resources import JobResources
+    from foldvote.splits.folds import SplitFiles
+    from foldvote.tuning.study import SearchSpec
+    from foldvote.tuning.worker import SearchInputs, run_worker
 
 if __name__ == "__main__":
     given, params = snakemake.input, snakemake.params

@@ -116,11 +116,13 @@ Roi = Annotated[
 
 
 class Section(BaseModel):
-    """A section of the configuration: unknown keys, NaN and infinity are errors."""
+    """A section of the configuration: unknown keys, NaN and infinity are errors.
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, strict=False, use_attribute_docstrings=True
-    )
+    The text below a key explains it. Only the schema needs these texts (foldvote.config.reference), so that no start of
+    the workflow has to read them from the source.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
 
 
 def parse_size(size: str) -> tuple[int, int]:

@@ -1,10 +1,15 @@
 """docs/config.md and config/schema.json, generated from the models that check the configuration."""
 
+import ast
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
+from inspect import cleandoc, getsource
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from foldvote.config.base import Section
 from foldvote.config.experiment import Config
 from foldvote.io.files import whole_file, write_json
 
@@ -121,7 +126,44 @@ def _cell(text: str) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of `config/*.yaml`, with the default and the meaning of every key."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Config.model_json_schema()
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema"} | Config.model_json_schema()
+    for section in _sections(Section):
+        for key, about in _properties(whole, section).items():
+            if "description" not in about and (text := _explanation(section, key)):
+                about["description"] = text
+    return whole
+
+
+def _sections(kind: type[Section]) -> Iterator[type[Section]]:
+    """All kinds of mappings of the configuration, the file itself among them."""
+    for one in kind.__subclasses__():
+        yield one
+        yield from _sections(one)
+
+
+def _properties(whole: Mapping[str, Any], section: type[Section]) -> dict[str, Any]:
+    """The keys of one kind of mapping in the schema of the file; none if the file cannot hold it."""
+    own = whole if section is Config else whole["$defs"].get(section.__name__, {})
+    return own.get("properties", {})
+
+
+def _explanation(section: type[Section], key: str) -> str | None:
+    """The text below a key in the source of its class, or of the class that it is inherited from."""
+    return next((texts[key] for one in section.__mro__ if key in (texts := _texts(one))), None)
+
+
+@cache
+def _texts(kind: type) -> dict[str, str]:
+    """The texts below the annotated names of a class, by name; none for classes of other packages."""
+    if not kind.__module__.startswith("foldvote."):
+        return {}
+    texts: dict[str, str] = {}
+    for written in ast.parse(getsource(kind)).body:
+        for statement, after in pairwise(written.body if isinstance(written, ast.ClassDef) else []):
+            match statement, after:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    texts[name] = cleandoc(text)
+    return texts
 
 
 def write_all(root: str | Path) -> None:

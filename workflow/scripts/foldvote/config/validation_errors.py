@@ -43,10 +43,10 @@ def _message(fault: Any, key: str, kind: Any, field: FieldInfo | None) -> str:
             return f"no {context['tag']!r}{did_you_mean(context['tag'], _tags(kind))} (known: {', '.join(_tags(kind))})"
         case "dict_type" | "model_type" | "model_attributes_type":
             return f"must hold `key: value` lines{told}"
-        case "string_pattern_mismatch" if key == "[key]":
-            return f"{given!r} is no name; use up to 64 letters, digits, _ . and -, the first a letter or digit"
-        case "string_pattern_mismatch" if field and field.description:
+        case "string_pattern_mismatch" if key != "[key]" and field and field.description:
             return f"must be {field.description}{told}"
+        case "string_pattern_mismatch":
+            return f"{given!r} is no name; use up to 64 letters, digits, _ . and -, the first a letter or digit"
         case "too_short":
             return f"needs at least {context['min_length']} of them, has {context['actual_length']}"
         case "value_error":

@@ -11,10 +11,17 @@ beside its module is included. Definitions are followed by name only. So the lib
 
 import ast
 import hashlib
+import json
+import os
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+
+from foldvote.errors import UserError
+from foldvote.io.files import canonical, sha256_bytes, write_json
 
 # Modules for messages, locks and checks, which are never part of a result.
 NEUTRAL = (
@@ -24,6 +31,7 @@ NEUTRAL = (
     "foldvote.errors",
     "foldvote.io.text_table",
     "foldvote.runtime.checks",
+    "foldvote.runtime.garbage",
     "foldvote.runtime.gpus",
     "foldvote.runtime.job_log",
     "foldvote.runtime.locks",
@@ -34,6 +42,44 @@ _TOLD = ("Interrupted", "UserError", "ValueError", "log")  # calls whose argumen
 _ALWAYS = ""  # the statements of a module that define no name: they run whenever it is imported
 
 Place = tuple[str, str]  # module, definition
+
+
+def code_digests(scripts: str | Path, known: str | Path) -> dict[str, str]:
+    """Digests of all scripts of a folder, by file name.
+
+    They take most of a second, so that they are kept in a file, with a checksum of everything that they depend on. If
+    that is not the checksum of the files as they are now, the digests are computed again.
+
+    Args:
+        scripts: folder of the scripts and of the library.
+        known: the JSON file that keeps the digests. It may be missing, damaged or not writable.
+    """
+    scripts = Path(scripts)
+    state = _state(scripts)
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        kept = json.loads(Path(known).read_text(encoding="utf-8"))
+        if kept["state"] == state and kept["sha256"] == _proof(state, kept["digests"]):
+            return dict(kept["digests"])
+    digests = {path.name: code_digest(path) for path in sorted(scripts.glob("*.py"))}
+    with suppress(UserError):
+        write_json(known, {"state": state, "digests": digests, "sha256": _proof(state, digests)})
+    return digests
+
+
+def _state(scripts: Path) -> str:
+    """Checksum of the names and contents of all files below a folder, and of the Python version, which parses them."""
+    state = hashlib.sha256(sys.version.encode())
+    for folder, folders, names in os.walk(scripts, followlinks=True):
+        folders[:] = sorted(name for name in folders if name != "__pycache__")
+        for path in (Path(folder, name) for name in sorted(names)):
+            if path.is_file():
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                state.update(f"{path.relative_to(scripts).as_posix()}\0{content}\0".encode())
+    return state.hexdigest()
+
+
+def _proof(state: str, digests: dict[str, str]) -> str:
+    return sha256_bytes(canonical([state, digests]).encode())
 
 
 def code_digest(script: str | Path) -> str:
