@@ -9,6 +9,26 @@ from foldvote.errors import UserError
 Region = tuple[float, float, float, float]
 
 
+def cut(image: np.ndarray, roi: str, box: Region | None, shape: tuple[int, int]) -> np.ndarray:
+    """Crop an image to the region of interest and resize it: what a network of this size and region sees.
+
+    Args:
+        image: uint8 array of shape (height, width, 3).
+        roi: region of interest, as in the configuration.
+        box: for `face-MARGIN` the face; None crops the centre.
+        shape: height and width of the output.
+
+    Returns:
+        uint8 array of shape (*shape, 3).
+
+    Raises:
+        UserError: if the region lies outside the image.
+    """
+    if roi.startswith("face-"):
+        return resize(crop_face(image, box, float(roi.removeprefix("face-")), shape), *shape)
+    return resize(crop_region(image, roi), *shape)
+
+
 def crop_region(image: np.ndarray, roi: str) -> np.ndarray:
     """Crop the region of interest of an image; the result is a view.
 

@@ -17,6 +17,7 @@ import pandas as pd
 import pyarrow as pa
 
 from foldvote.config.data import Images
+from foldvote.data.cropping import Region
 from foldvote.data.image_decoding import read_unchanged
 from foldvote.errors import UserError, raise_all
 from foldvote.io.csv_files import read_user_table
@@ -129,6 +130,21 @@ def detect(image: np.ndarray) -> Box | None:
         return None
     left, top, right, bottom = boxes[best].tolist()
     return Box(left, top, right, bottom, float(np.clip(found[best, 14], 0, 1)))
+
+
+def confident_face(image: np.ndarray, min_confidence: float) -> Region | None:
+    """The face that `pack_images` crops out of an image, whose boxes are stored in 32 bits; None: the centre.
+
+    Args:
+        image: uint8 array of shape (height, width, 3), RGB.
+        min_confidence: of a face, below which the centre is cropped.
+
+    Raises:
+        UserError: if the package of the detector is missing.
+    """
+    left, top, right, bottom, confidence = np.array(detect(image) or (0.0,) * 5, np.float32).tolist()
+    found = confidence > 0 and confidence >= float(np.float32(min_confidence))
+    return (left, top, right, bottom) if found else None
 
 
 @cache

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from foldvote.config.base import parse_size
 from foldvote.config.data import Images
-from foldvote.data.cropping import Region, crop_face, crop_region, resize
+from foldvote.data.cropping import Region, cut
 from foldvote.data.face_detection import BOXES
 from foldvote.data.image_decoding import read_unchanged
 from foldvote.errors import UserError
@@ -198,10 +198,8 @@ def _prepare(
 ) -> bytes:
     image_id, relative, digest, box = work
     image = read_unchanged(root, relative, digest, rules, image_id)
-    if roi.startswith("face-"):
-        return resize(crop_face(image, box, float(roi.removeprefix("face-")), shape), *shape).tobytes()
     try:
-        return resize(crop_region(image, roi), *shape).tobytes()
+        return cut(image, roi, box, shape).tobytes()
     except UserError as error:
         raise UserError(f"image {image_id}: {error}") from None
 
