@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from foldvote.config.base import parse_size
 from foldvote.config.data import FoldersLayout
 from foldvote.config.experiment import Config, check_config, load_config
+from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.data.file_listing import folder_faults
 from foldvote.errors import UserError, raise_all
