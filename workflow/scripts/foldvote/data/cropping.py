@@ -9,6 +9,26 @@ from foldvote.errors import UserError
 Region = tuple[float, float, float, float]
 
 
+def cut(image: np.ndarray, roi: str, box: Region | None, shape: tuple[int, int]) -> np.ndarray:
+    """Crop an image to the region of interest and resize it: what a network of this size and region sees.
+
+    Args:
+        image: uint8 array of shape (height, width, 3).
+        roi: region of interest, as in the configuration.
+        box: for `face-MARGIN` the face; None crops the centre.
+        shape: height and width of the output.
+
+    Returns:
+        uint8 array of shape (*shape, 3).
+
+    Raises:
+        UserError: if the region lies outside the image.
+    """
+    if roi.startswith("face-"):
+        return resize(crop_face(image, box, float(roi.removeprefix("face-")), shape), *shape)
+    return resize(crop_region(image, roi), *shape)
+
+
 def crop_region(image: np.ndarray, roi: str) -> np.ndarray:
     """Crop the region of interest of an image; the result is a view.
 
@@ -82,23 +102,3 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize to uint8 (height, width, 3): area averaging to shrink, bicubic to enlarge."""
     shrinks = image.shape[0] * image.shape[1] >= height * width
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-
-
-def crop_and_resize(image: np.ndarray, roi: str, shape: tuple[int, int], face: Region | None = None) -> np.ndarray:
-    """Cut out the region of interest and resize it, as a network sees it.
-
-    Args:
-        image: uint8 array of shape (height, width, 3), upright.
-        roi: region of interest, as in the configuration.
-        shape: height and width of the result.
-        face: for `face-MARGIN`: the face; None crops the centre.
-
-    Returns:
-        uint8 array of shape (*shape, 3).
-
-    Raises:
-        UserError: if a box lies outside the image.
-    """
-    if roi.startswith("face-"):
-        return resize(crop_face(image, face, float(roi.removeprefix("face-")), shape), *shape)
-    return resize(crop_region(image, roi), *shape)

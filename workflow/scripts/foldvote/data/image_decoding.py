@@ -174,6 +174,33 @@ def read_image(root: str | Path, relative: str, rules: ImageRules) -> tuple[byte
     return data, decoded
 
 
+def accepted_array(image: np.ndarray, rules: ImageRules) -> np.ndarray:
+    """An image given as an array, as a decoded file would be: contiguous.
+
+    Args:
+        image: what should be uint8 of shape (height, width, 3), RGB, upright.
+        rules: which images are accepted.
+
+    Raises:
+        BadImage: if it is no RGB image, or a file of this size would be rejected.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise BadImage(
+            "format", f"is an array of {image.dtype} {image.shape}; give uint8 of shape (height, width, 3), RGB"
+        )
+    height, width = image.shape[:2]
+    if min(height, width) < rules.min_side:
+        raise BadImage(
+            "too_small", f"is {width}x{height} pixels (width x height), and each side needs at least {rules.min_side}"
+        )
+    if height * width > rules.max_megapixels * 1e6:
+        raise BadImage(
+            "too_large",
+            f"{width}x{height} pixels (width x height) are more than {rules.max_megapixels:g} megapixels; shrink it",
+        )
+    return np.ascontiguousarray(image)
+
+
 def read_unchanged(root: str | Path, relative: str, sha256: str, rules: ImageRules, image_id: str = "") -> np.ndarray:
     """Decode an image whose file must not have changed since the manifest was made.
 

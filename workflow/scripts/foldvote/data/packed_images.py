@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from foldvote.config.data import Images
 from foldvote.config.image_size import parse_size
-from foldvote.data.cropping import Region, crop_and_resize
+from foldvote.data.cropping import Region, cut
 from foldvote.data.face_detection import BOXES
 from foldvote.data.face_detector import Box, confident_region
 from foldvote.data.image_decoding import read_unchanged
@@ -200,7 +200,7 @@ def _prepare(
     image_id, relative, digest, box = work
     image = read_unchanged(root, relative, digest, rules, image_id)
     try:
-        return crop_and_resize(image, roi, shape, box).tobytes()
+        return cut(image, roi, box, shape).tobytes()
     except UserError as error:
         raise UserError(f"image {image_id}: {error}") from None
 
