@@ -108,10 +108,23 @@ def _cropped(images: torch.Tensor, position: str, percent: int) -> torch.Tensor:
         percent: size of the part in percent of each side, rounded down to whole pixels.
     """
     height, width = images.shape[-2:]
-    inner = [max(math.floor(side * percent / 100), 1) for side in (height, width)]
-    top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
-    words = position.split("-")
-    top = 0 if "top" in words else height - inner[0] if "bottom" in words else top
-    left = 0 if "left" in words else width - inner[1] if "right" in words else left
-    part = images[..., top : top + inner[0], left : left + inner[1]]
+    top, left, rows, columns = crop_box(height, width, position, percent)
+    part = images[..., top : top + rows, left : left + columns]
     return functional.interpolate(part, (height, width), mode="bilinear", align_corners=False)
+
+
+def crop_box(height: int, width: int, position: str, percent: int) -> tuple[int, int, int, int]:
+    """The part of images that a crop shows: its top, left, height and width in pixels.
+
+    Args:
+        height: height of the images in pixels.
+        width: width of the images in pixels.
+        position: position of the part: centre, or a corner such as top-left.
+        percent: size of the part in percent of each side, rounded down to whole pixels.
+    """
+    rows, columns = (max(math.floor(side * percent / 100), 1) for side in (height, width))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    words = position.split("-")
+    top = 0 if "top" in words else height - rows if "bottom" in words else top
+    left = 0 if "left" in words else width - columns if "right" in words else left
+    return top, left, rows, columns

@@ -1,0 +1,158 @@
+"""Networks and the views that they see as ONNX: each network from images to logits, in a chosen precision."""
+
+import contextlib
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from foldvote.config.tta import crop_of
+from foldvote.deployment.graph_builder import BATCH, OPSET, Graph, onnxruntime, onnxscript
+from foldvote.errors import UserError
+from foldvote.inference.tta import crop_box
+
+Precision = Literal["fp32", "fp16", "int8"]
+IMAGES, LOGITS = "images", "logits"
+_TOLERANCE = 1e-3  # of logits, relative to the largest; rounding is far below, a wrong graph far above
+_NOISE = ("torch.onnx", "onnxscript", "onnx_ir")
+
+
+def export_network(name: str, network: nn.Module, height: int, width: int) -> Any:
+    """A network as ONNX: `images`, normalised float32 (batch, 3, height, width), to `logits`, float32 (batch, classes).
+
+    Args:
+        name: of the member, for errors.
+        network: on the CPU; it is left in evaluation mode.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
+
+    Returns:
+        An onnx.ModelProto whose batch may have any size, and which answers as the network does.
+
+    Raises:
+        UserError: if the network has operations that cannot be exported, or its export answers otherwise.
+    """
+    network.eval()
+    example = torch.linspace(-1, 1, 2 * 3 * height * width).reshape(3, height, width, 2).permute(3, 0, 1, 2)
+    try:
+        with _quietly(), torch.no_grad():
+            program = torch.onnx.export(
+                network,
+                (example.contiguous(),),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[IMAGES],
+                output_names=[LOGITS],
+                dynamic_shapes=({0: torch.export.Dim(BATCH)},),
+                custom_translation_table=_stable_operations(),
+                verbose=False,
+            )
+            model = program.model_proto
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise UserError(
+            f"{name}: its network cannot be written as ONNX ({reason.strip()[:160]}); leave this model out of the vote"
+        ) from error
+    _check_answers(name, network, model, (3, height, width))
+    return model
+
+
+def _check_answers(name: str, network: nn.Module, model: Any, shape: tuple[int, int, int]) -> None:
+    """Compare an export with its network on noise, in a batch of another size than the export has seen."""
+    noise = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = network(noise).float().numpy()
+    (found,) = session(model.SerializeToString()).run(None, {IMAGES: noise.numpy()})
+    away = float(np.abs(found - expected).max())
+    if not away <= _TOLERANCE * max(1.0, float(np.abs(expected).max())):
+        raise UserError(
+            f"{name}: its network answers otherwise as ONNX (logits differ by {away:.2g}); leave this model out of the "
+            "vote"
+        )
+
+
+def _stable_operations() -> dict[Any, Any]:
+    """Forms of two operations of heads that lose nothing to rounding; the exporter's own give log(0), and 0 for 1e-8."""
+    op = onnxscript.values.Opset("", OPSET)
+
+    def log_sigmoid(values: Any) -> Any:
+        return op.Neg(op.Softplus(op.Neg(values)))
+
+    def expm1(values: Any) -> Any:
+        half = op.Tanh(op.Mul(values, op.CastLike(op.Constant(value_float=0.5), values)))
+        return op.Mul(half, op.Add(op.Exp(values), op.CastLike(op.Constant(value_float=1.0), values)))
+
+    aten = torch.ops.aten
+    return {aten.log_sigmoid.default: log_sigmoid, aten.log_sigmoid_forward.default: log_sigmoid, aten.expm1.default: expm1}
+
+
+def session(model: bytes | Path, threads: int = 1) -> Any:
+    """An onnxruntime.InferenceSession on the CPU of a model, given as bytes or as a file."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    given = model if isinstance(model, bytes) else os.fspath(model)
+    return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
+
+
+def add_normalised(graph: Graph, images: str, mean: npt.ArrayLike, std: npt.ArrayLike) -> str:
+    """Normalise images as `Device.normalise` does: uint8 (batch, H, W, 3) to float32 (batch, 3, H, W).
+
+    Mean and standard deviation are float32 (1, 3, 1, 1).
+    """
+    moved = graph.op("Transpose", graph.cast(images, np.float32), perm=[0, 3, 1, 2])
+    share = graph.op("Div", moved, graph.constant(255, np.float32))
+    return graph.op("Div", graph.op("Sub", share, graph.constant(mean, np.float32)), graph.constant(std, np.float32))
+
+
+def add_views(graph: Graph, images: str, moves: Sequence[str], height: int, width: int) -> str:
+    """All views of normalised images as one batch, view by view: float32 (views * batch, 3, height, width).
+
+    Args:
+        graph: the graph.
+        images: float32 (batch, 3, height, width).
+        moves: names of the views.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
+    """
+    seen = [_moved(graph, images, move, height, width) for move in moves]
+    return graph.op("Concat", *seen, axis=0) if len(seen) > 1 else seen[0]
+
+
+def _moved(graph: Graph, images: str, move: str, height: int, width: int) -> str:
+    """One view, as `foldvote.inference.tta` makes it."""
+    if (crop := crop_of(move)) is not None:
+        top, left, rows, columns = crop_box(height, width, *crop)
+        bounds = ([top, left], [top + rows, left + columns], [2, 3])
+        part = graph.op("Slice", images, *(graph.constant(numbers, np.int64) for numbers in bounds))
+        size = graph.constant([height, width], np.int64)
+        return graph.op(
+            "Resize", part, "", "", size, axes=[2, 3], mode="linear", coordinate_transformation_mode="half_pixel"
+        )
+    flips = {"identity": (), "hflip": (3,), "vflip": (2,), "rot90": (3,), "rot180": (2, 3), "rot270": (2,)}[move]
+    for axis in flips:
+        images = graph.flipped(images, axis)
+    return graph.op("Transpose", images, perm=[0, 1, 3, 2]) if move in ("rot90", "rot270") else images
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the exporter's warnings and messages, which are for its developers."""
+    loggers = [logging.getLogger(name) for name in _NOISE]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
