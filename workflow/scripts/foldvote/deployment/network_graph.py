@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from foldvote.config.tta import crop_of
-from foldvote.deployment.graph_builder import BATCH, OPSET, Graph, onnxruntime, onnxscript
+from foldvote.deployment.graph_builder import BATCH, OPSET, Graph, onnx, onnxruntime, onnxscript
 from foldvote.errors import UserError
 from foldvote.inference.tta import crop_box
 
@@ -34,39 +34,57 @@ def export_network(name: str, network: nn.Module, height: int, width: int) -> An
         width: width of the images in pixels.
 
     Returns:
-        An onnx.ModelProto whose batch may have any size, and which answers as the network does.
+        An onnx.ModelProto whose batch may have any size. Its weights have the names that they have in the network.
 
     Raises:
-        UserError: if the network has operations that cannot be exported, or its export answers otherwise.
+        UserError: if the network has operations that cannot be exported.
     """
     network.eval()
-    example = torch.linspace(-1, 1, 2 * 3 * height * width).reshape(3, height, width, 2).permute(3, 0, 1, 2)
+    example = torch.zeros(2, 3, height, width)
     try:
         with _quietly(), torch.no_grad():
             program = torch.onnx.export(
                 network,
-                (example.contiguous(),),
+                (example,),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[IMAGES],
                 output_names=[LOGITS],
                 dynamic_shapes=({0: torch.export.Dim(BATCH)},),
                 custom_translation_table=_stable_operations(),
+                optimize=False,  # else weights are computed with, and no longer those of the network
                 verbose=False,
             )
-            model = program.model_proto
+            return program.model_proto
     except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = next((line for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
         raise UserError(
             f"{name}: its network cannot be written as ONNX ({reason.strip()[:160]}); leave this model out of the vote"
         ) from error
-    _check_answers(name, network, model, (3, height, width))
-    return model
 
 
-def _check_answers(name: str, network: nn.Module, model: Any, shape: tuple[int, int, int]) -> None:
-    """Compare an export with its network on noise, in a batch of another size than the export has seen."""
-    noise = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+def with_weights(model: Any, network: nn.Module) -> Any:
+    """The export of one network as that of another one with the same layers: a copy with its weights."""
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    weights = network.state_dict()
+    for tensor in found.graph.initializer:
+        if tensor.name in weights:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(weights[tensor.name].numpy(), tensor.name))
+    return found
+
+
+def check_answers(name: str, network: nn.Module, model: Any, height: int, width: int) -> None:
+    """Compare an export with its network on noise, in a batch of another size than the export has seen.
+
+    Raises:
+        UserError: if the logits differ by more than rounding.
+    """
+    noise = torch.randn(3, 3, height, width, generator=torch.Generator().manual_seed(0))
+    network.eval()
     with torch.inference_mode():
         expected = network(noise).float().numpy()
     (found,) = session(model.SerializeToString()).run(None, {IMAGES: noise.numpy()})
@@ -90,7 +108,11 @@ def _stable_operations() -> dict[Any, Any]:
         return op.Mul(half, op.Add(op.Exp(values), op.CastLike(op.Constant(value_float=1.0), values)))
 
     aten = torch.ops.aten
-    return {aten.log_sigmoid.default: log_sigmoid, aten.log_sigmoid_forward.default: log_sigmoid, aten.expm1.default: expm1}
+    return {
+        aten.log_sigmoid.default: log_sigmoid,
+        aten.log_sigmoid_forward.default: log_sigmoid,
+        aten.expm1.default: expm1,
+    }
 
 
 def session(model: bytes | Path, threads: int = 1) -> Any:

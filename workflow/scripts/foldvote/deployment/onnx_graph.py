@@ -14,7 +14,15 @@ from foldvote.config.tta import checked_views, turn_fault, view_name
 from foldvote.data.label_space import known_classes
 from foldvote.deployment.finished_run import FinishedRun
 from foldvote.deployment.graph_builder import BATCH, Graph, onnx, packages_fault
-from foldvote.deployment.network_graph import IMAGES, Precision, add_normalised, add_views, export_network
+from foldvote.deployment.network_graph import (
+    IMAGES,
+    Precision,
+    add_normalised,
+    add_views,
+    check_answers,
+    export_network,
+    with_weights,
+)
 from foldvote.deployment.vote_graph import VOTES, add_vote
 from foldvote.ensemble.methods import split_offsets
 from foldvote.errors import UserError, raise_all
@@ -186,12 +194,15 @@ def _add_model(
     height, width = parse_size(recipe.size)
     raise_all(f"predict.views: {view}: {fault}" for view in views if (fault := turn_fault(view, height, width)))
     own, code_of = known_classes(recipe, run.label_space)
-    parts = []
+    parts, layers = [], None
     for fold in run.folds[model]:
         network = run.load((model, fold))
         mean, std = (values.numpy() for values in normalisation(network, torch.device("cpu")))
         seen = add_views(graph, add_normalised(graph, images, mean, std), views, height, width)
-        exported = export_network(f"model {model}, fold {fold}", network, height, width)
+        name = f"model {model}, fold {fold}"
+        layers = layers or export_network(name, network, height, width)
+        exported = with_weights(layers, network)
+        check_answers(name, network, exported, height, width)
         logits = graph.include(exported, f"{model}/{fold}/", {IMAGES: seen})
         by_view = graph.op("Reshape", logits, graph.constant([len(views), -1, len(own.classes)], np.int64))
         of_task = graph.take(by_view, code_of, axis=2) if recipe.factors else by_view
