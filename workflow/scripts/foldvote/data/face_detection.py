@@ -15,7 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from foldvote.config.data import Images
-from foldvote.data.face_detector import Box, detect_face
+from foldvote.data.cropping import Region
+from foldvote.data.face_detector import Box, confident_region, detect_face
 from foldvote.data.image_decoding import read_unchanged
 from foldvote.errors import UserError, raise_all
 from foldvote.io.csv_files import read_user_table
@@ -88,6 +89,19 @@ def detect(image: np.ndarray) -> Box | None:
         UserError: if the package of the detector is missing.
     """
     return detect_face(image, model_path())
+
+
+def confident_face(image: np.ndarray, min_confidence: float) -> Region | None:
+    """The face that `pack_images` crops out of an image, whose boxes are stored in 32 bits; None: the centre.
+
+    Args:
+        image: uint8 array of shape (height, width, 3), RGB.
+        min_confidence: of a face, below which the centre is cropped.
+
+    Raises:
+        UserError: if the package of the detector is missing.
+    """
+    return confident_region(detect(image), min_confidence)
 
 
 @cache

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from foldvote.config.data import DataSettings, FoldersLayout
+from foldvote.config.data import DataSettings, FoldersLayout, Layout, MaskbaseLayout, TableLayout
 from foldvote.config.layout_facts import ImageList
 from foldvote.data.layouts.maskbase_labels import SHOTS
 from foldvote.io.paths import files_below, is_ignored, relative_fault
@@ -60,6 +60,73 @@ def listing_digest(config: DataSettings, split: Split) -> str:
     if config.data.drawn is None:
         for path, size in sorted(_files(config, split)):
             digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+class NewTable(NamedTuple):
+    """How a table of new images is read.
+
+    Attributes:
+        root: the folder below which its paths lie.
+        path: column with the path of an image.
+        id: column with its name.
+    """
+
+    root: Path
+    path: str
+    id: str
+
+
+def new_table(layout: Layout, table: Path) -> NewTable:
+    """How a table of new images is read: it has the columns of the layout's table of test images.
+
+    Its paths are relative to its own folder; in the layout `maskbase` to the folder of images beside it, where there is
+    one, which lies there as `test_images` does beside `test_table`.
+    """
+    if isinstance(layout, MaskbaseLayout):
+        beside = os.path.dirname(layout.test_table or "eval/info.csv")  # noqa: PTH120 - a text
+        images = table.parent / os.path.relpath(layout.test_images, beside or ".")
+        return NewTable(images if images.is_dir() else table.parent, "ImageID", "ImageID")
+    if isinstance(layout, TableLayout):
+        return NewTable(table.parent, layout.path, layout.id or layout.path)
+    return NewTable(table.parent, "path", "path")
+
+
+def new_files(folder: Path, results: Path) -> Iterator[FileSize]:
+    """Yield path and size of every file below a folder of new images that counts as one, as among test images.
+
+    Args:
+        folder: the folder.
+        results: the folder of what the workflow makes, which may lie inside and is left out.
+
+    Raises:
+        OSError: if a folder cannot be read.
+    """
+    top = os.path.realpath(folder)
+    strange = [os.path.realpath(one) for one in (results, "resources/weights")]
+    without = {os.path.relpath(real, top) for real in strange if _is_inside(real, top)}
+    return (found for found in files_below(top, without) if not _is_no_image(found[0], Counter()))
+
+
+def new_listing_digest(new: Path, layout: Layout, results: Path) -> str:
+    """SHA-256 over the sorted paths and sizes of new images; faults of the files are ignored here.
+
+    Args:
+        new: the folder or table of the images.
+        layout: the section `data` of the configuration.
+        results: the folder of what the workflow makes.
+    """
+    try:
+        if new.is_dir():
+            files = sorted(new_files(new, results))
+        else:
+            root, path, _ = new_table(layout, new)
+            files = sorted(_listed(root, ImageList(os.path.abspath(new), path), "test"))  # noqa: PTH100
+    except OSError:
+        files = []
+    digest = hashlib.sha256()
+    for path, size in files:
+        digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

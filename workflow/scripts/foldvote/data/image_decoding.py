@@ -201,6 +201,20 @@ def accepted_array(image: np.ndarray, rules: ImageRules) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
+def file_digest(root: str | Path, relative: str, rules: ImageRules) -> str:
+    """SHA-256 of one regular file below a folder, without decoding it: 64 hex digits.
+
+    Args:
+        root: the folder.
+        relative: the image's path below it.
+        rules: which images are accepted; they limit the size of the file.
+
+    Raises:
+        BadImage: with a reason code and a message.
+    """
+    return hashlib.sha256(_read_plain_file(root, relative, rules)).hexdigest()
+
+
 def read_unchanged(root: str | Path, relative: str, sha256: str, rules: ImageRules, image_id: str = "") -> np.ndarray:
     """Decode an image whose file must not have changed since the manifest was made.
 

@@ -23,6 +23,7 @@ from foldvote.inference.predict_member import load_member
 from foldvote.io.files import read_json
 from foldvote.io.parquet import read_record
 from foldvote.io.paths import MemberKey
+from foldvote.io.run_files import run_fault
 from foldvote.splits.folds import SplitFiles
 
 Floats = npt.NDArray[np.floating]
@@ -131,10 +132,7 @@ def read_finished_run(results: Path) -> FinishedRun:
         UserError: if the run is not finished, its members were trained anew since, or its vote has guests, whose
             predictions of other images nobody has.
     """
-    needed = ("ensemble/weights.json", "ensemble/prediction.json", "ensemble/oof.parquet", "data/classes.json")
-    absent = [name for name in needed if not (results / name).is_file()]
-    if absent:
-        raise UserError(f"{results}: is no finished run ({absent[0]} is missing); run `snakemake` to its end")
+    raise_all(filter(None, [run_fault(results)]))
     record = read_record(results / "ensemble/oof.parquet")
     seen, fitted = read_json(results / "ensemble/prediction.json"), read_json(results / "ensemble/weights.json")
     if record.get("guests"):

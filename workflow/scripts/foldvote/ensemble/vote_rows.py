@@ -85,10 +85,7 @@ class VoteRows:
         """The names of the classes in the set of each image, the likeliest first; `least` as in `prediction_sets`."""
         texts: list[str] = []
         for sets, probabilities in self._sets(least):
-            images, codes = np.nonzero(sets)
-            names = self.names[codes[np.lexsort((codes, -probabilities[sets], images))]].tolist()
-            ends = np.cumsum(sets.sum(axis=1)).tolist()
-            texts += [BETWEEN.join(names[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+            texts += set_texts(sets, probabilities, self.names)
         return np.array(texts, dtype=object)
 
     def _sets(self, least: Array | float) -> Iterator[tuple[Bools, Array]]:
@@ -96,6 +93,20 @@ class VoteRows:
         for start, probabilities in _pieces(self.probabilities):
             piece = slice(start, start + len(probabilities))
             yield prediction_sets(probabilities, self.predicted[piece], each[piece]), probabilities
+
+
+def set_texts(sets: Bools, probabilities: Array, names: npt.NDArray[np.object_]) -> list[str]:
+    """The names of the classes in the set of each image, the likeliest first.
+
+    Args:
+        sets: which classes are in the set, shape (images, classes).
+        probabilities: shape (images, classes).
+        names: of the classes, by their codes.
+    """
+    images, codes = np.nonzero(sets)
+    ordered = names[codes[np.lexsort((codes, -probabilities[sets], images))]].tolist()
+    ends = np.cumsum(sets.sum(axis=1)).tolist()
+    return [BETWEEN.join(ordered[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def groups_of_split(folds: Path) -> GroupsOfImages:

@@ -1,15 +1,14 @@
 """Logits of a network for packed images, used for validation, out-of-fold and test predictions alike."""
 
 import gc
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
-from foldvote.data.packed_images import PackedImages
 from foldvote.errors import UserError
 from foldvote.inference.tta import View
 from foldvote.models.factory import normalisation
@@ -22,9 +21,24 @@ Sources = dict[str | None, torch.Tensor]
 _KEPT_BYTES = 64 * 2**20  # of logits on the device before they are copied to the CPU, for which the GPU is waited for
 
 
+class ImageRows(Protocol):
+    """Images of one shape, such as packed ones."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, 3)."""
+
+    @property
+    def row_of(self) -> Collection[str]:
+        """The id of each image, in the order of the rows."""
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """The image in a row: uint8 (height, width, 3)."""
+
+
 def predict_logits(
     model: nn.Module,
-    images: PackedImages,
+    images: ImageRows,
     rows: np.ndarray,
     views: Sequence[View],
     device: Device,
@@ -35,7 +49,7 @@ def predict_logits(
 
     Args:
         model: the network, placed on the device; it is left in evaluation mode.
-        images: the packed images.
+        images: the images, such as packed ones.
         rows: positions in `images`, int64 (rows,).
         views: views for images of this size, made by `tta.ready_views`.
         device: where and how the network runs.
@@ -99,7 +113,7 @@ def halved_until_it_fits(
 
 def _predict(
     model: nn.Module,
-    images: PackedImages,
+    images: ImageRows,
     rows: np.ndarray,
     views: Sequence[View],
     device: Device,
@@ -138,7 +152,7 @@ def _to_cpu(waiting: dict[str, list[torch.Tensor]], done: dict[str, list[np.ndar
 
 
 def _prefetch(
-    images: PackedImages, rows: np.ndarray, starts: range, batch_size: int, views: Sequence[View], pin: bool
+    images: ImageRows, rows: np.ndarray, starts: range, batch_size: int, views: Sequence[View], pin: bool
 ) -> Iterator[Sources]:
     """Yield batches of uint8 images by view source; a thread prepares the next batch while the network runs.
 

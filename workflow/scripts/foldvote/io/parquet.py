@@ -5,7 +5,8 @@ that a truncated or altered file is refused instead of read.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,19 +53,40 @@ def write_table(
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, ValueError) as error:
         raise UserError(f"{path}: a value does not fit its column: {' '.join(str(error).split())}") from error
     _check_rows(table, schema, key, str(path))
+    with table_writer(path, schema, record) as writer:
+        writer.write_table(pa.Table.from_arrays(table.columns, schema=writer.schema), _GROUP_ROWS)
+
+
+@contextmanager
+def table_writer(path: str | Path, schema: pa.Schema, record: dict[str, Any] | None = None) -> Iterator[Any]:
+    """A writer of a table of any length, which is there, whole, after the block.
+
+    Args:
+        path: the parquet file.
+        schema: the schema of the file; tables that are written have that of the writer, which holds the record as well.
+        record: provenance that is stored in the file, and read by `read_record`.
+
+    Yields:
+        A pyarrow.parquet.ParquetWriter.
+
+    Raises:
+        UserError: if the file cannot be written.
+    """
     text = canonical(record or {})
     sealed = canonical({"record": record or {}, "sha256": sha256_bytes(text.encode())})
-    with whole_file(path) as temporary:
-        pq.write_table(
-            pa.Table.from_arrays(table.columns, schema=schema.with_metadata({_METADATA: sealed.encode()})),
+    with (
+        whole_file(path) as temporary,
+        pq.ParquetWriter(
             temporary,
+            schema.with_metadata({_METADATA: sealed.encode()}),
             compression="zstd",
-            row_group_size=_GROUP_ROWS,
             # Floating-point numbers rarely repeat: a dictionary of them costs time and space.
             use_dictionary=[field.name for field in schema if not pa.types.is_floating(field.type)],
             write_page_checksum=True,
             store_schema=True,
-        )
+        ) as writer,
+    ):
+        yield writer
 
 
 def read_table(path: str | Path, schema: pa.Schema | None = None, key: Sequence[str] = ()) -> pd.DataFrame:
