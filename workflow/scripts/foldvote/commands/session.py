@@ -135,6 +135,16 @@ def check_files(config: Config) -> None:
         raise_all(folder_faults(config.root, config.data, Path(config.results)))
 
 
+def refuse_bundle(config: Config) -> None:
+    """Exit with one line for each part of a configuration that the target `bundle` cannot export, before any job.
+
+    Args:
+        config: the configuration.
+    """
+    if faults := config.bundle_refusals():
+        sys.exit("\n".join(faults))
+
+
 def check_transforms(config: Config) -> None:
     """Try the albumentations transforms that recipes name; only a trial shows whether their arguments are valid.
 
