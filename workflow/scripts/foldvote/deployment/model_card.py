@@ -29,7 +29,7 @@ def model_card(results: Path, run: FinishedRun, facts: Mapping[str, Any]) -> str
         "pipeline_tag: image-classification",
         "tags: [foldvote, ensemble, onnx]",
     ]
-    head += [f"license: {'apache-2.0' if known else 'unknown'}", "---"]
+    head += [f"license: {'apache-2.0' if known else 'other'}", "---"]
     lines = [*head, "", "# Image classifier: an ensemble by foldvote", "", *_usage(run), *_members(run, facts)]
     lines += [*_scores(results, facts), *_data(results), *_limits(results, run), *_licences(run), *_made(facts)]
     return "\n".join(lines) + "\n"
@@ -57,17 +57,16 @@ def _members(run: FinishedRun, facts: Mapping[str, Any]) -> Iterator[str]:
 
 def _scores(results: Path, facts: Mapping[str, Any]) -> Iterator[str]:
     metrics = read_json(results / "ensemble/metrics.json")
-    yield from ("## Scores", "", "With 95 % intervals over groups (people):", "")
+    yield from ("## Scores", "", "With 95 % intervals over groups:", "")
     yield from (f"- {line}" for line in headline(metrics))
     budget = results / "ensemble/budget.json"
     if facts["wanted"]["budget"] and budget.is_file() and read_json(results / "ensemble/prediction.json")["budget"]:
         yield f"- {budget_line(read_json(budget))}"
-    yield from (
-        "",
-        "Scores out of fold are those of single members: each image was predicted by the networks that had",
-        "",
+    yield ""
+    yield (
+        "Scores out of fold are those of single members: each image was predicted by networks that had not seen its "
+        "group. The vote of all members, which is what this bundle computes, is usually better."
     )
-    yield "not seen its group. The vote of all members, which is what this bundle computes, is usually better."
     if facts["wanted"]["folds"] or facts["wanted"]["views"]:
         yield "These scores are of the whole run. This bundle has some of its folds or views only, and was not scored."
     yield ""
@@ -80,7 +79,7 @@ def _scores(results: Path, facts: Mapping[str, Any]) -> Iterator[str]:
         )
     for part, found in facts["parity"].items():
         yield (
-            f"Compared with the workflow ({part}): {found['images']:,} images, largest difference of a probability "
+            f"- Compared with the workflow ({part}): {found['images']:,} images, largest difference of a probability "
             f"{found['largest_difference']:.1e}, {found['classes_that_differ']} other classes."
         )
     yield ""
@@ -91,7 +90,7 @@ def _data(results: Path) -> Iterator[str]:
     shared = {name: sum(fold["shared"][name] for fold in split["folds"]) for name in ("images", "groups", "bytes")}
     yield from ("## Data and split", "")
     yield (
-        f"{split['images']:,} training images of {split['groups']:,} groups (people), in {len(split['folds'])} parts "
+        f"{split['images']:,} training images of {split['groups']:,} groups, in {len(split['folds'])} parts "
         f"by `{split['method']}`. Shared between training and validation, over all folds: {shared['images']} images, "
         f"{shared['groups']} groups, {shared['bytes']} identical files."
     )
