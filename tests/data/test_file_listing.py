@@ -7,7 +7,8 @@ import unicodedata
 import pandas as pd
 import pytest
 
-from foldvote.data.file_listing import listing_digest, passed_over
+from foldvote.config.data import FoldersLayout
+from foldvote.data.file_listing import listing_digest, new_listing_digest, passed_over
 from support.data_folders import (
     class_folders,
     config_for,
@@ -154,3 +155,24 @@ def test_a_path_in_another_unicode_form_or_with_spaces_is_the_file_on_the_disk(t
         put(root / name, b"12")
         digests.append(listing_digest(config, "train"))
     assert len(set(digests)) == 3
+
+
+def test_the_listing_of_new_images_changes_with_their_names_and_sizes(tmp_path, monkeypatch):
+    layout = FoldersLayout(layout="folders", group_pattern="(.*)")
+    new, results = tmp_path / "new", tmp_path / "new/results"
+    put(new / "deep/a.jpg", b"1")
+    put(results / "b.jpg", b"1")
+    first = new_listing_digest(new, layout, results)
+    os.utime(new / "deep/a.jpg", (1, 1))
+    put(new / "notes.txt", b"1")
+    put(results / "c.jpg", b"1")
+    assert new_listing_digest(str(new), layout, str(results)) == first
+    put(new / "deep/a.jpg", b"12")
+    assert new_listing_digest(new, layout, results) != first
+    table = put_csv(tmp_path / "t.csv", ["path"], [("new/deep/a.jpg",), ("absent.jpg",)])
+    listed = new_listing_digest(table, layout, results)
+    monkeypatch.chdir(tmp_path)
+    assert new_listing_digest("t.csv", layout, results) == listed
+    put(tmp_path / "absent.jpg", b"1")
+    assert new_listing_digest(table, layout, results) != listed
+    assert new_listing_digest(tmp_path / "nowhere", layout, results)

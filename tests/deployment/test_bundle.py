@@ -215,9 +215,7 @@ def test_a_bundle_that_predicts_otherwise_is_not_written(
         return right(replace(exported, scaling={"method": "temperature", "temperature": 0.9}), *arguments)
 
     monkeypatch.setattr(bundle, "write_graphs", wrong)
-    with pytest.raises(
-        UserError, match=r"predicts otherwise than the run's networks.*the worst image is train/p"
-    ):
+    with pytest.raises(UserError, match=r"predicts otherwise than the run's networks.*the worst image is train/p"):
         build(run, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from foldvote.errors import UserError
-from foldvote.runtime.parallel_map import map_processes
+from foldvote.runtime.parallel_map import map_processes, stream_processes
 
 
 def tripled(offset: int, number: int) -> int:
@@ -50,3 +50,32 @@ def test_a_caller_that_stops_early_stops_the_workers() -> None:
     assert next(results) == 0
     results.close()
     assert not [child for child in multiprocessing.active_children() if child.is_alive() and "Process" in child.name]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stream_takes_items_as_its_results_are_taken_and_keeps_their_order(workers: int) -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(3_000):
+            taken += 1
+            yield number
+
+    stream = stream_processes(partial(tripled, 1), items(), 3_000, workers, ahead=100, what="tripling")
+    for number in range(3_000):
+        assert next(stream) == 3 * number + 1
+        assert taken <= number + 120
+    assert list(stream) == []
+    assert list(stream_processes(partial(tripled, 1), [], 0, workers, ahead=8, what="tripling")) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_stream_ends_with_a_workers_refusal_or_death(workers: int) -> None:
+    with pytest.raises(UserError) as error:
+        list(stream_processes(refuses, range(400), 400, workers, ahead=8, what="reading"))
+    assert error.value.faults == ("first fault", "second fault")
+    if workers > 1:
+        with pytest.raises(UserError, match="reading: a worker process was killed"):
+            list(stream_processes(dies, range(400), 400, workers, ahead=8, what="reading"))
+    assert not multiprocessing.active_children()

@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 
 from eda_run import NOTEBOOK, executed
+from foldvote.io.files import sha256_file
 from support.snakemake_run import (
     CONFIG,
     MEMBER,
+    ROOT,
     jobs_that_ran,
     planned,
     snakemake,
@@ -135,6 +137,36 @@ def test_the_two_pages_train_nothing_and_rerun_nothing(copy: Path) -> None:
     assert "snakemake data_check" not in printed and "snakemake report" not in printed
 
 
+def test_new_images_are_predicted_by_one_job_that_makes_nothing_else_anew(copy: Path) -> None:
+    known = pd.read_parquet(copy / "results/ensemble/test.parquet").set_index("image_id")
+    (copy / "새 사진/안").mkdir(parents=True)
+    for number, name in enumerate(known.index[:5]):
+        shutil.copy(copy / "results/demo/eval/images" / name, copy / "새 사진" / ("" if number else "안") / name)
+    (copy / "새 사진/bad.jpg").write_bytes(b"no image")
+    before = {path: sha256_file(path) for path in (copy / "results").rglob("*.*") if "lock" not in path.name}
+    printed = snakemake(copy, "predict", "--config", "new=새 사진")
+    assert jobs_that_ran(printed) == {"predict": 1}
+    assert "새 사진: 6 images: 5 predicted now, 0 known from before, 1 bad (results/new/bad.csv)" in printed
+    table = pd.read_csv(copy / "results/new/predictions.csv", index_col="image_id")
+    assert sorted(name.split("/")[-1] for name in table.index) == sorted(known.index[:5])
+    expected = known.loc[[name.split("/")[-1] for name in table.index]]
+    assert table["class"].tolist() == expected["prediction_name"].tolist()
+    columns = [name for name in known if name.startswith("p_")]
+    assert abs(table[columns].to_numpy() - expected[columns].to_numpy()).max() < 2e-6
+    assert pd.read_csv(copy / "results/new/bad.csv")["path"].tolist() == ["새 사진/bad.jpg"]
+    assert "Nothing to be done" in snakemake(copy, "predict", "--config", "new=./새 사진/")
+    write_config(copy, models={"tiny": CONFIG["models"]["tiny"] | {"lr": 0.002}}, new="새 사진")
+    shutil.copy(copy / "results/demo/eval/images" / known.index[5], copy / "새 사진")
+    printed = snakemake(copy, "predict")
+    assert jobs_that_ran(printed) == {"predict": 1}
+    assert "7 images: 1 predicted now, 5 known from before, 1 bad" in printed
+    assert {path: sha256_file(path) for path in before} == before
+    write_config(copy)
+    assert planned(copy) == {}
+    printed = snakemake(copy, "predict", code=1)
+    assert printed.strip().splitlines()[-1].startswith("new: missing: name a folder of images")
+
+
 def test_a_budget_submits_what_fits_and_nothing_is_trained_or_predicted_for_it(copy: Path) -> None:
     whole = pd.read_csv(copy / "results/submission.csv")
     write_config(copy, vote={"budget": {"megabytes": 0.0001}})
@@ -162,6 +194,7 @@ def test_a_budget_submits_what_fits_and_nothing_is_trained_or_predicted_for_it(c
 
 def test_the_notebook_runs_on_a_finished_run_and_its_three_tools_agree(copy: Path) -> None:
     (copy / "docs").mkdir()
+    (copy / "workflow").symlink_to(ROOT / "workflow")  # the library, which the last section uses
     cells = [cell for cell in executed(copy / "docs").cells if cell.cell_type == "code"]
     texts = {}
     for cell in cells:

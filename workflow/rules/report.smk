@@ -90,7 +90,7 @@ rule report:
         root=str(CONFIG.root),
         images=canonical(CONFIG.images.model_dump(mode="json")),
         settings=lambda w: canonical(
-            CONFIG.model_dump(mode="json", exclude={"runtime"})
+            CONFIG.model_dump(mode="json", exclude={"runtime", "new"})
         ),
         # Shown if there is one. It is not an input, because a report must never start a search.
         search=f"{CONFIG.results}/tune/trials.parquet",

@@ -49,6 +49,9 @@ class Config(DataSettings):
     guests: dict[Name, Guest] = Field(default={})
     """Predictions from elsewhere that join the vote like models, under names of your choice."""
     predict: Predict = Predict()
+    new: FilePath | None = None
+    """New images for the target `predict`: a folder, or a table (CSV or parquet) with the columns of the layout's table
+    of test images."""
     vote: Vote = Field(default=Vote(), validate_default=True)
     submission: Submission = Submission()
     runtime: Runtime = Runtime()

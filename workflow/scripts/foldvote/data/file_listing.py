@@ -108,7 +108,7 @@ def new_files(folder: Path, results: Path) -> Iterator[FileSize]:
     return (found for found in files_below(top, without) if not _is_no_image(found[0], Counter()))
 
 
-def new_listing_digest(new: Path, layout: Layout, results: Path) -> str:
+def new_listing_digest(new: str | Path, layout: Layout, results: str | Path) -> str:
     """SHA-256 over the sorted paths and sizes of new images; faults of the files are ignored here.
 
     Args:
@@ -117,8 +117,9 @@ def new_listing_digest(new: Path, layout: Layout, results: Path) -> str:
         results: the folder of what the workflow makes.
     """
     try:
+        new = Path(new)
         if new.is_dir():
-            files = sorted(new_files(new, results))
+            files = sorted(new_files(new, Path(results)))
         else:
             root, path, _ = new_table(layout, new)
             files = sorted(_listed(root, ImageList(os.path.abspath(new), path), "test"))  # noqa: PTH100

@@ -76,7 +76,17 @@ def bundle_votes(folder: Path, images: Photographs, threads: int) -> Votes:
     with TemporaryDirectory() as name:
         wanted, found = Path(name, "images.json"), Path(name, "votes.npz")
         wanted.write_text(json.dumps([(str(Path(root).resolve()), path) for root, path in images.files]))
-        command = [sys.executable, "-I", "-B", "-c", _PREDICT, str(folder.resolve()), str(wanted), str(found), str(threads)]
+        command = [
+            sys.executable,
+            "-I",
+            "-B",
+            "-c",
+            _PREDICT,
+            str(folder.resolve()),
+            str(wanted),
+            str(found),
+            str(threads),
+        ]
         done = subprocess.run(command, cwd=name, capture_output=True, text=True, check=False)
         if done.returncode:
             lines = done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"]

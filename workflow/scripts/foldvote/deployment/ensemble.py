@@ -120,6 +120,11 @@ class Ensemble:
         cores = threads or len(os.sched_getaffinity(0))
         return cls(read_finished_run(Path(results)), JobResources(int(gpu), cores, Runtime(predict_batch=batch_size)))
 
+    @property
+    def devices(self) -> str:
+        """The hardware that the networks run on, such as `CPU`."""
+        return ", ".join(sorted({device.name for _, device in self._members.values()}))
+
     def __repr__(self) -> str:
         return f"Ensemble({str(self.run.results)!r}): {len(self._members)} networks, {len(self.classes)} classes"
 

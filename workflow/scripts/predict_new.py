@@ -1,0 +1,27 @@
+"""Predict new images with the finished ensemble."""
+
+import json
+from pathlib import Path
+
+from foldvote.config.data import layout_section
+from foldvote.config.runtime import Runtime
+from foldvote.deployment.new_images import list_new_images
+from foldvote.deployment.predict_new import NewFiles, predict_new
+from foldvote.io.paths import named_files
+from foldvote.runtime.gpus import gpu_lease
+from foldvote.runtime.job_log import job, log
+from foldvote.runtime.resources import JobResources
+
+if __name__ == "__main__":
+    params = snakemake.params
+    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+        results = Path(params.results)
+        predict_new(
+            results=results,
+            listed=list_new_images(Path(params.new), layout_section(json.loads(params.data)), results),
+            files=named_files(NewFiles, snakemake.output, store=Path(params.store)),
+            resources=JobResources(
+                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
+            ),
+            code=params.code,
+        )
