@@ -6,24 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-try:
-    import onnx
-    import onnxruntime
-    import onnxscript
-except ImportError:  # an extra; `packages_fault` says so
-    onnx = onnxruntime = onnxscript = None
+from foldvote.deployment.onnx_packages import onnx
 
 OPSET = 20
 IR_VERSION = 10  # that of opset 20: newer ones are refused by older runtimes
 BATCH = "batch"  # the name of the dimension of any size
 _LAST = np.iinfo(np.int64).min  # the end of a slice that runs backwards to the first element
-
-
-def packages_fault() -> str | None:
-    """What is missing to write ONNX files; None if nothing is."""
-    if None in (onnx, onnxruntime, onnxscript):
-        return "bundle: needs onnx, onnxruntime and onnxscript; pip install 'foldvote[bundle]'"
-    return None
 
 
 class Graph:

@@ -1,12 +1,9 @@
-"""Networks and the views that they see as ONNX: each network from images to logits, in a chosen precision."""
+"""Networks and the views that they see as ONNX: each network from images to logits."""
 
-import contextlib
-import logging
 import os
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +11,14 @@ import torch
 from torch import nn
 
 from foldvote.config.tta import crop_of
-from foldvote.deployment.graph_builder import BATCH, OPSET, Graph, onnx, onnxruntime, onnxscript
+from foldvote.deployment.graph_builder import BATCH, OPSET, Graph
+from foldvote.deployment.onnx_packages import onnx, onnxruntime, onnxscript
+from foldvote.deployment.quiet import quietly
 from foldvote.errors import UserError
 from foldvote.inference.tta import crop_box
 
-Precision = Literal["fp32", "fp16", "int8"]
 IMAGES, LOGITS = "images", "logits"
 _TOLERANCE = 1e-3  # of logits, relative to the largest; rounding is far below, a wrong graph far above
-_NOISE = ("torch.onnx", "onnxscript", "onnx_ir")
 
 
 def export_network(name: str, network: nn.Module, height: int, width: int) -> Any:
@@ -42,7 +39,7 @@ def export_network(name: str, network: nn.Module, height: int, width: int) -> An
     network.eval()
     example = torch.zeros(2, 3, height, width)
     try:
-        with _quietly(), torch.no_grad():
+        with quietly(), torch.no_grad():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -97,7 +94,7 @@ def check_answers(name: str, network: nn.Module, model: Any, height: int, width:
 
 
 def _stable_operations() -> dict[Any, Any]:
-    """Forms of two operations of heads that lose nothing to rounding; the exporter's own give log(0), and 0 for 1e-8."""
+    """Forms of two operations of heads that keep small values, of which the exporter's own forms make 0."""
     op = onnxscript.values.Opset("", OPSET)
 
     def log_sigmoid(values: Any) -> Any:
@@ -162,19 +159,3 @@ def _moved(graph: Graph, images: str, move: str, height: int, width: int) -> str
     for axis in flips:
         images = graph.flipped(images, axis)
     return graph.op("Transpose", images, perm=[0, 1, 3, 2]) if move in ("rot90", "rot270") else images
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the exporter's warnings and messages, which are for its developers."""
-    loggers = [logging.getLogger(name) for name in _NOISE]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

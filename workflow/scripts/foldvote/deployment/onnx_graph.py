@@ -13,24 +13,27 @@ from foldvote.config.image_size import parse_size
 from foldvote.config.tta import checked_views, turn_fault, view_name
 from foldvote.data.label_space import known_classes
 from foldvote.deployment.finished_run import FinishedRun
-from foldvote.deployment.graph_builder import BATCH, Graph, onnx, packages_fault
+from foldvote.deployment.graph_builder import BATCH, Graph
 from foldvote.deployment.network_graph import (
     IMAGES,
-    Precision,
     add_normalised,
     add_views,
     check_answers,
     export_network,
     with_weights,
 )
+from foldvote.deployment.network_precision import Precision, in_precision, simplified
+from foldvote.deployment.onnx_packages import onnx, packages_fault
 from foldvote.deployment.vote_graph import VOTES, add_vote
 from foldvote.ensemble.methods import split_offsets
 from foldvote.errors import UserError, raise_all
 from foldvote.models.factory import normalisation
+from foldvote.runtime.device import Device
 
 Images = Mapping[tuple[str, str], npt.NDArray[np.uint8]]
 PROBABILITIES, CODES, MEANS = "probabilities", "codes", "means"
 VOTE_FILE = "vote.onnx"
+_CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
 _LARGEST = 2_000_000_000  # bytes in one file of this format, which cannot be longer than 2 GiB
 
 
@@ -60,21 +63,20 @@ class GraphFile:
 
 
 def export_refusals(run: FinishedRun) -> list[str]:
-    """What cannot be written as ONNX, one line for each part; whether a network can be shows only when it is written."""
+    """What cannot be written as ONNX, one line for each part. Whether a network can be shows when it is written."""
     faults = [fault] if (fault := packages_fault()) else []
     kind = split_offsets(run.params["kind"])[0]
     if kind not in VOTES:
         faults.append(
-            f"vote: {kind} has no ONNX form (it has: {', '.join(VOTES)}); set vote.use to one of these, or leave {kind} "
-            "out of vote.kinds"
+            f"vote: {kind} has no ONNX form; set vote.use to another of {', '.join(VOTES)}, or leave {kind} out of "
+            "vote.kinds"
         )
-    for view in checked_views(list(run.views)):
-        if not isinstance(view, str):
-            faults.append(
-                f"predict.views: {view['name']}: its steps change pixels by albumentations, which has no ONNX form; "
-                "drop the view, or choose others with `views`"
-            )
-    return faults
+    return faults + [
+        f"predict.views: {view['name']}: its steps change pixels by albumentations, which has no ONNX form; drop the "
+        "view, or choose others with `views`"
+        for view in checked_views(list(run.views))
+        if not isinstance(view, str)
+    ]
 
 
 def restricted(run: FinishedRun, folds: Sequence[int] | None, views: Sequence[str] | None) -> FinishedRun:
@@ -160,7 +162,7 @@ def write_graphs(
     """
     raise_all(export_refusals(run))
     single, views = len(run.inputs) == 1, sorted(view_name(view) for view in checked_views(list(run.views)))
-    files = []
+    files: list[GraphFile] = []
     for (size, roi), models in run.inputs.items():
         graph = Graph()
         height, width = parse_size(size)
@@ -168,10 +170,10 @@ def write_graphs(
         sample = None if calibration_images is None else calibration_images[size, roi]
         means = {model: _add_model(graph, run, model, images, views, precision, sample) for model in models}
         if single:
-            outputs = _add_outputs(graph, run, _by_view(graph, means, views))
+            outputs: tuple[str, ...] = _add_outputs(graph, run, _by_view(graph, means, views))
         else:
             stacked = graph.op("Concat", *means.values(), axis=0) if len(means) > 1 else next(iter(means.values()))
-            shape = [len(models) * len(views), BATCH, len(run.label_space.classes)]
+            shape: list[int | str] = [len(models) * len(views), BATCH, len(run.label_space.classes)]
             graph.output(MEANS, stacked, np.float32, shape)
             outputs = (MEANS,)
         path = folder / f"{size}-{roi}.onnx"
@@ -197,13 +199,15 @@ def _add_model(
     parts, layers = [], None
     for fold in run.folds[model]:
         network = run.load((model, fold))
-        mean, std = (values.numpy() for values in normalisation(network, torch.device("cpu")))
-        seen = add_views(graph, add_normalised(graph, images, mean, std), views, height, width)
+        mean, std = normalisation(network, _CPU.torch_device)
+        seen = add_views(graph, add_normalised(graph, images, mean.numpy(), std.numpy()), views, height, width)
         name = f"model {model}, fold {fold}"
         layers = layers or export_network(name, network, height, width)
         exported = with_weights(layers, network)
         check_answers(name, network, exported, height, width)
-        logits = graph.include(exported, f"{model}/{fold}/", {IMAGES: seen})
+        floats = None if sample is None else _CPU.normalise(torch.from_numpy(sample), mean, std).numpy()
+        ready = in_precision(simplified(exported), precision, floats)
+        logits = graph.include(ready, f"{model}/{fold}/", {IMAGES: seen})
         by_view = graph.op("Reshape", logits, graph.constant([len(views), -1, len(own.classes)], np.int64))
         of_task = graph.take(by_view, code_of, axis=2) if recipe.factors else by_view
         soft = graph.op("Softmax", graph.cast(of_task, np.float64), axis=-1)
@@ -230,9 +234,9 @@ def _add_outputs(graph: Graph, run: FinishedRun, means: Mapping[tuple[str, str],
 
 
 def _write_vote(run: FinishedRun, files: Sequence[GraphFile], views: Sequence[str], path: Path) -> GraphFile:
-    graph, means = Graph(), {}
+    graph, means = Graph(), dict[tuple[str, str], str]()
     for file in files:
-        shape = [len(file.models) * len(views), BATCH, len(run.label_space.classes)]
+        shape: list[int | str] = [len(file.models) * len(views), BATCH, len(run.label_space.classes)]
         stacked = graph.input(file.path.stem, np.float32, shape)
         pairs = [(model, view) for model in file.models for view in views]
         means |= {pair: graph.take(stacked, at, axis=0) for at, pair in enumerate(pairs)}
