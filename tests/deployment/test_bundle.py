@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foldvote.config.bundle import Bundle, Precision
-from foldvote.config.ensemble import Submission
+from foldvote.config.bundle import NOT_EXPORTED, Bundle, Precision
+from foldvote.config.ensemble import METHOD_NAMES, Submission
 from foldvote.config.image_size import parse_size
 from foldvote.data.cropping import cut
 from foldvote.data.image_decoding import BadImage, read_image
@@ -23,6 +23,7 @@ from foldvote.deployment.bundle import Source, exported_run, write_bundle
 from foldvote.deployment.bundle_files import bundled_code
 from foldvote.deployment.bundle_predict import Bundle as Predictor
 from foldvote.deployment.ensemble import Ensemble
+from foldvote.deployment.vote_graph import VOTES
 from foldvote.errors import UserError
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_table
@@ -252,6 +253,10 @@ def test_what_cannot_be_exported_is_named_before_anything_is_written(
         exported_run(results, Bundle())
     assert [fault.partition(":")[0] for fault in caught.value.faults] == ["vote", "predict.views"]
     assert "lightgbm" in caught.value.faults[0] and "dark" in caught.value.faults[1]
+
+
+def test_every_method_that_the_configuration_does_not_refuse_has_a_graph() -> None:
+    assert set(METHOD_NAMES) - set(VOTES) == set(NOT_EXPORTED)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
