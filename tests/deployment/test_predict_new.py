@@ -83,7 +83,7 @@ def test_a_folder_is_predicted_and_bad_images_are_listed(made: DeployedRun, caps
     put(made.root / "new/b.jpg", b"")
     put(made.root / "new/notes.txt", "no image")
     put(made.root / "new/.hidden.jpg", b"")
-    (made.root / "new/out.jpg").symlink_to(made.root / "test/p00-0.png")
+    (made.root / "new/out.jpg").symlink_to(put(made.root / "elsewhere.png", encoded(picture(), "PNG")))
     os.mkfifo(made.root / "new/pipe.jpg")
     table = predict(made)
     assert "17 images: 13 predicted now, 0 known from before, 4 bad" in told(capsys)
@@ -173,7 +173,7 @@ def test_a_changed_ensemble_or_code_predicts_anew_and_another_threshold_does_not
     assert "0 predicted now, 12 known from before" in told(capsys)
     weights = read_json(made.results / "ensemble/weights.json")
     write_json(
-        made.results / "ensemble/weights.json", weights | {"calibration": {"method": "temperature", "temperature": 5}}
+        made.results / "ensemble/weights.json", weights | {"calibration": {"method": "temperature", "temperature": 90}}
     )
     hot = predict(made)
     assert "12 predicted now, 0 known from before" in told(capsys)
