@@ -186,6 +186,7 @@ def test_bad_images_stop_the_command_in_a_line_each_or_keep_the_cells_of_the_sam
     assert [row["id"] for row in csv.DictReader(out.open())] == ["cmyk.jpg", "clear.png"]
     for arguments, said in (
         ([tmp_path / "nothing", out], "is neither a folder nor a .csv table"),
+        ([images, tmp_path / "absent/out.csv"], "absent/out.csv: its folder is not there; make it"),
         ([images, out, "--sample", put(tmp_path / "s.csv", "id,ans\nother.png,0\n")], "1 images are not in"),
         ([images, out, "--sample", put(tmp_path / "t.csv", "name\nx\n")], "the column 'id' is missing"),
     ):
