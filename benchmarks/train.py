@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from ingest import SIZE, repeat_faces
 from torch.utils.data import DataLoader, Dataset
 
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import LabelSpace
 from foldvote.data.manifest import build_manifest

@@ -6,14 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.config.base import OUR_NAMES, factor_name_faults, model_name_faults, parse_size
+from foldvote.config.base import OUR_NAMES, factor_name_faults, model_name_faults
 from foldvote.io.parquet import write_table
-
-
-@given(st.integers(1, 9999), st.integers(1, 9999))
-def test_sizes_are_height_then_width(height: int, width: int) -> None:
-    assert parse_size(f"{height}x{width}") == (height, width)
-
 
 NAME = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,11}", fullmatch=True)
 ODD = ["007", "50", "1e5", "1.5", "true", "None", "null", "nan", "inf", "2024-01-01", "1_000", "Infinity", "0x12"]

@@ -10,8 +10,9 @@ import pytest
 from demo_faces.folder import shots_of
 from demo_faces.roster import enrol
 from foldvote.config.data import Images
-from foldvote.data import face_detection
-from foldvote.data.face_detection import BOXES, Box, detect, model_path, write_boxes, write_own_boxes
+from foldvote.data import face_detection, face_detector
+from foldvote.data.face_detection import BOXES, detect, model_path, write_boxes, write_own_boxes
+from foldvote.data.face_detector import Box
 from foldvote.errors import UserError
 from foldvote.io.files import sha256_bytes, sha256_file
 from foldvote.io.parquet import read_record, read_table
@@ -74,7 +75,7 @@ def test_nothing_is_found_where_there_is_nothing() -> None:
 
 
 def test_a_strip_too_thin_for_a_face_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(face_detection, "_net", None)  # what a net says of such a strip differs between processors
+    monkeypatch.setattr(face_detector, "_net", None)  # what a net says of such a strip differs between processors
     assert detect(np.full((1, 700, 3), 255, np.uint8)) is None
     assert detect(np.full((700, 9, 3), 255, np.uint8)) is None
 

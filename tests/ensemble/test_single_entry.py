@@ -16,7 +16,9 @@ from foldvote.errors import UserError
 from foldvote.evaluation.vote_table import votes_schema
 from foldvote.io.csv_files import read_csv
 from foldvote.io.parquet import read_table, write_table
-from foldvote.submission.writer import check_submission, wide_columns, write_submission
+from foldvote.submission.answers import answer_forms
+from foldvote.submission.sample_matching import class_columns
+from foldvote.submission.writer import check_submission, write_submission
 from support.member_predictions import CLASSES, PROBABILITIES, TWO, Run, averaged
 
 ALL = Vote(use="mean", kinds=["mean", "geometric", "mean+offsets"], calibration="none", draws=100)
@@ -108,11 +110,15 @@ def test_a_sample_whose_columns_are_no_classes_is_refused_with_both_sides(made: 
         submitted(made, "cat,dog")
 
 
+def wide_columns(columns, classes):
+    return class_columns(columns, answer_forms(classes, "probabilities"), "sample.csv")
+
+
 def test_of_two_classes_one_column_asks_for_the_second(tmp_path: Path) -> None:
-    assert wide_columns(["target"], ["healthy", "ill"], "sample.csv") == {"target": 1}
-    assert wide_columns(["ill", "healthy"], ["healthy", "ill"], "sample.csv") == {"ill": 1, "healthy": 0}
+    assert wide_columns(["target"], ["healthy", "ill"]) == {"target": 1}
+    assert wide_columns(["ill", "healthy"], ["healthy", "ill"]) == {"ill": 1, "healthy": 0}
     with pytest.raises(UserError, match="1 columns are no class: target"):
-        wide_columns(["target"], ["a", "b", "c"], "sample.csv")
+        wide_columns(["target"], ["a", "b", "c"])
 
 
 @given(st.integers(0, 2**32 - 1), st.floats(0.01, 3))

@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 from foldvote.data.label_space import is_number
 from foldvote.errors import UserError
 from foldvote.io.names import plain_name
-from foldvote.submission.answers import answer_codes, answer_texts, class_codes, matched_ids, read_answers
-from foldvote.submission.writer import wide_columns
+from foldvote.submission.answers import answer_codes, answer_forms, answer_texts, class_codes, read_answers
+from foldvote.submission.sample_matching import class_columns, matched_ids
 from support.data_folders import put
 
 GRADES = ("1", "2", "3", "4", "5")
+
+
+def wide_columns(columns, classes):
+    return class_columns(columns, answer_forms(classes, "probabilities"), "sample.csv")
 
 
 def test_numbers_of_the_data_are_handed_in_as_they_are_and_read_back_as_such(tmp_path: Path) -> None:
@@ -56,12 +60,12 @@ def test_an_answer_is_read_as_the_class_that_was_written_and_no_number_becomes_a
 
 
 def test_columns_of_probabilities_follow_the_same_rule() -> None:
-    assert wide_columns(["5", "4", "3", "2", "1"], GRADES, "s.csv") == {"5": 4, "4": 3, "3": 2, "2": 1, "1": 0}
+    assert wide_columns(["5", "4", "3", "2", "1"], GRADES) == {"5": 4, "4": 3, "3": 2, "2": 1, "1": 0}
     with pytest.raises(UserError, match="1 columns are no class: 0; 1 classes have no column: 5"):
-        wide_columns(["0", "1", "2", "3", "4"], GRADES, "s.csv")
-    assert wide_columns(["1", "0"], ["cat", "dog"], "s.csv") == {"1": 1, "0": 0}
-    assert wide_columns(["probability"], ["cat", "dog"], "s.csv") == {"probability": 1}
-    assert wide_columns(["cat"], ["cat", "dog"], "s.csv") == {"cat": 0}  # not the probability of the dog
+        wide_columns(["0", "1", "2", "3", "4"], GRADES)
+    assert wide_columns(["1", "0"], ["cat", "dog"]) == {"1": 1, "0": 0}
+    assert wide_columns(["probability"], ["cat", "dog"]) == {"probability": 1}
+    assert wide_columns(["cat"], ["cat", "dog"]) == {"cat": 0}  # not the probability of the dog
 
 
 def test_ids_may_lack_extension_or_folder_where_that_names_one_image() -> None:

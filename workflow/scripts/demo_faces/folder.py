@@ -13,7 +13,7 @@ import numpy as np
 from demo_faces.faces import invent_person, invent_shot, invent_visit
 from demo_faces.portrait import paint
 from demo_faces.roster import RACE, WORN, Entry, corrections, enrol, extensions, picture_name
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.data.layouts.maskbase_labels import MASKS
 from foldvote.errors import UserError
 from foldvote.io.files import write_bytes, write_json

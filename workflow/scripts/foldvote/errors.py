@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 INTERRUPTED = 75  # exit code of a job that was told to stop and can go on later (EX_TEMPFAIL of sysexits.h)
 MOST_TOLD = 20
+MOST_SHOWN = 5
 
 
 class UserError(Exception):
@@ -44,6 +45,12 @@ def raise_all(faults: Iterable[str], most: int = MOST_TOLD) -> None:
 def first_line(error: BaseException) -> str:
     """The first line of an error's text, or its type where it has none."""
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def first_few(names: Iterable[str]) -> str:
+    """Up to five names separated by commas, with `...` if there are more."""
+    texts = [str(name) for name in names]
+    return ", ".join(texts[:MOST_SHOWN]) + (", ..." if len(texts) > MOST_SHOWN else "")
 
 
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:

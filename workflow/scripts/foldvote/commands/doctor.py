@@ -18,8 +18,8 @@ from foldvote.commands.session import (
     check_transforms,
     check_units,
 )
-from foldvote.config.base import parse_size
 from foldvote.config.experiment import Config
+from foldvote.config.image_size import parse_size
 from foldvote.errors import UserError
 from foldvote.io.paths import files_below
 from foldvote.runtime.checks import Finding, Level, as_text

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from foldvote.config.base import parse_size
 from foldvote.config.data import FoldersLayout
 from foldvote.config.experiment import Config, check_config, load_config
+from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.data.file_listing import folder_faults
 from foldvote.errors import UserError, raise_all
@@ -133,6 +133,16 @@ def check_files(config: Config) -> None:
     raise_all(missing[:1] if missing and missing[0].startswith("data_root") else missing)
     if isinstance(config.data, FoldersLayout):
         raise_all(folder_faults(config.root, config.data, Path(config.results)))
+
+
+def refuse_bundle(config: Config) -> None:
+    """Exit with one line for each part of a configuration that the target `bundle` cannot export, before any job.
+
+    Args:
+        config: the configuration.
+    """
+    if faults := config.bundle_refusals():
+        sys.exit("\n".join(faults))
 
 
 def check_transforms(config: Config) -> None:

@@ -123,9 +123,3 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=False)
-
-
-def parse_size(size: str) -> tuple[int, int]:
-    """`"128x96"` -> (128, 96): height and width in pixels."""
-    height, width = size.split("x")
-    return int(height), int(width)

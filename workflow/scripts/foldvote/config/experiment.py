@@ -11,8 +11,9 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from foldvote.config.augmentation_names import transform_faults
 from foldvote.config.base import FilePath, Name, model_name_faults
+from foldvote.config.bundle import NOT_EXPORTED, Bundle
 from foldvote.config.data import DataSettings, Layout
-from foldvote.config.ensemble import Submission, Vote
+from foldvote.config.ensemble import OFFSETS, Submission, Vote
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
@@ -20,7 +21,7 @@ from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.config.recipe_resolution import with_bases, with_included
 from foldvote.config.runtime import Runtime
 from foldvote.config.search_space import assignments, below, corners, label, with_values
-from foldvote.config.tta import Predict, view_faults
+from foldvote.config.tta import Predict, view_faults, view_name
 from foldvote.config.tuning import Tune
 from foldvote.config.validation_errors import readable_errors
 from foldvote.config.yaml_file import load_yaml
@@ -54,6 +55,7 @@ class Config(DataSettings):
     vote: Vote = Field(default=Vote(), validate_default=True)
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
+    bundle: Bundle = Bundle()
     tune: Tune | None = None
     """A hyperparameter search of one model's recipe, for the target `tune`."""
 
@@ -108,6 +110,7 @@ class Config(DataSettings):
         faults += [*self._tune_faults(), *self._guest_faults()]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
+        faults += self.bundle.faults(self.folds.count, [view_name(view) for view in self.predict.views])
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -218,6 +221,22 @@ class Config(DataSettings):
                     "predictions of its images, made as those of the test images by networks that have not seen them, "
                     "or drop the guest"
                 )
+
+    def bundle_refusals(self) -> list[str]:
+        """What the target `bundle` cannot export, as far as the configuration says it: one line for each part."""
+        wanted = self.bundle.views or [view_name(view) for view in self.predict.views]
+        faults = [f"guests.{name}: predictions from elsewhere cannot be exported; drop it" for name in self.guests]
+        if self.vote.use.removesuffix(OFFSETS) in NOT_EXPORTED:
+            faults.append(f"vote.use: {self.vote.use} cannot be exported; choose another method")
+        faults += [
+            f"predict.views: {view['name']}: its steps are albumentations', which cannot be exported; name the other "
+            "views in bundle.views"
+            for view in self.predict.views
+            if isinstance(view, dict) and view["name"] in wanted
+        ]
+        if self.faces.file and any(recipe.roi.startswith("face-") for recipe in self.models.values()):
+            faults.append("faces.file: faces of your own table are not known in new images; set it to null and train")
+        return [f"bundle: {fault}" for fault in faults]
 
     @property
     def searched_model(self) -> str:

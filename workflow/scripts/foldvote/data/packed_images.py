@@ -14,10 +14,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from foldvote.config.base import parse_size
 from foldvote.config.data import Images
+from foldvote.config.image_size import parse_size
 from foldvote.data.cropping import Region, cut
 from foldvote.data.face_detection import BOXES
+from foldvote.data.face_detector import Box, confident_region
 from foldvote.data.image_decoding import read_unchanged
 from foldvote.errors import UserError
 from foldvote.io.files import canonical, sha256_file, whole_file
@@ -216,9 +217,8 @@ def _confident_boxes(
         or table["image_id"].tolist() != manifest["image_id"].tolist()
     ):
         raise UserError(f"{boxes_path}: holds the boxes of other images than the manifest; run `snakemake -R boxes`")
-    sides = table[["left", "top", "right", "bottom"]].to_numpy(float)
-    confident = np.isfinite(sides).all(axis=1) & (table["confidence"] >= np.float32(min_confidence)).to_numpy()
-    return [tuple(box) if use else None for box, use in zip(sides.tolist(), confident, strict=True)]
+    rows = table[list(Box._fields)].to_numpy(float).tolist()
+    return [confident_region(Box(*row), min_confidence) for row in rows]
 
 
 def open_packed_images(path: Path, size: str, roi: str, data_sha256: str | None) -> PackedImages:

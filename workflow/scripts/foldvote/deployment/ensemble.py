@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.config.runtime import Runtime
 from foldvote.data.image_inspection import RejectedImage
 from foldvote.data.label_space import known_classes

@@ -122,11 +122,12 @@ def split_files(results: Path) -> SplitFiles:
     )
 
 
-def read_finished_run(results: Path) -> FinishedRun:
+def read_finished_run(results: Path, *, budget: bool = True) -> FinishedRun:
     """Read what a finished run submitted: its vote, or the one that fits `vote.budget`.
 
     Args:
         results: the run's folder.
+        budget: whether a vote that fits `vote.budget` goes before the whole vote.
 
     Raises:
         UserError: if the run is not finished, its members were trained anew since, or its vote has guests, whose
@@ -145,9 +146,9 @@ def read_finished_run(results: Path) -> FinishedRun:
     }
     scaling: Scaling = fitted.pop("calibration")
     views, params = seen["views"], fitted
-    budget = results / "ensemble/budget.json"
-    if seen["budget"] and budget.is_file():
-        members, views, params, scaling = _of_budget(read_json(budget), members, views)
+    fitting = results / "ensemble/budget.json"
+    if budget and seen["budget"] and fitting.is_file():
+        members, views, params, scaling = _of_budget(read_json(fitting), members, views)
     sidecars = {member: _sidecar(results, *member, sha256) for member, sha256 in sorted(members.items())}
     raise_all(fault for fault in sidecars.values() if isinstance(fault, str))
     recipes = {model: Recipe.model_validate(about["recipe"]) for (model, _), about in sidecars.items()}  # type: ignore[index]

@@ -83,6 +83,9 @@ class Graph:
         model = onnx.compose.add_prefix(model, prefix, inplace=True)
         for name, value in feeds.items():
             self._nodes.append(onnx.helper.make_node("Identity", [value], [prefix + name]))
+        for node in model.graph.node:  # how it was exported: paths of this machine, and numbers that change each time
+            del node.metadata_props[:]
+            node.ClearField("doc_string")
         self._nodes.extend(model.graph.node)
         self._weights.extend(model.graph.initializer)
         output: str = model.graph.output[0].name

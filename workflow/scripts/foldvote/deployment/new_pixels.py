@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from foldvote.config.base import parse_size
 from foldvote.config.data import Images
+from foldvote.config.image_size import parse_size
 from foldvote.data.cropping import cut
 from foldvote.data.face_detection import confident_face, model_path
-from foldvote.data.image_decoding import BadImage, read_image
+from foldvote.data.image_decoding import BadImage, accepted_array, read_image
 from foldvote.data.image_inspection import RejectedImage
 from foldvote.errors import UserError
 from foldvote.io.parquet import read_record
@@ -79,7 +79,7 @@ def read_new(
     """
     try:
         if isinstance(source, np.ndarray):
-            data, image = b"", _accepted(source, rules)
+            data, image = b"", accepted_array(source, rules)
         else:
             data, decoded = read_image(*source, rules)
             image = decoded.pixels
@@ -111,26 +111,3 @@ def faces_fault(results: Path, rois: Sequence[str]) -> str | None:
         f"{boxes}: the networks were trained on faces of your own table (faces.file), which has none of new images; "
         "train with faces.file: null, whose detector finds them"
     )
-
-
-def _accepted(image: np.ndarray, rules: Images) -> np.ndarray:
-    """An array as a decoded file would be.
-
-    Raises:
-        BadImage: if it is no RGB image, or a file of this size would be rejected.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise BadImage(
-            "format", f"is an array of {image.dtype} {image.shape}; give uint8 of shape (height, width, 3), RGB"
-        )
-    height, width = image.shape[:2]
-    if min(height, width) < rules.min_side:
-        raise BadImage(
-            "too_small", f"is {width}x{height} pixels (width x height), and each side needs at least {rules.min_side}"
-        )
-    if height * width > rules.max_megapixels * 1e6:
-        raise BadImage(
-            "too_large",
-            f"{width}x{height} pixels (width x height) are more than {rules.max_megapixels:g} megapixels; shrink it",
-        )
-    return np.ascontiguousarray(image)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.config.tta import checked_views, turn_fault, view_name
 from foldvote.data.label_space import known_classes
 from foldvote.deployment.finished_run import FinishedRun

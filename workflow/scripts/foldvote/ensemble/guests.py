@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 
 from foldvote.data.label_space import read_label_space
 from foldvote.ensemble.candidates import ModelPredictions
-from foldvote.errors import UserError, raise_all
+from foldvote.errors import UserError, first_few, raise_all
 from foldvote.evaluation.vote_table import PROBABILITY
 from foldvote.io.csv_files import read_user_table
 from foldvote.io.files import sha256_file, write_json
-from foldvote.io.ids import first_few, id_faults, positions_in
+from foldvote.io.ids import id_faults, positions_in
 from foldvote.io.parquet import read_table
 from foldvote.runtime.job_log import log
 from foldvote.splits.folds import read_folds

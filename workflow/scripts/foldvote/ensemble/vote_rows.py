@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from foldvote.data.label_space import LabelSpace
-from foldvote.errors import UserError
+from foldvote.errors import UserError, first_few
 from foldvote.evaluation.conformal import prediction_sets
 from foldvote.evaluation.vote_table import PROBABILITY, votes_schema
-from foldvote.io.ids import first_few, positions_in
+from foldvote.io.ids import positions_in
 from foldvote.io.parquet import read_columns
 
 Array = npt.NDArray[np.float64]

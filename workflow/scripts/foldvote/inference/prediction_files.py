@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from foldvote.errors import UserError, raise_all
+from foldvote.errors import UserError, first_few, raise_all
 from foldvote.evaluation.probabilities import softmax, weighted_mean
-from foldvote.io.ids import first_few, id_faults, positions_in
+from foldvote.io.ids import id_faults, positions_in
 from foldvote.io.parquet import read_columns, read_record, required
 from foldvote.io.paths import MemberKey, member_of
 from foldvote.splits.reserve import RESERVE

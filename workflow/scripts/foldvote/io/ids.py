@@ -1,6 +1,6 @@
 """Image ids: comparison with the expected ids, and positions in other lists."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-MOST_SHOWN = 5
+from foldvote.errors import first_few
 
 
 def id_faults(
@@ -40,12 +40,6 @@ def id_faults(
         if len(names):
             faults.append(f"{path}: {len(names)} {what}: {first_few(names)}; {remedy or usual}")
     return faults
-
-
-def first_few(names: Iterable[str]) -> str:
-    """Up to five names separated by commas, with `...` if there are more."""
-    texts = [str(name) for name in names]
-    return ", ".join(texts[:MOST_SHOWN]) + (", ..." if len(texts) > MOST_SHOWN else "")
 
 
 def positions_in(ids: pa.Array, among: pa.Array) -> npt.NDArray[np.int64]:

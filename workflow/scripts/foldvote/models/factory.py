@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import nn
 
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.config.timm_names import tiling_faults
 from foldvote.data.label_space import LabelSpace

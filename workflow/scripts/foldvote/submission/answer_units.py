@@ -7,9 +7,9 @@ import pandas as pd
 from foldvote.config.experiment import Config
 from foldvote.data.entries import entries
 from foldvote.data.layouts.folders import group_pattern
-from foldvote.errors import UserError, raise_all
+from foldvote.errors import UserError, first_few, raise_all
 from foldvote.io.csv_files import read_csv
-from foldvote.io.ids import first_few, id_faults
+from foldvote.io.ids import id_faults
 from foldvote.submission.answers import read_answers
 
 _IMAGE = "or set submission.unit: image"

@@ -8,11 +8,11 @@ One rule holds for the sample, the true answers and what is handed in, with `sub
   contradict the names: such codes are refused.
 - `probabilities`: one column for each class, called by its name or its code. True answers may be either.
 
-Ids are those of the test images, or what `matched_ids` takes for them.
+Ids are those of the test images, or what `sample_matching.matched_ids` takes for them.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,10 @@ import pandas as pd
 
 from foldvote.config.ensemble import SubmissionAnswer as Answer
 from foldvote.data.label_space import is_number
-from foldvote.errors import UserError, raise_all
+from foldvote.errors import UserError, first_few, raise_all
 from foldvote.io.csv_files import read_csv
-from foldvote.io.ids import first_few, id_faults
-from foldvote.io.names import plain_name
+from foldvote.io.ids import id_faults
+from foldvote.submission.sample_matching import matched_ids
 
 
 def class_codes(classes: Sequence[str]) -> list[str]:
@@ -72,41 +72,6 @@ def answer_forms(classes: Sequence[str], answer: Answer) -> list[Sequence[str]]:
         return [classes, class_codes(classes)]
     except UserError:
         return [classes]
-
-
-def matched_ids(ids: Sequence[str], images: Sequence[str]) -> tuple[list[str], str]:
-    """The test image of each id of a sample or of true answers.
-
-    Many samples name an image without its extension or without its folder. If no id is that of an image, but some are
-    when images are called so, that is what they mean. Spaces around an id and its Unicode form do not count. A short
-    name that two images share stays without an image.
-
-    Args:
-        ids: the ids of a file.
-        images: the ids of the test images.
-
-    Returns:
-        For each of `ids` the id of the image, or its own plain spelling where there is none; and how the ids are
-        written, such as "without extension"; empty if they are those of the images.
-    """
-    plain = [plain_name(name) for name in ids]
-    best, hits, how = dict[str, str](), len(set(plain) & set(images)), ""
-    if not hits:
-        for called, form in _SHORT_FORMS.items():
-            of_short: dict[str, list[str]] = {}
-            for image in images:
-                of_short.setdefault(form(PurePosixPath(image)), []).append(image)
-            found = {short: of_short[short][0] for short in set(plain) if len(of_short.get(short, [])) == 1}
-            if len(found) > hits:
-                best, hits, how = found, len(found), called
-    return [best.get(name, name) for name in plain], how
-
-
-_SHORT_FORMS: dict[str, Callable[[PurePosixPath], str]] = {
-    "without extension": lambda path: str(path.with_suffix("")) if path.name else "",
-    "without folder": lambda path: path.name,
-    "without folder and extension": lambda path: path.stem,
-}
 
 
 def answer_faults(

@@ -10,11 +10,12 @@ import pandas as pd
 from foldvote.config.experiment import Config
 from foldvote.data.entries import Entries, entries
 from foldvote.data.file_listing import Split
-from foldvote.errors import UserError
+from foldvote.errors import UserError, first_few
 from foldvote.io.csv_files import read_csv
-from foldvote.io.ids import first_few, id_faults
+from foldvote.io.ids import id_faults
 from foldvote.splits.folds import check_split
-from foldvote.submission.answers import answer_codes, class_codes, matched_ids, read_answers
+from foldvote.submission.answers import answer_codes, class_codes, read_answers
+from foldvote.submission.sample_matching import matched_ids
 from foldvote.submission.writer import answer_columns
 
 

@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from foldvote.config.ensemble import SubmissionAnswer, Unit
 from foldvote.data.label_space import read_label_space
-from foldvote.errors import UserError, raise_all
+from foldvote.errors import UserError, first_few, raise_all
 from foldvote.evaluation.vote_table import PROBABILITY, read_answered
 from foldvote.io.csv_files import read_csv, write_csv
 from foldvote.io.files import whole_file
-from foldvote.io.ids import first_few, id_faults
+from foldvote.io.ids import id_faults
 from foldvote.runtime.job_log import log
-from foldvote.submission.answers import answer_faults, answer_forms, answer_texts, matched_ids
+from foldvote.submission.answers import answer_faults, answer_forms, answer_texts
+from foldvote.submission.sample_matching import class_columns, matched_ids, wide_texts
 
 
 def write_submission(
@@ -35,12 +35,13 @@ def write_submission(
         votes_path: ensemble/test.parquet, or ensemble/groups.parquet.
         classes_path: `data/classes.json`.
         sample_path: CSV file whose rows, order and columns are kept; only the answers are filled in, or added if the
-            sample has ids only; its ids may lack the images' extension or folder (`answers.matched_ids`). None: all
-            rows in the order of the votes, with ids and answers only.
+            sample has ids only; its ids may lack the images' extension or folder (`sample_matching.matched_ids`). None:
+            all rows in the order of the votes, with ids and answers only.
         out_path: the CSV file to write.
         id_column: column of the ids of images, or names of groups.
         answer_column: column of the answers, unless these are probabilities.
-        answer: class codes (`7`), class names, or one column of probabilities per class (see `wide_columns`).
+        answer: class codes (`7`), class names, or one column of probabilities per class (see
+            `sample_matching.class_columns`).
         unit: what has an answer.
 
     Raises:
@@ -126,7 +127,7 @@ def answer_columns(
     if answer == "probabilities":
         if not others and id_column in classes:
             raise UserError(f"submission.id_column: {id_column!r} is a class as well; choose another name")
-        return wide_columns(others or classes, classes, source)
+        return class_columns(others or classes, answer_forms(classes, answer), source)
     if answer_column == id_column:
         raise UserError(f"submission: id_column and answer_column are both {id_column!r}; name two columns")
     if others and answer_column not in others:
@@ -190,45 +191,7 @@ def _answer_faults(
     return [line for column in columns for line in answer_faults(path, frame, column, classes, answer)]
 
 
-DECIMALS = 9
-SUM_TOLERANCE = 1e-6  # how far a row may be from the sum 1; DECIMALS must be enough for it
-
-
-def wide_columns(columns: Sequence[str], classes: Sequence[str], path: str | Path) -> dict[str, int]:
-    """The class of each column of a sample file.
-
-    Args:
-        columns: the columns of the sample without its ids: all class names, or all codes, in any order; with two
-            classes also a single column: that of the class it names, or of any other name for the second class.
-        classes: class names in the order of their codes.
-        path: the sample, for messages.
-
-    Returns:
-        The code of each column.
-
-    Raises:
-        UserError: if a column is not a class, or a class has no column.
-    """
-    for names in answer_forms(classes, "probabilities"):
-        if sorted(columns) == sorted(names):
-            return {column: names.index(column) for column in columns}
-        if len(columns) == 1 and len(classes) == 2 and columns[0] in names:
-            return {columns[0]: names.index(columns[0])}
-    if len(columns) == 1 and len(classes) == 2:
-        return {columns[0]: 1}
-    surplus = [name for name in columns if name not in classes]
-    missing = [name for name in classes if name not in columns]
-    faults = [f"{len(surplus)} columns are no class: {first_few(surplus)}"] if surplus else []
-    faults += [f"{len(missing)} classes have no column: {first_few(missing)}"] if missing else []
-    raise UserError(
-        f"{path}: {'; '.join(faults)}; submission.answer: probabilities needs a column for each class (its name or its "
-        "code), or one column where there are two classes"
-    )
-
-
-def wide_texts(probabilities: npt.NDArray[np.float64], columns: Mapping[str, int]) -> dict[str, list[str]]:
-    """The text of each column: probabilities of shape (images, classes) with nine decimals."""
-    return {name: [f"{value:.{DECIMALS}f}" for value in probabilities[:, code]] for name, code in columns.items()}
+SUM_TOLERANCE = 1e-6  # how far a row may be from the sum 1; sample_matching.DECIMALS must be enough for it
 
 
 def wide_faults(path: str | Path, frame: pd.DataFrame, columns: Mapping[str, int]) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.config.runtime import Runtime
 from foldvote.errors import Interrupted, UserError, first_line
 from foldvote.io.files import write_json
