@@ -28,6 +28,10 @@ rule train:
             if recipe(w).first_round
             else []
         ),
+        teachers=lambda w: [
+            f"<results>/teach/model={name}/fold={w.fold}/predictions.parquet"
+            for name in recipe(w).teachers
+        ],
         metric=lambda w: own_metric(recipe(w).best_by),
     output:
         weights="<results>/train/model={model}/fold={fold}/model.safetensors",

@@ -10,8 +10,9 @@ from foldvote.runtime.job_log import job, log
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import SplitFiles
+from foldvote.training.first_round import PseudoInputs
 from foldvote.training.train_member import MemberFiles, train_member
-from foldvote.training.training_set import MemberInputs, PseudoInputs
+from foldvote.training.training_set import MemberInputs
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
@@ -33,6 +34,7 @@ if __name__ == "__main__":
                 if given.pseudo
                 else None,
                 Path(given.metric) if given.metric else None,
+                tuple(Path(path) for path in given.teachers),
             ),
             resume_dir=state / f"resume/model={of.model}/fold={of.fold}",
             tracking_dir=state,

@@ -139,7 +139,8 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         images: the packed images.
         rows: row of each training image in `images`, int64 (training images,).
         image_ids: their ids.
-        targets: class codes (training images,) or probabilities (training images, classes).
+        targets: class codes (training images,) or probabilities (training images, classes); with `distill` followed
+            by those of the teachers (training images, 2 x classes).
         augment: steps of the augmentation.
         seeds: of the member; they draw the augmentation.
     """
@@ -168,7 +169,7 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return len(self.rows)
 
     def __getitem__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities (batch, classes)."""
+        """uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities."""
         augmented = np.empty((len(batch.positions), *self.images.shape), dtype=np.uint8)
         times = np.zeros(len(batch.positions), int) if batch.occurrences is None else batch.occurrences
         for place, (position, before) in enumerate(zip(batch.positions, times.tolist(), strict=True)):

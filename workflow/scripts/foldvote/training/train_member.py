@@ -118,8 +118,10 @@ def _train(
 def _log_start(spec: MemberSpec, device_name: str) -> None:
     chosen = spec.training_set
     pseudo = f" ({chosen.origin['pseudo']['images']:,} of them test images)" if "pseudo" in chosen.origin else ""
+    recipe = spec.recipe
+    taught = f" taught by {', '.join(recipe.teachers)} fold {spec.seeds.fold}," if recipe.teachers else ""
     log(
-        f"{spec.name}: {len(chosen.training):,} images to learn from{pseudo}, "
+        f"{spec.name}: {len(chosen.training):,} images to learn from{pseudo},{taught} "
         f"{len(chosen.validation):,} to validate, on {device_name}"
     )
 
