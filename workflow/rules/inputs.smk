@@ -25,6 +25,11 @@ def member_files(part, name):
     )
 
 
+def members_of(part, name):
+    """One file of every member of the model of a job."""
+    return [f"<results>/{part}/model={{model}}/fold={fold}/{name}" for fold in FOLDS]
+
+
 def predicted_parts():
     """What each member predicts: its own fold, the reserve and the test images, as far as there are any."""
     has = {"oof": True, "reserve": CONFIG.folds.reserve > 0, "test": CONFIG.has_test}

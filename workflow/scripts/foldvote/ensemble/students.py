@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from foldvote.data.label_space import read_label_space
-from foldvote.ensemble.frontier import JOIN, SHOWN, Subset
+from foldvote.ensemble.frontier import JOIN, Subset
 from foldvote.ensemble.inputs import EnsembleInputs
 from foldvote.ensemble.single_members import SingleMembers, read_single_members
-from foldvote.evaluation.bootstrap import BETTER, GroupSums, bootstrap, group_sums, scores
-from foldvote.evaluation.intervals import compare, interval
+from foldvote.evaluation.bootstrap import GroupSums, group_sums
+from foldvote.evaluation.paired_scores import mean_sums, paired_scores
 from foldvote.io.csv_files import write_csv
 from foldvote.runtime.job_log import log
 
@@ -58,30 +58,21 @@ def students_rows(single: SingleMembers, student: str, teachers: Sequence[str], 
     Returns:
         Student and teachers, each with one network per model and with all that predict an image, the teachers' vote
         last; out of fold without repeats there is one row of each. Columns: `student`, `predicts` (`student` or
-        `teachers`), `models`, `folds`, `networks`, `scored_on`, `images`, `groups`; and of each score in SHOWN its
-        value, `_low` and `_high`, and the difference to the last row, `_difference`, with `_difference_low` and
-        `_difference_high`. The scores of one network are means over all members; intervals are over groups, those of
-        differences in pairs.
+        `teachers`), `models`, `folds`, `networks`, `scored_on`, `images`, `groups`; and those of `paired_scores`, with
+        differences to the last row. The scores of one network are means over all members.
     """
     sides = {"student": (student,), "teachers": tuple(sorted(teachers))}
     sizes = sorted({1, single.members})
-    sums = {(side, size): _sums(single, models, size) for side, models in sides.items() for size in sizes}
-    names = {key: "/".join(map(str, key)) for key in sums}
-    drawn = bootstrap({names[key]: own for key, own in sums.items()}, draws, seed)
-    reference, rows = ("teachers", sizes[-1]), []
-    points = {key: scores(own) for key, own in sums.items()}
-    for (side, size), name in names.items():
-        row: dict[str, object] = {"student": student, "predicts": side, "models": JOIN.join(sides[side])}
-        row |= {"folds": size, "networks": size * len(sides[side]), "scored_on": single.part}
-        row |= {"images": len(single.rows.labels), "groups": len(np.unique(single.rows.groups))}
-        for score in SHOWN:
-            own, last = (points[key][score] for key in ((side, size), reference))
-            low, high = interval(drawn[name][score])
-            against = compare(drawn[name][score], drawn[names[reference]][score], BETTER[score], points=(own, last))
-            row |= {score: own, f"{score}_low": low, f"{score}_high": high, f"{score}_difference": against.difference}
-            row |= {f"{score}_difference_low": against.low, f"{score}_difference_high": against.high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    rows = {f"{side}/{size}": (side, size) for side in sides for size in sizes}
+    sums = {name: _sums(single, sides[side], size) for name, (side, size) in rows.items()}
+    scored = paired_scores(sums, list(rows)[-1], draws, seed)
+    images = {"images": len(single.rows.labels), "groups": len(np.unique(single.rows.groups))}
+    described = [
+        {"student": student, "predicts": side, "models": JOIN.join(sides[side]), "folds": size}
+        | {"networks": size * len(sides[side]), "scored_on": single.part, **images, **scored[name]}
+        for name, (side, size) in rows.items()
+    ]
+    return pd.DataFrame(described)
 
 
 def _sums(single: SingleMembers, models: tuple[str, ...], size: int) -> GroupSums:
@@ -91,7 +82,7 @@ def _sums(single: SingleMembers, models: tuple[str, ...], size: int) -> GroupSum
     for members in draws:
         probabilities = Subset(models, single.views, size).probabilities(single.mean_of(members))
         found.append(group_sums(single.rows.labels, probabilities, single.rows.groups, probabilities.shape[1]))
-    return GroupSums(np.mean([own.values for own in found], axis=0), found[0].classes)
+    return mean_sums(found)
 
 
 def _in_words(one: pd.Series, vote: pd.Series) -> str:

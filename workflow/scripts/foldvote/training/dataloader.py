@@ -4,7 +4,7 @@ import math
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -177,6 +177,20 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             seed = self.seeds.key("augment", batch.epoch, self.image_ids[position], *again)
             augmented[place] = self.change(self.images[self.rows[position]], seed)
         return torch.from_numpy(augmented), torch.from_numpy(self.targets[batch.positions])
+
+
+def plain_batches(
+    images: PackedImages | ConcatenatedImages, rows: np.ndarray, batches: Iterable[np.ndarray]
+) -> Iterator[torch.Tensor]:
+    """Batches of images without augmentation, as uint8 (batch, height, width, 3).
+
+    Args:
+        images: the packed images.
+        rows: row of each training image in `images`, int64 (training images,).
+        batches: positions of the images of each batch among the training images, as of `EpochOrder.batches`.
+    """
+    for positions in batches:
+        yield torch.from_numpy(np.stack([images[row] for row in rows[positions]]))
 
 
 def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers: int, pin: bool) -> DataLoader:
