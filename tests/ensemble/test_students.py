@@ -46,17 +46,22 @@ def test_out_of_fold_an_image_has_one_network_of_each_side():
 
 
 @pytest.mark.parametrize("reserve", [12, 0])
-def test_the_table_is_of_the_reserve_where_there_is_one(tmp_path, reserve, capsys):
+def test_the_vote_of_all_folds_is_compared_on_the_reserve_and_single_networks_out_of_fold(tmp_path, reserve, capsys):
     run = Run(tmp_path, models={"lite0": ("identity",), "student": ("identity",)}, reserve=reserve)
-    part = "reserve" if reserve else "oof"
-    paths = [run.path(part, *member) for member in run.members()]
+    oof, kept_out = ([run.path(part, *member) for member in run.members()] for part in ("oof", "reserve"))
     inputs = EnsembleInputs(
-        oof=[] if reserve else paths, reserve=paths if reserve else [], test=[],
-        folds=tmp_path / "folds.parquet", certificate=tmp_path / "certificate.json", classes=tmp_path / "classes.json",
-    )  # fmt: skip
+        oof=oof,
+        reserve=kept_out if reserve else [],
+        test=[],
+        folds=tmp_path / "folds.parquet",
+        certificate=tmp_path / "certificate.json",
+        classes=tmp_path / "classes.json",
+    )
     path = tmp_path / "students.csv"
     write_students(inputs, {"student": ["lite0"]}, run.expected, 50, 1, path)
     table = read_csv(path)
-    assert table["images"].tolist() == (["12"] * 4 if reserve else ["24"] * 2)
+    parts = ["reserve"] * 4 if reserve else []
+    assert table["scored_on"].tolist() == [*parts, "oof", "oof"]
+    assert table["networks"].tolist() == [*(["1", "4", "1", "4"] if reserve else []), "1", "1"]
     printed = capsys.readouterr()
     assert ("set folds.reserve" in printed.out + printed.err) == (not reserve)

@@ -32,8 +32,10 @@ def test_a_student_is_taught_by_its_own_fold_and_compared_with_the_vote(tmp_path
         log = (results / f"logs/train/model=student/fold={fold}.log").read_text(encoding="utf-8")
         assert f"(14 of them test images), taught by tiny fold {fold}, " in log
     table = pd.read_csv(results / "ensemble/students.csv")
-    assert table["predicts"].tolist() == ["student", "student", "teachers", "teachers"]
-    assert table["networks"].tolist() == [1, 2, 1, 2] and (table["scored_on"] == "reserve").all()
+    rows = list(table[["scored_on", "predicts", "networks"]].itertuples(index=False, name=None))
+    sides = ("student", "teachers")
+    assert rows[:4] == [("reserve", side, number) for side in sides for number in (1, 2)]
+    assert rows[4:] == [("oof", side, 1) for side in sides]
     board = pd.read_csv(results / "leaderboard.csv")
     assert {"tiny", "student"} <= set(board.loc[board["kind"] == "model", "model"])
     for model in ("tiny", "student"):

@@ -8,8 +8,8 @@ whole classes. They are trained, predicted and scored like all models by the oth
 rule students:
     """Compare one network of each student with the vote of its teachers' members."""
     input:
-        oof=lambda w: [] if CONFIG.folds.reserve else taught_files("oof"),
-        reserve=lambda w: taught_files("reserve") if CONFIG.folds.reserve else [],
+        oof=taught_files("oof"),
+        reserve=taught_files("reserve") if CONFIG.folds.reserve else [],
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",

@@ -1,6 +1,7 @@
 """One network of a student against the vote of its teachers' members: what one model costs or gains against K."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,12 @@ def write_students(
 ) -> None:
     """Compare every student with its teachers.
 
+    On the reserve, where there is one, one network is compared with the vote of all folds. Out of fold an image has one
+    network of each model (or one of each repeat), but there are more groups.
+
     Args:
-        inputs: predictions of the reserve or, where there is none, those out of fold, of students and teachers; the
-            split and the classes.
+        inputs: predictions of students and teachers out of fold and, where there is one, of the reserve; the split and
+            the classes.
         students: the teachers of each student, all models of whole classes.
         expected: number of folds of each student and teacher.
         draws: number of bootstrap draws.
@@ -38,10 +42,14 @@ def write_students(
     Raises:
         UserError: if predictions are missing or do not fit each other or the split.
     """
-    single = read_single_members(inputs, expected, read_label_space(inputs.classes), seed)
-    tables = [students_rows(single, name, teachers, draws, seed) for name, teachers in students.items()]
-    for table in tables:
-        log(_in_words(table.iloc[0], table.iloc[-1]))
+    label_space, tables = read_label_space(inputs.classes), []
+    parts = [inputs, replace(inputs, reserve=())] if inputs.reserve else [inputs]
+    for single in (read_single_members(part, expected, label_space, seed) for part in parts):
+        for name, teachers in students.items():
+            tables.append(students_rows(single, name, teachers, draws, seed))
+            log(_in_words(tables[-1].iloc[0], tables[-1].iloc[-1]))
+    if not inputs.reserve:
+        log("students: the vote of all folds can only be scored on a reserve; set folds.reserve to compare with it")
     write_csv(pd.concat(tables).round(6), path)
 
 
@@ -87,12 +95,10 @@ def _sums(single: SingleMembers, models: tuple[str, ...], size: int) -> GroupSum
 
 def _in_words(one: pd.Series, vote: pd.Series) -> str:
     """The line of the log: one network of the student against all that the teachers have."""
-    where = "the reserve" if one["scored_on"] == "reserve" else "out-of-fold predictions"
-    text = (
-        f"students: on {where}, one network of {one['student']} has macro-F1 {one['macro_f1']:.3f}, {vote['networks']} "
-        f"of {vote['models']} have {vote['macro_f1']:.3f}; difference {one['macro_f1_difference']:+.3f} (95 % interval "
-        f"{one['macro_f1_difference_low']:+.3f} to {one['macro_f1_difference_high']:+.3f})"
+    where = "on the reserve" if one["scored_on"] == "reserve" else "out of fold"
+    return (
+        f"students: {where}, one network of {one['student']} has macro-F1 {one['macro_f1']:.3f}, {vote['networks']} "
+        f"of {vote['models']} {vote['macro_f1']:.3f}; difference {one['macro_f1_difference']:+.3f} (95 % interval "
+        f"{one['macro_f1_difference_low']:+.3f} to {one['macro_f1_difference_high']:+.3f}, "
+        f"{one['groups']} groups)"
     )
-    if one["scored_on"] == "reserve":
-        return text
-    return f"{text}. That is no vote of all folds, which only the reserve can score; set folds.reserve"
