@@ -233,10 +233,11 @@ def in_words(
     text += f"of {count} {scored[VOTE][score]:.3f}"
     ends = [sign * against[f"{score}_difference_{end}"] for end in ("low", "high")]
     if max(ends) < 0:
+        destroyed = scored[UNIFORM]["accuracy"] <= scored[ONE]["accuracy"] / 2
         why = "they were trained from scratch" if recipe.pretrained is None else "they moved far from where they began"
         return (
-            f"{text}. Averaging destroys this network: the average is worse than one of its members ({why}, and the "
-            "mean of weights so far apart is no network); use the vote, or a student (distill)"
+            f"{text}. Averaging {'destroys' if destroyed else 'harms'} this network: the average is worse than one of "
+            f"its members ({why}, and a mean of weights far apart is no network); use the vote or a student (distill)"
         )
     name = f"{score}_difference"
     low, high = scored[UNIFORM][f"{name}_low"], scored[UNIFORM][f"{name}_high"]
