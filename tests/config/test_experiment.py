@@ -147,6 +147,53 @@ def test_the_shipped_configurations_are_valid() -> None:
             },
             "models.b.pseudo: there are no test images to learn from",
         ),
+        (
+            {
+                "data": {"layout": "maskbase", "test_table": None},
+                "models": {
+                    "a": {"net": "resnet18"},
+                    "b": {"net": "resnet18", "distill": {"models": ["a"], "test_images": True}},
+                },
+            },
+            "models.b.distill.test_images: there are no test images to learn from",
+        ),
+        (
+            {"models": {"alpha": {"net": "resnet18"}, "b": {"net": "resnet18", "distill": {"models": ["alpa"]}}}},
+            "models.b.distill.models: 'alpa' is no model; did you mean 'alpha'?",
+        ),
+        (
+            {"models": {"a": {"net": "resnet18", "distill": {"models": ["a"]}}}},
+            "models.a.distill.models: 'a' is this model itself; name another one",
+        ),
+        (
+            {
+                "models": {
+                    "a": {"net": "resnet18", "distill": {"models": ["b"]}},
+                    "b": {"net": "resnet18", "pseudo": {"models": ["c"]}},
+                    "c": {"net": "resnet18", "distill": {"models": ["a"]}},
+                }
+            },
+            "models.a.distill.models: 'b' learns from 'a' in its turn; break the circle",
+        ),
+        (
+            {
+                "models": {
+                    "a": {"net": "resnet18", "factors": ["mask"]},
+                    "b": {"net": "resnet18", "distill": {"models": ["a"]}},
+                    "c": {"net": "resnet18", "factors": ["gender", "age"]},
+                }
+            },
+            "models.b.distill.models: 'a' learns some factors only; name models of whole classes",
+        ),
+        (
+            {
+                "models": {
+                    "a": {"net": "resnet18"},
+                    "b": {"net": "resnet18", "pseudo": {"models": ["a"]}, "distill": {"models": ["a"]}},
+                }
+            },
+            "models.b: pseudo and distill both add test images; set one of them",
+        ),
     ],
 )
 def test_f29_a_fault_names_its_key_and_the_remedy(values: dict, told: str) -> None:
@@ -364,3 +411,14 @@ def test_a_metric_of_ones_own_is_a_file() -> None:
     config = check_config(BASE | {"metric": "folder/mine.py"})
     assert (config.metric_path, config.vote.score) == (Path("folder/mine.py"), "folder/mine.py")
     assert check_config(BASE).metric_path is None
+
+
+def test_a_student_may_teach_another_one() -> None:
+    models = {
+        "first": {"net": "resnet18"},
+        "second": {"net": "resnet18", "distill": {"models": ["first"]}},
+        "third": {"net": "resnet18", "distill": {"models": ["second", "first"], "test_images": True}},
+    }
+    checked = check_config(BASE | {"models": models})
+    assert checked.models["third"].learns_from == ["second", "first"] == checked.models["third"].first_round
+    assert checked.models["second"].first_round == [] and checked.models["second"].teachers == ["first"]

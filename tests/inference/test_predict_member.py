@@ -8,8 +8,10 @@ import torch
 from foldvote.config.runtime import Runtime
 from foldvote.inference.predict_member import predict_member
 from foldvote.io.files import sha256_file
+from foldvote.io.parquet import read_record, read_table
 from foldvote.runtime.device import Device
 from foldvote.runtime.resources import JobResources
+from foldvote.splits.folds import fold_rows, read_folds
 from support.tiny_member import Tiny, make_tiny
 from support.tiny_training import train
 
@@ -47,3 +49,13 @@ def test_predictions_that_do_not_fit_are_the_bytes_of_a_smaller_predict_batch(
 
     monkeypatch.setattr(Device, "normalise", no_room)
     assert predicted(tiny, part, 16, tmp_path) == smaller
+
+
+def test_a_member_teaches_the_images_that_it_was_trained_on_and_no_others(tiny: Tiny, tmp_path: Path) -> None:
+    predicted(tiny, "teach", 16, tmp_path)
+    path = tmp_path / "teach-16/model=tiny/fold=0/predictions.parquet"
+    learnt, validated = fold_rows(read_folds(tiny.split.folds, tiny.split.certificate)[0], 0)
+    ids = set(read_table(path)["image_id"])
+    assert ids == set(learnt["image_id"]) and not ids & set(validated["image_id"])
+    record = read_record(path)
+    assert (record["split"], record["fold"]) == ("teach", 0)

@@ -49,6 +49,10 @@ class Tiny:
         return SplitFiles(self.root / "classes.json", self.root / "folds.parquet", self.root / "certificate.json")
 
     @property
+    def taught(self) -> Path:
+        return self.root / "teach/model=tiny/fold=0/predictions.parquet"
+
+    @property
     def resume(self) -> Path:
         return self.root / "resume"
 

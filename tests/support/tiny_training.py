@@ -1,6 +1,7 @@
 """The training of one member on the tiny data stage. Imports torch."""
 
 from foldvote.config.runtime import Runtime, Tracking
+from foldvote.inference.predict_member import predict_member
 from foldvote.io.files import sha256_file
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
@@ -14,7 +15,8 @@ def train(tiny: Tiny, name: str, changes: dict[str, object], workers: int = 0) -
     runtime = Runtime(workers=workers, checkpoint_minutes=1e-6, tracking=Tracking(tensorboard=False))
     given = tiny.root / "given.safetensors" if changes.get("pretrained") else None
     own_metric = tiny.root / str(changes["best_by"]) if str(changes.get("best_by")).endswith(".py") else None
-    inputs = MemberInputs(tiny.pixels, tiny.split, given, metric=own_metric)
+    teachers = (tiny.taught,) if changes.get("distill") else ()
+    inputs = MemberInputs(tiny.pixels, tiny.split, given, metric=own_metric, teachers=teachers)
     files = tiny.files(name)
     train_member(
         MemberSeeds(1, "tiny", 0),
@@ -27,3 +29,12 @@ def train(tiny: Tiny, name: str, changes: dict[str, object], workers: int = 0) -
         JobResources(0, 1, runtime),
     )
     return sha256_file(files.weights) + sha256_file(files.last)
+
+
+def teach(tiny: Tiny, name: str) -> None:
+    """Let a trained member predict the images that it was trained on, for students."""
+    files, resources = tiny.files(name), JobResources(0, 1, Runtime(predict_batch=16))
+    timing = files.timing.with_name("teach.json")
+    predict_member(
+        files.weights, files.sidecar, tiny.pixels, tiny.split, "teach", ["identity"], tiny.taught, timing, resources
+    )

@@ -28,7 +28,7 @@ from foldvote.training.state import build_spec
 from foldvote.training.training_set import MemberInputs
 from foldvote.training.weight_averaging import recompute_batchnorm
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
-from support.tiny_training import train
+from support.tiny_training import teach, train
 
 STEPS = 4  # of an epoch
 RECIPES: dict[str, dict[str, object]] = {
@@ -47,6 +47,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "sampler": {"sampler": {"by": "class"}, "optimizer": "lion", "schedule": "one_cycle"},
     "momentum": {"optimizer": "sgd", "optimizer_args": {"momentum": 0.9}, "schedule": "step", "layer_decay": 0.7},
     "frozen": {"freeze_epochs": 1, "pretrained": "given"},
+    "distill": {"distill": {"models": ["tiny"]}, "mix": "mixup"},
     "bf16": {"precision": "bf16", "channels_last": True, "grad_checkpointing": True},
 }
 
@@ -63,6 +64,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(tmp_path_factory.mktemp("tiny"))
     write_label_space(factor_label_space({"hue": LABEL_SPACE.classes}), made.split.classes)
     save_file(build_model(recipe(), LABEL_SPACE, 5).state_dict(), made.root / "given.safetensors")
+    train(made, "teacher", {"epochs": 1})
+    teach(made, "teacher")
     return made
 
 

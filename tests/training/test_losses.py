@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.training.losses import class_weights, make_loss
+from foldvote.training.losses import class_weights, distillation, make_loss
 from support.tiny_member import recipe
 
 TERMS = ["cross_entropy", "focal", "soft_f1", "asymmetric", "ldam"]
@@ -101,3 +101,36 @@ def test_rare_classes_have_the_wider_margin_and_the_larger_weight() -> None:
     for changes in ({"loss": "ldam"}, {"class_weights": "inverse"}, {"class_weights": "effective"}):
         loss = make_loss(recipe(label_smoothing=0.0, **changes), COUNTS)
         assert loss(even, rare) > loss(even, common)
+
+
+def test_distillation_is_the_divergence_by_hand_times_the_square_of_the_temperature() -> None:
+    logits, taught = [[2.0, 0.0, -2.0], [0.0, 4.0, 2.0]], [[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]]
+    by_hand = 0.0
+    for row, targets in zip(logits, taught, strict=True):
+        powers = [np.exp(value / 2) for value in row]
+        by_hand += sum(p * np.log(p / (own / sum(powers))) for p, own in zip(targets, powers, strict=True) if p) / 2
+    found = distillation(torch.tensor(logits), torch.tensor(taught), 2.0)
+    assert found.item() == pytest.approx(2.0**2 * by_hand, rel=1e-6)
+    same = torch.tensor(logits)
+    assert distillation(same, torch.softmax(same / 5, dim=1), 5.0).item() == pytest.approx(0, abs=1e-5)
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_student_learns_labels_and_teachers_in_their_shares(term: str) -> None:
+    logits, labels = batch(5)
+    taught = torch.softmax(batch(6)[0], dim=1)
+    changes: dict[str, object] = {"loss": term, "label_smoothing": 0.1, "class_weights": "inverse"}
+    distill = {"models": ["teacher"], "temperature": 3, "weight": 0.25}
+    found = make_loss(recipe(distill=distill, **changes), COUNTS)(logits, torch.cat([labels, taught], dim=1))
+    usual = make_loss(recipe(**changes), COUNTS)(logits, labels)
+    assert torch.allclose(found, 0.75 * usual + 0.25 * distillation(logits, taught, 3.0))
+
+
+def test_the_square_of_the_temperature_keeps_the_size_of_slopes() -> None:
+    slopes = []
+    for temperature in (20.0, 80.0):
+        logits = (batch(7)[0] - batch(7)[0].mean(dim=1, keepdim=True)).requires_grad_()
+        taught = torch.softmax(batch(8)[0] / temperature, dim=1)
+        (slope,) = torch.autograd.grad(distillation(logits, taught, temperature), logits)
+        slopes.append(slope.norm().item())
+    assert slopes[1] == pytest.approx(slopes[0], rel=0.1)

@@ -79,3 +79,15 @@ def test_no_mix_gives_the_very_batch_and_the_memory_layout_stays() -> None:
     for name in ("mixup", "cutmix", "half_face"):
         mixed, _ = mix_batch(mixes(name), last, targets, 3)
         assert mixed.is_contiguous(memory_format=torch.channels_last)
+
+
+@given(seeds, st.sampled_from(["mixup", "cutmix", "half_face"]))
+@settings(deadline=None)
+def test_what_teachers_say_is_mixed_as_the_labels_are(seed: int, name: str) -> None:
+    images, labels = batch()
+    taught = torch.softmax(labels.flip(1) * 3, dim=1)
+    mixed, both = mix_batch(mixes(name), images, torch.cat([labels, taught], dim=1), seed)
+    alone = mix_batch(mixes(name), images, labels, seed)
+    assert torch.equal(mixed, alone[0])
+    assert torch.equal(both[:, :8], alone[1])
+    assert torch.allclose(both[:, 8:], alone[1] @ taught, atol=1e-6)

@@ -18,14 +18,9 @@ from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.splits.folds import read_folds
 from foldvote.training.dataloader import Batch
+from foldvote.training.first_round import PseudoInputs, without_smoothing
 from foldvote.training.state import MemberSpec
-from foldvote.training.training_set import (
-    MemberInputs,
-    PseudoInputs,
-    TrainingSet,
-    build_training_set,
-    without_smoothing,
-)
+from foldvote.training.training_set import MemberInputs, TrainingSet, build_training_set
 from support.tiny_member import LABEL_SPACE, SIZE, Tiny, make_tiny, recipe, write_manifest
 
 SIX = factor_label_space({"colour": ("blue", "green", "red"), "size": ("small", "large")})

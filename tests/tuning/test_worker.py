@@ -257,3 +257,18 @@ def test_nothing_complete_is_told_and_leaves_no_files(tiny: Tiny, tmp_path: Path
     with pytest.raises(UserError, match="none of 1 trials is complete; the last one that failed: these values"):
         results(tmp_path)
     assert not (tmp_path / "trials.parquet").exists() and not (tmp_path / "best.yaml").exists()
+
+
+def test_a_trial_of_a_student_has_the_teachers_of_its_fold(tiny: Tiny) -> None:
+    images, place = Path("size=32x24/roi=none/train.arrow"), "{part}/model={model}/fold={fold}/predictions.parquet"
+    files = {
+        part: [Path(place.format(part=part, model=model, fold=fold)) for model in ("one", "two") for fold in (0, 1)]
+        for part in ("teach", "test")
+    }
+    inputs = SearchInputs(tiny.split, [images], pseudo_images=[images], pseudo=files["test"], teachers=files["teach"])
+    assert inputs.of(recipe(), 1).teachers == () and inputs.of(recipe(), 1).pseudo is None
+    own = inputs.of(recipe(distill={"models": ["two"]}), 1)
+    assert own.teachers == (Path(place.format(part="teach", model="two", fold=1)),) and own.pseudo is None
+    both = inputs.of(recipe(distill={"models": ["one"], "test_images": True}), 0)
+    assert both.pseudo is not None
+    assert both.pseudo.predictions == (Path(place.format(part="test", model="one", fold=0)),)

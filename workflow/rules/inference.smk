@@ -1,7 +1,7 @@
 """Predictions of every member, for its validation fold, for the reserve and for the test images.
 
-Reads weights, packed images and the split; writes oof/, reserve/ and test/, which contain only parquet files, and
-timings. One script does all three.
+Reads weights, packed images and the split; writes oof/, reserve/, test/ and, for the members that teach a student,
+teach/, which contain only parquet files, and timings. One script does all four.
 """
 
 
@@ -65,5 +65,20 @@ use rule oof as reserve with:
         "<benchmarks>/reserve/model={model}/fold={fold}.tsv"
     params:
         part="reserve",
+        views=CONFIG.predict.views,
+        code=digest("predict_member.py"),
+
+
+# Of the very images that the member was trained on: targets of the student of the same fold, and no scores.
+use rule oof as teach with:
+    output:
+        predictions="<results>/teach/model={model}/fold={fold}/predictions.parquet",
+        timing="<results>/timings/teach/model={model}/fold={fold}.json",
+    log:
+        "<logs>/teach/model={model}/fold={fold}.log",
+    benchmark:
+        "<benchmarks>/teach/model={model}/fold={fold}.tsv"
+    params:
+        part="teach",
         views=CONFIG.predict.views,
         code=digest("predict_member.py"),

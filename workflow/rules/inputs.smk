@@ -30,6 +30,10 @@ def recipe_inputs(wildcards):
             for name in wanted.first_round
         ],
         "pseudo_pixels": pixels(wanted, "test") if wanted.first_round else [],
+        "teachers": [
+            f"<results>/teach/model={name}/fold={wildcards.fold}/predictions.parquet"
+            for name in wanted.teachers
+        ],
         "metric": own_metric(wanted.best_by),
     }
 
@@ -53,10 +57,37 @@ def member_files(part, name):
     ]
 
 
+def members_of(part, name):
+    """One file of every member of the model of a job."""
+    return [f"<results>/{part}/model={{model}}/fold={fold}/{name}" for fold in FOLDS]
+
+
 def predicted_parts():
     """What each member predicts: its own fold, the reserve and the test images, as far as there are any."""
     has = {"oof": True, "reserve": CONFIG.folds.reserve > 0, "test": CONFIG.has_test}
     return [part for part, there in has.items() if there]
+
+
+def students():
+    """The teachers of each model that learns whole classes from others."""
+    whole = {name: r for name, r in sorted(CONFIG.models.items()) if not r.factors}
+    return {name: sorted(r.teachers) for name, r in whole.items() if r.teachers}
+
+
+def students_and_teachers():
+    """Students and their teachers, sorted."""
+    return sorted(
+        {name for one, taught_by in students().items() for name in [one, *taught_by]}
+    )
+
+
+def taught_files(part):
+    """The predictions of students and teachers, such as taught_files("reserve")."""
+    return expand(
+        f"<results>/{part}/model={{model}}/fold={{fold}}/predictions.parquet",
+        model=students_and_teachers(),
+        fold=FOLDS,
+    )
 
 
 def member_timings(parts=None):
@@ -188,8 +219,14 @@ def search_metrics():
 
 
 def first_round():
-    """Models whose test predictions a trial may use as pseudo-labels."""
-    return sorted({name for r in searched("pseudo") for name in r.first_round})
+    """Models whose test predictions a trial may learn from."""
+    recipes = searched("pseudo", "distill")
+    return sorted({name for r in recipes for name in r.first_round})
+
+
+def teachers():
+    """Models whose predictions of the training images a trial may learn from."""
+    return sorted({name for r in searched("distill") for name in r.teachers})
 
 
 def numeric_factor(without=frozenset()):

@@ -31,6 +31,11 @@ if CONFIG.tune is not None:
                 fold=CONFIG.searched_folds,
             ),
             pseudo_pixels=searched_pixels("test") if first_round() else [],
+            teachers=expand(
+                "<results>/teach/model={model}/fold={fold}/predictions.parquet",
+                model=teachers(),
+                fold=CONFIG.searched_folds,
+            ),
             metric=own_metric(*search_metrics()),
         output:
             done="<results>/tune/workers/worker={worker}.json",

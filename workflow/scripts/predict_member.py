@@ -1,4 +1,4 @@
-"""Predict the validation images of one member, or the test images."""
+"""Predict images with one member: those of its fold, the reserve, the test images, or those that it learnt from."""
 
 from pathlib import Path
 

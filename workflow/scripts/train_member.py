@@ -13,8 +13,9 @@ with imports_stay():
     from foldvote.runtime.resources import JobResources
     from foldvote.runtime.seeding import MemberSeeds
     from foldvote.splits.folds import SplitFiles
+    from foldvote.training.first_round import PseudoInputs
     from foldvote.training.train_member import MemberFiles, train_member
-    from foldvote.training.training_set import MemberInputs, PseudoInputs
+    from foldvote.training.training_set import MemberInputs
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
@@ -36,6 +37,7 @@ if __name__ == "__main__":
                 if given.pseudo
                 else None,
                 Path(given.metric) if given.metric else None,
+                tuple(Path(path) for path in given.teachers),
             ),
             resume_dir=state / f"resume/model={of.model}/fold={of.fold}",
             tracking_dir=state,

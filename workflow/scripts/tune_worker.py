@@ -41,6 +41,7 @@ if __name__ == "__main__":
                 [Path(path) for path in given.pseudo_pixels],
                 [Path(path) for path in given.pseudo],
                 Path(given.metric) if given.metric else None,
+                [Path(path) for path in given.teachers],
             ),
             resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             code=params.code,

@@ -106,7 +106,7 @@ class Config(DataSettings):
     def _models_fit(self) -> "Config":
         faults = [f"models.{fault}" for fault in model_name_faults(self.models)]
         faults += [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
-        faults += [*self._metric_faults(), *self._pseudo_faults(), *self._product_faults()]
+        faults += [*self._metric_faults(), *self._first_round_faults(), *self._product_faults()]
         faults += [*self._tune_faults(), *self._guest_faults()]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
@@ -160,21 +160,35 @@ class Config(DataSettings):
             if is_own(name) and name != self.metric:
                 yield f"{place}: a file of your own is named in `metric`; name it there and drop it here"
 
-    def _pseudo_faults(self) -> Iterator[str]:
-        """Models with pseudo-labels whose first round is missing."""
+    def _first_round_faults(self) -> Iterator[str]:
+        """Models that learn from predictions of others which cannot be there before them, or do not fit."""
         for name, recipe in self.models.items():
-            if recipe.pseudo is None:
-                continue
-            if not self.has_test:
-                yield f"models.{name}.pseudo: there are no test images to learn from; drop it"
-            for first in recipe.pseudo.models:
-                place = f"models.{name}.pseudo.models: {first!r}"
+            key = "pseudo" if recipe.pseudo else "distill"
+            if recipe.first_round and not self.has_test:
+                what = key if recipe.pseudo else f"{key}.test_images"
+                yield f"models.{name}.{what}: there are no test images to learn from; drop it"
+            for first in recipe.learns_from:
+                place = f"models.{name}.{key}.models: {first!r}"
                 if first not in self.models:
                     yield f"{place} is no model{did_you_mean(first, self.models)}"
-                elif self.models[first].pseudo is not None:
+                elif recipe.pseudo and self.models[first].pseudo is not None:
                     yield f"{place} is itself of the second round; name models without pseudo"
+                elif first == name:
+                    yield f"{place} is this model itself; name another one, which may have the same recipe"
+                elif name in self._all_before(first):
+                    yield f"{place} learns from {name!r} in its turn; break the circle"
                 elif self.models[first].factors is not None:
                     yield f"{place} learns some factors only; name models of whole classes"
+
+    def _all_before(self, name: str) -> set[str]:
+        """The models that a model learns from, directly or through others."""
+        found, waiting = set[str](), [name]
+        while waiting:
+            recipe = self.models.get(waiting.pop())
+            new = set(recipe.learns_from) - found if recipe else set()
+            found |= new
+            waiting += new
+        return found
 
     def _product_faults(self) -> Iterator[str]:
         """Models of single factors that together do not cover every factor exactly once."""

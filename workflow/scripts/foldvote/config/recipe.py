@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
-from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size, different
+from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size
+from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.metric_names import MetricName
 from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
 
@@ -231,19 +232,6 @@ class Sampler(Section):
     """1 draws every class (or stratum) equally often; smaller values balance less."""
 
 
-Several = Annotated[list[Name], Field(min_length=1), AfterValidator(different)]
-
-
-class Pseudo(Section):
-    """Pseudo-labels: in a second round, a model also learns from test images that a first round is confident about."""
-
-    models: Several
-    """Models of the first round, whose mean prediction gives the labels; fold k uses their members of fold k only."""
-    confidence: float = Field(default=0.9, gt=0, le=1)
-    """Smallest probability of the most likely class for which a test image is used, as a share of what the label
-    smoothing of the first round leaves: with 0.1, no image is likelier than 0.9 to be of a class."""
-
-
 class Recipe(Section):
     """How one model is made and trained."""
 
@@ -303,6 +291,8 @@ class Recipe(Section):
     labels: Treatment = Treatment()
     pseudo: Pseudo | None = None
     """Learn from pseudo-labelled test images too (Lee, ICML workshops 2013), in a second round; null: no."""
+    distill: Distill | None = None
+    """Learn from what other models predict as well (Hinton et al., arXiv:1503.02531, 2015); null: no."""
 
     augment: Augment = Field(default=DEFAULT_AUGMENT, validate_default=True)
     """Random changes to training images: a policy (none, base, custom, light, medium, heavy), short steps (hflip,
@@ -361,7 +351,18 @@ class Recipe(Section):
     @property
     def first_round(self) -> list[str]:
         """Models whose test predictions this one learns from."""
-        return self.pseudo.models if self.pseudo else []
+        taught = self.teachers if self.distill and self.distill.test_images else []
+        return self.pseudo.models if self.pseudo else taught
+
+    @property
+    def teachers(self) -> list[str]:
+        """Models whose predictions of the training images this one learns from."""
+        return self.distill.models if self.distill else []
+
+    @property
+    def learns_from(self) -> list[str]:
+        """Models that must be trained before this one."""
+        return list(dict.fromkeys([*self.teachers, *self.first_round]))
 
 
 def _recipe_faults(recipe: Recipe) -> Iterator[str]:
@@ -387,7 +388,10 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         yield f"soup {recipe.soup} averages the best epochs; say epoch: best as well, or drop it"
     if recipe.dropout_samples > 1 and recipe.drop_rate == 0:
         yield "dropout_samples without dropout are all alike; set drop_rate"
-    if recipe.pseudo and recipe.sampler and recipe.sampler.by == "stratum":
-        yield "pseudo: test images have no stratum to be drawn by; use sampler: {by: class}, or drop one of them"
+    if recipe.first_round and recipe.sampler and recipe.sampler.by == "stratum":
+        key = "pseudo" if recipe.pseudo else "distill.test_images"
+        yield f"{key}: test images have no stratum to be drawn by; use sampler: {{by: class}}, or drop one of them"
+    if recipe.pseudo and recipe.distill:
+        yield "pseudo and distill both add test images; set one of them (distill.test_images takes them all)"
     if sum(mix.p for mix in recipe.mix) > 1 + 1e-9:
         yield f"mix: the shares p add up to {sum(mix.p for mix in recipe.mix):g}; a batch is mixed once, so at most 1"

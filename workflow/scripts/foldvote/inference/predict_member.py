@@ -42,7 +42,7 @@ def predict_member(
     timing: Path,
     resources: JobResources,
 ) -> None:
-    """Predict the validation images of a member, the reserve or the test images under every view, and write the logits.
+    """Predict images under every view, such as the validation images of a member, and write the logits.
 
     A model of only some factors predicts their levels; each class gets the logit of its levels. So classes that differ
     only in other factors have equal logits.
@@ -50,10 +50,10 @@ def predict_member(
     Args:
         weights: the member's model.safetensors.
         sidecar: its model.json.
-        images_path: packed images of the training split (parts "oof" and "reserve") or of the test split (part "test").
+        images_path: packed images of the test split (part "test") or of the training split (all other parts).
         split: classes and folds.
-        part: "oof" predicts the validation images of the member's fold, "reserve" the images in no fold, "test" every
-            packed image.
+        part: "oof" predicts the validation images of the member's fold, "reserve" the images in no fold, "teach" those
+            that the member was trained on, "test" every packed image.
         views: the test-time views of the checked configuration.
         predictions: the parquet table to write, one row per image and view.
         timing: the JSON file to write, with seconds, images and device.
@@ -154,10 +154,11 @@ def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
 
 
 def _images_to_predict(images: PackedImages, folds: pd.DataFrame, part: str, fold: int) -> pd.DataFrame:
-    """One row per image to predict (image_id, profile, label): validation images, the reserve, or all packed images."""
+    """One row per image to predict (image_id, profile, label), for a part as `predict_member` names it."""
     if part == "test":
         return pd.DataFrame({"image_id": list(images.row_of), "profile": None, "label": None})
-    rows = reserve_rows(folds) if part == "reserve" else fold_rows(folds, fold)[1]
+    learnt, validated = fold_rows(folds, fold)
+    rows = {"oof": validated, "teach": learnt, "reserve": reserve_rows(folds)}[part]
     return rows[["image_id", "profile", "label"]].reset_index(drop=True)
 
 

@@ -4,7 +4,7 @@ import math
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -139,7 +139,8 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         images: the packed images.
         rows: row of each training image in `images`, int64 (training images,).
         image_ids: their ids.
-        targets: class codes (training images,) or probabilities (training images, classes).
+        targets: class codes (training images,) or probabilities (training images, classes); with `distill` followed
+            by those of the teachers (training images, 2 x classes).
         augment: steps of the augmentation.
         seeds: of the member; they draw the augmentation.
     """
@@ -168,7 +169,7 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return len(self.rows)
 
     def __getitem__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities (batch, classes)."""
+        """uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities."""
         augmented = np.empty((len(batch.positions), *self.images.shape), dtype=np.uint8)
         times = np.zeros(len(batch.positions), int) if batch.occurrences is None else batch.occurrences
         for place, (position, before) in enumerate(zip(batch.positions, times.tolist(), strict=True)):
@@ -176,6 +177,20 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             seed = self.seeds.key("augment", batch.epoch, self.image_ids[position], *again)
             augmented[place] = self.change(self.images[self.rows[position]], seed)
         return torch.from_numpy(augmented), torch.from_numpy(self.targets[batch.positions])
+
+
+def plain_batches(
+    images: PackedImages | ConcatenatedImages, rows: np.ndarray, batches: Iterable[np.ndarray]
+) -> Iterator[torch.Tensor]:
+    """Batches of images without augmentation, as uint8 (batch, height, width, 3).
+
+    Args:
+        images: the packed images.
+        rows: row of each training image in `images`, int64 (training images,).
+        batches: positions of the images of each batch among the training images, as of `EpochOrder.batches`.
+    """
+    for positions in batches:
+        yield torch.from_numpy(np.stack([images[row] for row in rows[positions]]))
 
 
 def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers: int, pin: bool) -> DataLoader:

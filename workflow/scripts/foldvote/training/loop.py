@@ -27,7 +27,13 @@ from foldvote.runtime.job_log import log, track
 from foldvote.runtime.memory import is_out_of_memory
 from foldvote.runtime.signals import stop_on_signal
 from foldvote.training.checkpoint import remember_parts, save_checkpoint
-from foldvote.training.dataloader import ResumableSampler, abandon_workers, has_dead_worker, training_loader
+from foldvote.training.dataloader import (
+    ResumableSampler,
+    abandon_workers,
+    has_dead_worker,
+    plain_batches,
+    training_loader,
+)
 from foldvote.training.failures import as_raised, memory_advice
 from foldvote.training.monitor import Clock, LossMonitor
 from foldvote.training.optimizer import backbone_warmup, learning_rate, set_learning_rate
@@ -264,9 +270,8 @@ class Trainer:
         """
         mean, std = normalisation(self.state.model, self.device.torch_device)
         dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None)
-        for positions in order.batches(self.spec.recipe.epochs):
-            batch = np.stack([dataset.images[row] for row in dataset.rows[positions]])
-            yield self.device.normalise(torch.from_numpy(batch), mean, std)
+        for batch in plain_batches(dataset.images, dataset.rows, order.batches(self.spec.recipe.epochs)):
+            yield self.device.normalise(batch, mean, std)
 
     @contextmanager
     def _predicting_weights(self) -> Iterator[None]:

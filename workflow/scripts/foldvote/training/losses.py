@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from foldvote.config.first_round import Distill
 from foldvote.config.recipe import Asymmetric, CrossEntropy, Focal, Ldam, Loss, Recipe, SoftF1
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -20,7 +21,7 @@ def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
     """Make the training loss of a recipe.
 
     Args:
-        recipe: the recipe; loss, label_smoothing and class_weights are used.
+        recipe: the recipe; loss, label_smoothing, class_weights and distill are used.
         counts: number of training images of each class, shape (classes,).
 
     Returns:
@@ -28,6 +29,9 @@ def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
         that returns a scalar: the weighted sum of the recipe's terms. Targets are smoothed once for all terms (Szegedy
         et al., CVPR 2016). Class weights apply to every term except the soft macro-F1, which weights all classes
         equally.
+
+        With `distill` the targets are (batch, 2 x classes): those above, and what the teachers predict at its
+        temperature. The scalar is 1 - `weight` times the sum above plus `weight` times `distillation`.
     """
     smoothing, classes = recipe.label_smoothing, len(counts)
     weights = torch.from_numpy(class_weights(recipe.class_weights, counts)).float()
@@ -37,6 +41,31 @@ def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
         smooth = targets * (1 - smoothing) + smoothing / classes
         own = weights.to(logits.device, non_blocking=True)
         return torch.stack([weight * term(logits, smooth, own) for weight, term in terms]).sum()
+
+    return loss if recipe.distill is None else _taught(loss, recipe.distill, classes)
+
+
+def distillation(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
+    """T^2 times the mean divergence KL(teachers || student), both at the temperature T (Hinton et al., 2015).
+
+    The factor T^2 keeps the size of the gradients, which softening divides by about as much.
+
+    Args:
+        logits: of the student, float32 (batch, classes).
+        taught: what the teachers predict at this temperature, float32 (batch, classes), rows sum to 1.
+        temperature: T.
+    """
+    logs = F.log_softmax(logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(logs, taught, reduction="batchmean")
+
+
+def _taught(labels_loss: LossFunction, distill: Distill, classes: int) -> LossFunction:
+    """The loss on labels and on what teachers predict, which follows the labels in the targets."""
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        labels, taught = targets.split(classes, dim=1)
+        own = distillation(logits, taught, distill.temperature)
+        return (1 - distill.weight) * labels_loss(logits, labels) + distill.weight * own
 
     return loss
 

@@ -80,7 +80,7 @@ class MemberSpec:
         """The training images, augmented, with their targets."""
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
-        return AugmentedImages(chosen.source, places, ids, chosen.targets, self.recipe.augment, self.seeds)
+        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, self.recipe.augment, self.seeds)
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:

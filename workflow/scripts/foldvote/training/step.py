@@ -81,7 +81,7 @@ class TrainStep:
 
         Args:
             batch: uint8 images (batch, height, width, 3); in a group of processes this one's shard of the batch.
-            targets: class codes (batch,) or probabilities (batch, classes).
+            targets: class codes (batch,) or probabilities (batch, classes), with `distill` (batch, 2 x classes).
             number: number of the step in the run, from 0.
             parts: number of parts, over all processes, in which the batch goes through the network.
 

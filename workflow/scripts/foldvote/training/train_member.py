@@ -8,11 +8,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from foldvote import __version__
 from foldvote.config.recipe import Recipe
-from foldvote.io.files import sha256_file, whole_file, write_json
+from foldvote.io.files import write_json
 from foldvote.io.parquet import write_table
 from foldvote.runtime.device import Device, name_nondeterminism
 from foldvote.runtime.distributed import SINGLE_RANK, Rank, join_process_group, rendezvous
@@ -27,7 +25,7 @@ from foldvote.training.loop import Trainer, TrainResult, no_sinks
 from foldvote.training.state import MemberSpec, build_spec
 from foldvote.training.tracking import open_sinks
 from foldvote.training.training_set import MemberInputs
-from foldvote.training.weight_averaging import State
+from foldvote.training.weight_averaging import write_weights
 
 
 @dataclass(frozen=True)
@@ -118,15 +116,17 @@ def _train(
 def _log_start(spec: MemberSpec, device_name: str) -> None:
     chosen = spec.training_set
     pseudo = f" ({chosen.origin['pseudo']['images']:,} of them test images)" if "pseudo" in chosen.origin else ""
+    recipe = spec.recipe
+    taught = f" taught by {', '.join(recipe.teachers)} fold {spec.seeds.fold}," if recipe.teachers else ""
     log(
-        f"{spec.name}: {len(chosen.training):,} images to learn from{pseudo}, "
+        f"{spec.name}: {len(chosen.training):,} images to learn from{pseudo},{taught} "
         f"{len(chosen.validation):,} to validate, on {device_name}"
     )
 
 
 def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: MemberFiles, reproducible: bool) -> None:
     """Write the weights, the history and the sidecar."""
-    digest, last_digest = _write_weights(trained.chosen, files.weights), _write_weights(trained.last, files.last)
+    digest, last_digest = write_weights(trained.chosen, files.weights), write_weights(trained.last, files.last)
     history = trained.history.astype({"epoch": "int32"})
     write_table(history, files.history, history_schema(history), key=("epoch",), record=spec.origin)
     sidecar = {
@@ -141,13 +141,6 @@ def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: Member
         "versions": _versions(),
     }
     write_json(files.sidecar, spec.origin | sidecar)
-
-
-def _write_weights(weights: State, path: Path) -> str:
-    """Write weights without a second copy of them in memory. Returns the SHA-256 of the file."""
-    with whole_file(path) as temporary:
-        save_file(weights, temporary)
-        return sha256_file(temporary)
 
 
 def _versions() -> dict[str, str]:

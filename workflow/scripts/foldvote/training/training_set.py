@@ -1,44 +1,25 @@
 """The training set of one member: its label space, images and targets, and the validation images it is scored on.
 
-Everything that a recipe changes about these is here: models of single factors, soft labels and moved borders, test
-images with pseudo-labels (Lee, ICML workshops 2013). A member is scored on the true labels of its validation groups. A
-member of fold k takes pseudo-labels only from first-round members of fold k. None of these has seen the groups of fold
-k, so its out-of-fold predictions stay unbiased.
+Everything that a recipe changes about these is here: models of single factors, soft labels and moved borders, and what
+other models teach (foldvote.training.first_round). A member is scored on the true labels of its validation groups.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
 from foldvote.config.layout_facts import NumericFactor
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages, open_packed_images
-from foldvote.errors import UserError, raise_all
-from foldvote.evaluation.probabilities import weighted_mean
-from foldvote.inference.prediction_files import read_member
-from foldvote.io.files import read_json
-from foldvote.io.ids import positions_in
+from foldvote.errors import UserError
+from foldvote.io.files import read_json, sha256_bytes
 from foldvote.io.parquet import read_table
 from foldvote.splits.folds import SplitFiles, fold_rows, read_folds
-
-
-@dataclass(frozen=True)
-class PseudoInputs:
-    """The files that pseudo-labels are made from.
-
-    Attributes:
-        images: packed test images of the recipe's size and region.
-        predictions: for each first-round model the test predictions of its member of this fold.
-    """
-
-    images: Path
-    predictions: tuple[Path, ...]
+from foldvote.training.first_round import FirstRound, PseudoInputs, read_first_round, tempered
 
 
 @dataclass(frozen=True)
@@ -51,8 +32,10 @@ class MemberInputs:
         pretrained: local weights file, or None.
         manifest: manifest of the training images; only needed by a recipe that treats labels by age.
         numeric: the factor that bins a number, such as age; None if there is none.
-        pseudo: test images and their first-round predictions; only for a recipe with `pseudo`.
+        pseudo: test images and their first-round predictions; only for a recipe that learns from test images.
         metric: the file of the user's own metric; only for a recipe that chooses an epoch by it, or a search by it.
+        teachers: for each teacher what its member of this fold predicts of the images that both are trained on; only
+            for a recipe with `distill`.
     """
 
     images: Path
@@ -62,81 +45,12 @@ class MemberInputs:
     numeric: NumericFactor | None = None
     pseudo: PseudoInputs | None = None
     metric: Path | None = None
+    teachers: tuple[Path, ...] = ()
 
     @property
     def bands(self) -> dict[str, tuple[int, ...]]:
         """Borders of the bands of each factor that bins a number, for a regression head."""
         return self.numeric.bands if self.numeric else {}
-
-
-@dataclass(frozen=True)
-class PseudoLabels:
-    """Test images with predicted labels.
-
-    Attributes:
-        image_ids: ids of the images, sorted.
-        probabilities: mean over the first-round models: float32 (images, classes), rows sum to 1.
-        data_sha256: digest of the test manifest.
-        sources: SHA-256 of the weights of each first-round member.
-    """
-
-    image_ids: list[str]
-    probabilities: np.ndarray
-    data_sha256: str
-    sources: list[str]
-
-
-def pseudo_labels(
-    paths: Sequence[Path], fold: int, confidence: float, classes: Sequence[str], split_sha256: str
-) -> PseudoLabels:
-    """Select the test images that the first-round models predict with high confidence.
-
-    Args:
-        paths: `<results>/test/model=<m>/fold=<fold>/predictions.parquet` of each first-round model.
-        fold: fold of the member that is trained on them.
-        confidence: smallest probability of the most likely class, in the mean over models and views; of each model as
-            a share of what its label smoothing leaves: smoothed by 0.1, it is never surer than 0.9.
-        classes: class names in the order of their codes.
-        split_sha256: digest of the certified folds.
-
-    Raises:
-        UserError: if a file belongs to another fold, split or task, or the files hold different images.
-    """
-    members = [read_member(path, "test", classes, split_sha256) for path in sorted(paths)]
-    ids = pa.array(sorted(members[0].ids.to_pylist()), pa.string())
-    raise_all(
-        f"{member.path}: is of fold {member.fold}, and fold {fold} may learn from its own alone; run `snakemake` again"
-        for member in members
-        if member.fold != fold
-    )
-    order = [positions_in(ids, member.ids) for member in members]
-    if any(len(member.ids) != len(ids) or (own < 0).any() for member, own in zip(members, order, strict=True)):
-        raise UserError(f"{members[0].path}: holds other test images than the other models; run `snakemake` again")
-    means = np.stack([member.mean[own] for member, own in zip(members, order, strict=True)])
-    mean = weighted_mean(means)
-    smoothing = [float(member.record.get("label_smoothing", 0.0)) for member in members]
-    sure = weighted_mean(np.stack(list(map(without_smoothing, means, smoothing)))).max(axis=1) >= confidence
-    return PseudoLabels(
-        ids.filter(pa.array(sure)).to_pylist(),
-        mean[sure].astype(np.float32),
-        members[0].record["data_sha256"],
-        [member.record["weights_sha256"] for member in members],
-    )
-
-
-def without_smoothing(probabilities: np.ndarray, smoothing: float) -> np.ndarray:
-    """The probabilities of which smoothed targets would make those given (Szegedy et al., CVPR 2016).
-
-    Args:
-        probabilities: float (images, classes), rows sum to 1.
-        smoothing: the share of the targets that was spread over all classes, below 1.
-
-    Returns:
-        An array of the same shape, rows sum to 1; unlikely classes may be slightly below 0.
-    """
-    if smoothing == 0:
-        return probabilities
-    return (probabilities - smoothing / probabilities.shape[1]) / (1 - smoothing)
 
 
 def training_targets(
@@ -237,6 +151,8 @@ class TrainingSet:
         targets: targets of these images: int64 codes (images,) or float32 probabilities (images, classes).
         validation: rows of folds.FOLDS, with labels in `label_space`.
         origin: digests of the inputs.
+        taught: with `distill` what the teachers predict of these images, softened by its temperature: float32 (images,
+            classes), rows sum to 1; otherwise None.
     """
 
     label_space: LabelSpace
@@ -246,6 +162,15 @@ class TrainingSet:
     targets: np.ndarray
     validation: pd.DataFrame
     origin: dict[str, Any]
+    taught: np.ndarray | None = None
+
+    @property
+    def batch_targets(self) -> np.ndarray:
+        """What a batch is given: the targets; with `distill` as probabilities, followed by those of the teachers:
+        float32 (images, 2 x classes)."""
+        if self.taught is None:
+            return self.targets
+        return np.concatenate([_as_probabilities(self.targets, self.taught.shape[1]), self.taught], axis=1)
 
 
 def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> TrainingSet:
@@ -254,7 +179,7 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
     Args:
         recipe: recipe of the model.
         fold: fold of the member.
-        inputs: the input files; pseudo-labels are only read for a recipe with `pseudo`.
+        inputs: the input files; predictions of other models are only read for a recipe that learns from them.
 
     Raises:
         UserError: if the inputs do not belong together.
@@ -276,26 +201,48 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         inputs.numeric,
     )
     origin = {"split_sha256": digest, "data_sha256": images.record["data_sha256"], "classes": list(whole.classes)}
-    if recipe.pseudo is None or inputs.pseudo is None:
-        return TrainingSet(label_space, images, images, training, targets, validation, origin)
-    found = pseudo_labels(inputs.pseudo.predictions, fold, recipe.pseudo.confidence, whole.classes, digest)
-    tests = open_packed_images(inputs.pseudo.images, recipe.size, recipe.roi, found.data_sha256)
-    probabilities = found.probabilities @ np.eye(len(label_space.classes), dtype=np.float32)[code_of]
-    training = pd.concat([training, _as_rows(found, probabilities, tests, len(images))], ignore_index=True)
-    targets = np.concatenate([_as_probabilities(targets, len(label_space.classes)), probabilities])
-    origin["pseudo"] = {
-        "images": len(probabilities),
-        "test_sha256": found.data_sha256,
-        "weights_sha256": found.sources,
-    }
-    source = ConcatenatedImages(images, tests)
-    return TrainingSet(label_space, images, source, training, targets, validation, origin)
+    chosen = TrainingSet(label_space, images, images, training, targets, validation, origin)
+    own_classes = np.eye(len(label_space.classes), dtype=np.float32)[code_of]
+    if recipe.distill is not None:
+        found = read_first_round(inputs.teachers, "teach", fold, whole.classes, digest)
+        found = found.of_images(training["image_id"].tolist(), fold, images.record["data_sha256"])
+        chosen = _with_teachers(chosen, found, found.probabilities @ own_classes, recipe.distill.temperature)
+    if recipe.first_round and inputs.pseudo is not None:
+        found = read_first_round(inputs.pseudo.predictions, "test", fold, whole.classes, digest)
+        if recipe.pseudo is not None:
+            found = found.surer_than(recipe.pseudo.confidence)
+        tests = open_packed_images(inputs.pseudo.images, recipe.size, recipe.roi, found.data_sha256)
+        chosen = _with_test_images(chosen, found, found.probabilities @ own_classes, tests)
+        if recipe.distill is not None and chosen.taught is not None:
+            taught = tempered(found.probabilities @ own_classes, recipe.distill.temperature)
+            chosen = replace(chosen, taught=np.concatenate([chosen.taught, taught]))
+    return chosen
 
 
-def _as_rows(found: PseudoLabels, probabilities: np.ndarray, tests: PackedImages, before: int) -> pd.DataFrame:
-    """Rows of `TrainingSet.training` for the test images, which follow `before` training images in the source."""
+def _with_teachers(
+    chosen: TrainingSet, found: FirstRound, probabilities: np.ndarray, temperature: float
+) -> TrainingSet:
+    """A training set with what the teachers predict of its images, in the classes of the model."""
+    taught = tempered(probabilities, temperature)
+    about = {"weights_sha256": found.sources, "targets_sha256": sha256_bytes(taught.tobytes())}
+    return replace(chosen, taught=taught, origin=chosen.origin | {"distill": about})
+
+
+def _with_test_images(
+    chosen: TrainingSet, found: FirstRound, probabilities: np.ndarray, tests: PackedImages
+) -> TrainingSet:
+    """A training set with test images, whose targets are the probabilities that were predicted."""
     rows = {"image_id": found.image_ids, "label": probabilities.argmax(axis=1), "stratum": ""}
-    return pd.DataFrame(rows).assign(row=before + tests.rows(found.image_ids))
+    added = pd.DataFrame(rows).assign(row=len(chosen.images) + tests.rows(found.image_ids))
+    own = _as_probabilities(chosen.targets, len(chosen.label_space.classes))
+    about = {"images": len(added), "test_sha256": found.data_sha256, "weights_sha256": found.sources}
+    return replace(
+        chosen,
+        source=ConcatenatedImages(chosen.images, tests),
+        training=pd.concat([chosen.training, added], ignore_index=True),
+        targets=np.concatenate([own, probabilities]),
+        origin=chosen.origin | {"pseudo": about},
+    )
 
 
 def _as_probabilities(targets: np.ndarray, classes: int) -> np.ndarray:

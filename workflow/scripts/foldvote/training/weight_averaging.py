@@ -7,12 +7,15 @@ second network.
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from foldvote.config.recipe import Recipe
+from foldvote.io.files import sha256_file, whole_file
 from foldvote.models.factory import head_modules
 from foldvote.runtime.device import Device
 
@@ -112,6 +115,13 @@ def recompute_batchnorm(
 def clone_state(state: State, device: str | torch.device | None = None) -> State:
     """Copies of all tensors, on their own device or on another one."""
     return {name: tensor.detach().to(device or tensor.device, copy=True).contiguous() for name, tensor in state.items()}
+
+
+def write_weights(weights: State, path: Path) -> str:
+    """Write weights without a second copy of them in memory. Returns the SHA-256 of the file."""
+    with whole_file(path) as temporary:
+        save_file(weights, temporary)
+        return sha256_file(temporary)
 
 
 def _load(model: nn.Module, state: State) -> None:

@@ -35,9 +35,10 @@ from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.runtime.signals import stop_on_signal
 from foldvote.splits.folds import SplitFiles, read_folds
+from foldvote.training.first_round import PseudoInputs
 from foldvote.training.loop import Trainer, TrainResult
 from foldvote.training.state import MemberSpec, build_spec
-from foldvote.training.training_set import MemberInputs, PseudoInputs
+from foldvote.training.training_set import MemberInputs
 from foldvote.training.validation import history_column
 from foldvote.tuning.study import (
     RESULT,
@@ -134,6 +135,7 @@ class SearchInputs:
         pseudo_images: packed test images, in the same folders, if a recipe may learn from them.
         pseudo: first-round test predictions, in folders `model=<m>/fold=<k>`.
         metric: the file of the user's own metric, if trials are scored by it or choose by it.
+        teachers: what teachers predict of the images that they were trained on, in folders as `pseudo`.
     """
 
     split: SplitFiles
@@ -144,6 +146,7 @@ class SearchInputs:
     pseudo_images: Sequence[Path] = ()
     pseudo: Sequence[Path] = ()
     metric: Path | None = None
+    teachers: Sequence[Path] = ()
 
     def of(self, recipe: Recipe, fold: int) -> MemberInputs:
         """The input files of the member of a fold with a recipe."""
@@ -160,6 +163,7 @@ class SearchInputs:
             if keys
             else None,
             self.metric,
+            tuple(path for path in self.teachers if member_of(path) in {(name, fold) for name in recipe.teachers}),
         )
 
 
@@ -220,6 +224,7 @@ def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
         "age_borders": list(inputs.numeric.borders if inputs.numeric else ()),
         "pretrained_sha256": {name: sha256_file(path) for name, path in sorted(inputs.pretrained.items())},
         "pseudo_sha256": [sha256_file(path) for path in sorted(inputs.pseudo)],
+        **({"teachers_sha256": [sha256_file(path) for path in sorted(inputs.teachers)]} if inputs.teachers else {}),
         **({"metric_sha256": sha256_file(inputs.metric)} if inputs.metric else {}),
     }
 
