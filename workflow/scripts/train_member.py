@@ -34,9 +34,9 @@ if __name__ == "__main__":
                 Path(given.manifest) if given.manifest else None,
                 numeric_factor_of(params.numeric),
                 PseudoInputs(Path(given.pseudo_pixels), tuple(Path(path) for path in given.pseudo))
-                if given.pseudo
+                if given.get("pseudo")
                 else None,
-                Path(given.metric) if given.metric else None,
+                Path(given.metric) if given.get("metric") else None,
             ),
             resume_dir=state / f"resume/model={of.model}/fold={of.fold}",
             tracking_dir=state,

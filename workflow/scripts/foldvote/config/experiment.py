@@ -254,7 +254,7 @@ class Config(DataSettings):
 
     @property
     def curve_folds(self) -> list[int]:
-        """The folds that the learning curve of a refit is measured on; none without a refit."""
+        """The folds that the learning curve of a refit is measured on; none without a curve."""
         return self.refit.folds_of(self.folds.k) if self.refit else []
 
     def searched_recipes(self, *roots: str) -> dict[str, Recipe]:

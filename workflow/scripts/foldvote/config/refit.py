@@ -41,7 +41,9 @@ class Refit(Section):
         return sorted(name for name in models if self.models == "all" or name in self.models)
 
     def folds_of(self, k: int) -> list[int]:
-        """The folds that the curve is measured on, of `k` in the first repeat."""
+        """The folds that the curve is measured on, of `k` in the first repeat; none without a curve."""
+        if not self.curve:
+            return []
         return list(range(k)) if self.curve_folds == "all" else sorted(self.curve_folds)
 
 
