@@ -29,7 +29,7 @@ def test_without_a_curve_no_fold_is_measured() -> None:
 
 
 def test_unknown_models_and_folds_are_named_with_the_nearest_known_one() -> None:
-    assert "config: refit.models: no model 'smal'; did you mean 'small'?" in faults({"models": ["smal"]})
+    assert "config: refit.models: no model 'smalls'; did you mean 'small'?" in faults({"models": ["smalls"]})
     (told,) = faults({"curve_folds": [1, 3]}, folds={"k": 3, "repeats": 2})
     assert told == "config: refit.curve_folds: there is no fold 3 in the first repeat; the last one is 2"
 
