@@ -23,20 +23,24 @@ def test_a_refit_trains_on_all_groups_joins_the_vote_and_is_forecast(tmp_path: P
     wanted = {"train": 2, "refit_split": 1, "refit_recipe": 1, "refit_train": 2, "refit_test": 2, "refit_vote": 1}
     wanted |= {"curve_split": 2, "curve_train": 2, "curve_oof": 2, "refit_forecast": 1, "refit_submission": 2}
     assert {rule: ran[rule] for rule in wanted} == wanted
-    assert "refit on all 24 groups, 2 networks of each model: macro-F1 " in printed and "a forecast from" in printed
-
     results = tmp_path / "results"
+    folds = pd.read_parquet(results / "folds/folds.parquet")
+    groups, of_fold = folds["group"].nunique(), folds[folds["fold"] == 1].nunique()
+    assert f"refit on all {groups} groups, 2 networks of each model: macro-F1 " in printed
+    assert "a forecast from the learning curve" in printed
     sidecar = read_json(results / "refit/train/model=tiny/fold=1/model.json")
     assert sidecar["validation_images"] == 0 and not [name for name in sidecar if name.startswith("val_")]
     weights = [results / f"refit/train/model=tiny/fold={number}/model.safetensors" for number in (0, 1)]
     assert len({sha256_file(path) for path in [*weights, *(tmp_path / MEMBER.format(fold) for fold in (0, 1))]}) == 4
     first, both = (pd.read_csv(results / f"submission/{name}.csv", dtype=str) for name in ("refit", "vote+refit"))
-    submitted = pd.read_csv(results / "submission.csv", dtype=str)
-    assert first["ImageID"].tolist() == both["ImageID"].tolist() == submitted["ImageID"].tolist()
+    votes = pd.read_parquet(results / "ensemble/test.parquet")
+    assert first["ImageID"].tolist() == both["ImageID"].tolist()
+    assert sorted(first["ImageID"]) == sorted(votes["image_id"])
     assert set(read_record(results / "refit/vote.parquet")["refit"]["tiny"]) == {"0", "1"}
     scores = read_json(results / "refit/test_scores.json")
     assert set(scores["rows"]) == {"vote", "refit", "vote+refit"}
     forecast = read_json(results / "refit/forecast.json")
-    assert forecast["groups"] == {"of_a_fold": 12, "all": 24, "scored": 12} and forecast["shares"] == [0.5, 0.7, 1.0]
+    assert forecast["groups"] == {"of_a_fold": groups - of_fold["group"], "all": groups, "scored": of_fold["profile"]}
+    assert forecast["shares"] == [0.5, 0.7, 1.0]
     assert not list((results / "refit/resume").rglob("*.ckpt"))
-    assert planned(tmp_path, "refit") == {} and planned(tmp_path) == {}
+    assert planned(tmp_path, "refit") == {}

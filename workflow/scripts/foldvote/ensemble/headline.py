@@ -81,10 +81,11 @@ def refit_line(record: Mapping[str, Any]) -> str:
     if record["metric"] not in forecasts:
         return f"refit on all {groups['all']:,} groups: {shown} is not defined for a forecast"
     found = forecasts[record["metric"]]
-    test = f", on a test set of this size {found['on_test'][0]:.3f} to {found['on_test'][1]:.3f}"
+    low, high = found.get("on_test", (None, None))
+    test = "" if low is None else f", on a test set of this size {low:.3f} to {high:.3f}"
     return (
         f"refit on all {groups['all']:,} groups, {_networks(record['networks'])} of each model: {shown} "
-        f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}{test if 'on_test' in found else ''}), a "
+        f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}{test}), a "
         f"forecast from the learning curve: {found['measured_by_folds']:.3f} of one network on "
         f"{groups['of_a_fold']:,.0f} groups, {found['from_more_groups']:+.3f} by more groups, "
         f"{found['from_averaging']:+.3f} by averaging"

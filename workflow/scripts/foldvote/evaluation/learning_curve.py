@@ -112,17 +112,16 @@ def forecast_score(
     noise = generator(seed, "learning curve", "noise").normal(size=(points, draws))
     # Another draw's distance from the mean is independent of this draw.
     of_test = scatter * np.roll(drawn[-1] - values[-1], draws // 2)
-    value, ends, test_ends = 0.0, [], []
+    value, ends, test_ends = 0.0, list[float](), list[float]()
     for shape, form in SHAPES.items():
         at, to = form(groups), float(form(np.asarray(target, np.float64)))
         prolongation, misfit = prolonged(at, values[:, None], to)
-        centre = float(np.clip(prolongation[0] + gain.value, *limits))
+        centre = float(prolongation[0]) + gain.value
         spread = (misfit / (points - 2)) ** 0.5 if points > 2 else 0.0
         forecasts = prolonged(at, drawn + spread * noise, to)[0] + gain.drawn
-        ends.append(reflected_interval(forecasts, centre, *limits))
-        test_ends.append(reflected_interval(forecasts + of_test, centre, *limits))
+        ends += reflected_interval(forecasts, centre)
+        test_ends += reflected_interval(forecasts + of_test, centre)
         if shape == "root":
             value = centre
-    lows, highs = zip(*ends, strict=True)
-    test_lows, test_highs = zip(*test_ends, strict=True)
-    return CurveForecast(value, min(lows), max(highs), min(test_lows), max(test_highs))
+    found = (value, min(ends), max(ends), min(test_ends), max(test_ends))
+    return CurveForecast(*(float(np.clip(one, *limits)) for one in found))
