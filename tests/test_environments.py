@@ -41,14 +41,19 @@ def profile(name: str) -> dict[str, object]:
 
 def rules() -> dict[str, str]:
     """The text of every rule; one that builds on another has the other's text as well."""
-    texts: dict[str, str] = {}
+    own: dict[str, tuple[str | None, str]] = {}
     for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
         text = path.read_text(encoding="utf-8")
         heads = list(re.finditer(r"^ *(?:rule (\w+)|use rule (\w+) as (\w+) with):", text, re.MULTILINE))
         ends = [head.start() for head in heads[1:]] + [len(text)]
         for head, end in zip(heads, ends, strict=False):  # a file without rules has an end all the same
-            texts[head[1] or head[3]] = texts.get(head[2], "") + text[head.start() : end]
-    return texts
+            own[head[1] or head[3]] = head[2], text[head.start() : end]
+
+    def whole(name: str | None) -> str:
+        base, text = own.get(name or "", (None, ""))
+        return whole(base) + text if text else ""
+
+    return {name: whole(name) for name in own}
 
 
 @pytest.mark.parametrize("python", ["3.11", "3.12", "3.13"])

@@ -103,7 +103,7 @@ TABLE: dict[str, tuple[Edit, set[str]]] = {
     ),
     "the default of the submission": (
         rewritten("foldvote/config/ensemble.py", '= "code"', '= "name"'),
-        {"answer_groups.py", "build_ensemble.py", "write_submission.py"},
+        {"answer_groups.py", "build_ensemble.py", "join_refit.py", "write_submission.py"},
     ),
     "the bound of a view": (
         rewritten("foldvote/config/tta.py", "[1-9]", "[2-9]"),

@@ -229,6 +229,26 @@ def teachers():
     return sorted({name for r in searched("distill") for name in r.teachers})
 
 
+def refit_files(part, name):
+    """One file of every network that learns from all groups, such as refit_files("train", "model.safetensors")."""
+    return expand(
+        f"<results>/refit/{part}/model={{model}}/fold={{fold}}/{name}",
+        model=CONFIG.refitted,
+        fold=range(CONFIG.refit.seeds),
+    )
+
+
+# The tables behind the submissions of a refit.
+REFIT_VOTES = {"refit": "test", "vote+refit": "vote"}
+
+
+def refit_answers(joint):
+    """The table that a submission of a refit is written from, by what a submission answers."""
+    if CONFIG.submission.unit == "group":
+        return f"<results>/refit/groups/{joint}.parquet"
+    return f"<results>/refit/{REFIT_VOTES[joint]}.parquet"
+
+
 def numeric_factor(without=frozenset()):
     """The factor that bins a number, such as age, as JSON; null if there is none."""
     factor = CONFIG.data.numeric_factor

@@ -1,5 +1,6 @@
 """Train one member."""
 
+import json
 from pathlib import Path
 
 from foldvote.runtime.garbage import imports_stay
@@ -8,6 +9,7 @@ with imports_stay():
     from foldvote.config.data import numeric_factor_of
     from foldvote.config.recipe import Recipe
     from foldvote.config.runtime import Runtime
+    from foldvote.io.files import read_json
     from foldvote.runtime.gpus import gpu_lease
     from foldvote.runtime.job_log import job, log
     from foldvote.runtime.resources import JobResources
@@ -21,11 +23,13 @@ if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
     runtime, of = Runtime.model_validate(snakemake.config["runtime"]), snakemake.wildcards
     # Not an output of the rule, because it must survive a failed job.
-    state = Path(runtime.state_dir or snakemake.config["results"])
+    state = Path(runtime.state_dir or snakemake.config["results"], params.get("below", ""))
+    # That of a refit is made from the members of the folds.
+    found = read_json(given.recipe)["recipe"] if given.get("recipe") else json.loads(params.recipe)
     with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
         train_member(
             seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
-            recipe=Recipe.model_validate_json(params.recipe),
+            recipe=Recipe.model_validate(found),
             code=params.code,
             inputs=MemberInputs(
                 Path(given.pixels),
@@ -34,10 +38,10 @@ if __name__ == "__main__":
                 Path(given.manifest) if given.manifest else None,
                 numeric_factor_of(params.numeric),
                 PseudoInputs(Path(given.pseudo_pixels), tuple(Path(path) for path in given.pseudo))
-                if given.pseudo
+                if given.get("pseudo")
                 else None,
-                Path(given.metric) if given.metric else None,
-                tuple(Path(path) for path in given.teachers),
+                Path(given.metric) if given.get("metric") else None,
+                tuple(Path(path) for path in given.get("teachers", [])),
             ),
             resume_dir=state / f"resume/model={of.model}/fold={of.fold}",
             tracking_dir=state,

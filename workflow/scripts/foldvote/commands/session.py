@@ -327,7 +327,7 @@ def _board(config: Config) -> str:
 
     Modules are imported late, to keep every start of Snakemake fast.
     """
-    from foldvote.ensemble.headline import budget_line, group_headline, headline
+    from foldvote.ensemble.headline import budget_line, group_headline, headline, refit_line
     from foldvote.ensemble.leaderboard import summary
     from foldvote.io.csv_files import read_csv
     from foldvote.io.files import read_json
@@ -341,6 +341,9 @@ def _board(config: Config) -> str:
     budget = Path(results, "ensemble/budget.json")
     if config.has_test and config.vote.budget is not None and budget.is_file():
         lines.append(budget_line(read_json(budget)))
+    forecast = Path(results, "refit/forecast.json")
+    if config.curve_folds and forecast.is_file():
+        lines.append(refit_line(read_json(forecast)))
     return "\n".join([table, "", *lines])
 
 

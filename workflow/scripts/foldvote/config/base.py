@@ -20,6 +20,13 @@ def different(values: list[str]) -> list[str]:
     return values
 
 
+def each_fold_once(folds: list[int]) -> list[int]:
+    """The folds, or a ValueError if one occurs more than once."""
+    if len(set(folds)) < len(folds):
+        raise ValueError(f"a fold stands twice in {folds}; name each once")
+    return folds
+
+
 def plain(values: list[str]) -> list[str]:
     """The names in the spelling that tables are read in, see `names.plain_name`."""
     return list(map(plain_name, values))

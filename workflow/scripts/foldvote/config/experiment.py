@@ -19,6 +19,7 @@ from foldvote.config.guests import Guest
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.config.recipe_resolution import with_bases, with_included
+from foldvote.config.refit import Refit, refit_faults
 from foldvote.config.runtime import Runtime
 from foldvote.config.search_space import assignments, below, corners, label, with_values
 from foldvote.config.tta import Predict, view_faults, view_name
@@ -58,6 +59,8 @@ class Config(DataSettings):
     bundle: Bundle = Bundle()
     tune: Tune | None = None
     """A hyperparameter search of one model's recipe, for the target `tune`."""
+    refit: Refit | None = None
+    """Networks that learn from all groups, for the target `refit`."""
 
     @field_validator("folds")
     @classmethod
@@ -107,6 +110,8 @@ class Config(DataSettings):
         faults = [f"models.{fault}" for fault in model_name_faults(self.models)]
         faults += [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
         faults += [*self._metric_faults(), *self._first_round_faults(), *self._product_faults()]
+        if self.refit is not None:
+            faults += refit_faults(self.refit, self.models, self.factor_names, self.folds.k)
         faults += [*self._tune_faults(), *self._guest_faults()]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
@@ -262,6 +267,31 @@ class Config(DataSettings):
         """The folds on which each trial is scored."""
         chosen = self.tune.folds if self.tune else "all"
         return list(range(self.folds.count)) if chosen == "all" else chosen
+
+    @property
+    def refitted(self) -> list[str]:
+        """The models that are trained again on all groups, sorted; none without a refit."""
+        return self.refit.named(self.models) if self.refit else []
+
+    @property
+    def refit_seed(self) -> int:
+        """The seed of the networks beside the folds: another one, so that they draw nothing that a member has drawn."""
+        return self.seed + 1
+
+    @property
+    def curve_shares(self) -> list[str]:
+        """The shares of a refit's learning curve, as their folders are called."""
+        return [f"{share:g}" for share in self.refit.curve] if self.refit else []
+
+    @property
+    def whole_voters(self) -> int:
+        """Number of models of whole classes in the vote; those of single factors make one together."""
+        return len({name if not recipe.factors else "" for name, recipe in self.models.items()}) + len(self.guests)
+
+    @property
+    def curve_folds(self) -> list[int]:
+        """The folds that the learning curve of a refit is measured on; none without a curve."""
+        return self.refit.folds_of(self.folds.k) if self.refit else []
 
     def searched_recipes(self, *roots: str) -> dict[str, Recipe]:
         """The recipes that a search can reach by varying some keys, with all other keys unchanged.

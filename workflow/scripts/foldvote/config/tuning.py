@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from foldvote.config.base import Name, Section
+from foldvote.config.base import Name, Section, each_fold_once
 from foldvote.config.metric_names import MetricName
 from foldvote.config.search_space import Dimension, space_faults
 
@@ -123,12 +123,6 @@ Pruner = Annotated[NoPruner | Median | Percentile | SuccessiveHalving | Hyperban
 # --- the section
 
 
-def _each_fold_once(folds: list[int]) -> list[int]:
-    if len(set(folds)) < len(folds):
-        raise ValueError(f"a fold stands twice in {folds}; name each once")
-    return folds
-
-
 class Tune(Section):
     """A hyperparameter search of one model's recipe."""
 
@@ -138,7 +132,7 @@ class Tune(Section):
     """Total number of trials, including those of earlier runs."""
     workers: int = Field(default=1, ge=1, le=1000)
     """Number of jobs that search in parallel."""
-    folds: Annotated[list[int], Field(min_length=1), AfterValidator(_each_fold_once)] | Literal["all"] = "all"
+    folds: Annotated[list[int], Field(min_length=1), AfterValidator(each_fold_once)] | Literal["all"] = "all"
     """The folds on which each trial is trained and scored."""
     score: MetricName = "macro_f1"
     """The score that is optimized, of the out-of-fold predictions of those folds together, after the last epoch; by

@@ -70,6 +70,32 @@ def budget_line(record: Mapping[str, Any]) -> str:
     )
 
 
+def refit_line(record: Mapping[str, Any]) -> str:
+    """What networks of all groups are expected to score, as a line.
+
+    Args:
+        record: the content of refit/forecast.json.
+    """
+    forecasts, groups = record["forecasts"]["refit"], record["groups"]
+    shown = shown_metric(record["metric"])
+    if record["metric"] not in forecasts:
+        return f"refit on all {groups['all']:,} groups: {shown} is not defined for a forecast"
+    found = forecasts[record["metric"]]
+    low, high = found.get("on_test", (None, None))
+    test = "" if low is None else f", on a test set of this size {low:.3f} to {high:.3f}"
+    return (
+        f"refit on all {groups['all']:,} groups, {_networks(record['networks'])} of each model: {shown} "
+        f"{found['value']:.3f} ({found['low']:.3f} to {found['high']:.3f}{test}), a "
+        f"forecast from the learning curve: {found['measured_by_folds']:.3f} of one network on "
+        f"{groups['of_a_fold']:,.0f} groups, {found['from_more_groups']:+.3f} by more groups, "
+        f"{found['from_averaging']:+.3f} by averaging"
+    )
+
+
+def _networks(number: int) -> str:
+    return "one network" if number == 1 else f"{number} networks"
+
+
 def _members(number: int) -> str:
     return "one member of each model" if number == 1 else f"{number} members of each model"
 

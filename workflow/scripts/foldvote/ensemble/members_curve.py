@@ -18,6 +18,7 @@ from foldvote.ensemble.candidates import Candidates, equal_shares, mixture_of
 from foldvote.ensemble.selection import EvaluationRows
 from foldvote.evaluation.bootstrap import METRICS
 from foldvote.evaluation.intervals import interval
+from foldvote.evaluation.learning_curve import prolonged
 from foldvote.evaluation.metric_bootstrap import Scored, score_rows
 from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.runtime.seeding import generator
@@ -85,9 +86,9 @@ def _forecast(
     """
     found = []
     for power in _POWERS:
-        prolonged, misfit = _prolonged(counts**-power, values[:, None], members**-power)
-        spread, _ = _prolonged(counts**-power, drawn, members**-power)
-        found.append((misfit, float(prolonged[0]), *interval(spread)))
+        value, misfit = prolonged(counts**-power, values[:, None], members**-power)
+        spread, _ = prolonged(counts**-power, drawn, members**-power)
+        found.append((misfit, float(value[0]), *interval(spread)))
     # Two points fit every power: then it is the first one.
     best = min(found, key=lambda one: round(one[0], 12))
     return {"value": best[1], "low": min(one[2] for one in found), "high": max(one[3] for one in found)}
@@ -114,12 +115,3 @@ def _with_interval(
 ) -> dict[str, dict[str, float]]:
     spans = {metric: interval(drawn[metric]) for metric in drawn}
     return {metric: {"value": values[metric], "low": spans[metric][0], "high": spans[metric][1]} for metric in drawn}
-
-
-def _prolonged(
-    at: npt.NDArray[np.float64], values: npt.NDArray[np.float64], target: float
-) -> tuple[npt.NDArray[np.float64], float]:
-    """The values at `target` of straight lines through values (points, lines) at `at` (points,), and their misfit."""
-    slope, start = np.polyfit(at, values, 1)
-    misfit = float(((at[:, None] * slope + start - values) ** 2).sum())
-    return start + slope * target, misfit

@@ -103,9 +103,24 @@ def read_member(path: Path, split: str, classes: Sequence[str], split_sha256: st
     Raises:
         UserError: for every fault of the file.
     """
+    return read_predictions(path, sound_record(path, split, classes, split_sha256), classes)
+
+
+def sound_record(path: Path, split: str, classes: Sequence[str], split_sha256: str) -> dict[str, Any]:
+    """Read and check the provenance record of a single member's predictions.
+
+    Args:
+        path: the predictions file.
+        split: the expected split, `oof`, `reserve` or `test`.
+        classes: class names in the order of their codes.
+        split_sha256: digest of the certified folds.
+
+    Raises:
+        UserError: for every fault of the record.
+    """
     record = read_record(path)
     raise_all(_record_faults(path, record, split, classes, split_sha256))
-    return read_predictions(path, record, classes)
+    return record
 
 
 def fold_count_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[str]:

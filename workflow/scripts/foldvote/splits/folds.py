@@ -167,11 +167,16 @@ def split_faults(folds: pd.DataFrame, count: int, remedy: str) -> list[str]:
 def fold_rows(folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The training rows and the validation rows of the member of `fold`, both sorted by image_id.
 
+    In a split that validates nothing (`refit_split.everyone`), `fold` is the number of a network, and each learns from
+    all rows.
+
     Raises:
         UserError: if there is no such fold.
     """
     validation = folds[folds["fold"] == fold]
     if validation.empty:
+        if not (folds["fold"] >= 0).any():
+            return folds[folds["fold"] != RESERVE].sort_values("image_id"), validation
         raise UserError(f"folds: there is no fold {fold}; the split has folds 0 to {folds['fold'].max()}")
     repeat = validation["repeat"].iloc[0]
     training = folds[(folds["repeat"] == repeat) & ~folds["fold"].isin([fold, RESERVE])]

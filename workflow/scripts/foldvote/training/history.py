@@ -26,11 +26,16 @@ HISTORY = pa.schema(
 def history_schema(columns: Iterable[str]) -> pa.Schema:
     """HISTORY with one more column for each other validation score, empty where the score is not defined.
 
+    A training without validation images has none of these columns.
+
     Args:
         columns: those of the table; names that begin with `val_` and are not in HISTORY are other scores.
     """
-    more = [name for name in columns if name.startswith("val_") and name not in HISTORY.names]
-    return pa.schema([*HISTORY, *(pa.field(name, pa.float64()) for name in sorted(more))])
+    scores = sorted(name for name in columns if name.startswith("val_"))
+    if not scores:
+        return pa.schema([field for field in HISTORY if not field.name.startswith("val_")])
+    more = (pa.field(name, pa.float64()) for name in scores if name not in HISTORY.names)
+    return pa.schema([*HISTORY, *more])
 
 
 def read_history(path: str | Path) -> pd.DataFrame:

@@ -180,7 +180,7 @@ class Trainer:
             The loss, a detached scalar on the device.
         """
         state, progress, recipe, number = self.state, self.state.progress, self.spec.recipe, self.steps_done
-        scores = [selection_score(row, recipe) for row in progress.history]
+        scores = [selection_score(row, recipe) for row in progress.history] if self.spec.validates else []
         lr = learning_rate(recipe, number, self.spec.order.steps, scores)
         set_learning_rate(state.optimizer, lr, backbone_warmup(recipe, number, self.spec.order.steps))
         if self._first_step or progress.step == 0:
@@ -285,9 +285,11 @@ class Trainer:
             yield
 
     def _validate(self) -> tuple[dict[str, float], np.ndarray]:
-        """Scores of the model as it is, equal in all processes, and the predicted classes of the validation images."""
+        """Scores of the model as it is, equal in all processes, and the classes predicted; none without validation."""
         chosen, group = self.spec.training_set, self.device.group
         group.sync_buffers(self.state.model)
+        if not self.spec.validates:
+            return {}, np.zeros(0, np.int64)
         label_space, batch_size, metrics = chosen.label_space, self.runtime.predict_batch, self.spec.metrics
         scores, predicted = validate(
             self.state.model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics
@@ -302,6 +304,8 @@ class Trainer:
 
     def _keep_if_best(self, scores: dict[str, float]) -> bool:
         """Keep the model's weights if the epoch is among the best `soup`; whether it is better than all before."""
+        if not scores:
+            return False
         state, progress, recipe = self.state, self.state.progress, self.spec.recipe
         score = selection_score(scores, recipe)
         if recipe.epoch == "best" and (len(state.best_epochs) < recipe.soup or score > state.best_epochs[-1]["score"]):
@@ -313,12 +317,17 @@ class Trainer:
 
     def _report(self, row: dict[str, Any], predicted: np.ndarray) -> None:
         """Tell the log and the trackers of an epoch."""
+        scores = ""
+        if self.spec.validates:
+            scores = f"macro-F1 {row['val_macro_f1']:.3f}  accuracy {row['val_accuracy']:.3f}  "
+            scores = f"validation: loss {row['val_loss']:.3f}  {scores}"
         log(
             f"{self.spec.name}  epoch {row['epoch']}/{self.spec.recipe.epochs}  loss {row['train_loss']:.3f}  "
-            f"validation: loss {row['val_loss']:.3f}  macro-F1 {row['val_macro_f1']:.3f}  "
-            f"accuracy {row['val_accuracy']:.3f}  {row['seconds']:.1f} s{'  (best so far)' if row['best'] else ''}"
+            f"{scores}{row['seconds']:.1f} s{'  (best so far)' if row['best'] else ''}"
         )
         self._sinks.scalars({key: value for key, value in row.items() if key not in ("epoch", "best")}, row["epoch"])
+        if not self.spec.validates:
+            return
         images, validation = self.spec.training_set.images, self.spec.training_set.validation
         names, labels = self.spec.training_set.label_space.classes, validation["label"].to_numpy()
         shown = np.linspace(0, len(predicted) - 1, min(len(predicted), _SHOWN)).astype(int)

@@ -56,6 +56,11 @@ class MemberSpec:
         return self.title or f"{self.seeds.model} fold {self.seeds.fold}"
 
     @property
+    def validates(self) -> bool:
+        """Whether epochs are scored; a member that learns from all groups has no images to be scored on."""
+        return len(self.training_set.validation) > 0
+
+    @property
     def fingerprint(self) -> dict[str, Any]:
         """Everything that the result depends on; a checkpoint with another fingerprint is not used."""
         recipe = {f"recipe.{key}": canonical(value) for key, value in self.recipe.model_dump(mode="json").items()}
@@ -93,7 +98,7 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
         inputs: the files it is made from.
 
     Raises:
-        UserError: if the inputs do not belong together.
+        UserError: if the inputs do not belong together, or the recipe needs validation images where there are none.
     """
     training_set = build_training_set(recipe, seeds.fold, inputs)
     origin = {
@@ -106,7 +111,13 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
     }
     if inputs.metric is not None:
         origin["metric_sha256"] = sha256_file(inputs.metric)
-    return MemberSpec(seeds, recipe, inputs, training_set, origin, code)
+    spec = MemberSpec(seeds, recipe, inputs, training_set, origin, code)
+    if recipe.chooses_epochs and not spec.validates:
+        raise UserError(
+            f"{spec.name}: learns from all groups, and its recipe decides by validation scores; set epoch: last, no "
+            "patience and another schedule than plateau"
+        )
+    return spec
 
 
 @dataclass

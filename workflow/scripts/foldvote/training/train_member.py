@@ -140,6 +140,8 @@ def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: Member
         "dtype": str(device.dtype).removeprefix("torch."),
         "versions": _versions(),
     }
+    if not spec.validates:
+        sidecar["validation_images"] = 0  # the reason why there are no scores
     write_json(files.sidecar, spec.origin | sidecar)
 
 

@@ -96,10 +96,11 @@ def early_stop_reason(history: list[dict[str, Any]], recipe: Recipe) -> str:
     """
     if not history or len(history) >= recipe.epochs:
         return ""
-    scores = [selection_score(row, recipe) for row in history]
-    waited = len(scores) - 1 - int(np.argmax(scores))
-    if recipe.patience is not None and waited >= recipe.patience:
-        return f"no better epoch in the last {waited} (patience {recipe.patience})"
+    if recipe.patience is not None:
+        scores = [selection_score(row, recipe) for row in history]
+        waited = len(scores) - 1 - int(np.argmax(scores))
+        if waited >= recipe.patience:
+            return f"no better epoch in the last {waited} (patience {recipe.patience})"
     minutes = sum(row["seconds"] for row in history) / 60
     if recipe.max_minutes is not None and minutes * (1 + 1 / len(history)) > recipe.max_minutes:
         return f"{minutes:.1f} minutes are spent and another epoch would pass max_minutes {recipe.max_minutes:g}"
