@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
 from foldvote.models.licences import weights_origin

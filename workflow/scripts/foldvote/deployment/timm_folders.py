@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import nn
 from torch.nn import functional
 
-from foldvote.config.base import parse_size
+from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import known_classes, read_label_space
 from foldvote.deployment.timm_card import MemberFacts, model_card

@@ -36,7 +36,8 @@ from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.io.paths import member_of
 from foldvote.runtime.job_log import log
 from foldvote.splits.folds import read_folds
-from foldvote.submission.answers import matched_ids, read_answers
+from foldvote.submission.answers import read_answers
+from foldvote.submission.sample_matching import matched_ids
 
 Floats = npt.NDArray[np.float64]
 VOTE, REFIT, BOTH = "vote", "refit", "vote+refit"
