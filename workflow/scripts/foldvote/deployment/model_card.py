@@ -6,9 +6,9 @@ from typing import Any
 
 from foldvote.config.tta import view_name
 from foldvote.deployment.finished_run import FinishedRun
-from foldvote.deployment.weights_licence import licence_of
 from foldvote.ensemble.headline import budget_line, headline
 from foldvote.io.files import read_json
+from foldvote.models.licences import weights_origin
 
 _MOST_CLASSES = 50  # named in the card
 
@@ -21,14 +21,14 @@ def model_card(results: Path, run: FinishedRun, facts: Mapping[str, Any]) -> str
         run: what was exported.
         facts: what the certificate says.
     """
-    known = all(licence_of(run, model).casefold().startswith("apache-2.0") for model in run.recipes)
+    licences = {weights_origin(recipe.net, recipe.pretrained).licence for recipe in run.recipes.values()}
     head = [
         "---",
         "library_name: onnxruntime",
         "pipeline_tag: image-classification",
         "tags: [foldvote, ensemble, onnx]",
     ]
-    head += [f"license: {'apache-2.0' if known else 'other'}", "---"]
+    head += [f"license: {'apache-2.0' if licences == {'apache-2.0'} else 'other'}", "---"]
     lines = [*head, "", "# Image classifier: an ensemble by foldvote", "", *_usage(run), *_members(run, facts)]
     lines += [*_scores(results, facts), *_data(results), *_limits(results, run), *_licences(run), *_made(facts)]
     return "\n".join(lines) + "\n"
@@ -123,7 +123,10 @@ def _limits(results: Path, run: FinishedRun) -> Iterator[str]:
 
 def _licences(run: FinishedRun) -> Iterator[str]:
     yield from ("## Licence of the weights", "")
-    yield from (f"- {model} ({recipe.net}): {licence_of(run, model)}" for model, recipe in run.recipes.items())
+    yield from (
+        f"- {model} ({recipe.net}): {weights_origin(recipe.net, recipe.pretrained).text}"
+        for model, recipe in run.recipes.items()
+    )
     yield "- Weights trained on your images may also be bound by the terms of these images."
     if any(recipe.roi.startswith("face-") for recipe in run.recipes.values()):
         yield "- The face detector (YuNet, MIT) and its licence lie beside this file."
