@@ -2,13 +2,16 @@
 
 from pathlib import Path
 
-from foldvote.config.runtime import Runtime
-from foldvote.io.paths import named_files
-from foldvote.runtime.gpus import gpu_lease
-from foldvote.runtime.job_log import job, log
-from foldvote.runtime.resources import JobResources
-from foldvote.splits.folds import SplitFiles
-from foldvote.training.average_members import AverageFiles, AverageInputs, average_members
+from foldvote.runtime.garbage import imports_stay
+
+with imports_stay():
+    from foldvote.config.runtime import Runtime
+    from foldvote.io.paths import named_files
+    from foldvote.runtime.gpus import gpu_lease
+    from foldvote.runtime.job_log import job, log
+    from foldvote.runtime.resources import JobResources
+    from foldvote.splits.folds import SplitFiles
+    from foldvote.training.average_members import AverageFiles, AverageInputs, average_members
 
 if __name__ == "__main__":
     given, params = snakemake.input, snakemake.params

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
-from foldvote.config.bundle import Bundle
-from foldvote.config.ensemble import Submission
-from foldvote.deployment.bundle import Source, write_bundle
-from foldvote.runtime.job_log import job
+from foldvote.runtime.garbage import imports_stay
+
+with imports_stay():
+    from foldvote.config.bundle import Bundle
+    from foldvote.config.ensemble import Submission
+    from foldvote.deployment.bundle import Source, write_bundle
+    from foldvote.runtime.job_log import job
 
 if __name__ == "__main__":
     params, made = snakemake.params, snakemake.output

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
-from foldvote.deployment.timm_folders import export_timm
-from foldvote.runtime.job_log import job
-from foldvote.splits.folds import SplitFiles
+from foldvote.runtime.garbage import imports_stay
+
+with imports_stay():
+    from foldvote.deployment.timm_folders import export_timm
+    from foldvote.runtime.job_log import job
+    from foldvote.splits.folds import SplitFiles
 
 if __name__ == "__main__":
     given = snakemake.input

@@ -3,14 +3,17 @@
 import json
 from pathlib import Path
 
-from foldvote.config.data import layout_section
-from foldvote.config.runtime import Runtime
-from foldvote.deployment.new_images import list_new_images
-from foldvote.deployment.predict_new import NewFiles, predict_new
-from foldvote.io.paths import named_files
-from foldvote.runtime.gpus import gpu_lease
-from foldvote.runtime.job_log import job, log
-from foldvote.runtime.resources import JobResources
+from foldvote.runtime.garbage import imports_stay
+
+with imports_stay():
+    from foldvote.config.data import layout_section
+    from foldvote.config.runtime import Runtime
+    from foldvote.deployment.new_images import list_new_images
+    from foldvote.deployment.predict_new import NewFiles, predict_new
+    from foldvote.io.paths import named_files
+    from foldvote.runtime.gpus import gpu_lease
+    from foldvote.runtime.job_log import job, log
+    from foldvote.runtime.resources import JobResources
 
 if __name__ == "__main__":
     params = snakemake.params
