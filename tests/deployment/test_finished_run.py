@@ -23,7 +23,9 @@ FACTORS = {"mask": {"factors": ["mask"]}, "age": {"factors": ["age"], "size": "3
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize(("models", "use"), [(TWO, "mean"), (TWO, "greedy+offsets"), (FACTORS, "geometric")])
+@pytest.mark.parametrize(
+    ("models", "use"), [(TWO, "mean"), (TWO, "greedy+offsets"), (TWO, "best_model"), (FACTORS, "geometric")]
+)
 def test_the_vote_of_members_logits_is_that_of_the_run(tmp_path: Path, models: dict, use: str) -> None:
     made = deployed_run(tmp_path, models, use=use)
     run = read_finished_run(made.results)
@@ -41,6 +43,7 @@ def test_the_vote_of_members_logits_is_that_of_the_run(tmp_path: Path, models: d
     assert probabilities.tolist() == expected[[f"p_{name}" for name in HOME.classes]].to_numpy().tolist()
     assert codes.tolist() == expected["prediction"].tolist()
     assert len(set(codes.tolist())) > 1
+    assert len(run.recipes) == (1 if use == "best_model" else 2)
 
 
 def test_a_run_that_is_not_finished_or_was_trained_anew_is_refused(tmp_path: Path) -> None:

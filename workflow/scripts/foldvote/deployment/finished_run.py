@@ -14,7 +14,7 @@ from foldvote.config.data import Images
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.candidates import ModelPredictions, candidates_of
+from foldvote.ensemble.candidates import PRODUCT_SIGN, ModelPredictions, candidates_of
 from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.ensemble.scaling import Scaling, apply_scaling
 from foldvote.errors import UserError, raise_all
@@ -33,7 +33,7 @@ MemberLogits = Mapping[MemberKey, Mapping[str, Floats]]
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The ensemble that a run submitted.
+    """The ensemble that a run submitted, without models and views that its vote gives no weight.
 
     Attributes:
         results: the run's folder.
@@ -149,6 +149,7 @@ def read_finished_run(results: Path, *, budget: bool = True) -> FinishedRun:
     fitting = results / "ensemble/budget.json"
     if budget and seen["budget"] and fitting.is_file():
         members, views, params, scaling = _of_budget(read_json(fitting), members, views)
+    params, members, views = _with_weight(params, members, views)
     sidecars = {member: _sidecar(results, *member, sha256) for member, sha256 in sorted(members.items())}
     raise_all(fault for fault in sidecars.values() if isinstance(fault, str))
     recipes = {model: Recipe.model_validate(about["recipe"]) for (model, _), about in sidecars.items()}  # type: ignore[index]
@@ -172,7 +173,7 @@ def _of_budget(
     budget: Mapping[str, Any], members: Mapping[MemberKey, str], views: Sequence[str | dict[str, Any]]
 ) -> tuple[dict[MemberKey, str], list[str | dict[str, Any]], dict[str, Any], Scaling]:
     """Members, views, fitted parameters and calibration of the vote that fits the budget: an equal mean."""
-    models = {part for name in budget["models"] for part in name.split("*")}
+    models = {part for name in budget["models"] for part in name.split(PRODUCT_SIGN)}
     kept = {(model, fold): sha for (model, fold), sha in members.items() if model in models and fold in budget["folds"]}
     candidates = sorted(f"{model}/{view}" for model in budget["models"] for view in budget["views"])
     params = {
@@ -185,6 +186,23 @@ def _of_budget(
         [view for view in views if view_name(view) in budget["views"]],
         params,
         budget.get("calibration", {"method": "none"}),
+    )
+
+
+def _with_weight(
+    params: Mapping[str, Any], members: Mapping[MemberKey, str], views: Sequence[str | dict[str, Any]]
+) -> tuple[dict[str, Any], dict[MemberKey, str], list[str | dict[str, Any]]]:
+    """Fitted parameters, members and views without those that the vote gives no weight, which change no probability."""
+    if "weights" not in params:
+        return dict(params), dict(members), list(views)
+    weights = {name: weight for name, weight in params["weights"].items() if weight > 0}
+    used = [name.rpartition("/") for name in sorted(weights)]
+    models = {part for name, _, _ in used for part in name.split(PRODUCT_SIGN)}
+    seen = {view for _, _, view in used}
+    return (
+        dict(params) | {"candidates": sorted(weights), "weights": weights},
+        {(model, fold): sha256 for (model, fold), sha256 in members.items() if model in models},
+        [view for view in views if view_name(view) in seen],
     )
 
 
