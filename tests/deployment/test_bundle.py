@@ -261,7 +261,8 @@ def test_what_cannot_be_exported_is_named_before_anything_is_written(
     seen, fitted = results / "ensemble/prediction.json", results / "ensemble/weights.json"
     steps = {"name": "dark", "steps": [{"RandomGamma": {"gamma_limit": [80, 80], "p": 1}}]}
     write_json(seen, read_json(seen) | {"views": ["hflip", "identity", steps]})
-    write_json(fitted, read_json(fitted) | {"kind": "lightgbm"})
+    names = {"kind": "lightgbm", "candidates": read_json(fitted)["candidates"]}
+    write_json(fitted, names | {"calibration": read_json(fitted)["calibration"]})
     with pytest.raises(UserError) as caught:
         exported_run(results, Bundle())
     assert [fault.partition(":")[0] for fault in caught.value.faults] == ["vote", "predict.views"]
