@@ -75,6 +75,14 @@ def connected(server: Server, data: bytes) -> socket.socket:
     return client
 
 
+def open_files(server: Server, expected: int) -> int:
+    """Of the server; a connection that was just closed may count for a moment."""
+    until = time.monotonic() + 5
+    while server.status()["files"] > expected and time.monotonic() < until:
+        time.sleep(0.05)
+    return server.status()["files"]
+
+
 def test_a_form_is_answered_as_the_bundle_predicts(server: Server, bundle: Path) -> None:
     names = ["얼굴 사진.jpg", "../../etc/passwd", "a\0b.png", "plain.webp"]
     files = [encoded(kind, 60, seed) for seed, kind in enumerate(["JPEG", "JPEG", "PNG", "WEBP"])]
@@ -124,7 +132,7 @@ def test_hostile_requests_at_once_get_clear_answers_and_leave_nothing(server: Se
     health = ask(server, plain(head({}, "GET /health")))[1]
     assert health == {"status": "ok", "accepted": 0, "held_bytes": 0}
     assert list(server.folder.iterdir()) == []
-    assert server.status()["files"] <= before["files"]
+    assert open_files(server, before["files"]) <= before["files"]
     told = server.log.read_text(encoding="utf-8")
     assert "predict 413, 0 images" in told
     assert "predict 499" in told  # of clients that left
@@ -203,7 +211,7 @@ def test_a_client_that_reads_no_answer_is_cut_off(server: Server) -> None:
     with pytest.raises(OSError):
         for _ in range(200):
             client.sendall(head({}, "GET /info") * 1000)
-    assert server.status()["files"] <= before
+    assert open_files(server, before) <= before
     assert server.status()["VmRSS"] < 500
 
 

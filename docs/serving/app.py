@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect
 from uploads import Limits, Memory, Refused, Upload, read_uploads
 
 LOG = logging.getLogger("serving")
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # its warnings repeat what clients sent
 RETRY_SECONDS = 1
 
 

@@ -24,8 +24,7 @@ class Case:
 
     Attributes:
         name: what it is.
-        statuses: of the expected answers; 0: the connection is closed without one. 503 is always allowed where images
-            would be predicted.
+        statuses: of the expected answers; 0: the connection is closed without one.
         send: writes the request.
         share: how often it is sent, relative to others.
         slow: whether the client takes long on purpose; then the latency says nothing.

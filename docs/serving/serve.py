@@ -140,7 +140,6 @@ def main() -> None:
         limits.add_argument(f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default)
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    logging.getLogger("python_multipart").setLevel(logging.ERROR)  # it would repeat what clients sent
     given = Limits(**{field.name: getattr(options, field.name) for field in fields(Limits)})
     uvicorn.Server(config(options.bundle, given, options.threads, options.host, options.port)).run()
 
