@@ -13,18 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from foldvote.config.bundle import Bundle, Precision
-from foldvote.config.ensemble import Submission
+from foldvote.config.bundle import NOT_EXPORTED, Bundle
+from foldvote.config.ensemble import METHOD_NAMES, Submission
 from foldvote.config.image_size import parse_size
 from foldvote.data.cropping import cut
 from foldvote.data.image_decoding import BadImage, read_image
 from foldvote.deployment import bundle
-from foldvote.deployment.bundle import Source, exported_run, write_bundle
+from foldvote.deployment.bundle import Source, assemble, exported_run, write_archive, write_bundle
 from foldvote.deployment.bundle_files import bundled_code
 from foldvote.deployment.bundle_predict import Bundle as Predictor
 from foldvote.deployment.ensemble import Ensemble
+from foldvote.deployment.finished_run import read_finished_run
+from foldvote.deployment.vote_graph import VOTES
 from foldvote.errors import UserError
-from foldvote.io.files import read_json, write_json
+from foldvote.io.files import read_json, sha256_file, write_json
 from foldvote.io.parquet import read_table
 from foldvote.submission.writer import write_submission
 from support.data_folders import encoded, picture, put
@@ -46,9 +48,13 @@ sys.path.insert(0, sys.argv[1])
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> DeployedRun:
-    made = deployed_run(tmp_path_factory.mktemp("run"), TWO, use="greedy+offsets")
-    write_json(made.results / "ensemble/prediction.json", read_json(made.results / "ensemble/prediction.json"))
-    return made
+    return deployed_run(tmp_path_factory.mktemp("run"), TWO, use="greedy+offsets")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> DeployedRun:
+    """A run of one small model, which is exported sooner."""
+    return deployed_run(tmp_path_factory.mktemp("one"))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +67,10 @@ def build(run: DeployedRun, where: Path, **wanted: object) -> Path:
     source = Source(run.results, run.root, Submission(id_column="id"))
     write_bundle(source, Bundle.model_validate(wanted), where / "bundle", where / "bundle.zip", 1)
     return where / "bundle"
+
+
+def files_of(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def alone(folder: Path, code: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -176,6 +186,7 @@ def test_bad_images_stop_the_command_in_a_line_each_or_keep_the_cells_of_the_sam
     assert [row["id"] for row in csv.DictReader(out.open())] == ["cmyk.jpg", "clear.png"]
     for arguments, said in (
         ([tmp_path / "nothing", out], "is neither a folder nor a .csv table"),
+        ([images, tmp_path / "absent/out.csv"], "absent/out.csv: its folder is not there; make it"),
         ([images, out, "--sample", put(tmp_path / "s.csv", "id,ans\nother.png,0\n")], "1 images are not in"),
         ([images, out, "--sample", put(tmp_path / "t.csv", "name\nx\n")], "the column 'id' is missing"),
     ):
@@ -198,16 +209,16 @@ def test_from_python_a_bundle_answers_as_the_ensemble_does(run: DeployedRun, bui
     assert own.votes([])[0].shape == (0, len(HOME.classes))
 
 
-def test_a_bundle_of_some_folds_and_views_is_compared_with_these(run: DeployedRun, tmp_path: Path) -> None:
-    folder = build(run, tmp_path, folds=[1], views=["identity"])
+def test_a_bundle_of_some_folds_and_views_is_compared_with_these(one: DeployedRun, tmp_path: Path) -> None:
+    folder = build(one, tmp_path, folds=[1], views=["identity"])
     facts = read_json(folder / "certificate.json")
     assert set(facts["parity"]) == {"oof", "test"}  # the run's own table is of all folds and views
-    assert facts["members"] == {name: {"1": facts["members"][name]["1"]} for name in TWO}
+    assert list(facts["members"]["small"]) == ["1"]
     assert "was not scored" in (folder / "README.md").read_text()
 
 
 def test_a_bundle_that_predicts_otherwise_is_not_written(
-    run: DeployedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one: DeployedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = bundle.write_graphs
 
@@ -216,7 +227,7 @@ def test_a_bundle_that_predicts_otherwise_is_not_written(
 
     monkeypatch.setattr(bundle, "write_graphs", wrong)
     with pytest.raises(UserError, match=r"predicts otherwise than the run's networks.*the worst image is train/p"):
-        build(run, tmp_path)
+        build(one, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,12 +243,15 @@ def test_a_file_that_was_changed_afterwards_is_refused(built: Path, tmp_path: Pa
     ]
 
 
-def test_equal_bundles_are_equal_archives(run: DeployedRun, built: Path, tmp_path: Path) -> None:
-    again = build(run, tmp_path)
-    assert (again.parent / "bundle.zip").read_bytes() == (built.parent / "bundle.zip").read_bytes()
-    shutil.unpack_archive(built.parent / "bundle.zip", tmp_path / "unpacked")
-    found = {path.relative_to(built): path.read_bytes() for path in built.rglob("*") if path.is_file()}
-    assert found == {name: (tmp_path / "unpacked" / name).read_bytes() for name in found}
+def test_equal_bundles_are_equal_archives(one: DeployedRun, tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        assemble(read_finished_run(one.results), Submission(), tmp_path / name, Bundle())
+        write_archive(tmp_path / name, tmp_path / f"{name}.zip")
+    assert sha256_file(tmp_path / "first.zip") == sha256_file(tmp_path / "second.zip")
+    shutil.unpack_archive(tmp_path / "first.zip", tmp_path / "unpacked")
+    first, unpacked = tmp_path / "first", tmp_path / "unpacked"
+    found = {path.relative_to(first): path.read_bytes() for path in files_of(first)}
+    assert found == {path.relative_to(unpacked): path.read_bytes() for path in files_of(unpacked)}
 
 
 def test_what_cannot_be_exported_is_named_before_anything_is_written(
@@ -254,17 +268,21 @@ def test_what_cannot_be_exported_is_named_before_anything_is_written(
     assert "lightgbm" in caught.value.faults[0] and "dark" in caught.value.faults[1]
 
 
-@pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_the_loss_of_a_lower_precision_is_measured_on_unseen_images(
-    run: DeployedRun, tmp_path: Path, precision: Precision
-) -> None:
-    folder = build(run, tmp_path, precision=precision)
+def test_every_method_that_the_configuration_does_not_refuse_has_a_graph() -> None:
+    assert set(METHOD_NAMES) - set(VOTES) == set(NOT_EXPORTED)
+
+
+def test_the_loss_of_a_lower_precision_is_measured_on_unseen_images(one: DeployedRun, tmp_path: Path) -> None:
+    folder = build(one, tmp_path, precision="int8")
     loss = read_json(folder / "certificate.json")["precision"]
-    assert loss["networks"] == precision
+    assert loss["networks"] == "int8"
     assert loss["scored_on"] == "single members, out of fold"
     assert loss["images"] == 36  # every training image, predicted by the member that did not see it
+    # In fp32 these are the out-of-fold predictions of the run.
+    scored = read_json(one.results / "ensemble/metrics.json")["oof"]["ensemble"]["macro_f1"]
+    assert loss["macro_f1_fp32"] == pytest.approx(scored)
     assert loss["difference"] == pytest.approx(loss["macro_f1"] - loss["macro_f1_fp32"])
     assert loss["low"] <= loss["difference"] <= loss["high"]
-    assert f"The networks are in {precision}" in (folder / "README.md").read_text()
+    assert "The networks are in int8" in (folder / "README.md").read_text()
     parity = read_json(folder / "certificate.json")["parity"]["test"]
     assert parity["largest_difference"] > 1e-6

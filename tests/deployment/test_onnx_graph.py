@@ -12,6 +12,7 @@ import torch
 from foldvote.config.runtime import Runtime
 from foldvote.data.label_space import known_classes
 from foldvote.data.packed_images import PackedImages
+from foldvote.deployment import onnx_graph
 from foldvote.deployment.finished_run import FinishedRun, read_finished_run
 from foldvote.deployment.network_graph import check_answers, export_network, session, with_weights
 from foldvote.deployment.network_precision import Precision
@@ -109,6 +110,21 @@ def test_a_run_of_some_folds_and_views(square: FinishedRun, tmp_path: Path) -> N
     assert np.abs(found - probabilities).max() < 1e-6
     assert codes.tolist() == chosen.tolist()
     assert np.abs(probabilities - _expected(square)[0]).max() > 1e-3
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_weights_too_large_for_one_file_lie_beside_it(
+    square: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_graph, "_LARGEST", 100_000)
+    run = restricted(square, [0], ["identity"])
+    for _ in range(2):  # a second time the weights replace the first ones
+        (file,) = write_graphs(run, tmp_path)
+        assert file.data == tmp_path / "32x32-none.data"
+        assert sorted(tmp_path.iterdir()) == sorted([file.path, file.data])
+        assert file.path.stat().st_size < 100_000 < file.data.stat().st_size < 3_000_000
+    found, _ = _answers([file], _pixels(run))
+    assert np.abs(found - _expected(run)[0]).max() < 1e-6
 
 
 def test_a_run_of_all_folds_and_views_is_the_run(square: FinishedRun) -> None:

@@ -105,3 +105,14 @@ def test_images_other_than_those_of_the_fit(kind: str) -> None:
 
 def test_all_methods_but_trees_have_a_graph() -> None:
     assert set(METHOD_NAMES) - set(VOTES) == {"lightgbm"}
+
+
+def test_equal_operations_and_constants_are_stored_once() -> None:
+    graph = Graph()
+    images = graph.input("images", np.float32, [BATCH])
+    twice = [graph.op("Mul", images, graph.constant(2, np.float32)) for _ in range(2)]
+    assert twice[0] == twice[1]
+    assert graph.op("Mul", images, graph.constant(3, np.float32)) != twice[0]
+    assert graph.op("Softmax", images, axis=0) != graph.op("Softmax", images, axis=-1)
+    graph.output("both", graph.op("Add", *twice), np.float32, [BATCH])
+    assert session(graph.model().SerializeToString()).run(None, {"images": np.float32([1, 2])})[0].tolist() == [4, 8]

@@ -97,15 +97,22 @@ def test_f51_a_changed_meaning_anywhere_below_a_script_is_another_digest(tmp_pat
 TABLE: dict[str, tuple[Edit, set[str]]] = {
     "a new ensemble method": (
         rewritten("foldvote/config/ensemble.py", '    "majority",\n', '    "majority",\n    "mine",\n'),
-        {"build_ensemble.py", "draw_frontier.py", "write_entry.py", "write_report.py"},
+        {
+            "build_bundle.py",
+            "build_ensemble.py",
+            "draw_frontier.py",
+            "predict_new.py",
+            "write_entry.py",
+            "write_report.py",
+        },
     ),
     "the default of the submission": (
         rewritten("foldvote/config/ensemble.py", '= "code"', '= "name"'),
-        {"answer_groups.py", "build_ensemble.py", "write_submission.py"},
+        {"answer_groups.py", "build_bundle.py", "build_ensemble.py", "write_submission.py"},
     ),
     "the bound of a view": (
         rewritten("foldvote/config/tta.py", "[1-9]", "[2-9]"),
-        {"predict_member.py", "tune_worker.py"},
+        {"build_bundle.py", "predict_member.py", "predict_new.py", "tune_worker.py"},
     ),
     "the words of an error": (
         rewritten("foldvote/data/packed_images.py", "run `snakemake -R", "rerun `snakemake -R"),

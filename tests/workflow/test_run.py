@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -165,6 +167,23 @@ def test_new_images_are_predicted_by_one_job_that_makes_nothing_else_anew(copy: 
     assert planned(copy) == {}
     printed = snakemake(copy, "predict", code=1)
     assert printed.strip().splitlines()[-1].startswith("new: missing: name a folder of images")
+
+
+def test_a_bundle_answers_as_the_run_without_its_library(copy: Path) -> None:
+    printed = snakemake(copy, "bundle")
+    assert jobs_that_ran(printed) == {"bundle": 1}
+    assert "results/bundle: oof: " in printed and "test.parquet: 14 images" in printed
+    shutil.unpack_archive(copy / "results/bundle.zip", copy / "elsewhere")
+    images, sample = copy / "results/demo/eval/images", copy / "results/demo/eval/info.csv"
+    words = [sys.executable, copy / "elsewhere/predict.py", images, copy / "mine.csv", "--sample", sample]
+    subprocess.run(words, check=True, env={"PATH": os.environ["PATH"]})
+    assert (copy / "mine.csv").read_bytes() == (copy / "results/submission.csv").read_bytes()
+    assert "Nothing to be done" in snakemake(copy, "bundle")
+    write_config(copy, bundle={"folds": [0]})
+    assert planned(copy) == {} and planned(copy, "bundle") == {"bundle": 1}
+    write_config(copy, vote=CONFIG.get("vote", {}) | {"use": "lightgbm", "kinds": ["lightgbm"]})
+    printed = snakemake(copy, "bundle", code=1)
+    assert printed.strip().splitlines()[-1] == "bundle: vote.use: lightgbm cannot be exported; choose another method"
 
 
 def test_a_budget_submits_what_fits_and_nothing_is_trained_or_predicted_for_it(copy: Path) -> None:

@@ -252,6 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             print(f"predict.py: {fault}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"predict.py: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -265,6 +268,8 @@ def answer_images(bundle: Bundle, options: argparse.Namespace) -> None:
     Raises:
         UserError: one line for each fault.
     """
+    written = [path for path in (options.submission, options.proba) if path]
+    raise_all(f"{path}: its folder is not there; make it" for path in written if not path.parent.is_dir())
     form = bundle.settings["submission"]
     ids, sources = images_of(options.images, options.root, form["id_column"])
     header, rows, names = [form["id_column"]], [[name] for name in ids], ids

@@ -21,6 +21,7 @@ class Graph:
         self._nodes: list[Any] = []
         self._weights: list[Any] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._values: dict[tuple[str, tuple[str, ...], str], str] = {}
         self._inputs: list[Any] = []
         self._outputs: list[Any] = []
 
@@ -44,10 +45,12 @@ class Graph:
         return self._constants[key]
 
     def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """One operation of the ONNX standard, such as `graph.op("Softmax", logits, axis=-1)`."""
-        name = f"value_{len(self._nodes)}"
-        self._nodes.append(onnx.helper.make_node(kind, list(inputs), [name], **attributes))
-        return name
+        """One operation of the ONNX standard, such as `graph.op("Softmax", logits, axis=-1)`; equal ones are one."""
+        key = (kind, inputs, repr(sorted(attributes.items())))
+        if key not in self._values:
+            self._values[key] = f"value_{len(self._values)}"
+            self._nodes.append(onnx.helper.make_node(kind, list(inputs), [self._values[key]], **attributes))
+        return self._values[key]
 
     def cast(self, value: str, dtype: npt.DTypeLike) -> str:
         """A value as another type."""
@@ -80,6 +83,9 @@ class Graph:
         model = onnx.compose.add_prefix(model, prefix, inplace=True)
         for name, value in feeds.items():
             self._nodes.append(onnx.helper.make_node("Identity", [value], [prefix + name]))
+        for node in model.graph.node:  # how it was exported: paths of this machine, and numbers that change each time
+            del node.metadata_props[:]
+            node.ClearField("doc_string")
         self._nodes.extend(model.graph.node)
         self._weights.extend(model.graph.initializer)
         output: str = model.graph.output[0].name

@@ -68,7 +68,7 @@ def _of_table(path: Path, layout: Layout) -> NewImages:
     written = table[of_path].tolist()
     ids = [plain_name(name) for name in table[of_id]]
     faults = [f"{path}, row {row}: {of_id} is empty; name the image" for row, name in enumerate(ids, 2) if not name]
-    raise_all([*faults, *_doubled(str(path), [name for name in ids if name], written)])
+    raise_all([*faults, *_doubled(str(path), ids, written)])
     paths = paths_on_disk(root, [text if relative_fault(text) else tidy(text) for text in written])
     return NewImages(path, root, ids, paths)
 
@@ -79,5 +79,5 @@ def _doubled(where: str, ids: Sequence[str], paths: Sequence[str]) -> list[str]:
     return [
         f"{where}: the image id {spelled(name)} is that of {paths[first[name]]!r} and of {paths[row]!r}; rename one"
         for row, name in enumerate(ids)
-        if first.setdefault(name, row) != row
+        if name and first.setdefault(name, row) != row
     ]

@@ -248,7 +248,8 @@ def _write_vote(run: FinishedRun, files: Sequence[GraphFile], views: Sequence[st
 def _write(graph: Graph, path: Path) -> Path | None:
     """Write a graph and check it; the file that holds its weights, if it needs one of its own."""
     model = graph.model()
-    data = path.with_suffix(".data") if sum(len(w.raw_data) for w in model.graph.initializer) > _LARGEST else None
+    size = sum(tensor.ByteSize() for tensor in model.graph.initializer)
+    data = path.with_suffix(".data") if size > _LARGEST else None
     if data is not None:
         data.unlink(missing_ok=True)  # else the weights are appended to it
         onnx.save(model, str(path), save_as_external_data=True, location=data.name, size_threshold=1024)
