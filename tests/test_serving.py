@@ -58,7 +58,8 @@ def server(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 def small(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One that holds little."""
     folder = tmp_path_factory.mktemp("small")
-    made = started(bundle, folder, running=1, waiting=1, held_bytes=400_000, connections=12, images=3)
+    limits = {"running": 1, "waiting": 1, "held_bytes": 400_000, "connections": 12, "images": 3}
+    made = started(bundle, folder, **limits, body_seconds=4, header_seconds=3)
     yield made
     made.stop()
 
@@ -75,9 +76,9 @@ def connected(server: Server, data: bytes) -> socket.socket:
     return client
 
 
-def open_files(server: Server, expected: int) -> int:
+def open_files(server: Server, expected: int, seconds: float = 5) -> int:
     """Of the server; a connection that was just closed may count for a moment."""
-    until = time.monotonic() + 5
+    until = time.monotonic() + seconds
     while server.status()["files"] > expected and time.monotonic() < until:
         time.sleep(0.05)
     return server.status()["files"]
@@ -159,19 +160,21 @@ def test_too_many_at_once_are_sent_away_and_told_when_to_come_back(small: Server
 
 def test_uploads_that_are_not_complete_count_as_memory(small: Server) -> None:
     waiting = connected(small, head(JPEG | {"Content-Length": "290000"}) + bytes(289_000))
-    other = raw(bytes(200_000))
-    until = time.monotonic() + 0.8
-    while (status := ask(small, other)[0]) != BUSY and time.monotonic() < until:
-        pass
-    assert status == BUSY
+    other, until = raw(bytes(200_000)), time.monotonic() + 3
+    while ask(small, plain(head({}, "GET /health")))[1]["held_bytes"] < 289_000 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert ask(small, other)[0] == BUSY
     assert b" 408 " in waiting.recv(1000)
     assert ask(small, other)[0] == 422
     waiting.close()
 
 
 def test_connections_above_the_limit_are_closed(small: Server) -> None:
+    before = open_files(small, 0, seconds=1)
     held = [connected(small, b"") for _ in range(12)]
-    time.sleep(0.2)
+    until = time.monotonic() + 2
+    while small.status()["files"] < before + 12 and time.monotonic() < until:
+        time.sleep(0.05)
     told = connected(small, b"").recv(1000)
     assert told.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
     assert b"\r\nretry-after: 1\r\n" in told
