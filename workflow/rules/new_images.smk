@@ -32,8 +32,6 @@ rule predict:
         gpu=one_gpu,
     params:
         new=CONFIG.new,
-        results=CONFIG.results,
-        store=f"{CONFIG.results}/new/parts",
         # A function, because a pattern may contain what looks like a wildcard.
         data=lambda w: canonical(CONFIG.data.model_dump(mode="json")),
         listing=lambda w: new_listing_digest(CONFIG.new, CONFIG.data, CONFIG.results),

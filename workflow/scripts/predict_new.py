@@ -15,11 +15,12 @@ from foldvote.runtime.resources import JobResources
 if __name__ == "__main__":
     params = snakemake.params
     with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
-        results = Path(params.results)
+        folder = Path(snakemake.output.table).parent
+        results = folder.parent
         predict_new(
             results=results,
             listed=list_new_images(Path(params.new), layout_section(json.loads(params.data)), results),
-            files=named_files(NewFiles, snakemake.output, store=Path(params.store)),
+            files=named_files(NewFiles, snakemake.output, store=folder / "parts"),
             resources=JobResources(
                 snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
             ),
