@@ -13,4 +13,5 @@ COPY requirements.lock /tmp/requirements.lock
 RUN pip install --no-cache-dir --no-deps -r /tmp/requirements.lock && rm /tmp/requirements.lock
 
 # Nobody's home folder is writable in an image; caches go where anybody may write.
-ENV HOME=/tmp XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib HF_HUB_OFFLINE=1 NO_ALBUMENTATIONS_UPDATE=1
+ENV HOME=/tmp XDG_CACHE_HOME=/tmp/cache MPLCONFIGDIR=/tmp/matplotlib HF_HUB_OFFLINE=1 \
+    NO_ALBUMENTATIONS_UPDATE=1 ORT_DISABLE_TELEMETRY=1

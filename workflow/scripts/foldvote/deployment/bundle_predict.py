@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # otherwise onnxruntime tells its makers over the network that it is used
+
 try:
     import cv2
     import numpy as np
@@ -33,7 +35,7 @@ try:
     from foldvote.config.image_size import parse_size
     from foldvote.data.cropping import cut
     from foldvote.data.face_detector import confident_region, detect_face
-    from foldvote.data.image_decoding import BadImage, accepted_array, read_image
+    from foldvote.data.image_decoding import BadImage, accepted_array, decode, read_image
     from foldvote.deployment.bundle_answers import Answers, Below, answer_columns, images_of, read_csv, write_csv
     from foldvote.errors import UserError, first_few, raise_all
     from foldvote.submission.sample_matching import matched_ids
@@ -42,7 +44,7 @@ except ImportError as error:
         sys.exit(f"predict.py: {error}; run `pip install -r requirements.txt`, and keep the folder `ingest` beside it")
     raise
 
-Picture = str | Path | np.ndarray | Below
+Picture = str | Path | bytes | np.ndarray | Below
 Votes = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 _READING = threading.Lock()  # strict decoding sets switches of Pillow that all threads share
 
@@ -123,7 +125,8 @@ class Bundle:
         """The predicted class of each image.
 
         Args:
-            images: paths, or uint8 arrays of shape (height, width, 3), RGB, upright; each of any size.
+            images: paths, contents of files as bytes, or uint8 arrays of shape (height, width, 3), RGB, upright; each
+                of any size.
 
         Returns:
             Names of classes, shape (images,).
@@ -156,7 +159,7 @@ class Bundle:
         Raises:
             UserError: naming each image that is rejected, and why.
         """
-        if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        if isinstance(images, str | Path | bytes) or (isinstance(images, np.ndarray) and images.ndim < 4):
             raise UserError("images: is one image; give a list: [image]")
         given = list(images)
         probabilities, codes = np.empty((len(given), len(self.classes))), np.empty(len(given), np.int64)
@@ -202,6 +205,8 @@ class Bundle:
         """An image as each graph takes it."""
         if isinstance(image, np.ndarray):
             pixels = accepted_array(image, self._rules)
+        elif isinstance(image, bytes):
+            pixels = decode(image, self._rules).pixels
         else:
             if not isinstance(image, tuple):
                 real = Path(os.path.realpath(image))
@@ -297,7 +302,11 @@ def _by_name(graph: Mapping[str, Any], values: Sequence[Any]) -> dict[str, Any]:
 
 def _name(images: Sequence[Picture], row: int) -> str:
     image = images[row]
-    return f"images[{row}]" if isinstance(image, np.ndarray) else str(image[1] if isinstance(image, tuple) else image)
+    return (
+        f"images[{row}]"
+        if isinstance(image, np.ndarray | bytes)
+        else str(image[1] if isinstance(image, tuple) else image)
+    )
 
 
 def _json(path: Path) -> Any:

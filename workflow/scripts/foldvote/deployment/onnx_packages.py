@@ -1,6 +1,9 @@
 """The packages that write and run ONNX files; they are an extra, and None here where they are not installed."""
 
+import os
 from typing import Any
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # otherwise onnxruntime tells its makers over the network that it is used
 
 
 def _imported() -> tuple[Any, ...]:
