@@ -114,7 +114,7 @@ def test_a_bundle_predicts_as_its_run_with_its_four_requirements_only(
 def test_the_code_of_a_bundle_is_the_librarys_own() -> None:
     code = bundled_code()
     assert not any("from foldvote" in text or "import foldvote" in text for text in code.values())
-    assert "from ingest.image_decoding import BadImage, accepted_array, read_image" in code["predict.py"]
+    assert "from ingest.image_decoding import BadImage, accepted_array, decode, read_image" in code["predict.py"]
 
 
 HOSTILE = {
