@@ -100,11 +100,10 @@ def torch_way(run: FinishedRun, pixels: Pixels, **changes: bool) -> Callable[[],
         for member, network, device, views, codes, (mean, std) in members:
             recipe = run.recipes[member[0]]
             with torch.inference_mode(), device.autocast():
-                batch = device.normalise(torch.from_numpy(pixels[recipe.size, recipe.roi]), mean, std)
+                layout = device.prediction_layout
+                batch = device.normalise(torch.from_numpy(pixels[recipe.size, recipe.roi]), mean, std, layout)
                 logits[member] = {
-                    view.name: network(view.move(batch).contiguous(memory_format=device.layout))
-                    .float()
-                    .numpy()[:, codes]
+                    view.name: network(view.move(batch).contiguous(memory_format=layout)).float().numpy()[:, codes]
                     for view in views
                 }
         return run.vote(logits)
@@ -137,7 +136,7 @@ def compare(run: FinishedRun, folds: int, views: int, images: int, batch: int, r
     pixels, sample = pixels_of(kept, "test", batch), pixels_of(kept, "train", images)
     ways: dict[str, Callable[[], Answers]] = {
         "PyTorch, as the workflow": torch_way(kept, pixels),
-        "PyTorch, channels last": torch_way(kept, pixels, channels_last=True),
+        "PyTorch, contiguous": torch_way(kept, pixels, channels_last=False),
     }
     megabytes: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:

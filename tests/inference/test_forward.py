@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from foldvote.inference import forward
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.tta import ready_views
 from foldvote.models.factory import build_model, normalisation
+from foldvote.runtime import device as device_module
 from foldvote.runtime.device import Device
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
@@ -82,6 +84,28 @@ def test_a_fault_while_gathering_is_raised_and_not_swallowed(tiny: Tiny, model: 
             CPU,
             2,
         )
+
+
+def test_images_are_channels_last_in_batches_that_fit_a_cpu_and_the_weights_stay_as_they_are(
+    tiny: Tiny, model: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, rows = PackedImages(tiny.pixels), np.arange(40)
+    monkeypatch.setattr(device_module, "_PIXELS_PER_THREAD", 5 * 32 * 24)
+    views, layouts = ready_views(["identity", "hflip", "crop-centre-90"], *packed.shape[:2]), []
+    strides = [tensor.stride() for tensor in model.parameters()]
+
+    def look(_model: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        layouts.append((len(inputs[0]), inputs[0].is_contiguous(memory_format=torch.channels_last)))
+
+    hook = model.register_forward_pre_hook(look)
+    found = predict_logits(model, packed, rows, views, CPU, 16)
+    hook.remove()
+    assert layouts == [(4, True)] * 30  # 16, halved twice; 40 images under three views
+    plain = replace(CPU, prediction_layout=torch.contiguous_format)
+    monkeypatch.undo()
+    for name, logits in predict_logits(model, packed, rows, views, plain, 16).items():
+        np.testing.assert_allclose(found[name], logits, atol=1e-5)
+    assert strides == [tensor.stride() for tensor in model.parameters()]
 
 
 def real_cpu_error() -> None:

@@ -1,6 +1,7 @@
 """The prediction job of a member in little memory; it makes out-of-fold and test predictions and pseudo-labels."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -42,10 +43,10 @@ def test_predictions_that_do_not_fit_are_the_bytes_of_a_smaller_predict_batch(
 ) -> None:
     smaller, normalise = predicted(tiny, part, 4, tmp_path), Device.normalise
 
-    def no_room(self: Device, batch: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    def no_room(self: Device, batch: torch.Tensor, *how: Any) -> torch.Tensor:
         if len(batch) > 7:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-        return normalise(self, batch, mean, std)
+        return normalise(self, batch, *how)
 
     monkeypatch.setattr(Device, "normalise", no_room)
     assert predicted(tiny, part, 16, tmp_path) == smaller

@@ -186,11 +186,31 @@ def test_a_job_without_a_granted_gpu_leaves_the_gpus_alone(
     device = choose_device("auto", None, 0, 1)
     assert device.torch_device.type == "cpu" and device.layout == torch.contiguous_format
     assert torch.get_num_threads() == 1 and torch.are_deterministic_algorithms_enabled()
+    assert device.prediction_layout == torch.channels_last
     assert choose_device("auto", True, 0, 2).layout == torch.channels_last
+    assert choose_device("auto", False, 0, 2).prediction_layout == torch.contiguous_format
     assert choose_device("bf16", None, 0, 2).dtype == torch.bfloat16
     with pytest.raises(UserError, match="precision: fp16 needs a GPU"):
         choose_device("fp16", None, 0, 2)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("largest", "size", "batch"),
+    [(256, (128, 96), 32), (256, (224, 224), 8), (100, (128, 96), 25), (37, (512, 512), 37), (64, (64, 48), 64)],
+)
+def test_a_batch_of_predictions_on_a_cpu_divides_the_largest_one_and_grows_with_the_threads(
+    largest: int, size: tuple[int, int], batch: int
+) -> None:
+    before = torch.get_num_threads()
+    try:
+        device = choose_device("auto", None, 0, 1)
+        assert device.prediction_batch(largest, *size) == batch
+        torch.set_num_threads(2)
+        assert device.prediction_batch(largest, *size) == min(largest, 2 * batch)
+    finally:
+        torch.set_num_threads(before)
+    assert replace(device, torch_device=torch.device("cuda")).prediction_batch(largest, *size) == largest
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])

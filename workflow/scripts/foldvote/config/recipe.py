@@ -318,7 +318,7 @@ class Recipe(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 or fp16 on a GPU, whichever it supports well, and fp32 on a CPU."""
     channels_last: bool | None = None
-    """Memory layout; null: on a GPU only."""
+    """Memory layout; null: on a GPU, and on a CPU for predictions only."""
     compile: bool = False
     """Train with torch.compile: about a minute more at the start, faster steps afterwards."""
     sync_bn: bool = False

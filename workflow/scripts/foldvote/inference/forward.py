@@ -53,7 +53,7 @@ def predict_logits(
         rows: positions in `images`, int64 (rows,).
         views: views for images of this size, made by `tta.ready_views`.
         device: where and how the network runs.
-        batch_size: number of images in a forward pass.
+        batch_size: the largest number of images in a forward pass; `Device.prediction_batch` may take fewer.
         track: called with the batches and their number; returns the same batches and may show progress.
 
     Returns:
@@ -63,10 +63,11 @@ def predict_logits(
     Raises:
         UserError: if memory does not even suffice for one image.
     """
+    height, width, _ = images.shape
     return halved_until_it_fits(
         lambda images_at_once: _predict(model, images, rows, views, device, images_at_once, track),
-        min(batch_size, max(len(rows), 1)),
-        images.shape[:2],
+        min(device.prediction_batch(batch_size, height, width), max(len(rows), 1)),
+        (height, width),
         device,
     )
 
@@ -126,13 +127,13 @@ def _predict(
     waiting: dict[str, list[torch.Tensor]] = {view.name: [] for view in views}
     done: dict[str, list[np.ndarray]] = {view.name: [] for view in views}
     starts, kept = range(0, len(rows), batch_size), 0
-    pin = device.torch_device.type == "cuda"
+    pin, layout = device.torch_device.type == "cuda", device.prediction_layout
     with torch.inference_mode(), device.autocast():
         for sources in track(_prefetch(images, rows, starts, batch_size, views, pin), len(starts)):
             for source, raw in sources.items():
-                batch = device.normalise(raw, mean, std)
+                batch = device.normalise(raw, mean, std, layout)
                 for view in (view for view in views if view.source == source):
-                    moved = view.move(batch).contiguous(memory_format=device.layout)
+                    moved = view.move(batch).contiguous(memory_format=layout)
                     logits = model(moved).float()
                     waiting[view.name].append(logits)
                     kept += logits.nbytes
