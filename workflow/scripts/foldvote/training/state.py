@@ -71,8 +71,9 @@ class MemberSpec:
     def order(self) -> EpochOrder:
         """Which images each epoch holds, in which batches."""
         sampler, rows = self.recipe.sampler, self.training_set.training
+        weights = self.training_set.weights
         kinds = None if sampler is None else rows["label" if sampler.by == "class" else "stratum"].tolist()
-        chances = None if sampler is None or kinds is None else balanced_probabilities(kinds, sampler.power)
+        chances = None if sampler is None or kinds is None else balanced_probabilities(kinds, sampler.power, weights)
         return EpochOrder(self.seeds, len(rows), self.recipe.batch_size, chances)
 
     @cached_property
@@ -80,7 +81,8 @@ class MemberSpec:
         """The training images, augmented, with their targets."""
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
-        return AugmentedImages(chosen.source, places, ids, chosen.targets, self.recipe.augment, self.seeds)
+        augment, seeds = self.recipe.augment, self.seeds
+        return AugmentedImages(chosen.source, places, ids, chosen.targets, augment, seeds, chosen.weights)
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from foldvote.config.layout_facts import NumericFactor
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
+from foldvote.data.manifest_table import WEIGHT
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages, open_packed_images
 from foldvote.errors import UserError, raise_all
 from foldvote.evaluation.probabilities import weighted_mean
@@ -181,12 +182,13 @@ def training_targets(
     return targets
 
 
-def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
-    """Number of training images per class.
+def class_counts(targets: np.ndarray, classes: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Number of training images per class, each counted by its weight if they have weights.
 
     Args:
         targets: class codes, int (N,), or probabilities, float (N, classes).
         classes: number of classes.
+        weights: of the images, float (N,), for probabilities; None: each counts 1.
 
     Returns:
         int64 (classes,) for codes. For probabilities float64 (classes,), the column sums, rounded to six decimals to
@@ -194,6 +196,8 @@ def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
     """
     if targets.ndim == 1:
         return np.bincount(targets, minlength=classes).astype(np.int64)
+    if weights is not None:
+        targets = targets * weights[:, None]
     return targets.sum(axis=0, dtype=np.float64).round(6)
 
 
@@ -234,9 +238,11 @@ class TrainingSet:
         source: the images that `training` refers to: `images`, or these followed by the packed test images.
         training: one row per training image: image_id, label (code in `label_space`), stratum (empty for a test image)
             and row (its position in `source`).
-        targets: targets of these images: int64 codes (images,) or float32 probabilities (images, classes).
+        targets: targets of these images: int64 codes (images,) or float32 probabilities (images, classes), which they
+            are if images have weights.
         validation: rows of folds.FOLDS, with labels in `label_space`.
         origin: digests of the inputs.
+        weights: of the training images in the loss, float32 (images,), 1 on average; None: they have none.
     """
 
     label_space: LabelSpace
@@ -246,6 +252,7 @@ class TrainingSet:
     targets: np.ndarray
     validation: pd.DataFrame
     origin: dict[str, Any]
+    weights: np.ndarray | None = None
 
 
 def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> TrainingSet:
@@ -267,6 +274,7 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
     )
     certified = read_json(inputs.split.certificate)["data_sha256"]
     images = open_packed_images(inputs.images, recipe.size, recipe.roi, certified)
+    weights = training[WEIGHT].to_numpy(np.float64) if WEIGHT in training else None
     training = training[["image_id", "label", "stratum"]].assign(row=images.rows(training["image_id"].tolist()))
     targets = training_targets(
         label_space,
@@ -275,9 +283,12 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         recipe.labels,
         inputs.numeric,
     )
+    if weights is not None:
+        targets = _as_probabilities(targets, len(label_space.classes))
     origin = {"split_sha256": digest, "data_sha256": images.record["data_sha256"], "classes": list(whole.classes)}
     if recipe.pseudo is None or inputs.pseudo is None:
-        return TrainingSet(label_space, images, images, training, targets, validation, origin)
+        scaled = _one_on_average(weights, len(training))
+        return TrainingSet(label_space, images, images, training, targets, validation, origin, scaled)
     found = pseudo_labels(inputs.pseudo.predictions, fold, recipe.pseudo.confidence, whole.classes, digest)
     tests = open_packed_images(inputs.pseudo.images, recipe.size, recipe.roi, found.data_sha256)
     probabilities = found.probabilities @ np.eye(len(label_space.classes), dtype=np.float32)[code_of]
@@ -288,8 +299,8 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         "test_sha256": found.data_sha256,
         "weights_sha256": found.sources,
     }
-    source = ConcatenatedImages(images, tests)
-    return TrainingSet(label_space, images, source, training, targets, validation, origin)
+    source, scaled = ConcatenatedImages(images, tests), _one_on_average(weights, len(training))
+    return TrainingSet(label_space, images, source, training, targets, validation, origin, scaled)
 
 
 def _as_rows(found: PseudoLabels, probabilities: np.ndarray, tests: PackedImages, before: int) -> pd.DataFrame:
@@ -301,6 +312,20 @@ def _as_rows(found: PseudoLabels, probabilities: np.ndarray, tests: PackedImages
 def _as_probabilities(targets: np.ndarray, classes: int) -> np.ndarray:
     """Class codes or probabilities as float32 probabilities (images, classes)."""
     return np.eye(classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets
+
+
+def _one_on_average(weights: np.ndarray | None, images: int) -> np.ndarray | None:
+    """The weights of a member's training images, 1 on average: float32 (images,).
+
+    Args:
+        weights: as the data gives them, of the first of its images; the others, pseudo-labelled, weigh 1. None: images
+            have no weights.
+        images: number of its training images.
+    """
+    if weights is None:
+        return None
+    every = np.concatenate([weights, np.ones(images - len(weights))])
+    return (every / every.mean()).astype(np.float32)
 
 
 def _numbers(manifest: Path | None, training: pd.DataFrame, numeric: NumericFactor) -> np.ndarray:
