@@ -163,7 +163,7 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
 
 
 def split_sha256(folds: pd.DataFrame) -> str:
-    """Digest of a split: of image, profile, group, label, repeat, fold and weight (if any) of all rows, in any order."""
+    """Digest of a split: of image, profile, group, label, repeat, fold and weight (if any) of rows, in any order."""
     rows = folds.sort_values(["repeat", "image_id"])
     names = ["image_id", "profile", "group", "label", "repeat", "fold", *([WEIGHT] if WEIGHT in folds else [])]
     columns = (rows[name].astype(str).tolist() for name in names)
