@@ -15,7 +15,7 @@ from foldvote.errors import UserError
 from foldvote.inference.prediction_files import fold_count_faults
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_record, read_table, write_table
-from foldvote.splits.folds import FOLDS, WEIGHTED_FOLDS, fold_rows, read_folds, split_sha256
+from foldvote.splits.folds import FOLDS, WEIGHTED_FOLDS, fold_rows, folds_schema, read_folds, split_sha256
 from foldvote.splits.reserve import RESERVE, reserve_rows
 from foldvote.splits.train_only import TRAIN_ONLY
 from support.splits import Row, Split, faults_of, persons
@@ -122,7 +122,7 @@ def test_a_class_of_one_fold_is_not_called_unseen_where_external_images_show_it(
 def sealed(split: Split, table: pd.DataFrame) -> None:
     """Write another table and make the digest of the certificate fit it."""
     digest = split_sha256(table)
-    schema = WEIGHTED_FOLDS if WEIGHT in table else FOLDS
+    schema = folds_schema(table.columns)
     write_table(table, split.folds, schema, record={"split_sha256": digest})
     write_json(split.certificate, read_json(split.certificate) | {"split_sha256": digest})
 

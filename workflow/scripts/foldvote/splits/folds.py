@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,9 @@ def make_folds(
         raise_all(f"folds: {line}; {remedy}, or set folds.on_rare: warn" for line in certificate["warnings"])
     for line in [*certificate["warnings"], *joined[:MOST_JOINS]]:
         log(f"warning: folds: {line}")
-    schema = WEIGHTED_FOLDS if WEIGHT in folds else FOLDS
-    write_table(folds, folds_path, schema, key=("image_id", "repeat"), record={"split_sha256": digest})
+    write_table(
+        folds, folds_path, folds_schema(folds.columns), key=("image_id", "repeat"), record={"split_sha256": digest}
+    )
     write_json(certificate_path, certificate)
     write_label_space(label_space, classes_path)
 
@@ -143,8 +144,7 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
     Raises:
         UserError: if a group is in two folds, or the table is not the one that was certified.
     """
-    schema = WEIGHTED_FOLDS if WEIGHT in column_names(folds_path) else FOLDS
-    folds = read_table(folds_path, schema, key=("image_id", "repeat"))
+    folds = read_table(folds_path, folds_schema(column_names(folds_path)), key=("image_id", "repeat"))
     if folds.empty:
         raise UserError(f"{folds_path}: holds no rows; run `snakemake -R folds` to make it anew")
     raise_all(f"{folds_path}: {fault}" for fault in split_faults(folds, 0, "run `snakemake -R folds` to make it anew"))
@@ -160,6 +160,11 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
             "folds` to make them anew"
         )
     return folds, digest
+
+
+def folds_schema(columns: Iterable[str]) -> pa.Schema:
+    """The schema of a split with these columns: WEIGHTED_FOLDS if weights are among them, else FOLDS."""
+    return WEIGHTED_FOLDS if WEIGHT in columns else FOLDS
 
 
 def split_sha256(folds: pd.DataFrame) -> str:
