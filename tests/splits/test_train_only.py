@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foldvote.config.folds import Folds
 from foldvote.data.label_space import LabelSpace
 from foldvote.data.manifest_table import ONLY, WEIGHT
 from foldvote.errors import UserError
 from foldvote.inference.prediction_files import fold_count_faults
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_record, read_table, write_table
-from foldvote.splits.folds import FOLDS, WEIGHTED_FOLDS, fold_rows, folds_schema, read_folds, split_sha256
+from foldvote.splits.folds import FOLDS, WEIGHTED_FOLDS, check_split, fold_rows, folds_schema, read_folds, split_sha256
 from foldvote.splits.reserve import RESERVE, reserve_rows
 from foldvote.splits.train_only import TRAIN_ONLY
 from support.splits import Row, Split, faults_of, persons
@@ -175,3 +176,10 @@ def test_a_split_needs_images_that_are_scored(tmp_path: Path) -> None:
     (told,) = faults_of(tmp_path / "x", rows, k=3)
     assert "all images are train_only" in told
     assert read_table(tmp_path / "x/manifest.parquet")[ONLY].all()
+
+
+def test_the_early_check_splits_the_images_that_are_scored_alone(tmp_path: Path) -> None:
+    rows = with_roles(persons([0, 1] * 2), [external(f"s{number}", "a") for number in range(9)])
+    check_split(pd.DataFrame(rows), Folds(k=2), 1)
+    with pytest.raises(UserError, match=r"lower folds\.k to 2"):
+        check_split(pd.DataFrame(rows), Folds(k=4), 1)
