@@ -35,7 +35,7 @@ def test_external_images_and_weights_from_the_table_to_the_submission(tmp_path: 
         images={"min_side": 8},
         models={"tiny": CONFIG["models"]["tiny"] | {"epochs": 1}},
     )
-    snakemake(tmp_path, "all", "report", "data_check")
+    snakemake(tmp_path, "all", "data_check")
     results = tmp_path / "results"
     folds = pd.read_parquet(results / "folds/folds.parquet")
     outside = folds[folds["fold"] == -3]
