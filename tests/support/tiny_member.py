@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from foldvote.config.data import Images
 from foldvote.config.folds import Folds
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import LabelSpace
-from foldvote.data.manifest_table import manifest_schema
+from foldvote.data.manifest_table import ONLY, WEIGHT, manifest_schema
 from foldvote.data.packed_images import pack_images
 from foldvote.io.files import sha256_bytes, sha256_lines
 from foldvote.io.parquet import write_table
@@ -107,11 +108,12 @@ def make_tiny(
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path, label_space: LabelSpace = LABEL_SPACE) -> None:
-    """Write rows as a manifest with its record."""
+    """Write rows as a manifest with its record; train_only and sample_weight are columns where the rows have them."""
     columns = ("image_id", "path", "label", "group", "sha256")
     lines = ("\t".join(map(str, values)) for values in zip(*(manifest[name] for name in columns), strict=True))
     record = {"data_sha256": sha256_lines(lines), "scheme": label_space.as_json()}
-    write_table(manifest, path, manifest_schema(label_space.factors), key=("image_id",), record=record)
+    raw = [(name, kind) for name, kind in ((ONLY, pa.bool_()), (WEIGHT, pa.float64())) if name in manifest]
+    write_table(manifest, path, manifest_schema(label_space.factors, raw), key=("image_id",), record=record)
 
 
 def manifest_row(image_id: str, group: str, label: int, sha256: str, **more: object) -> dict[str, object]:

@@ -217,3 +217,14 @@ def test_without_a_sampler_no_image_comes_again(tiny: Tiny) -> None:
     for batch in ResumableSampler(order, 2, (0, 0)):
         assert batch.occurrences is not None and not batch.occurrences.any()
         assert torch.equal(images[batch][0], images[Batch(batch.epoch, batch.step, batch.positions)][0])
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.1, 10)), min_size=1, max_size=40))
+def test_balanced_by_weights_every_kind_has_an_equal_part_of_the_loss(drawn):
+    kinds, weights = [kind for kind, _ in drawn], np.array([weight for _, weight in drawn])
+    chances = balanced_probabilities(kinds, 1, weights)
+    assert np.isclose(chances.sum(), 1)
+    part = np.bincount(kinds, chances * weights)[sorted(set(kinds))]
+    assert np.allclose(part, part[0])
+    assert all(len(set(chances[np.array(kinds) == kind].round(12))) == 1 for kind in set(kinds))
+    assert np.allclose(balanced_probabilities(kinds, 0.5, np.ones(len(kinds))), balanced_probabilities(kinds, 0.5))

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldvote.training.losses import class_weights, distillation, make_loss
+from foldvote.training.mixup import mix_batch, plan_mix
 from support.tiny_member import recipe
 
 TERMS = ["cross_entropy", "focal", "soft_f1", "asymmetric", "ldam"]
@@ -134,3 +135,66 @@ def test_the_square_of_the_temperature_keeps_the_size_of_slopes() -> None:
         (slope,) = torch.autograd.grad(distillation(logits, taught, temperature), logits)
         slopes.append(slope.norm().item())
     assert slopes[1] == pytest.approx(slopes[0], rel=0.1)
+
+
+def test_a_weight_counts_as_that_many_images_by_hand() -> None:
+    """Two images of weights 3 and 1, each twice as likely to be its own class as the other."""
+    logits = torch.log(torch.tensor([[2 / 3, 1 / 3], [1 / 3, 2 / 3]]))
+    wrong_second = torch.tensor([[3.0, 0.0], [1.0, 0.0]])  # labels 0 and 0, multiplied by the weights
+    loss = make_loss(recipe(label_smoothing=0.0), np.array([2, 0]), weighted=True)
+    expected = (3 * -np.log(2 / 3) + 1 * -np.log(1 / 3)) / 2
+    assert loss(logits, wrong_second).item() == pytest.approx(expected, rel=1e-6)
+
+
+@given(seeds, st.sampled_from(TERMS), st.sampled_from(["none", "inverse"]), st.floats(0, 0.5))
+@settings(deadline=None, max_examples=40)
+def test_weights_of_whole_numbers_are_copies_of_images(seed: int, term: str, weights: str, smoothing: float) -> None:
+    logits, targets = batch(seed)
+    times = torch.randint(1, 4, (len(logits),), generator=torch.Generator().manual_seed(seed))
+    asked = recipe(loss=term, class_weights=weights, label_smoothing=smoothing)
+    copies = make_loss(asked, COUNTS)(logits.repeat_interleave(times, 0), targets.repeat_interleave(times, 0))
+    weighted = make_loss(asked, COUNTS, weighted=True)(logits, targets * times[:, None])
+    if term != "soft_f1":  # a mean over the images, not over their weights; a score has no such factor
+        weighted = weighted * len(logits) / times.sum()
+    else:  # which classes are present is decided without weights
+        copies = make_loss(asked, COUNTS, weighted=True)(
+            logits.repeat_interleave(times, 0), targets.repeat_interleave(times, 0)
+        )
+    assert torch.allclose(weighted, copies, atol=1e-4)
+
+
+@given(seeds, st.sampled_from(TERMS))
+@settings(deadline=None, max_examples=20)
+def test_weights_of_one_change_nothing(seed: int, term: str) -> None:
+    logits, targets = batch(seed)
+    losses = [make_loss(recipe(loss=term), COUNTS, weighted)(logits, targets) for weighted in (False, True)]
+    assert torch.allclose(*losses, atol=1e-5)
+
+
+def test_a_student_counts_images_by_their_weights_for_labels_and_teachers_alike() -> None:
+    logits, labels = batch(5)
+    taught, weights = torch.softmax(batch(6)[0], dim=1), torch.arange(1, len(logits) + 1) / 2
+    asked = recipe(distill={"models": ["teacher"], "temperature": 3, "weight": 0.25})
+    targets = torch.cat([labels, taught], dim=1)
+    each = torch.stack(
+        [make_loss(asked, COUNTS)(logits[at : at + 1], targets[at : at + 1]) for at in range(len(logits))]
+    )
+    found = make_loss(asked, COUNTS, weighted=True)(logits, targets * weights[:, None])
+    assert torch.allclose(found, (each * weights).mean(), atol=1e-6)
+
+
+def test_each_label_of_a_mixed_image_keeps_its_own_weight() -> None:
+    draw = torch.Generator().manual_seed(5)
+    images, logits = torch.rand(4, 3, 8, 8, generator=draw), torch.randn(4, 4, generator=draw)
+    labels, weights = torch.eye(4)[[0, 1, 2, 1]], torch.tensor([0.5, 2.0, 1.0, 0.5])
+    mixes = recipe(mix=[{"name": "mixup", "p": 1.0}]).mix
+    plan = plan_mix(mixes, 4, 8, 8, 3)
+    assert plan is not None
+    _, mixed = mix_batch(mixes, images, labels * weights[:, None], 3)
+    each = (
+        F.cross_entropy(logits, labels, reduction="none"),
+        F.cross_entropy(logits, labels[plan.order], reduction="none"),
+    )
+    expected = (plan.kept * weights * each[0] + (1 - plan.kept) * weights[plan.order] * each[1]).mean()
+    loss = make_loss(recipe(label_smoothing=0.0), COUNTS, weighted=True)
+    assert loss(logits, mixed).item() == pytest.approx(expected.item(), rel=1e-5)

@@ -154,3 +154,50 @@ def test_whole_numbers_beside_empty_cells_of_a_parquet_table_stay_whole(tmp_path
     found = entries(config_for(root, TABLE | {"table": "t.parquet", "split": "split"}), "train")
     assert found.frame["group"].tolist() == ["9007199254740993", "2"]
     assert found.label_space.classes == ("1", "2")
+
+
+def test_roles_and_weights_of_a_table(tmp_path):
+    rows = [
+        ("a.jpg", "g1", "cat", "train", "", ""),
+        ("b.jpg", "g2", "dog", "train", "train", "2.5"),
+        ("e.jpg", "web", "dog", "train", "train_only", "1e-1"),
+        ("t.jpg", "", "", "test", "", "no number"),
+    ]
+    root = table_folder(tmp_path / "d", rows, ("path", "group", "label", "split", "role", "weight"))
+    named = {"split": "split", "role": "role", "weight": "weight"}
+    config = config_for(root, TABLE | named)
+    train = entries(config, "train").frame
+    assert train["train_only"].tolist() == [False, False, True]
+    assert train["sample_weight"].tolist() == [1.0, 2.5, 0.1]
+    test = entries(config, "test").frame
+    assert test["train_only"].tolist() == [False] and test["sample_weight"].tolist() == [1.0]
+    plain = config_for(root, TABLE | {"split": "split"})
+    assert not {"train_only", "sample_weight"} & set(entries(plain, "train").frame)
+    assert config.for_split("test") == plain.for_split("test")
+    assert config.for_split("train") != plain.for_split("train")
+
+
+def test_wrong_roles_and_weights_are_named_by_row(tmp_path):
+    rows = [
+        ("a.jpg", "g1", "cat", "train", "trian_only", "0"),
+        ("b.jpg", "g2", "dog", "train", "external", "-1"),
+        ("c.jpg", "g3", "dog", "train", "", "nan"),
+        ("d.jpg", "g4", "dog", "train", "", "1e30"),
+        ("t.jpg", "", "", "test", "train_only", ""),
+    ]
+    root = table_folder(tmp_path / "d", rows, ("path", "group", "label", "split", "role", "weight"))
+    told = layout_faults(config_for(root, TABLE | {"split": "split", "role": "role", "weight": "weight"}))
+    assert len(told) == 7
+    assert "row 2: role 'trian_only' is not known; did you mean 'train_only'?" in told[0]
+    assert "row 3: role 'external' is not known; write train or train_only" in told[1]
+    assert "row 6: role is train_only, but the row is a test row" in told[2]
+    assert all(
+        f"row {row}: weight" in line and "is no weight" in line for row, line in zip(range(2, 6), told[3:], strict=True)
+    )
+    many = [(f"{number}.jpg", "g", "cat", "train_only", "x") for number in range(30)]
+    root = table_folder(tmp_path / "many", many, ("path", "group", "label", "role", "weight"))
+    told = layout_faults(config_for(root, TABLE | {"role": "role", "weight": "weight"}))
+    assert "every training row is train_only" in told[0]
+    assert len(told) == 21 and told[-1].startswith("... and 11 more")
+    told = layout_faults(config_for(root, TABLE | {"role": "rolle"}))
+    assert "rolle" in told[0]

@@ -92,3 +92,20 @@ def test_strange_light_says_why() -> None:
         ["a", "nearly black"],
         ["b", "nearly white"],
     ]
+
+
+def test_images_that_are_only_trained_on_and_weights_are_told(inputs: DataCheckInputs) -> None:
+    assert levels_of(inputs, "only trained on") == levels_of(inputs, "weights from") == []
+    count = len(inputs.folds)
+    equal = replace(inputs, folds=inputs.folds.assign(sample_weight=2.0))
+    told = f"weights from 2 to 2 in the loss; together they are worth {count} of {count} images of equal weight."
+    assert levels_of(equal, told) == ["ok"]
+    one_decides = replace(inputs, folds=inputs.folds.assign(sample_weight=[1e3] + [1.0] * (count - 1)))
+    assert levels_of(one_decides, f"worth 1 of {count} images of equal weight") == ["warning"]
+    kept_out = [{"fold": fold, "images": fold, "groups": fold} for fold in range(3)]
+    outside = {"images": 7, "groups": 4, "shared_groups": 2, "kept_out": kept_out}
+    certificate = inputs.certificate | {"train_only": outside}
+    assert levels_of(replace(inputs, certificate=certificate), "7 images of 4 groups only trained on") == ["ok"]
+    (sentence,) = (text for text in certificate_in_words(certificate) if "only trained on" in text)
+    assert sentence.startswith("7 more images of 4 groups are only trained on. 2 of these groups")
+    assert "between 0 and 2 of the images were kept out of each member" in sentence

@@ -118,3 +118,12 @@ def test_the_balance_of_folds_is_told_against_the_equal_share() -> None:
     assert counts.fold_sizes(certificate)["shared_bytes"].tolist() == [0, 1]
     certificate["strata"] = [{"stratum": "a", "groups": 5, "target_per_fold": None, "by_fold": [1]}]
     assert counts.stratum_balance(certificate)["departure"].isna().all()
+
+
+def test_weights_of_classes_are_counted_once_for_all_repeats() -> None:
+    folds = folds_of(manifest())
+    assert counts.weight_counts(folds, LABEL_SPACE).empty
+    folds["sample_weight"] = np.where(folds["label"] == 0, 2.0, 0.5)
+    found = counts.weight_counts(folds, LABEL_SPACE).set_index("name")
+    assert found.loc["on-young"].tolist() == [2, 4.0, 4 / 6, 2.0, 2.0]
+    assert found["share"].sum() == pytest.approx(1) and found["images"].sum() == 6

@@ -36,7 +36,7 @@ def plain(values: list[str]) -> list[str]:
 # without regard to upper and lower case, because DuckDB and others read columns so.
 _OF_MANIFEST = (
     *("image_id", "path", "profile", "group", "label", "class_name", "width", "height", "format", "bytes", "sha256"),
-    *("phash", "corrected", "flags", "split"),
+    *("phash", "corrected", "flags", "split", "train_only", "sample_weight"),
 )
 OUR_NAMES = frozenset([*_OF_MANIFEST, "class", "stratum", "fold", "size", "low", "high"])
 MOST_CLASSES = 2**15 - 1  # tables hold the codes in 16 bits

@@ -191,6 +191,11 @@ class TableLayout(LayoutSection):
     """Columns that make up the class and their levels in order; the class is their product in this order."""
     split: str | None = None
     """Column that says train or test; null: every row is for training."""
+    role: str | None = None
+    """Column that says train_only for images that are learnt from and never scored, such as data from elsewhere; train
+    or empty for all others. A member learns from none whose group it is validated on."""
+    weight: str | None = None
+    """Column with the weight of a training image in the loss, from 1e-6 to 1e6; empty: 1. Scores have no weights."""
 
     @model_validator(mode="after")
     def _label_or_factors(self) -> "TableLayout":
@@ -348,6 +353,7 @@ class DataSettings(Section):
         if split == "train":
             return values
         values["data"]["similar_groups"] = "refuse"  # test images are in no group
+        values["data"] |= dict.fromkeys({"role", "weight"} & set(values["data"]))  # nor learnt from
         return values | {"corrections": None, "corrections_certainty": [], "leave_out": []}
 
     @property

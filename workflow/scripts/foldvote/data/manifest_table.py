@@ -6,6 +6,8 @@ import pyarrow as pa
 
 from foldvote.io.parquet import required
 
+ONLY, WEIGHT = "train_only", "sample_weight"  # columns of rows that are only trained on, and of weights in the loss
+
 
 def manifest_schema(factors: Iterable[str], raw: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:
     """Schema of `data/manifest/split=<split>/manifest.parquet`: one row per image.

@@ -19,6 +19,7 @@ from foldvote.io.ids import id_faults, positions_in
 from foldvote.io.parquet import read_columns, read_record, required
 from foldvote.io.paths import MemberKey, member_of
 from foldvote.splits.reserve import RESERVE
+from foldvote.splits.train_only import TRAIN_ONLY
 
 _PIECE = 16_384  # rows per softmax call, which works in float64
 _NEEDED = ("model", "fold", "split", "split_sha256", "data_sha256", "classes", "weights_sha256", "views")
@@ -139,7 +140,7 @@ def fold_count_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[
         for model, count in expected.items()
         if count != number
     ]
-    to_validate = folds.loc[folds["fold"] != RESERVE, "image_id"]
+    to_validate = folds.loc[~folds["fold"].isin([RESERVE, TRAIN_ONLY]), "image_id"]
     left_out = sorted(set(to_validate) - set(validated["image_id"])) if number > 1 else []
     if left_out:
         faults.append(

@@ -137,6 +137,14 @@ def read_columns(path: str | Path, schema: pa.Schema | None = None, key: Sequenc
     return table.replace_schema_metadata(None)
 
 
+def column_names(path: str | Path) -> list[str]:
+    """The names of a table's columns; none if it cannot be read, which `read_table` says in words."""
+    try:
+        return list(pq.read_schema(path).names)
+    except (pa.ArrowException, OSError, ValueError):
+        return []
+
+
 def read_record(path: str | Path) -> dict[str, Any]:
     """The provenance record of a parquet file that `write_table` wrote.
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 
 from foldvote.config.recipe import Recipe, Treatment
@@ -15,6 +14,7 @@ from foldvote.splits.folds import SplitFiles
 from foldvote.training.dataloader import Batch
 from foldvote.training.mixup import mix_batch
 from foldvote.training.state import MemberSpec
+from foldvote.training.step import as_probabilities
 from foldvote.training.training_set import MemberInputs, build_training_set
 
 _PAIRS_PER_ROW = 4
@@ -85,9 +85,11 @@ def first_batch(
     mixed, shares = mix_batch(
         recipe.mix,
         changed.permute(0, 3, 1, 2).float(),
-        F.one_hot(targets, len(label_space.classes)).float(),
+        as_probabilities(targets, len(label_space.classes)),
         seeds.key("mix", 0),
     )
+    if training_set.weights is not None:  # to which the rows of the targets sum
+        shares = shares / shares.sum(dim=1, keepdim=True)
     before = np.stack([packed[row] for row in spec.augmented_images.rows[positions]])
     after = mixed.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     return before, after.numpy(), shares.numpy(), label_space.classes

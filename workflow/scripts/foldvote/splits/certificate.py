@@ -9,6 +9,7 @@ from foldvote.config.folds import Folds
 from foldvote.data.duplicates import near_duplicates, same_bytes
 from foldvote.data.label_space import LabelSpace
 from foldvote.splits.reserve import RESERVE, reserve_rows
+from foldvote.splits.train_only import TRAIN_ONLY, scored_rows, train_only_counts, training_rows
 
 
 def certify(
@@ -28,41 +29,41 @@ def certify(
     """
     numbers = sorted(number for number in set(folds["fold"]) if number >= 0)
     pairs, nearest = near_duplicates(manifest, settings.near_duplicate_bits)
-    once = folds[folds["repeat"] == 0]
-    kept_out = _reserve_counts(folds, manifest)
+    scored = scored_rows(folds)
+    once = scored[scored["repeat"] == 0]
+    further = {"reserve": _reserve_counts(folds, manifest, numbers), "train_only": train_only_counts(folds)}
     return {
         "images": len(once),
         "profiles": once["profile"].nunique(),
         "groups": once["group"].nunique(),
         "folds": [_fold_counts(folds, manifest, number) for number in numbers],
-        "strata": _strata_table(folds, numbers),
+        "strata": _strata_table(scored, numbers),
         "classes": _class_table(folds, label_space, numbers),
         "merged_groups": merged,
         "same_bytes_across_groups": same_bytes(manifest),
         "near_duplicates": {"bits": settings.near_duplicate_bits, "pairs": pairs, "nearest": nearest},
-        "warnings": _absences(folds[folds["fold"] != RESERVE], label_space),
-    } | ({"reserve": kept_out} if kept_out else {})
+        "warnings": _absences(scored[scored["fold"] != RESERVE], _only_learnt(folds, numbers), label_space),
+    } | {name: counts for name, counts in further.items() if counts}
 
 
 def _fold_counts(folds: pd.DataFrame, manifest: pd.DataFrame, number: int) -> dict[str, Any]:
-    validation = folds[folds["fold"] == number]
-    repeat = validation["repeat"].iloc[0]
-    training = folds[(folds["repeat"] == repeat) & ~folds["fold"].isin([number, RESERVE])]
+    validation, training = folds[folds["fold"] == number], training_rows(folds, number)
     return {
         "fold": int(number),
-        "repeat": int(repeat),
+        "repeat": int(validation["repeat"].iloc[0]),
         "train": {"images": len(training), "groups": training["group"].nunique()},
         "validation": {"images": len(validation), "groups": validation["group"].nunique()},
         "shared": _shared(training, validation, manifest),
     }
 
 
-def _reserve_counts(folds: pd.DataFrame, manifest: pd.DataFrame) -> dict[str, Any] | None:
-    """The size of the reserve and what it shares with all other rows; None where there is no reserve."""
-    kept_out, others = reserve_rows(folds), folds[folds["fold"] != RESERVE]
+def _reserve_counts(folds: pd.DataFrame, manifest: pd.DataFrame, numbers: list[int]) -> dict[str, Any] | None:
+    """The size of the reserve and what it shares with all that members learn from or are validated on; or None."""
+    kept_out = reserve_rows(folds)
     if kept_out.empty:
         return None
-    shared = _shared(others, kept_out, manifest)
+    learnt = (training_rows(folds, number) for number in numbers)
+    shared = _shared(pd.concat([folds[folds["fold"] >= 0], *learnt]), kept_out, manifest)
     return {"images": len(kept_out), "groups": kept_out["group"].nunique(), "shared": shared}
 
 
@@ -104,34 +105,53 @@ def _class_table(folds: pd.DataFrame, label_space: LabelSpace, numbers: list[int
     ]
 
 
-def _absences(folds: pd.DataFrame, label_space: LabelSpace) -> list[str]:
-    """One line for each class and stratum that the training or the validation part of some fold lacks."""
-    by_name = folds.assign(label=folds["label"].map(dict(enumerate(label_space.classes))))
+def _only_learnt(folds: pd.DataFrame, numbers: list[int]) -> pd.DataFrame:
+    """The images that are only trained on: one row for each member that learns from one, with the member's fold."""
+    learnt = [training_rows(folds, number).assign(learner=number) for number in numbers]
+    rows = pd.concat([rows[rows["fold"] == TRAIN_ONLY] for rows in learnt])
+    return rows.assign(fold=rows["learner"])
+
+
+def _absences(folds: pd.DataFrame, only_learnt: pd.DataFrame, label_space: LabelSpace) -> list[str]:
+    """One line for each class and stratum that the training or the validation part of some fold lacks.
+
+    Args:
+        folds: the split without the reserve and without images that are only trained on.
+        only_learnt: these images as `_only_learnt` returns them.
+        label_space: the classes.
+    """
+    codes = dict(enumerate(label_space.classes))
+    by_name, beside = (rows.assign(label=rows["label"].map(codes)) for rows in (folds, only_learnt))
     strata = sorted(set(folds["stratum"]) - set(label_space.classes))
     kinds = (("class", "label", label_space.classes), ("stratum", "stratum", strata))
     lines = []
     for kind, column, names in kinds:
         found = by_name.drop_duplicates(["repeat", "group", column])
         of_name = dict(list(found.groupby(column)))
-        faults = ((name, _absence(of_name.get(name, found.iloc[:0]), folds)) for name in names)
+        learners = beside.groupby(column)["fold"].agg(set).to_dict()
+        faults = (
+            (name, _absence(of_name.get(name, found.iloc[:0]), folds, learners.get(name, set()))) for name in names
+        )
         lines += [f"{kind} {name} has {fault}" for name, fault in faults if fault]
     return lines
 
 
-def _absence(rows: pd.DataFrame, folds: pd.DataFrame) -> str | None:
+def _absence(rows: pd.DataFrame, folds: pd.DataFrame, learners: set[int]) -> str | None:
     """Which folds lack a class or stratum to learn from or to be scored on; None if every fold has it.
 
     Args:
         rows: one row for each group of it and repeat.
         folds: the whole split.
+        learners: folds whose members learn from images of it that are only trained on.
     """
     if rows.empty:
-        return "no images"
+        never = "only images that are train_only: it is learnt and never scored, and macro-F1 counts it as 0"
+        return never if learners else "no images"
     unseen, unscored = [], []
     for repeat, whole in folds.groupby("repeat"):
         there = set(rows.loc[rows["repeat"] == repeat, "fold"])
         numbers = set(whole["fold"]) - {-1}
-        unseen += sorted(there & numbers) if len(there) == 1 else []
+        unseen += sorted((there & numbers) - learners) if len(there) == 1 else []
         unscored += sorted(numbers - there)
     count = rows["group"].nunique()
     groups = f"{count} group{'s' * (count != 1)}"

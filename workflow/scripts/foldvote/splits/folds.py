@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,23 @@ import pyarrow as pa
 from foldvote.config.folds import Folds
 from foldvote.data.duplicates import joining_files, merge_groups
 from foldvote.data.label_space import label_space_from_json, write_label_space
+from foldvote.data.manifest_table import ONLY, WEIGHT
 from foldvote.errors import UserError, raise_all
 from foldvote.io.csv_files import read_user_table
 from foldvote.io.files import read_json, sha256_lines, write_json
 from foldvote.io.names import look, spelled
-from foldvote.io.parquet import read_record, read_table, write_table
+from foldvote.io.parquet import column_names, read_record, read_table, write_table
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import derive
 from foldvote.splits.certificate import certify
 from foldvote.splits.reserve import RESERVE, draw_reserve
+from foldvote.splits.train_only import (
+    scored_rows,
+    train_only_counts,
+    train_only_faults,
+    training_rows,
+    with_train_only,
+)
 
 _MORE_GROUPS = {
     "kfold": "give it more groups or lower folds.k",
@@ -47,7 +55,7 @@ def make_folds(
         manifest_path: manifest of the training images.
         settings: the `folds` section of the configuration.
         seed: the run's seed.
-        folds_path: the parquet file to write, schema FOLDS: one row per image and repeat.
+        folds_path: the parquet file to write, schema FOLDS, with weights WEIGHTED_FOLDS: one row per image and repeat.
         certificate_path: the JSON file to write, see certificate.certify.
         classes_path: the JSON file to write, with the classes and factors of the manifest.
 
@@ -72,14 +80,20 @@ def make_folds(
             "label": manifest["label"],
         }
     )
+    if WEIGHT in manifest:
+        rows[WEIGHT] = manifest[WEIGHT]
+    scored = _scored(manifest)
+    if not scored.any():
+        raise UserError(f"{manifest_path}: all images are train_only, so that none can be scored; correct the roles")
     try:
-        method, folds = _assign_folds(rows, manifest["group"], settings, seed)
+        method, folds = _assign_folds(rows[scored], manifest.loc[scored, "group"], settings, seed)
     except UserError as error:
         if not joined or settings.method == "file":
             raise
         told = f"{error.faults[0].partition('; ')[0]}, since equal files join groups; leave these files out:"
         raise UserError(told, *(f"folds: {line}" for line in joined)) from None
     raise_all(_faults_with_reasons(folds, settings, joined))
+    folds = with_train_only(folds, rows[~scored])
     digest = split_sha256(folds)
     certificate = certify(folds, manifest.assign(group=group), label_space, settings, merged)
     certificate |= {"method": method, "seed": seed, "split_sha256": digest}
@@ -89,7 +103,9 @@ def make_folds(
         raise_all(f"folds: {line}; {remedy}, or set folds.on_rare: warn" for line in certificate["warnings"])
     for line in [*certificate["warnings"], *joined[:MOST_JOINS]]:
         log(f"warning: folds: {line}")
-    write_table(folds, folds_path, FOLDS, key=("image_id", "repeat"), record={"split_sha256": digest})
+    write_table(
+        folds, folds_path, folds_schema(folds.columns), key=("image_id", "repeat"), record={"split_sha256": digest}
+    )
     write_json(certificate_path, certificate)
     write_label_space(label_space, classes_path)
 
@@ -100,7 +116,8 @@ def check_split(entries: pd.DataFrame, settings: Folds, seed: int) -> None:
     Groups that hold the same photograph are not merged, which `make_folds` does.
 
     Args:
-        entries: training rows with image_id, profile, group, label, class_name and the factors.
+        entries: training rows with image_id, profile, group, label, class_name and the factors, and whether they are
+            only trained on where the data says so.
         settings: the `folds` section of the configuration.
         seed: the run's seed.
 
@@ -108,6 +125,7 @@ def check_split(entries: pd.DataFrame, settings: Folds, seed: int) -> None:
         UserError: if the user's folds do not fit the images, or there are too few groups.
     """
     rows = entries[["image_id", "profile", "group", "label"]].assign(stratum=_strata(entries, settings))
+    rows = rows[_scored(entries)]
     rows = rows.sort_values("image_id", kind="stable").reset_index(drop=True)
     _, folds = _assign_folds(rows, rows["group"], settings, seed)
     raise_all(_faults_with_reasons(folds, settings, []))
@@ -121,12 +139,12 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
         certificate_path: folds/certificate.json.
 
     Returns:
-        The rows of folds.FOLDS and the split's digest.
+        The rows of folds.FOLDS, or of WEIGHTED_FOLDS if images have weights, and the split's digest.
 
     Raises:
         UserError: if a group is in two folds, or the table is not the one that was certified.
     """
-    folds = read_table(folds_path, FOLDS, key=("image_id", "repeat"))
+    folds = read_table(folds_path, folds_schema(column_names(folds_path)), key=("image_id", "repeat"))
     if folds.empty:
         raise UserError(f"{folds_path}: holds no rows; run `snakemake -R folds` to make it anew")
     raise_all(f"{folds_path}: {fault}" for fault in split_faults(folds, 0, "run `snakemake -R folds` to make it anew"))
@@ -136,13 +154,24 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
             f"{folds_path}: is not the split that {certificate_path} certifies; to use folds of your own give them as "
             "folds.file, or run `snakemake -R folds` to make them anew"
         )
+    if certificate.get("train_only") != train_only_counts(folds):
+        raise UserError(
+            f"{certificate_path}: what it says of train_only images is not so in {folds_path}; run `snakemake -R "
+            "folds` to make them anew"
+        )
     return folds, digest
 
 
+def folds_schema(columns: Iterable[str]) -> pa.Schema:
+    """The schema of a split with these columns: WEIGHTED_FOLDS if weights are among them, else FOLDS."""
+    return WEIGHTED_FOLDS if WEIGHT in columns else FOLDS
+
+
 def split_sha256(folds: pd.DataFrame) -> str:
-    """Digest of a split: of image, profile, group, label, repeat and fold of every row, in any order of the rows."""
+    """Digest of a split: of image, profile, group, label, repeat, fold and weight (if any) of rows, in any order."""
     rows = folds.sort_values(["repeat", "image_id"])
-    columns = (rows[name].astype(str).tolist() for name in ("image_id", "profile", "group", "label", "repeat", "fold"))
+    names = ["image_id", "profile", "group", "label", "repeat", "fold", *([WEIGHT] if WEIGHT in folds else [])]
+    columns = (rows[name].astype(str).tolist() for name in names)
     return sha256_lines("\t".join(values) for values in zip(*columns, strict=True))
 
 
@@ -154,9 +183,9 @@ def split_faults(folds: pd.DataFrame, count: int, remedy: str) -> list[str]:
         count: the expected number of folds; 0 takes the largest fold number as the last one.
         remedy: what to do about a fold without images.
     """
-    faults = []
+    faults, scored = train_only_faults(folds), scored_rows(folds)
     for unit in ("group", "profile"):
-        spread = folds.groupby(["repeat", unit])["fold"].nunique()
+        spread = scored.groupby(["repeat", unit])["fold"].nunique()
         for (_, name), number in spread[spread > 1].items():
             faults.append(f"{unit} {name} stands in {number} folds of one repeat; put all its images into one fold")
     validated = folds.loc[folds["fold"] >= 0, "fold"]
@@ -178,9 +207,7 @@ def fold_rows(folds: pd.DataFrame, fold: int) -> tuple[pd.DataFrame, pd.DataFram
         if not (folds["fold"] >= 0).any():
             return folds[folds["fold"] != RESERVE].sort_values("image_id"), validation
         raise UserError(f"folds: there is no fold {fold}; the split has folds 0 to {folds['fold'].max()}")
-    repeat = validation["repeat"].iloc[0]
-    training = folds[(folds["repeat"] == repeat) & ~folds["fold"].isin([fold, RESERVE])]
-    return training.sort_values("image_id"), validation.sort_values("image_id")
+    return training_rows(folds, fold).sort_values("image_id"), validation.sort_values("image_id")
 
 
 def _faults_with_reasons(folds: pd.DataFrame, settings: Folds, joined: list[str]) -> list[str]:
@@ -202,6 +229,11 @@ def _joins(manifest: pd.DataFrame) -> list[str]:
 def _some(names: Sequence[str], most: int) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"{', '.join(names[:most])}{more}"
+
+
+def _scored(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether each row of a manifest, or of its entries, may be validated or be in the reserve."""
+    return ~rows[ONLY] if ONLY in rows else pd.Series(True, index=rows.index)
 
 
 def _strata(manifest: pd.DataFrame, settings: Folds) -> pd.Series:
@@ -336,3 +368,4 @@ FOLDS = pa.schema(
         pa.field("fold", pa.int8(), nullable=False),
     ]
 )
+WEIGHTED_FOLDS = FOLDS.append(pa.field(WEIGHT, pa.float64(), nullable=False))

@@ -11,8 +11,9 @@ from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import write_table
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import generator
-from foldvote.splits.folds import FOLDS, UNVALIDATED, fold_rows, read_folds, split_sha256
+from foldvote.splits.folds import UNVALIDATED, fold_rows, folds_schema, read_folds, split_sha256
 from foldvote.splits.reserve import RESERVE
+from foldvote.splits.train_only import TRAIN_ONLY, scored_rows, train_only_counts
 
 FEWEST_GROUPS = 10  # that a fold learns from, for a curve
 
@@ -57,7 +58,7 @@ def write_curve_split(
         f"refit.curve: fold {fold} learns from {count} groups, and a learning curve needs {FEWEST_GROUPS} or more; set "
         "refit.curve: [] to train on all groups without a forecast"
         for fold in first
-        if (count := fold_rows(table, fold)[0]["group"].nunique()) < FEWEST_GROUPS
+        if (count := scored_rows(fold_rows(table, fold)[0])["group"].nunique()) < FEWEST_GROUPS
     )
     drawn = curve_split(table, share, seed)
     found = [(fold, fold_rows(drawn, fold)[0]) for fold in first]
@@ -90,13 +91,14 @@ def curve_split(folds: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
 
     Returns:
         Rows of folds.FOLDS. Each fold is a `repeat` of its own: its validation images have its number, the images to
-        learn from are in no fold, and the others are kept out like a reserve.
+        learn from are in no fold, and the others are kept out like a reserve. Images that are only trained on are not
+        drawn: every share learns from them.
     """
     table, parts = folds[folds["repeat"] == 0], []
     for fold in sorted(number for number in table["fold"].unique() if number >= 0):
-        order = _in_every_stratum(fold_rows(table, fold)[0], seed, int(fold))
+        order = _in_every_stratum(scored_rows(fold_rows(table, fold)[0]), seed, int(fold))
         learnt = table["group"].isin(order[: max(round(share * len(order)), 1)])
-        kind = np.where(table["fold"] == fold, fold, np.where(learnt, UNVALIDATED, RESERVE))
+        kind = np.where(table["fold"].isin([fold, TRAIN_ONLY]), table["fold"], np.where(learnt, UNVALIDATED, RESERVE))
         parts.append(table.assign(repeat=fold, fold=kind))
     return pd.concat(parts, ignore_index=True).astype({"repeat": "int8", "fold": "int8"})
 
@@ -116,6 +118,9 @@ def _origin(certificate: Path, digest: str) -> dict[str, Any]:
 
 
 def _write(folds: pd.DataFrame, content: dict[str, Any], folds_path: Path, certificate_path: Path) -> None:
-    digest = split_sha256(folds)
-    write_table(folds, folds_path, FOLDS, key=("image_id", "repeat"), record={"split_sha256": digest})
+    digest, train_only = split_sha256(folds), train_only_counts(folds)
+    content |= {"train_only": train_only} if train_only else {}
+    write_table(
+        folds, folds_path, folds_schema(folds.columns), key=("image_id", "repeat"), record={"split_sha256": digest}
+    )
     write_json(certificate_path, content | {"split_sha256": digest})

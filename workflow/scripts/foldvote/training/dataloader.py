@@ -83,17 +83,21 @@ class EpochOrder:
         return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
 
 
-def balanced_probabilities(kinds: Sequence[str | int], power: float) -> np.ndarray:
+def balanced_probabilities(kinds: Sequence[str | int], power: float, weights: np.ndarray | None = None) -> np.ndarray:
     """Chances with which images of rare kinds are drawn more often.
 
     Args:
         kinds: class or stratum of each image.
         power: 1 draws every kind equally often, 0 would draw every image equally often.
+        weights: of the images in the loss, float (images,). With 1 every kind then has an equal part of the loss, and
+            a weight still counts once: images of one kind are drawn equally often.
 
     Returns:
         float64 array of shape (images,), summing to 1.
     """
     _, which, counts = np.unique(np.asarray(kinds), return_inverse=True, return_counts=True)
+    if weights is not None:
+        counts = np.bincount(which, weights)
     chances = counts[which] ** -float(power)
     return chances / chances.sum()
 
@@ -143,6 +147,8 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             by those of the teachers (training images, 2 x classes).
         augment: steps of the augmentation.
         seeds: of the member; they draw the augmentation.
+        weights: of the training images in the loss, float32 (training images,), for targets that are probabilities;
+            None: they have none.
     """
 
     def __init__(
@@ -153,9 +159,10 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         targets: np.ndarray,
         augment: Sequence[AugmentStep],
         seeds: MemberSeeds,
+        weights: np.ndarray | None = None,
     ) -> None:
         self.images, self.rows, self.image_ids, self.targets = images, rows, image_ids, targets
-        self.augment, self.seeds = augment, seeds
+        self.augment, self.seeds, self.weights = augment, seeds, weights
 
     @cached_property
     def change(self) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -169,14 +176,23 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         return len(self.rows)
 
     def __getitem__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities."""
+        """Load a batch.
+
+        Returns:
+            uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities, as `targets` are. With
+            weights each row of the targets is multiplied by its image's weight. When images are mixed, so are these
+            rows, and each label of a mixed image keeps the weight of the image that it comes from.
+        """
         augmented = np.empty((len(batch.positions), *self.images.shape), dtype=np.uint8)
         times = np.zeros(len(batch.positions), int) if batch.occurrences is None else batch.occurrences
         for place, (position, before) in enumerate(zip(batch.positions, times.tolist(), strict=True)):
             again = (before,) if before else ()  # an image that is drawn again within an epoch is changed anew
             seed = self.seeds.key("augment", batch.epoch, self.image_ids[position], *again)
             augmented[place] = self.change(self.images[self.rows[position]], seed)
-        return torch.from_numpy(augmented), torch.from_numpy(self.targets[batch.positions])
+        targets = self.targets[batch.positions]
+        if self.weights is not None:
+            targets = targets * self.weights[batch.positions, None]
+        return torch.from_numpy(augmented), torch.from_numpy(targets)
 
 
 def plain_batches(

@@ -127,8 +127,9 @@ class Trainer:
         self.spec, self.device, self.runtime = spec, device, runtime
         self._resume_dir, self._workers, self._stop_early = resume_dir, workers, stop_early
         self.state = start_or_resume(spec, device, resume_dir)
-        counts = class_counts(spec.training_set.targets, len(spec.training_set.label_space.classes))
-        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device)
+        chosen, weighted = spec.training_set, spec.training_set.weights is not None
+        counts = class_counts(chosen.targets, len(chosen.label_space.classes), chosen.weights)
+        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted)
         progress = self.state.progress
         self.monitor = LossMonitor(progress.loss_sum, progress.losses, device.group.mean)
         self._clock, self._since_save, self._save_seconds = Clock(), Clock(), 0.0

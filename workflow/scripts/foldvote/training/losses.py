@@ -14,15 +14,17 @@ from foldvote.config.first_round import Distill
 from foldvote.config.recipe import Asymmetric, CrossEntropy, Focal, Ldam, Loss, Recipe, SoftF1
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+_Term = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 _EFFECTIVE_BETA = 0.999
 
 
-def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
+def make_loss(recipe: Recipe, counts: np.ndarray, weighted: bool = False) -> LossFunction:
     """Make the training loss of a recipe.
 
     Args:
         recipe: the recipe; loss, label_smoothing, class_weights and distill are used.
         counts: number of training images of each class, shape (classes,).
+        weighted: whether images have weights. Then the rows of the targets sum to them.
 
     Returns:
         A function of logits (batch, classes), float32, and targets (batch, classes), float32 rows that sum to 1,
@@ -31,21 +33,30 @@ def make_loss(recipe: Recipe, counts: np.ndarray) -> LossFunction:
         equally.
 
         With `distill` the targets are (batch, 2 x classes): those above, and what the teachers predict at its
-        temperature. The scalar is 1 - `weight` times the sum above plus `weight` times `distillation`.
+        temperature, each row multiplied by the weight of its image. The scalar is 1 - `weight` times the sum above plus
+        `weight` times `distillation`.
+
+        A term is the mean over the images of weight times loss, not divided by the weights of the batch: so parts of a
+        batch add up, and in expectation over batches it is the weighted loss of all training images, whose weights are
+        1 on average. The soft macro-F1 counts images by their weights.
     """
     smoothing, classes = recipe.label_smoothing, len(counts)
     weights = torch.from_numpy(class_weights(recipe.class_weights, counts)).float()
     terms = [(term.weight, _term(term, counts)) for term in recipe.loss]
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        smooth = targets * (1 - smoothing) + smoothing / classes
+        images = targets.sum(dim=1) if weighted else None
+        shares = targets if images is None else targets / images[:, None]
+        smooth = shares * (1 - smoothing) + smoothing / classes
         own = weights.to(logits.device, non_blocking=True)
-        return torch.stack([weight * term(logits, smooth, own) for weight, term in terms]).sum()
+        return torch.stack([weight * term(logits, smooth, own, images) for weight, term in terms]).sum()
 
-    return loss if recipe.distill is None else _taught(loss, recipe.distill, classes)
+    return loss if recipe.distill is None else _taught(loss, recipe.distill, classes, weighted)
 
 
-def distillation(logits: torch.Tensor, taught: torch.Tensor, temperature: float) -> torch.Tensor:
+def distillation(
+    logits: torch.Tensor, taught: torch.Tensor, temperature: float, images: torch.Tensor | None = None
+) -> torch.Tensor:
     """T^2 times the mean divergence KL(teachers || student), both at the temperature T (Hinton et al., 2015).
 
     The factor T^2 keeps the size of the gradients, which softening divides by about as much.
@@ -54,17 +65,20 @@ def distillation(logits: torch.Tensor, taught: torch.Tensor, temperature: float)
         logits: of the student, float32 (batch, classes).
         taught: what the teachers predict at this temperature, float32 (batch, classes), rows sum to 1.
         temperature: T.
+        images: weights of the images, float32 (batch,); None: they have none.
     """
     logs = F.log_softmax(logits / temperature, dim=1)
-    return temperature**2 * F.kl_div(logs, taught, reduction="batchmean")
+    return temperature**2 * _mean(F.kl_div(logs, taught, reduction="none").sum(dim=1), images)
 
 
-def _taught(labels_loss: LossFunction, distill: Distill, classes: int) -> LossFunction:
+def _taught(labels_loss: LossFunction, distill: Distill, classes: int, weighted: bool) -> LossFunction:
     """The loss on labels and on what teachers predict, which follows the labels in the targets."""
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         labels, taught = targets.split(classes, dim=1)
-        own = distillation(logits, taught, distill.temperature)
+        images = labels.sum(dim=1) if weighted else None
+        taught = taught if images is None else taught / images[:, None]
+        own = distillation(logits, taught, distill.temperature, images)
         return (1 - distill.weight) * labels_loss(logits, labels) + distill.weight * own
 
     return loss
@@ -90,33 +104,49 @@ def class_weights(kind: str, counts: np.ndarray) -> np.ndarray:
     return weights * np.sum(counts) / np.sum(weights * counts)
 
 
-def _term(term: Loss, counts: np.ndarray) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+def _term(term: Loss, counts: np.ndarray) -> _Term:
+    """One term: a function of logits, targets, class weights, and weights of the images or None."""
     match term:
         case CrossEntropy():
             return _cross_entropy
         case Focal():
-            return lambda logits, targets, weights: _focal(logits, targets, weights, term.gamma)
+            return lambda logits, targets, weights, images: _focal(logits, targets, weights, images, term.gamma)
         case SoftF1():
             return _soft_f1
         case Asymmetric():
-            return lambda logits, targets, weights: _asymmetric(logits, targets, weights, term)
+            return lambda logits, targets, weights, images: _asymmetric(logits, targets, weights, images, term)
         case Ldam():
             margins = torch.from_numpy(_margins(term.margin, counts)).float()
-            return lambda logits, targets, weights: _cross_entropy(
-                logits - targets * margins.to(logits.device, non_blocking=True), targets, weights
+            return lambda logits, targets, weights, images: _cross_entropy(
+                logits - targets * margins.to(logits.device, non_blocking=True), targets, weights, images
             )
 
 
-def _cross_entropy(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return -(targets * weights * F.log_softmax(logits, dim=1)).sum(dim=1).mean()
+def _mean(losses: torch.Tensor, images: torch.Tensor | None) -> torch.Tensor:
+    """The mean over the images of their losses times their weights."""
+    return losses.mean() if images is None else (losses * images).mean()
 
 
-def _focal(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, gamma: float) -> torch.Tensor:
+def _cross_entropy(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, images: torch.Tensor | None
+) -> torch.Tensor:
+    return -_mean((targets * weights * F.log_softmax(logits, dim=1)).sum(dim=1), images)
+
+
+def _focal(
+    logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, images: torch.Tensor | None, gamma: float
+) -> torch.Tensor:
     logs = F.log_softmax(logits, dim=1)
-    return -(targets * weights * _power(1 - logs.exp(), gamma) * logs).sum(dim=1).mean()
+    return -_mean((targets * weights * _power(1 - logs.exp(), gamma) * logs).sum(dim=1), images)
 
 
-def _asymmetric(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tensor, term: Asymmetric) -> torch.Tensor:
+def _asymmetric(
+    logits: torch.Tensor,
+    targets: torch.Tensor,
+    weights: torch.Tensor,
+    images: torch.Tensor | None,
+    term: Asymmetric,
+) -> torch.Tensor:
     """Asymmetric loss in its single-label form: cross-entropy with a focal factor for each class."""
     logs = F.log_softmax(logits, dim=1)
     probabilities = logs.exp()
@@ -124,16 +154,19 @@ def _asymmetric(logits: torch.Tensor, targets: torch.Tensor, weights: torch.Tens
         wrong_positive = _power(1 - probabilities, term.gamma_positive)
         wrong_negative = _power(probabilities, term.gamma_negative)
         focus = targets * wrong_positive + (1 - targets) * wrong_negative
-    return -(targets * weights * focus * logs).sum(dim=1).mean()
+    return -_mean((targets * weights * focus * logs).sum(dim=1), images)
 
 
-def _soft_f1(logits: torch.Tensor, targets: torch.Tensor, _weights: torch.Tensor) -> torch.Tensor:
+def _soft_f1(
+    logits: torch.Tensor, targets: torch.Tensor, _weights: torch.Tensor, images: torch.Tensor | None
+) -> torch.Tensor:
     """One minus macro-F1 computed with probabilities in place of counts, over the classes present in the batch.
 
     An absent class is left out, because its F1 is 0 whatever the network predicts.
     """
     probabilities = F.softmax(logits, dim=1)
-    hits, predicted, true = (probabilities * targets).sum(0), probabilities.sum(0), targets.sum(0)
+    shares = (probabilities * targets, probabilities, targets)
+    hits, predicted, true = ((each if images is None else each * images[:, None]).sum(0) for each in shares)
     present = (targets > targets.mean()).any(dim=0)
     f1 = 2 * hits / (predicted + true).clamp_min(1e-6)
     return 1 - (f1 * present).sum() / present.sum().clamp_min(1)

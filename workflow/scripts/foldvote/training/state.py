@@ -76,8 +76,9 @@ class MemberSpec:
     def order(self) -> EpochOrder:
         """Which images each epoch holds, in which batches."""
         sampler, rows = self.recipe.sampler, self.training_set.training
+        weights = self.training_set.weights
         kinds = None if sampler is None else rows["label" if sampler.by == "class" else "stratum"].tolist()
-        chances = None if sampler is None or kinds is None else balanced_probabilities(kinds, sampler.power)
+        chances = None if sampler is None or kinds is None else balanced_probabilities(kinds, sampler.power, weights)
         return EpochOrder(self.seeds, len(rows), self.recipe.batch_size, chances)
 
     @cached_property
@@ -85,7 +86,8 @@ class MemberSpec:
         """The training images, augmented, with their targets."""
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
-        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, self.recipe.augment, self.seeds)
+        augment, seeds = self.recipe.augment, self.seeds
+        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights)
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:

@@ -50,7 +50,13 @@ class TrainStep:
     """
 
     def __init__(
-        self, recipe: Recipe, seeds: MemberSeeds, state: TrainState, class_counts: np.ndarray, device: Device
+        self,
+        recipe: Recipe,
+        seeds: MemberSeeds,
+        state: TrainState,
+        class_counts: np.ndarray,
+        device: Device,
+        weighted: bool = False,
     ) -> None:
         """Set up the loss and the forward pass.
 
@@ -60,10 +66,11 @@ class TrainStep:
             state: model, optimizer and gradient scaler; the optimizer's learning rates are set by the caller.
             class_counts: training images of each class, shape (classes,).
             device: where and how the model runs.
+            weighted: whether images have weights, to which the rows of the targets sum.
         """
         self.model, self.device, self._recipe, self._seeds = state.model, device, recipe, seeds
         self._optimizer, self._scaler = state.optimizer, state.scaler
-        self._classes, self._loss = len(class_counts), make_loss(recipe, class_counts)
+        self._classes, self._loss = len(class_counts), make_loss(recipe, class_counts, weighted)
         self._mean, self._std = normalisation(self.model, device.torch_device)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._net: Net = torch.compile(self.model) if recipe.compile and device.group.size == 1 else self.model

@@ -14,6 +14,7 @@ import pandas as pd
 from foldvote.config.layout_facts import NumericFactor
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
+from foldvote.data.manifest_table import WEIGHT
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages, open_packed_images
 from foldvote.errors import UserError
 from foldvote.io.files import read_json, sha256_bytes
@@ -95,12 +96,13 @@ def training_targets(
     return targets
 
 
-def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
-    """Number of training images per class.
+def class_counts(targets: np.ndarray, classes: int, weights: np.ndarray | None = None) -> np.ndarray:
+    """Number of training images per class, each counted by its weight if they have weights.
 
     Args:
         targets: class codes, int (N,), or probabilities, float (N, classes).
         classes: number of classes.
+        weights: of the images, float (N,), for probabilities; None: each counts 1.
 
     Returns:
         int64 (classes,) for codes. For probabilities float64 (classes,), the column sums, rounded to six decimals to
@@ -108,6 +110,8 @@ def class_counts(targets: np.ndarray, classes: int) -> np.ndarray:
     """
     if targets.ndim == 1:
         return np.bincount(targets, minlength=classes).astype(np.int64)
+    if weights is not None:
+        targets = targets * weights[:, None]
     return targets.sum(axis=0, dtype=np.float64).round(6)
 
 
@@ -148,11 +152,13 @@ class TrainingSet:
         source: the images that `training` refers to: `images`, or these followed by the packed test images.
         training: one row per training image: image_id, label (code in `label_space`), stratum (empty for a test image)
             and row (its position in `source`).
-        targets: targets of these images: int64 codes (images,) or float32 probabilities (images, classes).
+        targets: targets of these images: int64 codes (images,) or float32 probabilities (images, classes), which they
+            are if images have weights.
         validation: rows of folds.FOLDS, with labels in `label_space`.
         origin: digests of the inputs.
         taught: with `distill` what the teachers predict of these images, softened by its temperature: float32 (images,
             classes), rows sum to 1; otherwise None.
+        weights: of the training images in the loss, float32 (images,), 1 on average; None: they have none.
     """
 
     label_space: LabelSpace
@@ -162,6 +168,7 @@ class TrainingSet:
     targets: np.ndarray
     validation: pd.DataFrame
     origin: dict[str, Any]
+    weights: np.ndarray | None = None
     taught: np.ndarray | None = None
 
     @property
@@ -192,6 +199,7 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
     )
     certified = read_json(inputs.split.certificate)["data_sha256"]
     images = open_packed_images(inputs.images, recipe.size, recipe.roi, certified)
+    weights = training[WEIGHT].to_numpy(np.float64) if WEIGHT in training else None
     training = training[["image_id", "label", "stratum"]].assign(row=images.rows(training["image_id"].tolist()))
     targets = training_targets(
         label_space,
@@ -200,6 +208,8 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         recipe.labels,
         inputs.numeric,
     )
+    if weights is not None:
+        targets = _as_probabilities(targets, len(label_space.classes))
     origin = {"split_sha256": digest, "data_sha256": images.record["data_sha256"], "classes": list(whole.classes)}
     chosen = TrainingSet(label_space, images, images, training, targets, validation, origin)
     own_classes = np.eye(len(label_space.classes), dtype=np.float32)[code_of]
@@ -216,6 +226,8 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         if recipe.distill is not None and chosen.taught is not None:
             taught = tempered(found.probabilities @ own_classes, recipe.distill.temperature)
             chosen = replace(chosen, taught=np.concatenate([chosen.taught, taught]))
+    if weights is not None:
+        chosen = replace(chosen, weights=_one_on_average(weights, len(chosen.training)))
     return chosen
 
 
@@ -248,6 +260,17 @@ def _with_test_images(
 def _as_probabilities(targets: np.ndarray, classes: int) -> np.ndarray:
     """Class codes or probabilities as float32 probabilities (images, classes)."""
     return np.eye(classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets
+
+
+def _one_on_average(weights: np.ndarray, images: int) -> np.ndarray:
+    """The weights of a member's training images, 1 on average: float32 (images,).
+
+    Args:
+        weights: as the data gives them, of the first of its images; the others, pseudo-labelled, weigh 1.
+        images: number of its training images.
+    """
+    every = np.concatenate([weights, np.ones(images - len(weights))])
+    return (every / every.mean()).astype(np.float32)
 
 
 def _numbers(manifest: Path | None, training: pd.DataFrame, numeric: NumericFactor) -> np.ndarray:

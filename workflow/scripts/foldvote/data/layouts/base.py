@@ -44,8 +44,10 @@ class DataLayout(Protocol):
         ignored_fields: fields of corrections that are skipped, because no class depends on them.
     """
 
-    raw_columns: ClassVar[RawColumns]
     ignored_fields: ClassVar[frozenset[str]]
+
+    @property
+    def raw_columns(self) -> RawColumns: ...
 
     def entries(self, root: Path, split: Split, results: Path) -> tuple[pd.DataFrame, set[str]]:
         """List the images of a split, before any correction.

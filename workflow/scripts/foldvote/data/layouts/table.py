@@ -3,6 +3,7 @@
 All faults of the table are reported at once; row numbers count the header as row 1.
 """
 
+import math
 import os
 import re
 from collections.abc import Collection, Mapping
@@ -11,27 +12,36 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+import pyarrow as pa
 
 from foldvote.config.data import TableLayout
 from foldvote.data.file_listing import Split
 from foldvote.data.label_space import LABEL, LabelSpace, factor_label_space, named_label_space
 from foldvote.data.layouts.base import Correction, RawColumns
 from foldvote.data.layouts.named_classes import correct_field, draft_field
+from foldvote.data.manifest_table import ONLY, WEIGHT
 from foldvote.errors import UserError, did_you_mean, raise_all
 from foldvote.io.csv_files import plain_cells, read_user_table
 from foldvote.io.names import paths_on_disk
 from foldvote.io.paths import relative_fault, tidy
 
 _FRACTION = re.compile(r"[-+]?\d*\.\d+")
+_TRAIN_ONLY = "train_only"
+_LEAST, _MOST = 1e-6, 1e6  # weights, so that none is lost when they are scaled
 
 
 @dataclass(frozen=True)
 class ImageTable:
     """A table with one row per image; a correction changes an image or a group. Implements `DataLayout`."""
 
-    raw_columns: ClassVar[RawColumns] = ()
     ignored_fields: ClassVar[frozenset[str]] = frozenset()
     section: TableLayout
+
+    @property
+    def raw_columns(self) -> RawColumns:
+        """The columns train_only and sample_weight, where the configuration names them."""
+        named = {ONLY: (self.section.role, pa.bool_()), WEIGHT: (self.section.weight, pa.float64())}
+        return tuple((name, kind) for name, (column, kind) in named.items() if column is not None)
 
     def entries(self, root: Path, split: Split, results: Path) -> tuple[pd.DataFrame, set[str]]:  # noqa: ARG002
         """The rows of a split in the order of the table; for test also the class names of the training rows."""
@@ -64,6 +74,7 @@ class ImageTable:
 def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.DataFrame, set[str]]:
     path = root / layout.table
     named = [layout.path, layout.id, layout.group, layout.label, *layout.factors, layout.split]
+    named += [layout.role, layout.weight]
     columns = list(dict.fromkeys(name for name in named if name is not None))
     try:
         written = read_user_table(path, columns, exact=True)
@@ -88,6 +99,8 @@ def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.Da
     faults += _doubled(path, layout.id, ids) if layout.id else []
     faults += [f"{path}, row {row}: {layout.id} is empty; name the image" for row in numbers[ids == ""]]
     faults += _level_faults(path, layout, table[training], numbers[training])
+    faults += _role_faults(path, layout.role, table, training) if layout.role else []
+    faults += _weight_faults(path, layout.weight, table[training], numbers[training]) if layout.weight else []
     raise_all(faults)
     found = set(table.loc[training, layout.label]) if layout.label and split == "test" else set()
     rows = table[training if split == "train" else ~training]
@@ -106,6 +119,10 @@ def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.Da
         frame[name] = rows[name] if split == "train" else None
     if layout.label:
         frame["class_name"] = written.loc[rows.index, layout.label] if split == "train" else None
+    if layout.role:
+        frame[ONLY] = (rows[layout.role] == _TRAIN_ONLY) & (split == "train")
+    if layout.weight:
+        frame[WEIGHT] = rows[layout.weight].map(_weight) if split == "train" else 1.0
     return frame, found
 
 
@@ -171,3 +188,35 @@ def _level_faults(path: Path, layout: TableLayout, rows: pd.DataFrame, numbers: 
                     "write a name or a whole number, or list it in data.classes"
                 )
     return faults
+
+
+def _role_faults(path: Path, column: str, table: pd.DataFrame, training: "pd.Series[bool]") -> list[str]:
+    """A fault for each row of unknown role and each test row that is to be trained on, and one if no row is scored."""
+    faults = []
+    for row, (text, learnt) in enumerate(zip(table[column], training, strict=True), start=2):
+        if text not in ("", "train", _TRAIN_ONLY):
+            guess = did_you_mean(text, ("train", _TRAIN_ONLY)) or "; write train or train_only, or leave it empty"
+            faults.append(f"{path}, row {row}: {column} {text!r} is not known{guess}")
+        elif text == _TRAIN_ONLY and not learnt:
+            faults.append(f"{path}, row {row}: {column} is train_only, but the row is a test row; empty the cell")
+    if training.any() and (table.loc[training, column] == _TRAIN_ONLY).all():
+        faults.append(f"{path}: every training row is train_only, so that nothing can be scored; correct {column}")
+    return faults
+
+
+def _weight_faults(path: Path, column: str, rows: pd.DataFrame, numbers: pd.Series) -> list[str]:
+    """A fault for each weight that is no number, or one beyond reason."""
+    return [
+        f"{path}, row {row}: {column} {text!r} is no weight from {_LEAST:g} to {_MOST:g}; write one, or leave the cell "
+        "empty for 1 (to drop an image remove its row)"
+        for row, text in zip(numbers, rows[column], strict=True)
+        if not _LEAST <= _weight(text) <= _MOST
+    ]
+
+
+def _weight(text: str) -> float:
+    """The weight that a cell means: 1 if it is empty, NaN if it is no number."""
+    try:
+        return float(text or 1)
+    except ValueError:
+        return math.nan

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from foldvote.data.image_statistics import cohens_d, eta_squared
-from foldvote.data.manifest_table import LEFT_OUT
+from foldvote.data.manifest_table import LEFT_OUT, WEIGHT
 from foldvote.io.names import alike, spelled
 from foldvote.report.data_check.counts import class_counts, flag_counts, format_counts, size_counts, stratum_balance
 from foldvote.report.data_check.inputs import CONFLICT, JOINED, LEAKED, DataCheckInputs
@@ -20,6 +20,7 @@ BLACK, WHITE = 20.0, 235.0  # mean luma (0 to 255) below and above which an imag
 FLAT = 8.0  # standard deviation of the luma below which an image is of one colour
 ASPECTS = 0.1  # relative difference between the aspect ratios of images
 NEAR_BORDER = 2  # of the numeric factor's unit, such as years
+LEAST_WORTH = 0.5  # share of the images that weighted images should be worth
 MOST_NAMED = 5
 
 
@@ -33,6 +34,7 @@ def run_checks(inputs: DataCheckInputs) -> list[Finding]:
         *_persons(inputs),
         *_classes(inputs),
         *_names_alike(inputs),
+        *_weights(inputs),
         *_near_borders(inputs),
         *_files(inputs),
         *_light(inputs),
@@ -129,6 +131,22 @@ def _names_alike(inputs: DataCheckInputs) -> Iterator[Finding]:
             yield Finding("warning", text, remedy, "counts")
 
 
+def _weights(inputs: DataCheckInputs) -> Iterator[Finding]:
+    """How many images the weights are worth: Kish's effective size, (sum w)^2 / sum w^2."""
+    if WEIGHT not in inputs.folds:
+        return
+    weights = inputs.folds.drop_duplicates("image_id")[WEIGHT].to_numpy()
+    worth = weights.sum() ** 2 / (weights**2).sum()
+    few = worth < LEAST_WORTH * len(weights)
+    text = (
+        f"Training images have weights from {weights.min():.4g} to {weights.max():.4g} in the loss; together they are "
+        f"worth {worth:,.0f} of {len(weights):,} images of equal weight. Scores have no weights."
+    )
+    yield Finding(
+        "warning" if few else "ok", text, "Few images decide: are the weights right?" if few else "", "counts"
+    )
+
+
 def _near_borders(inputs: DataCheckInputs) -> Iterator[Finding]:
     numeric = inputs.numeric
     if numeric is None:
@@ -219,6 +237,13 @@ def _folds(inputs: DataCheckInputs) -> Iterator[Finding]:
         # Whole groups allow a deviation below one group; each set of merged groups may add one more.
         level = "ok" if worst["departure"] <= 1 + len(certificate["merged_groups"]) else "warning"
         yield Finding(level, text, "" if level == "ok" else "Stratify by fewer factors, or use fewer folds.", "folds")
+    outside = certificate.get("train_only")
+    if outside:
+        text = (
+            f"{_n(outside['images'], 'image')} of {_n(outside['groups'], 'group')} only trained on, never scored; no "
+            "member learns from those of groups that it is scored on."
+        )
+        yield Finding("ok", text, "", "folds")
     rare = certificate["warnings"]
     if rare:
         text = f"{_n(len(rare), 'class or stratum', 'classes and strata')} that some fold lacks: {rare[0]}."
@@ -325,6 +350,14 @@ def _sentences(certificate: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"Each fold should have an equal share of each of {len(balance)} strata. The largest deviation is in "
             f"{worst['stratum']}: {worst['departure']:.1f} groups from {worst['groups'] / _fold_count(balance):.1f}."
+        )
+    if outside := certificate.get("train_only"):
+        lost = [fold["images"] for fold in outside["kept_out"]]
+        kept = f"between {min(lost):,} and {max(lost):,}" if len(set(lost)) > 1 else f"{lost[0]:,}"
+        yield (
+            f"{outside['images']:,} more images of {outside['groups']:,} groups are only trained on. "
+            f"{outside['shared_groups']:,} of these groups are also in a fold or in the reserve; {kept} of the images "
+            "were kept out of each member, which is scored on their groups."
         )
     merged = certificate["merged_groups"]
     if merged:

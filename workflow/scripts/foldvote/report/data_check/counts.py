@@ -8,6 +8,7 @@ import pandas as pd
 
 from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace
+from foldvote.data.manifest_table import WEIGHT
 
 MOST_SIZES = 20  # rows of the table of sizes; the other sizes are summed in one row
 OTHERS = "others"
@@ -94,6 +95,22 @@ def all_counts(
     return pd.concat([table.assign(kind=kind) for kind, table in parts.items()])[
         ["kind", "name", "images", "persons", "groups", "share"]
     ].reset_index(drop=True)
+
+
+def weight_counts(folds: pd.DataFrame, label_space: LabelSpace) -> pd.DataFrame:
+    """The weights of each class in the loss: columns name, images, weight (their sum), share (of all), least, most.
+
+    Args:
+        folds: rows of folds.WEIGHTED_FOLDS; of folds.FOLDS, which have no weights, it gives no rows.
+        label_space: the classes.
+    """
+    columns = ["name", "images", "weight", "share", "least", "most"]
+    if WEIGHT not in folds:
+        return pd.DataFrame(columns=columns)
+    weights = folds.drop_duplicates("image_id").groupby("label")[WEIGHT]
+    counted = weights.agg(images="size", weight="sum", least="min", most="max")
+    counted["share"] = counted["weight"] / counted["weight"].sum()
+    return counted.reset_index().assign(name=[label_space.classes[code] for code in counted.index])[columns]
 
 
 def split_summary(manifests: Mapping[str, pd.DataFrame], quarantines: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

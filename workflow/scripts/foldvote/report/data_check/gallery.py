@@ -11,6 +11,7 @@ from foldvote.report.data_check.checks import unusual_images
 from foldvote.report.data_check.inputs import DataCheckInputs
 from foldvote.report.thumbnails import Key
 from foldvote.runtime.seeding import generator
+from foldvote.splits.reserve import RESERVE
 
 MOST_PERSONS = 40
 MOST_IMAGES = 14  # of one person
@@ -99,7 +100,8 @@ def choose_images(inputs: DataCheckInputs, seed: int) -> Gallery:
     by_person = dict(list(inputs.train.groupby("profile", sort=False)))
     persons = inputs.train.groupby("group")["profile"].nunique()
     shared = set(persons.index[persons > 1])
-    fold_of = inputs.folds[inputs.folds["repeat"] == 0].set_index("profile")["fold"].to_dict()
+    once = inputs.folds[inputs.folds["repeat"] == 0].sort_values("fold")  # a person's own fold is the last
+    fold_of = once.set_index("profile")["fold"].to_dict()
     corrected = inputs.train[inputs.train["corrected"]].groupby("profile", sort=False)
     by_id = {split: rows.set_index("image_id") for split, rows in inputs.manifests.items()}
     chosen = choose_subjects(inputs.folds, MOST_PERSONS, seed)
@@ -152,7 +154,7 @@ def _subject_row(
     if rows["group"].iloc[0] in shared:
         about.append(f"group {rows['group'].iloc[0]}")
     if fold is not None:
-        about.append(f"fold {fold}" if fold >= 0 else "only in training")
+        about.append("in the reserve" if fold == RESERVE else f"fold {fold}" if fold >= 0 else "only in training")
     differing = [factor for factor in levels if factor not in same]
     images = [
         Thumbnail(("train", row["image_id"]), f"{row['image_id']}, {row['class_name']}", _note(row, differing))

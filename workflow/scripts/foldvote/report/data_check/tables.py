@@ -34,6 +34,10 @@ def page_tables(inputs: DataCheckInputs) -> dict[str, Any]:
     if numeric is not None and len(numbers):
         what = f"{numeric.name} in {numeric.unit}"
         tabs.append((what, table(numbers, f"Persons by {what}", labels={"number": numeric.unit})))
+    weights = counts.weight_counts(inputs.folds, inputs.label_space)
+    if len(weights):
+        formats = _SHARE | dict.fromkeys(("weight", "least", "most"), ".4g")
+        tabs.append(("weight", table(weights, "Weights of training images by class", formats=formats)))
     balance = counts.stratum_balance(inputs.certificate)
     classes = counts.class_balance(inputs.certificate)
     return {
