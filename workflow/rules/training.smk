@@ -13,7 +13,7 @@ rule train:
         folds="<results>/folds/folds.parquet",
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
-        pretrained=lambda w: own_weights(recipe(w).pretrained),
+        pretrained=lambda w: own_weights(recipe(w).pretrained_file),
         manifest=lambda w: (
             "<results>/data/manifest/split=train/manifest.parquet"
             if recipe(w).labels.active
@@ -47,7 +47,9 @@ rule train:
     resources:
         gpu=gpus_of_a_member,
     params:
-        recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
+        recipe=lambda w: canonical(recipe(w).definite.model_dump(mode="json")),
+        # Weights by name are no input: their digest decides, wherever the file lies.
+        pretrained_sha256=lambda w: expected_digest(recipe(w).named_weights),
         seed=CONFIG.seed,
         numeric=learnt_factor(),
         own_metric=lambda w: own_metric_digest(recipe(w).best_by),

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from foldvote.config.data import numeric_factor_of
+from foldvote.config.named_weights import weights_path
 from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime
 from foldvote.runtime.gpus import gpu_lease
@@ -19,20 +20,23 @@ if __name__ == "__main__":
     # Not an output of the rule, because it must survive a failed job.
     state = Path(runtime.state_dir or snakemake.config["results"])
     with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
+        recipe = Recipe.model_validate_json(params.recipe)
+        file = given.pretrained or (weights_path(recipe.named_weights) if recipe.named_weights else None)
         train_member(
             seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
-            recipe=Recipe.model_validate_json(params.recipe),
+            recipe=recipe,
             code=params.code,
             inputs=MemberInputs(
                 Path(given.pixels),
                 SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
-                Path(given.pretrained) if given.pretrained else None,
+                Path(file) if file else None,
                 Path(given.manifest) if given.manifest else None,
                 numeric_factor_of(params.numeric),
                 PseudoInputs(Path(given.pseudo_pixels), tuple(Path(path) for path in given.pseudo))
                 if given.pseudo
                 else None,
                 Path(given.metric) if given.metric else None,
+                params.pretrained_sha256,
             ),
             resume_dir=state / f"resume/model={of.model}/fold={of.fold}",
             tracking_dir=state,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from foldvote.config.data import numeric_factor_of
+from foldvote.config.named_weights import weights_path
 from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime
 from foldvote.config.tuning import Tune
@@ -32,12 +33,14 @@ if __name__ == "__main__":
             inputs=SearchInputs(
                 SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
                 [Path(path) for path in given.pixels],
-                dict(zip(params.pretrained, map(Path, given.pretrained), strict=True)),
+                dict(zip(params.pretrained, map(Path, given.pretrained), strict=True))
+                | {name: weights_path(name) for name in params.pretrained_sha256},
                 Path(given.manifest) if given.manifest else None,
                 numeric_factor_of(params.numeric),
                 [Path(path) for path in given.pseudo_pixels],
                 [Path(path) for path in given.pseudo],
                 Path(given.metric) if given.metric else None,
+                params.pretrained_sha256,
             ),
             resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             code=params.code,

@@ -53,6 +53,7 @@ class MemberInputs:
         numeric: the factor that bins a number, such as age; None if there is none.
         pseudo: test images and their first-round predictions; only for a recipe with `pseudo`.
         metric: the file of the user's own metric; only for a recipe that chooses an epoch by it, or a search by it.
+        pretrained_sha256: the SHA-256 that the weights file must have; None or empty: any.
     """
 
     images: Path
@@ -62,6 +63,7 @@ class MemberInputs:
     numeric: NumericFactor | None = None
     pseudo: PseudoInputs | None = None
     metric: Path | None = None
+    pretrained_sha256: str | None = None
 
     @property
     def bands(self) -> dict[str, tuple[int, ...]]:
