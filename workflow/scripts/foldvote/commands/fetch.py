@@ -29,7 +29,7 @@ from foldvote.config.named_weights import (
     weights_source,
 )
 from foldvote.errors import UserError
-from foldvote.io.download import PATIENT, NotOnServer, Patience, describe, download
+from foldvote.io.download import PATIENT, NotOnServer, Patience, Remote, describe, download
 from foldvote.io.files import whole_file, write_json
 from foldvote.runtime.locks import folder_lock
 
@@ -105,7 +105,7 @@ def _downloaded(name: str, pin: Pin | None, patience: Patience) -> Fetched:
     if "://" in source:
         stated = _DIGEST_IN_URL.search(source)
         path = FOLDER / (pin.file if pin else f"{name}.pth")
-        return _received(name, source, path, pin, stated[1] if stated else "", None, patience)
+        return _received(name, source, path, pin, Remote(None, stated[1] if stated else None, None), patience)
     files = {end: file for end, file in REMOTE_FILES.items() if not pin or pin.file.endswith(end)} or REMOTE_FILES
     for number, (ending, file) in enumerate(files.items(), start=1):
         url = address(source, pin.revision if pin else None, file)
@@ -120,23 +120,22 @@ def _downloaded(name: str, pin: Pin | None, patience: Patience) -> Fetched:
                 f"{url}: the server has a file with the SHA-256 {remote.sha256[:12]}..., and {LOCK} pins "
                 f"{pin.sha256[:12]}...; ask who runs the server, or delete the entry {name} to take the new file"
             )
-        revision = remote.revision or (pin.revision if pin else None)
-        url = address(source, revision, file)
+        url = address(source, remote.revision or (pin.revision if pin else None), file)
         path = FOLDER / (pin.file if pin else f"{name}{ending}")
-        return _received(name, url, path, pin, remote.sha256 or "", revision, patience)
+        return _received(name, url, path, pin, remote, patience)
     raise AssertionError("the last file is returned or raises")
 
 
-def _received(
-    name: str, url: str, path: Path, pin: Pin | None, stated: str, revision: str | None, patience: Patience
-) -> Fetched:
+def _received(name: str, url: str, path: Path, pin: Pin | None, remote: Remote, patience: Patience) -> Fetched:
+    """Download weights and say what pins them; `remote` is what the server, or the URL itself, says of them."""
     headers = _headers() if url.startswith(f"{endpoint()}/") else {}
-    _log(f"{name}: downloading {url}")
-    digest = download(url, path, pin.sha256 if pin else stated, headers, _log, patience)
+    size = f"{remote.size / 1e6:,.1f} MB" if remote.size else "a file of unknown size"
+    _log(f"{name}: downloads {size} from {url}")
+    digest = download(url, path, pin.sha256 if pin else remote.sha256 or "", headers, _log, patience)
     if not pin and path.suffix == ".safetensors" and not _is_safetensors(path):
         path.unlink()
         raise UserError(f"{url}: sends something that is no safetensors file; open it in a browser to see what")
-    return Fetched(pin or _pin(name, path, digest, revision), f"downloaded from {url}")
+    return Fetched(pin or _pin(name, path, digest, remote.revision), f"downloaded from {url}")
 
 
 def _pin(name: str, path: Path, digest: str, revision: str | None) -> Pin:

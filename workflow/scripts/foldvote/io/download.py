@@ -51,7 +51,7 @@ class Remote:
 
     Attributes:
         size: bytes.
-        sha256: SHA-256 of its content, as Hugging Face states it for large files.
+        sha256: SHA-256 of its content, as Hugging Face states it for large files, or the beginning of it.
         revision: the commit of its repository.
     """
 
@@ -91,7 +91,7 @@ def describe(url: str, headers: Mapping[str, str], patience: Patience = PATIENT)
             break
         except _MAY_PASS as error:
             time.sleep(_wait(url, error, failures, patience))
-    sizes = [message.get(name) for name in ("X-Linked-Size", "Content-Length") for message in told]
+    sizes = [message.get(name) for name in ("X-Linked-Size", "Content-Length") for message in reversed(told)]
     digests = [(message.get("X-Linked-Etag") or "").removeprefix("W/").strip('"') for message in told]
     return Remote(
         next((int(size) for size in sizes if size and size.isdigit()), None),
