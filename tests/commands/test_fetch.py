@@ -233,9 +233,8 @@ def test_no_server_is_told_at_once(hub: Hub, monkeypatch: pytest.MonkeyPatch) ->
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{free.getsockname()[1]}")
-    started = time.monotonic()
+    monkeypatch.setattr(download.time, "sleep", lambda _seconds: pytest.fail("there is nothing to wait for"))
     refused("no answer, or not all of it (", "Connection refused); run the command again with a network")
-    assert time.monotonic() - started < 1
     monkeypatch.setenv("HF_ENDPOINT", "my-mirror")
     refused("HF_ENDPOINT: 'my-mirror' is not a URL")
 

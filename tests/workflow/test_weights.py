@@ -16,36 +16,36 @@ FILE = f"resources/weights/{NAME}.safetensors"
 
 
 def test_weights_by_name_come_from_the_cache_or_the_folder_and_another_digest_trains_anew(
-    copy: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(copy)
-    monkeypatch.setenv("HF_HUB_CACHE", str(copy / "hub"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there
-    write_config(copy, models={"tiny": CONFIG["models"]["tiny"] | {"pretrained": True, "epochs": 1}})
+    write_config(tmp_path, models={"tiny": CONFIG["models"]["tiny"] | {"pretrained": True, "epochs": 1}})
     member = MEMBER.format(0)
 
-    printed = snakemake(copy, member, code=None)
+    printed = snakemake(tmp_path, member, code=None)
     assert f"{NAME} are not on this machine; run `foldvote fetch config.yaml`, which downloads http://127" in printed
     assert "Traceback" not in printed
 
     content = save(timm.create_model("test_resnet", pretrained=False).state_dict())
-    cached = copy / f"hub/models--timm--{NAME}/snapshots/abc/model.safetensors"
+    cached = tmp_path / f"hub/models--timm--{NAME}/snapshots/abc/model.safetensors"
     cached.parent.mkdir(parents=True)
     cached.write_bytes(content)
-    assert "nothing pins them" in snakemake(copy, member)
-    about = json.loads((copy / member).with_name("model.json").read_text())
+    assert "nothing pins them" in snakemake(tmp_path, member)
+    about = json.loads((tmp_path / member).with_name("model.json").read_text())
     assert about["pretrained_sha256"] == hashlib.sha256(content).hexdigest()
     assert (about["recipe"]["net"], about["recipe"]["pretrained"]) == (NAME, NAME)
 
-    assert main(["fetch", "config.yaml"]) == 0 and (copy / FILE).read_bytes() == content
-    assert planned(copy, member) == {}
+    assert main(["fetch", "config.yaml"]) == 0 and (tmp_path / FILE).read_bytes() == content
+    assert planned(tmp_path, member) == {}
 
     changed = bytearray(content)
     changed[-1] ^= 1
-    (copy / FILE).write_bytes(changed)
-    printed = snakemake(copy, "-R", member, "--", member, code=None)
+    (tmp_path / FILE).write_bytes(changed)
+    printed = snakemake(tmp_path, "-R", member, "--", member, code=None)
     assert "has the SHA-256" in printed and "rule train" not in printed.partition("has the SHA-256")[2]
-    (copy / "resources/weights.lock").unlink()
+    (tmp_path / "resources/weights.lock").unlink()
     assert main(["fetch", "config.yaml"]) == 0
-    assert planned(copy, member) == {"train": 1}
-    assert load_file(copy / member).keys() >= {"conv1.0.weight"}
+    assert planned(tmp_path, member) == {"train": 1}
+    assert load_file(tmp_path / member).keys() >= {"conv1.0.weight"}
