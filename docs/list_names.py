@@ -30,6 +30,22 @@ def patch_strides(nets: Iterable[str]) -> dict[str, int]:
     return {net: stride for net, stride in found.items() if stride > 1}
 
 
+def pretrained_weights() -> dict[str, dict[str, Any]]:
+    """What timm says of its weights: `weights`, `default_tags` and `weights_from` of `package_names.listed`."""
+    weights: dict[str, dict[str, str]] = {}
+    sources = {}
+    for name in timm.list_pretrained():
+        known = timm.get_pretrained_cfg(name)
+        net, tag = name.split(".", 1)
+        weights.setdefault(net, {})[tag] = "" if known.license in (None, "unknown") else known.license
+        source = known.hf_hub_id or known.url
+        if source != f"timm/{name}":
+            sources[name] = source
+    tags = {net: timm.get_pretrained_cfg(net).tag for net in weights}
+    chosen = {net: tag for net, tag in tags.items() if tag in weights[net]}
+    return {"weights": weights, "default_tags": chosen, "weights_from": sources}
+
+
 def installed_names() -> dict[str, Any]:
     """What `foldvote.config.package_names.listed` gives, without `patches`, from the installed packages themselves."""
     optimizers = [name for name in list_optimizers() if not name.startswith(("fused", "bnb"))]
@@ -41,6 +57,7 @@ def installed_names() -> dict[str, Any]:
     return {
         "timm": {
             "version": timm.__version__,
+            **pretrained_weights(),
             "nets": sorted(timm.list_models()),
             "optimizers": sorted(set(optimizers) - _LEFT_OUT),
         },

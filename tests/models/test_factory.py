@@ -178,6 +178,15 @@ def test_weights_in_the_forms_that_people_save_are_read(tmp_path: Path, wrapped:
     assert all(torch.equal(model.state_dict()[name], state[name]) for name in state if not name.startswith("fc"))
 
 
+def test_timms_weights_load_into_a_net_whose_authors_have_a_format_of_their_own(tmp_path: Path) -> None:
+    net = "vit_tiny_patch16_224.augreg_in21k"
+    assert timm.get_pretrained_cfg(net).custom_load
+    state = timm.create_model(net, pretrained=False).state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    model = build_model(recipe(net=net, size="224x224"), LABEL_SPACE, 1, tmp_path / "w.safetensors")
+    assert torch.equal(model.state_dict()["blocks.3.attn.qkv.weight"], state["blocks.3.attn.qkv.weight"])
+
+
 @pytest.mark.parametrize(
     "lost", ["conv_stem.weight", "bn1.running_mean", "blocks.2.0.bn1.weight", "blocks.6.0.bn3.bias", "conv_head.weight"]
 )

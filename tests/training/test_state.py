@@ -8,6 +8,7 @@ import torch
 
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
+from foldvote.io.files import sha256_file
 from foldvote.runtime.device import Device
 from foldvote.runtime.distributed import ProcessGroup
 from foldvote.runtime.seeding import MemberSeeds
@@ -93,6 +94,18 @@ def test_f40_the_fingerprint_tells_runs_apart(tiny: Tiny, changes: dict, differs
     one, other = spec_of(tiny).fingerprint, spec_of(tiny, **changes).fingerprint
     assert one.keys() == other.keys()
     assert [name for name in one if one[name] != other[name]] == [differs]
+
+
+def test_weights_are_compared_with_what_pins_them_before_the_first_step(tiny: Tiny, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(b"weights")
+    digest = sha256_file(weights)
+    inputs = MemberInputs(tiny.pixels, tiny.split, weights, pretrained_sha256=digest)
+    seeds = MemberSeeds(1, "tiny", 0)
+    assert build_spec(seeds, recipe(), "code", inputs).origin["pretrained_sha256"] == digest
+    weights.write_bytes(b"others")
+    with pytest.raises(UserError, match="has the SHA-256"):
+        build_spec(seeds, recipe(), "code", inputs)
 
 
 def test_a_title_stands_for_model_and_fold(tiny: Tiny) -> None:

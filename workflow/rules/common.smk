@@ -9,7 +9,6 @@ SCRIPTS = f"{workflow.current_basedir.get_path_or_uri(secret_free=True)}/../scri
 sys.path.insert(0, SCRIPTS)
 
 from foldvote.commands.session import (
-    UNPACKED,
     begin_run,
     check_before_jobs,
     end_of_run_summary,
@@ -20,6 +19,8 @@ from foldvote.commands.session import (
     answer_old_spelling,
     use_library,
 )
+from foldvote.commands.weights_check import UNPACKED
+from foldvote.config.named_weights import expected_digest
 from foldvote.errors import UserError
 from foldvote.io.files import canonical, sha256_file
 from foldvote.runtime.code_digest import code_digests
@@ -45,7 +46,8 @@ CONFIG = read_configuration(
 )
 config.update(CONFIG.model_dump(mode="json"))
 RECIPES = {
-    name: canonical(one.model_dump(mode="json")) for name, one in CONFIG.models.items()
+    name: canonical(one.definite.model_dump(mode="json"))
+    for name, one in CONFIG.models.items()
 }
 FOLDS = range(CONFIG.folds.count)
 SPLITS = ["train", "test"] if CONFIG.has_test else ["train"]

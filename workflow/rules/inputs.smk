@@ -19,7 +19,7 @@ def recipe_inputs(wildcards):
     wanted = recipe(wildcards)
     return {
         "pixels": pixels(wanted, "train"),
-        "pretrained": own_weights(wanted.pretrained),
+        "pretrained": own_weights(wanted.pretrained_file),
         "manifest": (
             "<results>/data/manifest/split=train/manifest.parquet"
             if wanted.labels.active
@@ -209,8 +209,15 @@ def searched_pixels(split):
 
 
 def searched_weights():
-    """The pretrained weights that the search can reach."""
-    return sorted({r.pretrained for r in searched("pretrained") if r.pretrained})
+    """The files of pretrained weights that the search can reach."""
+    files = {r.pretrained_file for r in searched("net", "pretrained")}
+    return sorted(path for path in files if path)
+
+
+def searched_named_weights():
+    """The weights by name that the search can reach, each with its digest."""
+    names = {r.named_weights for r in searched("net", "pretrained")}
+    return {name: expected_digest(name) for name in sorted(filter(None, names))}
 
 
 def search_metrics():

@@ -67,7 +67,7 @@ if CONFIG.refit is not None:
         conda:
             "../../envs/foldvote.yaml"
         params:
-            recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
+            recipe=lambda w: RECIPES[w.model],
             code=digest("find_refit_recipe.py"),
         script:
             "../scripts/find_refit_recipe.py"
@@ -78,7 +78,7 @@ if CONFIG.refit is not None:
             folds="<results>/refit/folds.parquet",
             certificate="<results>/refit/certificate.json",
             classes="<results>/data/classes.json",
-            pretrained=lambda w: own_weights(recipe(w).pretrained),
+            pretrained=lambda w: own_weights(recipe(w).pretrained_file),
             manifest=lambda w: (
                 "<results>/data/manifest/split=train/manifest.parquet"
                 if recipe(w).labels.active
@@ -97,6 +97,7 @@ if CONFIG.refit is not None:
             "<benchmarks>/refit/train/model={model}/fold={fold}.tsv"
         params:
             below="refit",
+            pretrained_sha256=lambda w: expected_digest(recipe(w).named_weights),
             seed=CONFIG.refit_seed,
             numeric=learnt_factor(),
             code=digest("train_member.py"),
@@ -107,7 +108,7 @@ if CONFIG.refit is not None:
             folds="<results>/refit/curve/share={share}/folds.parquet",
             certificate="<results>/refit/curve/share={share}/certificate.json",
             classes="<results>/data/classes.json",
-            pretrained=lambda w: own_weights(recipe(w).pretrained),
+            pretrained=lambda w: own_weights(recipe(w).pretrained_file),
             manifest=lambda w: (
                 "<results>/data/manifest/split=train/manifest.parquet"
                 if recipe(w).labels.active
@@ -126,7 +127,8 @@ if CONFIG.refit is not None:
             "<benchmarks>/refit/curve/share={share}/train/model={model}/fold={fold}.tsv"
         params:
             below=lambda w: f"refit/curve/share={w.share}",
-            recipe=lambda w: canonical(recipe(w).model_dump(mode="json")),
+            pretrained_sha256=lambda w: expected_digest(recipe(w).named_weights),
+            recipe=lambda w: RECIPES[w.model],
             seed=CONFIG.refit_seed,
             numeric=learnt_factor(),
             own_metric=lambda w: own_metric_digest(recipe(w).best_by),

@@ -33,6 +33,8 @@ rule train:
         gpu=gpus_of_a_member,
     params:
         recipe=lambda w: RECIPES[w.model],
+        # Weights by name are no input: their digest decides, wherever the file lies.
+        pretrained_sha256=lambda w: expected_digest(recipe(w).named_weights),
         seed=CONFIG.seed,
         numeric=learnt_factor(),
         own_metric=lambda w: own_metric_digest(recipe(w).best_by),

@@ -62,6 +62,7 @@ if CONFIG.tune is not None:
             views=CONFIG.predict.views,
             numeric=learnt_factor(),
             pretrained=searched_weights(),
+            pretrained_sha256=searched_named_weights(),
             own_metric=own_metric_digest(*search_metrics()),
             code=digest("tune_worker.py"),
         script:

@@ -7,6 +7,7 @@ from foldvote.runtime.garbage import imports_stay
 
 with imports_stay():
     from foldvote.config.data import numeric_factor_of
+    from foldvote.config.named_weights import weights_path
     from foldvote.config.recipe import Recipe
     from foldvote.config.runtime import Runtime
     from foldvote.io.files import read_json
@@ -25,16 +26,19 @@ if __name__ == "__main__":
     # Not an output of the rule, because it must survive a failed job.
     state = Path(runtime.state_dir or snakemake.config["results"], params.get("below", ""))
     # That of a refit is made from the members of the folds.
-    found = read_json(given.recipe)["recipe"] if given.get("recipe") else json.loads(params.recipe)
+    recipe = Recipe.model_validate(
+        read_json(given.recipe)["recipe"] if given.get("recipe") else json.loads(params.recipe)
+    )
     with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
+        file = given.pretrained or (weights_path(recipe.named_weights) if recipe.named_weights else None)
         train_member(
             seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
-            recipe=Recipe.model_validate(found),
+            recipe=recipe,
             code=params.code,
             inputs=MemberInputs(
                 Path(given.pixels),
                 SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
-                Path(given.pretrained) if given.pretrained else None,
+                Path(file) if file else None,
                 Path(given.manifest) if given.manifest else None,
                 numeric_factor_of(params.numeric),
                 PseudoInputs(Path(given.pseudo_pixels), tuple(Path(path) for path in given.pseudo))
@@ -42,6 +46,7 @@ if __name__ == "__main__":
                 else None,
                 Path(given.metric) if given.get("metric") else None,
                 tuple(Path(path) for path in given.get("teachers", [])),
+                params.pretrained_sha256,
             ),
             resume_dir=state / f"resume/model={of.model}/fold={of.fold}",
             tracking_dir=state,

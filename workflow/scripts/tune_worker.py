@@ -6,6 +6,7 @@ from foldvote.runtime.garbage import imports_stay
 
 with imports_stay():
     from foldvote.config.data import numeric_factor_of
+    from foldvote.config.named_weights import weights_path
     from foldvote.config.recipe import Recipe
     from foldvote.config.runtime import Runtime
     from foldvote.config.tuning import Tune
@@ -35,13 +36,15 @@ if __name__ == "__main__":
             inputs=SearchInputs(
                 SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
                 [Path(path) for path in given.pixels],
-                dict(zip(params.pretrained, map(Path, given.pretrained), strict=True)),
+                dict(zip(params.pretrained, map(Path, given.pretrained), strict=True))
+                | {name: weights_path(name) for name in params.pretrained_sha256},
                 Path(given.manifest) if given.manifest else None,
                 numeric_factor_of(params.numeric),
                 [Path(path) for path in given.pseudo_pixels],
                 [Path(path) for path in given.pseudo],
                 Path(given.metric) if given.metric else None,
                 [Path(path) for path in given.teachers],
+                params.pretrained_sha256,
             ),
             resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             code=params.code,

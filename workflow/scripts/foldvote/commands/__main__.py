@@ -59,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     add_configuration(leaderboard)
     leaderboard.set_defaults(run=_leaderboard)
 
+    fetch = commands.add_parser("fetch", help="download and pin the pretrained weights that a configuration names")
+    fetch.add_argument("file", nargs="?", help="the configuration; default: that of the demo")
+    add_configuration(fetch)
+    fetch.set_defaults(run=_fetch)
+
     forecast = commands.add_parser("forecast", help="what public and private boards can say about each row of a run")
     forecast.add_argument("folders", nargs="*", help="results folders; none: that of the configuration")
     forecast.add_argument("--public", default="0.5", help="share or number of persons on the public board; default 0.5")
@@ -119,6 +124,15 @@ def _leaderboard(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]
 
     _, load = _configuration(asked)
     return compare_runs(asked.folders, lambda: load().results)
+
+
+def _fetch(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
+    from foldvote.commands.fetch import run_fetch
+
+    if asked.file is not None:
+        asked.configfile = [asked.file]
+    file, load = _configuration(asked)
+    return run_fetch(load(), file)
 
 
 def _forecast(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:

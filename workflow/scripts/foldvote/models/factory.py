@@ -146,7 +146,8 @@ def _pretrained_model(
         # Read before timm reads it, and never as a pickle, whatever timm's own default is.
         given = set(timm.models.load_state_dict(str(weights), device="cpu", weights_only=True))
         # Another number of classes than any task has: else a task with as many would keep the file's classifier.
-        overlay = {"file": str(weights), "num_classes": 0}
+        # custom_load: some nets have a loader of their own for the file of their authors, which no other file is.
+        overlay = {"file": str(weights), "num_classes": 0, "custom_load": False}
         torch.manual_seed(seed)
         model = timm.create_model(recipe.net, pretrained=True, pretrained_cfg_overlay=overlay, **options)
     except Exception as error:

@@ -48,7 +48,7 @@ def weights_origin(net: str, pretrained: str | Path | None) -> WeightsOrigin:
 
     Args:
         net: the recipe's net, with or without a tag.
-        pretrained: the recipe's file of pretrained weights; None: from scratch.
+        pretrained: the recipe's file of pretrained weights, or timm's name of them; None: from scratch.
     """
     if pretrained is None:
         return WeightsOrigin(None, None, "It was trained from scratch: no other weights went into it.")

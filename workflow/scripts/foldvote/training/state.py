@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from foldvote.config.metric_names import LOSS
+from foldvote.config.named_weights import pinned_digest
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.errors import UserError, first_line, raise_all
 from foldvote.evaluation.metric_registry import Metric, find_metrics
@@ -109,7 +110,7 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
         "seed": seeds.seed,
         **training_set.origin,
         "age_borders": list(inputs.numeric.borders) if inputs.numeric else None,
-        "pretrained_sha256": sha256_file(inputs.pretrained) if inputs.pretrained else None,
+        "pretrained_sha256": pinned_digest(inputs.pretrained, inputs.pretrained_sha256) if inputs.pretrained else None,
     }
     if inputs.metric is not None:
         origin["metric_sha256"] = sha256_file(inputs.metric)

@@ -37,6 +37,7 @@ class MemberInputs:
         metric: the file of the user's own metric; only for a recipe that chooses an epoch by it, or a search by it.
         teachers: for each teacher what its member of this fold predicts of the images that both are trained on; only
             for a recipe with `distill`.
+        pretrained_sha256: the SHA-256 that the weights file must have; None or empty: any.
     """
 
     images: Path
@@ -47,6 +48,7 @@ class MemberInputs:
     pseudo: PseudoInputs | None = None
     metric: Path | None = None
     teachers: tuple[Path, ...] = ()
+    pretrained_sha256: str | None = None
 
     @property
     def bands(self) -> dict[str, tuple[int, ...]]:

@@ -17,6 +17,7 @@ import torch
 from optuna.trial import TrialState
 
 from foldvote.config.layout_facts import NumericFactor
+from foldvote.config.named_weights import pinned_digest
 from foldvote.config.recipe import Recipe
 from foldvote.config.search_space import label
 from foldvote.data.label_space import LabelSpace
@@ -129,13 +130,14 @@ class SearchInputs:
     Attributes:
         split: classes and folds.
         images: packed training images, in folders `size=<HxW>/roi=<roi>`.
-        pretrained: local weights files by the value of `pretrained` in the recipes.
+        pretrained: local weights files, by their path in the recipes or the name of timm's weights.
         manifest: manifest of the training images, if a recipe may treat labels by age.
         numeric: the factor that bins a number, such as age; None if there is none.
         pseudo_images: packed test images, in the same folders, if a recipe may learn from them.
         pseudo: first-round test predictions, in folders `model=<m>/fold=<k>`.
         metric: the file of the user's own metric, if trials are scored by it or choose by it.
         teachers: what teachers predict of the images that they were trained on, in folders as `pseudo`.
+        pretrained_sha256: the SHA-256 that weights files must have, by the name of timm's weights.
     """
 
     split: SplitFiles
@@ -147,6 +149,7 @@ class SearchInputs:
     pseudo: Sequence[Path] = ()
     metric: Path | None = None
     teachers: Sequence[Path] = ()
+    pretrained_sha256: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, recipe: Recipe, fold: int) -> MemberInputs:
         """The input files of the member of a fold with a recipe."""
@@ -154,7 +157,7 @@ class SearchInputs:
         return MemberInputs(
             _packed(self.images, recipe),
             self.split,
-            self.pretrained[recipe.pretrained] if recipe.pretrained else None,
+            self.pretrained[recipe.weights] if recipe.weights else None,
             self.manifest,
             self.numeric,
             PseudoInputs(
@@ -222,7 +225,10 @@ def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
         "split_sha256": digest,
         "data_sha256": read_json(inputs.split.certificate)["data_sha256"],
         "age_borders": list(inputs.numeric.borders if inputs.numeric else ()),
-        "pretrained_sha256": {name: sha256_file(path) for name, path in sorted(inputs.pretrained.items())},
+        "pretrained_sha256": {
+            name: pinned_digest(path, inputs.pretrained_sha256.get(name))
+            for name, path in sorted(inputs.pretrained.items())
+        },
         "pseudo_sha256": [sha256_file(path) for path in sorted(inputs.pseudo)],
         **({"teachers_sha256": [sha256_file(path) for path in sorted(inputs.teachers)]} if inputs.teachers else {}),
         **({"metric_sha256": sha256_file(inputs.metric)} if inputs.metric else {}),
@@ -284,7 +290,7 @@ def _score(
 ) -> float | None:
     """Train the folds of a trial in turn. Returns the score of all their out-of-fold predictions, or None if pruned."""
     with _values_at_fault():
-        recipe = search.recipe_of(trial.values)
+        recipe = search.recipe_of(trial.values).definite
         device = resources.device(recipe)
     parts, metric = [], find_metric(search.tune.score, inputs.metric)
     for place, fold in enumerate(search.folds):
