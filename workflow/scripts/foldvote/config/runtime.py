@@ -28,7 +28,7 @@ class Runtime(Section):
     reproducible: bool = True
     """On a GPU: the same bytes at every run, and exact fp32; false: faster kernels and TF32, recorded in model.json."""
     predict_batch: int = Field(default=256, ge=1, le=65_536)
-    """Most images in one batch of predictions; on a CPU fewer are taken, as many as its caches suit."""
+    """Most images in one batch of predictions; on a CPU fewer, if that is faster."""
     checkpoint_minutes: float = Field(default=5, gt=0)
     """Longest time in minutes between two saves of the training state, which is also saved after an epoch unless saving
     takes more than a twentieth of the time."""

@@ -14,7 +14,7 @@ from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from foldvote.runtime.job_log import log
 
 _CUBLAS_WORKSPACES = (":4096:8", ":16:8")  # with which cuBLAS is deterministic; the first is the faster one
-_PIXELS_PER_THREAD = 2**19  # in a batch of predictions on a CPU; of more, activations no longer fit in its caches
+_PIXELS_PER_THREAD = 2**19  # in a batch of predictions on a CPU; larger activations are new pages each time
 _NOT_DETERMINISTIC = re.compile(
     r"(\S+) does not have a deterministic implementation|operation is not deterministic because it uses (CuBLAS)"
 )
