@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, log_loss
 
 from foldvote.config.base import OUR_NAMES
 from foldvote.data.label_space import LabelSpace
-from foldvote.data.manifest_table import manifest_schema
+from foldvote.data.manifest_table import ONLY, WEIGHT, manifest_schema
 from foldvote.evaluation.slices import border_table, slice_scores, slices_of, wilson
 from foldvote.runtime.seeding import generator
 from support.simulated_persons import HOME, NUMERIC, perfect, simulated
@@ -55,7 +55,8 @@ def test_no_factor_can_have_the_name_of_a_slice_or_column_of_ours():
     scores = slice_scores(with_manifest(rows), probabilities, HOME)
     ours = {*scores["slice"], *manifest_schema([]).names} - set(HOME.factors)
     ours |= {name.removeprefix("accuracy_") for name in scores if name.startswith("accuracy_")} - set(HOME.factors)
-    assert ours | {"split"} == OUR_NAMES  # the folder split=train is a column as well
+    # The folder split=train is a column as well; the last two are columns where the table has roles or weights.
+    assert ours | {"split", ONLY, WEIGHT} == OUR_NAMES
 
 
 def test_scores_are_those_of_scikit_learn():
