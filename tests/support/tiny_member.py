@@ -17,7 +17,7 @@ from foldvote.data.label_space import LabelSpace
 from foldvote.data.manifest_table import ONLY, WEIGHT, manifest_schema
 from foldvote.data.packed_images import pack_images
 from foldvote.io.files import sha256_bytes, sha256_lines
-from foldvote.io.parquet import write_table
+from foldvote.io.parquet import read_table, write_table
 from foldvote.runtime.seeding import generator
 from foldvote.splits.folds import make_folds
 
@@ -105,6 +105,16 @@ def make_tiny(
     make_folds(tiny.manifest, Folds(k=k), 7, tiny.split.folds, tiny.split.certificate, tiny.split.classes)
     pack_images(tiny.manifest, root, Images(min_side=8), SIZE, "none", tiny.pixels, workers=1)
     return tiny
+
+
+def make_tiny_with_tests(root: Path) -> Tiny:
+    """A tiny data stage with eight test images: test.parquet and test.arrow."""
+    made = make_tiny(root)
+    tests = read_table(made.manifest).head(8).assign(label=np.int16(-1), class_name=None)
+    tests["image_id"] = [f"test{number}" for number in range(len(tests))]
+    write_manifest(tests, root / "test.parquet")
+    pack_images(root / "test.parquet", root, Images(min_side=8), SIZE, "none", root / "test.arrow", workers=1)
+    return made
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path, label_space: LabelSpace = LABEL_SPACE) -> None:

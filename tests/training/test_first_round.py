@@ -9,31 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.config.data import Images
 from foldvote.data.label_space import factor_label_space, write_label_space
-from foldvote.data.packed_images import pack_images
 from foldvote.errors import UserError
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.prediction_files import LOGIT, predictions_schema
-from foldvote.io.parquet import read_record, read_table, write_table
+from foldvote.io.parquet import read_record, write_table
 from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.splits.folds import fold_rows, read_folds
 from foldvote.training.dataloader import Batch
 from foldvote.training.first_round import PseudoInputs, tempered
 from foldvote.training.state import MemberSpec
 from foldvote.training.training_set import MemberInputs, TrainingSet, build_training_set
-from support.tiny_member import LABEL_SPACE, SIZE, Tiny, make_tiny, recipe, write_manifest
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny_with_tests, recipe
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    made = make_tiny(tmp_path_factory.mktemp("tiny"))
-    tests = read_table(made.manifest).head(8).assign(label=np.int16(-1), class_name=None)
-    tests["image_id"] = [f"test{number}" for number in range(len(tests))]
-    write_manifest(tests, made.root / "test.parquet")
-    rules = Images(min_side=8)
-    pack_images(made.root / "test.parquet", made.root, rules, SIZE, "none", made.root / "test.arrow", workers=1)
-    return made
+    return make_tiny_with_tests(tmp_path_factory.mktemp("tiny"))
 
 
 def learnt_ids(tiny: Tiny, fold: int) -> list[str]:

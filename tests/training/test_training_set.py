@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from foldvote.config.data import Images
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import LabelSpace, factor_label_space, write_label_space
-from foldvote.data.packed_images import ConcatenatedImages, PackedImages, pack_images
+from foldvote.data.packed_images import ConcatenatedImages, PackedImages
 from foldvote.errors import UserError
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.prediction_files import LOGIT, predictions_schema
@@ -21,20 +20,14 @@ from foldvote.training.dataloader import Batch
 from foldvote.training.first_round import PseudoInputs, without_smoothing
 from foldvote.training.state import MemberSpec
 from foldvote.training.training_set import MemberInputs, TrainingSet, build_training_set
-from support.tiny_member import LABEL_SPACE, SIZE, Tiny, make_tiny, recipe, write_manifest
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny_with_tests, recipe
 
 SIX = factor_label_space({"colour": ("blue", "green", "red"), "size": ("small", "large")})
 
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    made = make_tiny(tmp_path_factory.mktemp("tiny"))
-    tests = read_table(made.manifest).head(8).assign(label=np.int16(-1), class_name=None)
-    tests["image_id"] = [f"test{number}" for number in range(len(tests))]
-    write_manifest(tests, made.root / "test.parquet")
-    rules = Images(min_side=8)
-    pack_images(made.root / "test.parquet", made.root, rules, SIZE, "none", made.root / "test.arrow", workers=1)
-    return made
+    return make_tiny_with_tests(tmp_path_factory.mktemp("tiny"))
 
 
 def said(tiny: Tiny, model: str, probabilities: np.ndarray, fold: int = 0, **record: object) -> Path:

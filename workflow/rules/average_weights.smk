@@ -22,7 +22,7 @@ if CONFIG.folds.reserve:
             weights=members_of("train", "model.safetensors"),
             sidecars=members_of("train", "model.json"),
             reserve=members_of("reserve", "predictions.parquet"),
-            pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+            pixels=lambda w: pixels(recipe(w), "train"),
             folds="<results>/folds/folds.parquet",
             certificate="<results>/folds/certificate.json",
             classes="<results>/data/classes.json",

@@ -74,7 +74,7 @@ if CONFIG.refit is not None:
 
     use rule train as refit_train with:
         input:
-            pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+            pixels=lambda w: pixels(recipe(w), "train"),
             folds="<results>/refit/folds.parquet",
             certificate="<results>/refit/certificate.json",
             classes="<results>/data/classes.json",
@@ -104,7 +104,7 @@ if CONFIG.refit is not None:
 
     use rule train as curve_train with:
         input:
-            pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+            pixels=lambda w: pixels(recipe(w), "train"),
             folds="<results>/refit/curve/share={share}/folds.parquet",
             certificate="<results>/refit/curve/share={share}/certificate.json",
             classes="<results>/data/classes.json",
@@ -138,7 +138,7 @@ if CONFIG.refit is not None:
         input:
             weights="<results>/refit/curve/share={share}/train/model={model}/fold={fold}/model.safetensors",
             sidecar="<results>/refit/curve/share={share}/train/model={model}/fold={fold}/model.json",
-            pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/train.arrow",
+            pixels=lambda w: pixels(recipe(w), "train"),
             folds="<results>/refit/curve/share={share}/folds.parquet",
             certificate="<results>/refit/curve/share={share}/certificate.json",
             classes="<results>/data/classes.json",
@@ -154,7 +154,7 @@ if CONFIG.refit is not None:
         input:
             weights="<results>/refit/train/model={model}/fold={fold}/model.safetensors",
             sidecar="<results>/refit/train/model={model}/fold={fold}/model.json",
-            pixels=lambda w: f"<results>/data/pixels/size={recipe(w).size}/roi={recipe(w).roi}/test.arrow",
+            pixels=lambda w: pixels(recipe(w), "test"),
             folds="<results>/refit/folds.parquet",
             certificate="<results>/refit/certificate.json",
             classes="<results>/data/classes.json",

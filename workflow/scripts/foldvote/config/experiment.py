@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from foldvote.config.ensemble import OFFSETS, Submission, Vote
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
+from foldvote.config.model_relations import first_round_faults, product_faults
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.config.recipe_resolution import with_bases, with_included
 from foldvote.config.refit import Refit, refit_faults
@@ -109,7 +109,8 @@ class Config(DataSettings):
     def _models_fit(self) -> "Config":
         faults = [f"models.{fault}" for fault in model_name_faults(self.models)]
         faults += [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
-        faults += [*self._metric_faults(), *self._first_round_faults(), *self._product_faults()]
+        faults += self._metric_faults()
+        faults += [*first_round_faults(self.models, self.has_test), *product_faults(self.models, self.factor_names)]
         if self.refit is not None:
             faults += refit_faults(self.refit, self.models, self.factor_names, self.folds.k)
         faults += [*self._tune_faults(), *self._guest_faults()]
@@ -164,54 +165,6 @@ class Config(DataSettings):
                 yield f"{place}: no factor {parameter!r}{did_you_mean(parameter, self.factor_names)}"
             if is_own(name) and name != self.metric:
                 yield f"{place}: a file of your own is named in `metric`; name it there and drop it here"
-
-    def _first_round_faults(self) -> Iterator[str]:
-        """Models that learn from predictions of others which cannot be there before them, or do not fit."""
-        for name, recipe in self.models.items():
-            key = "pseudo" if recipe.pseudo else "distill"
-            if recipe.first_round and not self.has_test:
-                what = key if recipe.pseudo else f"{key}.test_images"
-                yield f"models.{name}.{what}: there are no test images to learn from; drop it"
-            for first in recipe.learns_from:
-                place = f"models.{name}.{key}.models: {first!r}"
-                if first not in self.models:
-                    yield f"{place} is no model{did_you_mean(first, self.models)}"
-                elif recipe.pseudo and self.models[first].pseudo is not None:
-                    yield f"{place} is itself of the second round; name models without pseudo"
-                elif first == name:
-                    yield f"{place} is this model itself; name another one, which may have the same recipe"
-                elif name in self._all_before(first):
-                    yield f"{place} learns from {name!r} in its turn; break the circle"
-                elif self.models[first].factors is not None:
-                    yield f"{place} learns some factors only; name models of whole classes"
-
-    def _all_before(self, name: str) -> set[str]:
-        """The models that a model learns from, directly or through others."""
-        found, waiting = set[str](), [name]
-        while waiting:
-            recipe = self.models.get(waiting.pop())
-            new = set(recipe.learns_from) - found if recipe else set()
-            found |= new
-            waiting += new
-        return found
-
-    def _product_faults(self) -> Iterator[str]:
-        """Models of single factors that together do not cover every factor exactly once."""
-        parts = {frozenset(recipe.factors): name for name, recipe in self.models.items() if recipe.factors}
-        if not parts or not frozenset().union(*parts) <= self.factor_names:
-            return
-        for one, other in combinations(parts, 2):
-            if one & other:
-                yield (
-                    f"models.{parts[one]}.factors and models.{parts[other]}.factors share "
-                    f"{', '.join(sorted(one & other))}; a factor belongs to one kind of models"
-                )
-        if absent := sorted(self.factor_names.difference(*parts)):
-            yield (
-                f"models: no model of {', '.join(absent)} stands beside those of some factors ("
-                f"{', '.join(sorted(parts.values()))}), so that they make no class; add one with factors: "
-                f"[{', '.join(absent)}]"
-            )
 
     def _tune_faults(self) -> Iterator[str]:
         """A model or folds that a search names and that do not exist."""

@@ -13,8 +13,10 @@ from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
 from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size
 from foldvote.config.first_round import Distill, Pseudo, Several
+from foldvote.config.losses import CrossEntropy, Losses, each_named
 from foldvote.config.metric_names import MetricName
 from foldvote.config.named_weights import weights_faults, weights_name
+from foldvote.config.schedules import Cosine, Schedule
 from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
 
 
@@ -42,124 +44,6 @@ def division_faults(batch: int, parts: int, processes: int) -> Iterator[str]:
             f"{parts // processes} for each of {processes} processes; change batch_size or accumulate, or the number "
             "of processes (runtime.gpus_per_member, on a CPU runtime.cpu_processes)"
         )
-
-
-def _each_named(value: Any) -> Any:
-    """`focal`, `{name: focal, gamma: 2}` or a list of these, as a list of mappings."""
-    values = value if isinstance(value, list) else [value]
-    return [{"name": one} if isinstance(one, str) else one for one in values]
-
-
-# --- losses
-
-
-class LossTerm(Section):
-    """One term of the training loss."""
-
-    weight: float = Field(default=1.0, gt=0)
-    """Factor of this term in the sum."""
-
-
-class CrossEntropy(LossTerm):
-    """Cross-entropy."""
-
-    name: Literal["cross_entropy"]
-
-
-class Focal(LossTerm):
-    """Focal loss: easy images count less (Lin et al., ICCV 2017)."""
-
-    name: Literal["focal"]
-    gamma: float = Field(default=2.0, ge=0, le=10)
-    """How much less easy images count; 0 is cross-entropy."""
-
-
-class SoftF1(LossTerm):
-    """One minus the macro-F1 that is computed from the probabilities of a batch."""
-
-    name: Literal["soft_f1"]
-
-
-class Asymmetric(LossTerm):
-    """Asymmetric focusing of positives and negatives, single-label form (Ridnik et al., ICCV 2021)."""
-
-    name: Literal["asymmetric"]
-    gamma_positive: float = Field(default=0.0, ge=0, le=10)
-    """Focusing parameter of the true class."""
-    gamma_negative: float = Field(default=4.0, ge=0, le=10)
-    """Focusing parameter of the other classes."""
-
-
-class Ldam(LossTerm):
-    """Label-distribution-aware margin: the rarer a class, the wider its margin (Cao et al., NeurIPS 2019)."""
-
-    name: Literal["ldam"]
-    margin: float = Field(default=0.5, gt=0, le=5)
-    """Margin of the rarest class, on the logits."""
-
-
-Loss = Annotated[CrossEntropy | Focal | SoftF1 | Asymmetric | Ldam, Field(discriminator="name")]
-Losses = Annotated[list[Loss], BeforeValidator(_each_named), Field(min_length=1)]
-
-
-# --- schedules
-
-
-class Cosine(Section):
-    """Half a cosine, from the peak down to `floor` times the peak (Loshchilov & Hutter, ICLR 2017)."""
-
-    name: Literal["cosine"]
-    floor: Share = 0.01
-    """Last learning rate as a share of the peak."""
-
-
-class Step(Section):
-    """Multiplied by `gamma` after every `every` epochs."""
-
-    name: Literal["step"]
-    every: float = Field(default=20, gt=0)
-    """Epochs between two drops."""
-    gamma: float = Field(default=0.5, gt=0, lt=1)
-    """Factor of each drop."""
-
-
-class Plateau(Section):
-    """Multiplied by `gamma` when `best_by` has not improved for `patience` epochs."""
-
-    name: Literal["plateau"]
-    patience: int = Field(default=2, ge=1)
-    """Epochs without improvement before a drop."""
-    gamma: float = Field(default=0.3, gt=0, lt=1)
-    """Factor of each drop."""
-
-
-class OneCycle(Section):
-    """One rise and one fall along cosines (Smith & Topin, 2018), of the learning rate only. The rise is the warm-up."""
-
-    name: Literal["one_cycle"]
-    rise: float = Field(default=0.3, gt=0, lt=1)
-    """Share of the steps in which it rises."""
-    start: float = Field(default=0.04, gt=0, lt=1)
-    """First learning rate as a share of the peak."""
-    floor: Share = 1e-4
-    """Last learning rate as a share of the peak."""
-
-
-class Polynomial(Section):
-    """The peak times (1 - progress) to the power of `power`."""
-
-    name: Literal["polynomial"]
-    power: float = Field(default=1.0, gt=0, le=10)
-    """1 is a straight line."""
-
-
-class Constant(Section):
-    """The peak throughout."""
-
-    name: Literal["constant"]
-
-
-Schedule = Annotated[Cosine | Step | Plateau | OneCycle | Polynomial | Constant, Field(discriminator="name")]
 
 
 # --- batch mixes
@@ -195,7 +79,7 @@ class HalfFace(Mixed):
 
 
 Mix = Annotated[Mixup | CutMix | HalfFace, Field(discriminator="name")]
-Mixes = Annotated[list[Mix], BeforeValidator(_each_named)]
+Mixes = Annotated[list[Mix], BeforeValidator(each_named)]
 
 
 # --- heads and targets
@@ -277,7 +161,7 @@ class Recipe(Section):
     """Number of first epochs in which only the head is trained; equal to `epochs`: feature extraction."""
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest gradient norm; null: no clipping."""
-    schedule: Annotated[Schedule, BeforeValidator(lambda value: _each_named(value)[0])] = Cosine(name="cosine")
+    schedule: Annotated[Schedule, BeforeValidator(lambda value: each_named(value)[0])] = Cosine(name="cosine")
     """The learning-rate schedule after the warm-up."""
     warmup_epochs: float = Field(default=1.0, ge=0)
     """Linear warm-up, in epochs."""

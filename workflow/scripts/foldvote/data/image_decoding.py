@@ -9,16 +9,16 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from foldvote.data.image_integrity import END, JUNK, LOOK_AHEAD, container_fault, has_every_scan, jpeg_end, other_format
+from foldvote.data.image_rules import ImageRules
 from foldvote.errors import UserError
 from foldvote.io.paths import real_path_below
 
@@ -42,34 +42,6 @@ _TRANSPOSITIONS = {
 }
 _ORIENTATION = 0x0112
 _LOST_SHARE = 8  # a damaged JPEG that lost more than height / 8 rows counts as truncated
-
-
-class ImageRules(Protocol):
-    """Which images are accepted, as the configuration's section `images` says it; here no more is known of that."""
-
-    @property
-    def formats(self) -> Sequence[str]:
-        """Formats by content, such as `PNG`."""
-
-    @property
-    def tolerate_tail(self) -> bool:
-        """Whether a JPEG may lack its end marker."""
-
-    @property
-    def animated(self) -> str:
-        """What is done with several frames: `refuse` or `first_frame`."""
-
-    @property
-    def background(self) -> tuple[int, int, int]:
-        """RGB colour put behind transparent pixels."""
-
-    @property
-    def min_side(self) -> int:
-        """Smallest accepted height and width in pixels."""
-
-    @property
-    def max_megapixels(self) -> float:
-        """Largest accepted area."""
 
 
 class BadImage(Exception):

@@ -17,6 +17,7 @@ _INGEST = (
     "data/face_detector.py",
     "data/image_decoding.py",
     "data/image_integrity.py",
+    "data/image_rules.py",
     "deployment/bundle_answers.py",
     "errors.py",
     "evaluation/conformal.py",

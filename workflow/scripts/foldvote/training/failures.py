@@ -1,5 +1,9 @@
 """What fails in the middle of a training, said in words."""
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, first_line
 
@@ -29,3 +33,18 @@ def memory_advice(error: BaseException, recipe: Recipe, parts: int) -> tuple[str
         return f"{told}; {LESS_MEMORY}", parts
     again = f"the same command goes on from the last checkpoint, with batches in {2 * parts} parts"
     return f"{told}; {again}; if that does not help, {LESS_MEMORY}", 2 * parts
+
+
+def not_finite(name: str, what: str, first: Mapping[str, Any], path: Path) -> UserError:
+    """The error of a training whose loss or gradients are no longer finite.
+
+    Args:
+        name: the member, for the text.
+        what: `the loss is` or `gradients are`.
+        first: epoch and step, from 1, of the first such batch.
+        path: the file that names the images of these batches.
+    """
+    return UserError(
+        f"{name}: {what} no longer finite from epoch {first['epoch']}, step {first['step']} on; lower models.*.lr, or "
+        f"set clip_norm or precision: fp32. The last good checkpoint is kept; the images of those steps are in {path}"
+    )

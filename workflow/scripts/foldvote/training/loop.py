@@ -34,7 +34,7 @@ from foldvote.training.dataloader import (
     plain_batches,
     training_loader,
 )
-from foldvote.training.failures import as_raised, memory_advice
+from foldvote.training.failures import as_raised, memory_advice, not_finite
 from foldvote.training.monitor import Clock, LossMonitor
 from foldvote.training.optimizer import backbone_warmup, learning_rate, set_learning_rate
 from foldvote.training.state import MemberSpec, run_identity, start_or_resume
@@ -373,11 +373,7 @@ class Trainer:
         if self.device.group.first:
             write_json(path, batches)
         what = "the loss is" if self.monitor.bad else "gradients are"
-        raise UserError(
-            f"{self.spec.name}: {what} no longer finite from epoch {batches[0]['epoch']}, step "
-            f"{batches[0]['step']} on; lower models.*.lr, or set clip_norm or precision: fp32. The last good "
-            f"checkpoint is kept; the images of those steps are in {path}"
-        )
+        raise not_finite(self.spec.name, what, batches[0], path)
 
     @contextmanager
     def _explain_failures(self) -> Iterator[None]:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from foldvote.config.first_round import Distill
-from foldvote.config.recipe import Asymmetric, CrossEntropy, Focal, Ldam, Loss, Recipe, SoftF1
+from foldvote.config.losses import Asymmetric, CrossEntropy, Focal, Ldam, Loss, SoftF1
+from foldvote.config.recipe import Recipe
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _Term = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]

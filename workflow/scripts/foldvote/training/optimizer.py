@@ -11,7 +11,8 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from foldvote.config.recipe import Constant, Cosine, OneCycle, Plateau, Polynomial, Recipe, Step
+from foldvote.config.recipe import Recipe
+from foldvote.config.schedules import Constant, Cosine, OneCycle, Plateau, Polynomial, Step
 from foldvote.errors import UserError
 from foldvote.models.factory import head_parameters
 

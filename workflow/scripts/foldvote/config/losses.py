@@ -1,0 +1,62 @@
+"""Terms of the training loss."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from foldvote.config.base import Section
+
+
+def each_named(value: Any) -> Any:
+    """`focal`, `{name: focal, gamma: 2}` or a list of these, as a list of mappings."""
+    values = value if isinstance(value, list) else [value]
+    return [{"name": one} if isinstance(one, str) else one for one in values]
+
+
+class LossTerm(Section):
+    """One term of the training loss."""
+
+    weight: float = Field(default=1.0, gt=0)
+    """Factor of this term in the sum."""
+
+
+class CrossEntropy(LossTerm):
+    """Cross-entropy."""
+
+    name: Literal["cross_entropy"]
+
+
+class Focal(LossTerm):
+    """Focal loss: easy images count less (Lin et al., ICCV 2017)."""
+
+    name: Literal["focal"]
+    gamma: float = Field(default=2.0, ge=0, le=10)
+    """How much less easy images count; 0 is cross-entropy."""
+
+
+class SoftF1(LossTerm):
+    """One minus the macro-F1 that is computed from the probabilities of a batch."""
+
+    name: Literal["soft_f1"]
+
+
+class Asymmetric(LossTerm):
+    """Asymmetric focusing of positives and negatives, single-label form (Ridnik et al., ICCV 2021)."""
+
+    name: Literal["asymmetric"]
+    gamma_positive: float = Field(default=0.0, ge=0, le=10)
+    """Focusing parameter of the true class."""
+    gamma_negative: float = Field(default=4.0, ge=0, le=10)
+    """Focusing parameter of the other classes."""
+
+
+class Ldam(LossTerm):
+    """Label-distribution-aware margin: the rarer a class, the wider its margin (Cao et al., NeurIPS 2019)."""
+
+    name: Literal["ldam"]
+    margin: float = Field(default=0.5, gt=0, le=5)
+    """Margin of the rarest class, on the logits."""
+
+
+Loss = Annotated[CrossEntropy | Focal | SoftF1 | Asymmetric | Ldam, Field(discriminator="name")]
+Losses = Annotated[list[Loss], BeforeValidator(each_named), Field(min_length=1)]

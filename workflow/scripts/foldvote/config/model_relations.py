@@ -1,0 +1,76 @@
+"""What does not fit between the models of one configuration."""
+
+from collections.abc import Collection, Iterator, Mapping
+from itertools import combinations
+
+from foldvote.config.recipe import Recipe
+from foldvote.errors import did_you_mean
+
+Models = Mapping[str, Recipe]
+
+
+def first_round_faults(models: Models, has_test: bool) -> Iterator[str]:
+    """Models that learn from predictions of others which cannot be there before them, or do not fit.
+
+    Args:
+        models: the recipes by name.
+        has_test: whether there are test images.
+
+    Returns:
+        One line for each fault.
+    """
+    for name, recipe in models.items():
+        key = "pseudo" if recipe.pseudo else "distill"
+        if recipe.first_round and not has_test:
+            what = key if recipe.pseudo else f"{key}.test_images"
+            yield f"models.{name}.{what}: there are no test images to learn from; drop it"
+        for first in recipe.learns_from:
+            place = f"models.{name}.{key}.models: {first!r}"
+            if first not in models:
+                yield f"{place} is no model{did_you_mean(first, models)}"
+            elif recipe.pseudo and models[first].pseudo is not None:
+                yield f"{place} is itself of the second round; name models without pseudo"
+            elif first == name:
+                yield f"{place} is this model itself; name another one, which may have the same recipe"
+            elif name in _all_before(models, first):
+                yield f"{place} learns from {name!r} in its turn; break the circle"
+            elif models[first].factors is not None:
+                yield f"{place} learns some factors only; name models of whole classes"
+
+
+def product_faults(models: Models, factor_names: Collection[str]) -> Iterator[str]:
+    """Models of single factors that together do not cover every factor exactly once.
+
+    Args:
+        models: the recipes by name.
+        factor_names: the factors that make up the classes.
+
+    Returns:
+        One line for each fault.
+    """
+    parts = {frozenset(recipe.factors): name for name, recipe in models.items() if recipe.factors}
+    if not parts or not frozenset().union(*parts) <= set(factor_names):
+        return
+    for one, other in combinations(parts, 2):
+        if one & other:
+            yield (
+                f"models.{parts[one]}.factors and models.{parts[other]}.factors share "
+                f"{', '.join(sorted(one & other))}; a factor belongs to one kind of models"
+            )
+    if absent := sorted(set(factor_names).difference(*parts)):
+        yield (
+            f"models: no model of {', '.join(absent)} stands beside those of some factors ("
+            f"{', '.join(sorted(parts.values()))}), so that they make no class; add one with factors: "
+            f"[{', '.join(absent)}]"
+        )
+
+
+def _all_before(models: Models, name: str) -> set[str]:
+    """The models that a model learns from, directly or through others."""
+    found, waiting = set[str](), [name]
+    while waiting:
+        recipe = models.get(waiting.pop())
+        new = set(recipe.learns_from) - found if recipe else set()
+        found |= new
+        waiting += new
+    return found
