@@ -19,8 +19,7 @@ from foldvote.commands.session import (
     answer_old_spelling,
     use_library,
 )
-from foldvote.commands.weights_check import UNPACKED
-from foldvote.config.named_weights import expected_digest
+from foldvote.config.named_weights import UNPACKED, expected_digest
 from foldvote.errors import UserError
 from foldvote.io.files import canonical, sha256_file
 from foldvote.runtime.code_digest import code_digests

