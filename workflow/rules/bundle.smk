@@ -43,7 +43,7 @@ rule bundle:
         root=str(CONFIG.root),
         bundle=canonical(CONFIG.bundle.model_dump(mode="json")),
         submission=canonical(CONFIG.submission.model_dump(mode="json")),
-        copied=bundled_code_digest(),
+        copied=lambda w: bundled_code_digest(),
         code=digest("build_bundle.py"),
     script:
         "../scripts/build_bundle.py"

@@ -57,9 +57,7 @@ if CONFIG.refit is not None:
     rule refit_recipe:
         """Find how many epochs the networks of all groups are trained for."""
         input:
-            sidecars=expand(
-                "<results>/train/model={{model}}/fold={fold}/model.json", fold=FOLDS
-            ),
+            sidecars=members_of("train", "model.json"),
         output:
             recipe="<results>/refit/recipe/model={model}.json",
         log:
