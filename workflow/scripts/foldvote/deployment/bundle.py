@@ -239,10 +239,10 @@ def _parity(
 def _table_of(results: Path, run: FinishedRun) -> Path | None:
     """The run's own predictions of test images; None if it made none with these folds and views."""
     budget = read_json(results / "ensemble/prediction.json")["budget"]
-    for whole, name in ((False, "test"), (True, "budget")):
+    for within, name in ((False, "test"), *([(True, "budget")] if budget else [])):
         path = results / f"ensemble/{name}.parquet"
-        if path.is_file() and whole <= budget:
-            full = read_finished_run(results, budget=whole)
+        if path.is_file():
+            full = read_finished_run(results, budget=within)
             if (full.weights_sha256, full.views, full.params) == (run.weights_sha256, run.views, run.params):
                 return path
     return None
