@@ -1,5 +1,7 @@
 """Fixtures of several test files."""
 
+import multiprocessing
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -14,3 +16,15 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_goes_on() -> Iterator[None]:
+    """No process or thread that a test file started runs on after it: Python would wait for it at its end, maybe for ever."""
+    before = set(multiprocessing.active_children())
+    yield
+    processes = [child for child in multiprocessing.active_children() if child not in before]
+    threads = [one for one in threading.enumerate() if one is not threading.main_thread() and not one.daemon]
+    for process in processes:
+        process.kill()
+    assert not processes and not threads, f"left behind: {processes} {threads}"

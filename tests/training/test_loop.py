@@ -317,3 +317,24 @@ def test_f44_a_loader_process_that_dies_is_told_and_the_run_goes_on_later(
         patch.setattr(Trainer, "train_step", train_step)
         train(tiny, "orphaned", changes, workers=1)
     assert train(tiny, "orphaned", changes) == undisturbed
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_an_error_in_the_middle_of_training_leaves_no_loader_processes(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """A process whose loaders still run cannot end: it waits for them, and they for it."""
+
+    def train_step(trainer: Trainer, *_: object) -> None:
+        loading.append(trainer._loading)
+        for worker in trainer._loading._workers if killed else ():
+            os.kill(worker.pid, signal.SIGKILL)
+            worker.join()
+        raise UserError("in the middle")
+
+    loading: list[Any] = []
+    monkeypatch.setattr(Trainer, "train_step", train_step)
+    with pytest.raises(UserError, match="in the middle"):
+        train(tiny, f"in-the-middle-{killed}", {"epochs": 3, "batch_size": 2}, workers=2)
+    assert len(loading[0]._workers) == 2
+    assert not [worker for worker in loading[0]._workers if worker.is_alive()]

@@ -264,28 +264,36 @@ def _free_shared_memory() -> int:
 
 
 def has_dead_worker(batches: Iterator[Any] | None) -> bool:
-    """Whether a process of a loader has died.
+    """Whether a process of a loader has died before its end.
 
     Args:
         batches: an iterator over the loader; None: there is none.
     """
-    return any(not worker.is_alive() for worker in getattr(batches, "_workers", ()))
+    ended = getattr(batches, "_shutdown", False)
+    return not ended and any(not worker.is_alive() for worker in getattr(batches, "_workers", ()))
 
 
-def abandon_workers(batches: Iterator[Any] | None) -> None:
-    """Give up the processes of a loader of which one died: they are killed, and torch is kept from waiting for them.
+def end_workers(batches: Iterator[Any] | None) -> None:
+    """End the processes of a loader now, wherever its batches stopped.
 
-    The dead process may have held a lock that torch's own shutdown takes, which then waits for ever. And torch's
-    handler of SIGCHLD raises the death again in whatever code runs at the next signal.
+    An iterator that the traceback of an error holds would keep its processes up to the end of this one. There Python
+    asks them to end by SIGTERM, which they ignore, and waits for ever.
+
+    A process that died may have held a lock that torch's own shutdown takes, which then waits for ever as well. And
+    torch's handler of SIGCHLD raises the death again in whatever code runs at the next signal. Both are then left out.
 
     Args:
-        batches: an iterator over the loader; None: there is none.
+        batches: an iterator over the loader, of no use afterwards; None: there is none.
     """
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for worker in getattr(batches, "_workers", ()):
+    workers = getattr(batches, "_workers", ())
+    if has_dead_worker(batches):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        batches._shutdown = True  # type: ignore[union-attr]
+    elif workers:
+        batches._shutdown_workers()  # type: ignore[union-attr]
+    for worker in workers:
         worker.kill()
-    if batches is not None:
-        batches._shutdown = True  # type: ignore[attr-defined]
+        worker.join()
 
 
 def _start_worker(_: int) -> None:

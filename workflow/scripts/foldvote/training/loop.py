@@ -29,7 +29,7 @@ from foldvote.runtime.signals import stop_on_signal
 from foldvote.training.checkpoint import remember_parts, save_checkpoint
 from foldvote.training.dataloader import (
     ResumableSampler,
-    abandon_workers,
+    end_workers,
     has_dead_worker,
     plain_batches,
     training_loader,
@@ -391,10 +391,10 @@ class Trainer:
                 raise UserError(f"{name}: epoch {progress.epoch + 1}, step {progress.step + 1}: {advice}") from error
             if not has_dead_worker(self._loading):
                 raise
-            abandon_workers(self._loading)
             raise UserError(
                 f"{name}: a process that loads images died ({first_line(error)}); memory is the usual reason: lower "
                 "runtime.workers; the same command goes on from the last checkpoint"
             ) from error
         finally:
+            end_workers(self._loading)
             self._loading = None
