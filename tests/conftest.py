@@ -20,7 +20,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_goes_on() -> Iterator[None]:
-    """No process or thread that a test file started runs on after it: Python would wait for it at its end, maybe for ever."""
+    """No process or thread of a test file runs on after it: Python would wait for it at its end, maybe for ever."""
     before = set(multiprocessing.active_children())
     yield
     processes = [child for child in multiprocessing.active_children() if child not in before]
