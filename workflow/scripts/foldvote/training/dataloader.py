@@ -263,17 +263,7 @@ def _free_shared_memory() -> int:
     return shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else sys.maxsize
 
 
-def has_dead_worker(batches: Iterator[Any] | None) -> bool:
-    """Whether a process of a loader has died before its end.
-
-    Args:
-        batches: an iterator over the loader; None: there is none.
-    """
-    ended = getattr(batches, "_shutdown", False)
-    return not ended and any(not worker.is_alive() for worker in getattr(batches, "_workers", ()))
-
-
-def end_workers(batches: Iterator[Any] | None) -> None:
+def end_workers(batches: Iterator[Any] | None) -> bool:
     """End the processes of a loader now, wherever its batches stopped.
 
     An iterator that the traceback of an error holds would keep its processes up to the end of this one. There Python
@@ -284,16 +274,23 @@ def end_workers(batches: Iterator[Any] | None) -> None:
 
     Args:
         batches: an iterator over the loader, of no use afterwards; None: there is none.
+
+    Returns:
+        Whether one of them had died before; False for batches that have come to their end.
     """
     workers = getattr(batches, "_workers", ())
-    if has_dead_worker(batches):
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if not workers or batches._shutdown:  # type: ignore[union-attr]
+        return False
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    if died := any(not worker.is_alive() for worker in workers):
         batches._shutdown = True  # type: ignore[union-attr]
-    elif workers:
+    else:
+        signal.signal(signal.SIGCHLD, handler)
         batches._shutdown_workers()  # type: ignore[union-attr]
     for worker in workers:
         worker.kill()
         worker.join()
+    return died
 
 
 def _start_worker(_: int) -> None:

@@ -30,7 +30,6 @@ from foldvote.training.checkpoint import remember_parts, save_checkpoint
 from foldvote.training.dataloader import (
     ResumableSampler,
     end_workers,
-    has_dead_worker,
     plain_batches,
     training_loader,
 )
@@ -385,11 +384,12 @@ class Trainer:
             raise as_raised(error) from error.__cause__
         # What a dead worker shows depends on what it was doing.
         except (RuntimeError, MemoryError, OSError, EOFError) as error:
+            loader_died = end_workers(self._loading)
             if is_out_of_memory(error):
                 advice, parts = memory_advice(error, self.spec.recipe, progress.parts)
                 remember_parts(self._resume_dir, parts, run_identity(self.spec, self.device))
                 raise UserError(f"{name}: epoch {progress.epoch + 1}, step {progress.step + 1}: {advice}") from error
-            if not has_dead_worker(self._loading):
+            if not loader_died:
                 raise
             raise UserError(
                 f"{name}: a process that loads images died ({first_line(error)}); memory is the usual reason: lower "
