@@ -16,6 +16,7 @@ from foldvote.config.ensemble import Submission, Vote
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
+from foldvote.config.probe import LeakCheck
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.config.recipe_resolution import with_bases, with_included
 from foldvote.config.runtime import Runtime
@@ -51,6 +52,8 @@ class Config(DataSettings):
     vote: Vote = Field(default=Vote(), validate_default=True)
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
+    leak_check: LeakCheck = LeakCheck()
+    """What the target `leak_check` compares."""
     tune: Tune | None = None
     """A hyperparameter search of one model's recipe, for the target `tune`."""
 
@@ -102,7 +105,7 @@ class Config(DataSettings):
         faults = [f"models.{fault}" for fault in model_name_faults(self.models)]
         faults += [f"models.{name}.{fault}" for name, recipe in self.models.items() for fault in self._misfits(recipe)]
         faults += [*self._metric_faults(), *self._pseudo_faults(), *self._product_faults()]
-        faults += [*self._tune_faults(), *self._guest_faults()]
+        faults += [*self._tune_faults(), *self._guest_faults(), *self._leak_check_faults()]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
         if faults:
@@ -194,6 +197,8 @@ class Config(DataSettings):
             return
         if self.tune.model is not None and self.tune.model not in self.models:
             yield f"tune.model: no model {self.tune.model!r}{did_you_mean(self.tune.model, self.models)}"
+        elif any(recipe.kind == "probe" for recipe in self.searched_recipes("kind").values()):
+            yield "tune: a probe (kind: probe) has nothing to search; name a network in tune.model"
         if absent := [fold for fold in self.searched_folds if not 0 <= fold < self.folds.count]:
             yield f"tune.folds: there is no fold {', '.join(map(str, absent))}; the last one is {self.folds.count - 1}"
 
@@ -215,6 +220,26 @@ class Config(DataSettings):
                     "predictions of its images, made as those of the test images by networks that have not seen them, "
                     "or drop the guest"
                 )
+
+    def _leak_check_faults(self) -> Iterator[str]:
+        """A model that the leak check names and that does not exist or has no pretrained weights."""
+        name = self.leak_check.model
+        if name is not None and name not in self.models:
+            yield f"leak_check.model: no model {name!r}{did_you_mean(name, self.models)}"
+        elif name is not None and self.models[name].pretrained is None:
+            yield f"leak_check.model: {name} has no pretrained weights, and drawn ones see little; name one that has"
+
+    @property
+    def probes(self) -> list[str]:
+        """The models whose networks are not trained."""
+        return [name for name, recipe in self.models.items() if recipe.kind == "probe"]
+
+    @property
+    def leak_model(self) -> Recipe | None:
+        """The recipe whose net the leak check uses; None if no model has pretrained weights."""
+        if self.leak_check.model is not None:
+            return self.models[self.leak_check.model]
+        return next((recipe for recipe in self.models.values() if recipe.pretrained), None)
 
     @property
     def searched_model(self) -> str:

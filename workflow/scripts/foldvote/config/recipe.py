@@ -13,7 +13,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, field_validator, mo
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
 from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size, different
 from foldvote.config.metric_names import MetricName
+from foldvote.config.probe import REFUSED, as_probe
 from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
+from foldvote.io.files import sha256_bytes
+
+OFFLINE = "resources/weights/tf_efficientnet_lite0.safetensors (net: tf_efficientnet_lite0), which needs no download"
 
 
 def parts_of(parts: int, processes: int) -> int:
@@ -247,6 +251,9 @@ class Pseudo(Section):
 class Recipe(Section):
     """How one model is made and trained."""
 
+    kind: Literal["network", "probe"] = "network"
+    """network: all of the net is trained. probe: a logistic regression on the features of the frozen pretrained net,
+    which takes seconds; it has net, pretrained, size, roi and factors, and ignores the keys of training."""
     net: str
     """Any name known to timm."""
     pretrained: FilePath | None = None
@@ -337,6 +344,12 @@ class Recipe(Section):
     """Recompute activations in the backward pass: less memory, about a third more time. Batch-normalisation statistics
     are then updated twice in each step."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _probes_are_not_trained(cls, values: Any) -> Any:
+        is_probe = isinstance(values, dict) and values.get("kind") == "probe"
+        return as_probe(values, cls.model_fields) if is_probe else values
+
     @field_validator("net")
     @classmethod
     def _known_net(cls, net: str) -> str:
@@ -352,6 +365,13 @@ class Recipe(Section):
         if faults := list(_recipe_faults(self)):
             raise ValueError("\n".join(faults))
         return self
+
+    @property
+    def weights_name(self) -> str:
+        """The pretrained file as a part of other files' names: its own name, and a digest of its path."""
+        path = str(self.pretrained)
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.rpartition("/")[2].rpartition(".")[0])
+        return f"{stem}-{sha256_bytes(path.encode())[:8]}"
 
     @property
     def chooses_epochs(self) -> bool:
@@ -374,6 +394,14 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
             yield f"roi {recipe.roi} is empty: it must be box-LEFT-TOP-RIGHT-BOTTOM"
     if recipe.freeze_epochs > recipe.epochs:
         yield f"freeze_epochs {recipe.freeze_epochs} is more than the {recipe.epochs} epochs; lower it"
+    if recipe.kind == "probe":
+        if recipe.pretrained is None:
+            yield "kind: probe needs a net that has learnt; set pretrained, such as " + OFFLINE
+        if recipe.heads != "joint":
+            yield "heads: a probe (kind: probe) has one logit per class; use heads: joint"
+        fresh = type(recipe).model_fields
+        for key in (key for key in REFUSED if getattr(recipe, key) != fresh[key].default):
+            yield f"{key}: a probe (kind: probe) learns from each image once, as it is labelled; drop it"
     if recipe.freeze_epochs and recipe.pretrained is None:
         yield "freeze_epochs would keep drawn weights as they are; set pretrained, or drop it"
     if recipe.batch_size % recipe.accumulate or recipe.batch_size // recipe.accumulate < 2:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from foldvote.errors import UserError, raise_all
 from foldvote.io.files import canonical, sha256_bytes, whole_file
 
-_METADATA = b"foldvote"
+METADATA = b"foldvote"
 MOST_ROWS = 50_000_000
 MOST_BYTES = 16 << 30
 _CHUNK_BYTES = 1 << 30
@@ -56,7 +56,7 @@ def write_table(
     sealed = canonical({"record": record or {}, "sha256": sha256_bytes(text.encode())})
     with whole_file(path) as temporary:
         pq.write_table(
-            pa.Table.from_arrays(table.columns, schema=schema.with_metadata({_METADATA: sealed.encode()})),
+            pa.Table.from_arrays(table.columns, schema=schema.with_metadata({METADATA: sealed.encode()})),
             temporary,
             compression="zstd",
             row_group_size=_GROUP_ROWS,
@@ -123,7 +123,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
     """
     try:
         metadata = pq.read_schema(path).metadata or {}
-        sealed = json.loads(metadata[_METADATA])
+        sealed = json.loads(metadata[METADATA])
         record, digest = sealed["record"], sealed["sha256"]
     except FileNotFoundError as error:
         raise UserError(f"{path}: missing; run `snakemake` again to make it") from error
