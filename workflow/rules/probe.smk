@@ -67,7 +67,6 @@ if CONFIG.probes:
             model="|".join(map(re.escape, CONFIG.probes)),
         conda:
             "../../envs/foldvote.yaml"
-        threads: half_the_cores
         params:
             recipe=lambda w: RECIPES[w.model],
             seed=CONFIG.seed,
@@ -100,7 +99,6 @@ if CONFIG.leak_model is not None:
             "<benchmarks>/leak_check.tsv"
         conda:
             "../../envs/foldvote.yaml"
-        threads: all_cores
         params:
             columns=CONFIG.leak_check.columns,
             # A function, because a pattern may contain what looks like a wildcard.

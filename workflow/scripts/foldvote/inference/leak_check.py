@@ -253,7 +253,7 @@ def _of_chance(drawn: Mapping[str, float]) -> str:
 def _of_split(name: str, own: Mapping[str, Any], honest: Mapping[str, Any]) -> str:
     """What the score of one split says beside that by group."""
     if "difference" not in own:
-        return f"{name} cannot be held out: its {own['units']} values leave no image of other groups to learn from"
+        return f"{name} cannot be held out: its {own['units']} value(s) leave no image of other groups to learn from"
     pair = f"({own['macro_f1']:.3f} instead of {honest['macro_f1']:.3f})"
     gap, by = own["difference"], "splitting by image" if name == "image" else f"holding out whole values of {name}"
     if name == "image" and own["units"] == honest["units"]:
