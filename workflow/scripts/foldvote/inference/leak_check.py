@@ -23,8 +23,8 @@ from foldvote.evaluation.probabilities import softmax
 from foldvote.evaluation.ranking import ranks, roc_auc
 from foldvote.inference.feature_files import check_features, feature_ids, read_features
 from foldvote.io.csv_files import plain_cells, read_user_table
-from foldvote.io.files import write_json
-from foldvote.io.parquet import read_table
+from foldvote.io.files import read_json, write_json
+from foldvote.io.parquet import read_record, read_table
 from foldvote.models.linear_probe import choose_strength, deal_parts, fit_probe
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import derive, generator
@@ -94,7 +94,8 @@ def check_leaks(inputs: LeakInputs, layout: Layout, columns: Sequence[str], seed
     folds, _ = read_folds(inputs.split.folds, inputs.split.certificate)
     table = folds.drop_duplicates("image_id").sort_values("image_id", kind="stable").reset_index(drop=True)
     table = table[_some_groups(table["group"].to_numpy(str), MOST_IMAGES, seed)]
-    about = check_features(inputs.features, {}, [_VIEW])
+    certified = read_json(inputs.split.certificate)["data_sha256"]
+    about = check_features(inputs.features, {"data_sha256": certified}, [_VIEW])
     ids = table["image_id"].tolist()
     rows = Rows(
         read_features(inputs.features, ids, _VIEW),
@@ -287,7 +288,8 @@ def _train_against_test(inputs: LeakInputs, rows: Rows, strength: float) -> dict
     """`score_apart` of the training rows and the test images; None without test images."""
     if inputs.test_features is None or inputs.test_manifest is None:
         return None
-    check_features(inputs.test_features, {}, [_VIEW])
+    packed = read_record(inputs.test_manifest)["data_sha256"]
+    check_features(inputs.test_features, {"data_sha256": packed}, [_VIEW])
     manifest = read_table(inputs.test_manifest).set_index("image_id")
     ids = feature_ids(inputs.test_features).to_pylist()
     known = manifest.reindex(ids)["group"]
