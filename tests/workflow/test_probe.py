@@ -20,23 +20,32 @@ def test_a_probe_is_a_model_like_any_other_and_the_leak_check_uses_its_features(
     assert "leak_check needs a model with pretrained weights" in refused
     assert "resources/weights/tf_efficientnet_lite0.safetensors" in refused
 
-    given = Recipe(net="test_resnet", size="32x24")
-    save_file(build_model(given, LabelSpace(("a", "b")), 5).state_dict(), tmp_path / "given.safetensors")
-    probe = TINY | {"kind": "probe", "pretrained": "given.safetensors"}
+    given = tmp_path / "resources/weights/test_resnet.r160_in1k.safetensors"
+    given.parent.mkdir(parents=True)
+    save_file(build_model(Recipe(net="test_resnet", size="32x24"), LabelSpace(("a", "b")), 5).state_dict(), given)
+    probe = TINY | {"kind": "probe", "pretrained": True}
     changes = {"leak_check": {"columns": ["gender"]}, "predict": {"views": ["identity", "hflip"]}}
     write_config(tmp_path, models={"probe": probe}, **changes)
-    printed = snakemake(tmp_path, "all", "leak_check")
+    printed = snakemake(tmp_path, "all", "data_check")
     ran, ours = jobs_that_ran(printed), ("features", "probe", "oof", "tta", "leak_check")
     assert "train" not in ran
     assert {name: ran[name] for name in ours} == {"features": 2, "probe": 2, "oof": 2, "tta": 2, "leak_check": 1}
     assert "probe" in set(pd.read_csv(tmp_path / "results/leaderboard.csv")["model"].dropna())
     found = json.loads((tmp_path / "results/leak_check.json").read_text())
-    assert set(found["splits"]) == {"group", "image", "gender"} and found["images"] == 84 and found["groups"] == 12
+    assert set(found["splits"]) == {"group", "image", "gender"} and found["images"] == 84 and found["groups"] == 11
     assert found["train_against_test"]["images"] == 14
-    assert all(line in printed for line in found["told"])
+    page = (tmp_path / "results/data_check.html").read_text()
+    assert all(line["text"] in printed and f"Leak check: {line['text']}." in page for line in found["told"])
 
-    # What a probe ignores changes nothing, and a network beside it is trained by its own rule.
-    write_config(tmp_path, models={"tiny": TINY, "probe": probe | {"epochs": 7, "augment": "heavy"}}, **changes)
-    plan = planned(tmp_path, "all", "leak_check")
-    assert (plan["train"], plan["oof"], plan["tta"]) == (2, 2, 2)
-    assert not {"features", "probe", "leak_check"} & set(plan)
+    # What a probe ignores changes nothing, and a network beside it is trained by its own rule. The same weights by the
+    # name of their file are others to Snakemake, and so are their features.
+    same, by_file = probe | {"epochs": 7, "augment": "heavy"}, probe | {"pretrained": str(given.relative_to(tmp_path))}
+    write_config(tmp_path, models={"tiny": TINY, "probe": same, "file": by_file}, **changes)
+    plan = planned(tmp_path, "all", "data_check")
+    assert "leak_check" not in plan
+    assert {name: plan[name] for name in ("train", *ours[:4])} == {"train": 2} | {
+        "features": 2,
+        "probe": 2,
+        "oof": 4,
+        "tta": 4,
+    }

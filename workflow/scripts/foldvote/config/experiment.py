@@ -58,7 +58,8 @@ class Config(DataSettings):
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
     bundle: Bundle = Bundle()
-    leak_check: LeakCheck = LeakCheck()
+    leak_check: LeakCheck | None = LeakCheck()
+    """What the target `leak_check` compares; null: nothing, and the data check is without it."""
     tune: Tune | None = None
     """A hyperparameter search of one model's recipe, for the target `tune`."""
     refit: Refit | None = None
@@ -221,7 +222,9 @@ class Config(DataSettings):
 
     @property
     def leak_model(self) -> Recipe | None:
-        """The recipe whose net the leak check uses; None if no model has pretrained weights."""
+        """The recipe whose net the leak check uses; None without one, or if no model has pretrained weights."""
+        if self.leak_check is None:
+            return None
         if self.leak_check.model is not None:
             return self.models[self.leak_check.model]
         return next((recipe for recipe in self.models.values() if recipe.weights), None)

@@ -66,17 +66,17 @@ def product_faults(models: Models, factor_names: Collection[str]) -> Iterator[st
         )
 
 
-def leak_check_faults(leak_check: LeakCheck, models: Models) -> Iterator[str]:
+def leak_check_faults(leak_check: LeakCheck | None, models: Models) -> Iterator[str]:
     """A model that the leak check names and that does not exist or has no pretrained weights.
 
     Args:
-        leak_check: the section.
+        leak_check: the section; None: no leak check.
         models: the recipes by name.
 
     Returns:
         One line for each fault.
     """
-    name = leak_check.model
+    name = leak_check.model if leak_check else None
     if name is not None and name not in models:
         yield f"leak_check.model: no model {name!r}{did_you_mean(name, models)}"
     elif name is not None and models[name].weights is None:

@@ -63,7 +63,7 @@ def refit_faults(refit: Refit, models: Mapping[str, Recipe], factors: Iterable[s
     chosen = {name: models[name] for name in refit.named(models)}
     for name, recipe in chosen.items():
         if recipe.kind == "probe":
-            yield f"refit.models: {name} is a probe (kind: probe), which costs seconds and only has folds; {instead}"
+            yield f"refit.models: {name} is a probe (kind: probe), which is fitted fold by fold only; {instead}"
         if recipe.pseudo is not None:
             yield f"refit.models: {name} learns from pseudo-labels, which belong to a fold; {instead}"
         if recipe.distill is not None:

@@ -145,4 +145,7 @@ def predict_from_features(
 
 
 def _unfit(net: str) -> UserError:
-    return UserError(f"{net}: its logits are not one linear layer of its features; use kind: network, or another net")
+    return UserError(
+        f"{net}: its logits are not one linear layer of its features; use kind: network or another net, and for the "
+        "leak check name another model in leak_check.model, or set leak_check: null"
+    )

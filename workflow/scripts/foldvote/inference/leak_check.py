@@ -26,6 +26,7 @@ from foldvote.io.csv_files import plain_cells, read_user_table
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_record, read_table
 from foldvote.models.linear_probe import choose_strength, deal_parts, fit_probe
+from foldvote.runtime.checks import Finding
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import derive, generator
 from foldvote.splits.folds import SplitFiles, read_folds
@@ -36,6 +37,7 @@ PARTS = 5
 MOST_IMAGES = 20_000  # of more, whole groups are drawn
 _DRAWS, _AUC_DRAWS, _SHUFFLES = 1000, 200, 20
 _VIEW = "identity"
+_TOLD = ("level", "text", "remedy")
 
 
 @dataclass(frozen=True)
@@ -112,11 +114,11 @@ def check_leaks(inputs: LeakInputs, layout: Layout, columns: Sequence[str], seed
     found = {key: about[key] for key in ("net", "pretrained_sha256", "size", "roi", "data_sha256")}
     found |= {"images": len(ids), "groups": len(np.unique(rows.groups)), "penalty": strength}
     found |= {"splits": splits, "drawn_labels": drawn, "train_against_test": apart}
-    lines = told(splits, drawn, apart)
-    write_json(path, found | {"told": lines})
+    findings = told(splits, drawn, apart)
+    write_json(path, found | {"told": [{key: getattr(one, key) for key in _TOLD} for one in findings]})
     log(f"leak check: a probe on {about['net']}, {len(ids):,} images of {found['groups']:,} groups")
-    for line in lines:
-        log(f"  {line}")
+    for finding in findings:
+        log(f"  {finding.text}")
 
 
 def score_splits(rows: Rows, values: Mapping[str, Text], strength: float) -> dict[str, dict[str, Any]]:
@@ -213,8 +215,8 @@ def score_apart(train: np.ndarray, test: np.ndarray, groups: Text, strength: flo
     return {"auc": roc_auc(*of.counts()), "low": low, "high": high}
 
 
-def told(splits: Mapping[str, Any], drawn: Mapping[str, float], apart: Mapping[str, Any] | None) -> list[str]:
-    """What the scores say, one sentence each.
+def told(splits: Mapping[str, Any], drawn: Mapping[str, float], apart: Mapping[str, Any] | None) -> list[Finding]:
+    """What the scores say, one sentence each, in the order of the arguments.
 
     Args:
         splits: from `score_splits`.
@@ -223,44 +225,46 @@ def told(splits: Mapping[str, Any], drawn: Mapping[str, float], apart: Mapping[s
     """
     honest = splits["group"]
     if "macro_f1" not in honest:
-        return ["there are too few groups to learn from some and score the others"]
-    lines = [
-        f"splitting by group scores {honest['macro_f1']:.3f} ({honest['low']:.3f} to {honest['high']:.3f}) macro-F1"
-    ]
-    lines += [_of_split(name, own, honest) for name, own in splits.items() if name != "group"]
-    if drawn:
-        told_by = "drawn labels of groups score {macro_f1:.3f}, where guessing scores {chance:.3f}: ".format(**drawn)
-        lines.append(told_by + _of_chance(drawn))
-    if apart and "auc" in apart:
-        score = f"train and test images are told apart with an AUC of {apart['auc']:.3f} (0.5: not at all)"
-        alike = apart["low"] <= 0.5
-        meaning = "they look alike" if alike else "the test score may lie below that of cross-validation"
-        known = (
-            "" if alike or apart["groups_known"] else ", or the probe knows test persons again, as no groups are known"
-        )
-        lines.append(f"{score}: {meaning}{known}")
-    return lines
+        return [Finding("ok", "there are too few groups to learn from some and score the others")]
+    score = f"{honest['macro_f1']:.3f} ({honest['low']:.3f} to {honest['high']:.3f}) macro-F1"
+    found = [Finding("ok", f"splitting by group scores {score}")]
+    found += [_of_split(name, own, honest) for name, own in splits.items() if name != "group"]
+    found += [_of_drawn_labels(drawn)] if drawn else []
+    return found + ([_of_test_images(apart)] if apart and "auc" in apart else [])
 
 
-def _of_chance(drawn: Mapping[str, float]) -> str:
-    if drawn["low"] > drawn["chance"]:
-        return "images and labels may be joined wrongly, or groups hold images of one another"
-    return "nothing but the labels is learnt"
-
-
-def _of_split(name: str, own: Mapping[str, Any], honest: Mapping[str, Any]) -> str:
+def _of_split(name: str, own: Mapping[str, Any], honest: Mapping[str, Any]) -> Finding:
     """What the score of one split says beside that by group."""
     if "difference" not in own:
-        return f"{name} cannot be held out: its {own['units']} value(s) leave no image of other groups to learn from"
+        why = f"its {own['units']} value(s) leave no image of other groups to learn from"
+        return Finding("ok", f"{name} cannot be held out: {why}")
     pair = f"({own['macro_f1']:.3f} instead of {honest['macro_f1']:.3f})"
     gap, by = own["difference"], "splitting by image" if name == "image" else f"holding out whole values of {name}"
     if name == "image" and own["units"] == honest["units"]:
-        return f"every image is its own group, so that splitting by image is as good {pair}"
+        return Finding("ok", f"every image is its own group, so that splitting by image is as good {pair}")
     if own["difference_low"] > 0 and name == "image":
-        return f"splitting by image would flatter you by {gap:.3f} {pair}"
+        return Finding("ok", f"splitting by image would flatter you by {gap:.3f} {pair}")
     if own["difference_high"] < 0:
-        return f"{by} costs {-gap:.3f} {pair}: new values of {name} will score lower than your folds say"
-    return f"{by} makes no difference that these images show {pair}"
+        text = f"{by} costs {-gap:.3f} {pair}: new values of {name} will score lower than your folds say"
+        return Finding("warning", text, f"If test images have new values of {name}, keep each in one fold.")
+    return Finding("ok", f"{by} makes no difference that these images show {pair}")
+
+
+def _of_drawn_labels(drawn: Mapping[str, float]) -> Finding:
+    text = "drawn labels of groups score {macro_f1:.3f}, where guessing scores {chance:.3f}: ".format(**drawn)
+    if drawn["low"] > drawn["chance"]:
+        text += "images and labels may be joined wrongly, or groups hold images of one another"
+        return Finding("warning", text, "Compare some images with their labels and groups.")
+    return Finding("ok", text + "nothing but the labels is learnt")
+
+
+def _of_test_images(apart: Mapping[str, Any]) -> Finding:
+    text = f"train and test images are told apart with an AUC of {apart['auc']:.3f} (0.5: not at all): "
+    if apart["low"] <= 0.5:
+        return Finding("ok", text + "they look alike")
+    text += "the test score may lie below that of cross-validation"
+    text += "" if apart["groups_known"] else ", or the probe knows test persons again, as no groups are known"
+    return Finding("warning", text, "Look for what differs: light, formats, sizes, cameras.")
 
 
 def _cross_predicted(rows: Rows, parts: Codes, strength: float, apart: bool = False) -> np.ndarray | None:
