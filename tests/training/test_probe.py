@@ -144,6 +144,15 @@ def test_features_of_other_weights_are_refused(tiny: Tiny, tmp_path: Path) -> No
         )
 
 
+def test_weights_that_are_not_those_that_are_pinned_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    given, out = tiny.root / "given.safetensors", tmp_path / "features.parquet"
+    with pytest.raises(UserError, match="has the SHA-256"):
+        compute_features(
+            probe_recipe(given), given, "0" * 64, tiny.pixels, VIEWS, out, tmp_path / "features.json", RESOURCES
+        )
+    assert not out.exists()
+
+
 def test_a_damaged_file_of_features_is_refused(tiny: Tiny, tmp_path: Path) -> None:
     content = bytearray((tiny.root / "features.parquet").read_bytes())
     content[len(content) // 2] ^= 1

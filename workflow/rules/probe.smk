@@ -37,7 +37,7 @@ rule features:
         gpu=one_gpu,
     params:
         views=feature_views,
-        weights=lambda w: featured(w)[0].named_weights,
+        weights=lambda w: featured(w)[0].named_weights or "",
         # Weights by name are no input: their digest decides, wherever the file lies.
         pretrained_sha256=lambda w: expected_digest(featured(w)[0].named_weights),
         code=digest("compute_features.py"),
