@@ -1,6 +1,7 @@
 """Shared by all rules: the checked configuration and small functions that read it."""
 
 import os.path
+import re
 import sys
 from pathlib import Path
 

@@ -14,6 +14,50 @@ def pixels(recipe, split):
     return f"<results>/data/pixels/size={recipe.size}/roi={recipe.roi}/{split}.arrow"
 
 
+def feature_files(recipe, split):
+    """The features of a split that a recipe's pretrained net makes, and how long they took."""
+    of = recipe.definite
+    folder = f"<results>/features/net={of.net}/weights={of.weights_folder}/size={of.size}/roi={of.roi}"
+    return [f"{folder}/{split}.parquet", f"{folder}/{split}.json"]
+
+
+def probe_features(wildcards, split):
+    """The features that a member is predicted from; none for a network."""
+    wanted = recipe(wildcards)
+    return feature_files(wanted, split) if wanted.kind == "probe" else []
+
+
+def featured(wildcards):
+    """The recipe whose pretrained net makes the features of a job, and whether a model predicts from them."""
+    key = (wildcards.net, wildcards.weights, wildcards.size, wildcards.roi)
+    pretrained = [one.definite for one in CONFIG.models.values() if one.weights]
+    alike = [
+        one
+        for one in pretrained
+        if (one.net, one.weights_folder, one.size, one.roi) == key
+    ]
+    if not alike:
+        sys.exit(
+            f"features: no model has a pretrained net {wildcards.net} of this size and roi"
+        )
+    return alike[0], any(one.kind == "probe" for one in alike)
+
+
+def feature_views(wildcards):
+    """The views of features: those of predictions where a model predicts from them; always that which changes nothing."""
+    views = list(CONFIG.predict.views) if featured(wildcards)[1] else []
+    return views if "identity" in views else ["identity", *views]
+
+
+def leak_tables():
+    """The tables of the training split that columns of the leak check may be in."""
+    return (
+        [own(table) for table in CONFIG.tables("train")]
+        if CONFIG.leak_check.columns
+        else []
+    )
+
+
 def recipe_inputs(wildcards):
     """The inputs of a training that its recipe asks for, by name."""
     wanted = recipe(wildcards)

@@ -27,4 +27,5 @@ if __name__ == "__main__":
             resources=JobResources(
                 snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
             ),
+            features=Path(given.features[0]) if given.get("features") else None,
         )

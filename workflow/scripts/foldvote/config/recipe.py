@@ -16,8 +16,12 @@ from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.losses import CrossEntropy, Losses, each_named
 from foldvote.config.metric_names import MetricName
 from foldvote.config.named_weights import weights_faults, weights_name
+from foldvote.config.probe import REFUSED, as_probe
 from foldvote.config.schedules import Cosine, Schedule
 from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
+from foldvote.io.files import sha256_bytes
+
+OFFLINE = "resources/weights/tf_efficientnet_lite0.safetensors (net: tf_efficientnet_lite0), which needs no download"
 
 
 def parts_of(parts: int, processes: int) -> int:
@@ -120,6 +124,9 @@ class Sampler(Section):
 class Recipe(Section):
     """How one model is made and trained."""
 
+    kind: Literal["network", "probe"] = "network"
+    """network: all of the net is trained. probe: a logistic regression on the features of the frozen pretrained net,
+    which takes seconds; it has net, pretrained, size, roi and factors, and ignores the keys of training."""
     net: str
     """Any name known to timm."""
     pretrained: StrictBool | FilePath | None = None
@@ -213,6 +220,12 @@ class Recipe(Section):
     """Recompute activations in the backward pass: less memory, about a third more time. Batch-normalisation statistics
     are then updated twice in each step."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _probes_are_not_trained(cls, values: Any) -> Any:
+        is_probe = isinstance(values, dict) and values.get("kind") == "probe"
+        return as_probe(values, cls.model_fields) if is_probe else values
+
     @field_validator("net")
     @classmethod
     def _known_net(cls, net: str) -> str:
@@ -255,6 +268,13 @@ class Recipe(Section):
         return self.named_weights or self.pretrained_file
 
     @property
+    def weights_folder(self) -> str:
+        """The weights as a part of paths: timm's name of them, or that of the file and a digest of its path."""
+        path = self.pretrained_file or ""
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.rpartition("/")[2].rpartition(".")[0])
+        return self.named_weights or f"{stem}-{sha256_bytes(path.encode())[:8]}"
+
+    @property
     def definite(self) -> "Recipe":
         """The same with the tag of its weights spelt out, whatever timm's default tag is or will be."""
         name = self.named_weights
@@ -288,6 +308,14 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
             yield f"roi {recipe.roi} is empty: it must be box-LEFT-TOP-RIGHT-BOTTOM"
     if recipe.freeze_epochs > recipe.epochs:
         yield f"freeze_epochs {recipe.freeze_epochs} is more than the {recipe.epochs} epochs; lower it"
+    if recipe.kind == "probe":
+        if recipe.weights is None:
+            yield "kind: probe needs a net that has learnt; set pretrained, such as " + OFFLINE
+        if recipe.heads != "joint":
+            yield "heads: a probe (kind: probe) has one logit per class; use heads: joint"
+        fresh = type(recipe).model_fields
+        for key in (key for key in REFUSED if getattr(recipe, key) != fresh[key].default):
+            yield f"{key}: a probe (kind: probe) learns from each image once, as it is labelled; drop it"
     if recipe.freeze_epochs and recipe.pretrained is None:
         yield "freeze_epochs would keep drawn weights as they are; set pretrained, or drop it"
     if recipe.batch_size % recipe.accumulate or recipe.batch_size // recipe.accumulate < 2:

@@ -106,7 +106,7 @@ def _train(
             trained = trainer.fit()
     if not group.first:
         return
-    _write(trained, spec, device, files, trainer.state.progress.reproducible)
+    write_member(trained, spec, device, files, trainer.state.progress.reproducible)
     seconds, epochs = float(trained.history["seconds"].sum()), len(trained.history)
     images = spec.order.steps * recipe.batch_size * epochs
     write_json(files.timing, {"seconds": seconds, "images": images, "device": device.name})
@@ -124,8 +124,18 @@ def _log_start(spec: MemberSpec, device_name: str) -> None:
     )
 
 
-def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: MemberFiles, reproducible: bool) -> None:
-    """Write the weights, the history and the sidecar."""
+def write_member(
+    trained: TrainResult, spec: MemberSpec, device: Device, files: MemberFiles, reproducible: bool
+) -> None:
+    """Write the weights, the history and the sidecar of a member.
+
+    Args:
+        trained: what its training left.
+        spec: what it is made of.
+        device: where it was trained.
+        files: what to write.
+        reproducible: whether the same training gives the same bytes again.
+    """
     digest, last_digest = write_weights(trained.chosen, files.weights), write_weights(trained.last, files.last)
     history = trained.history.astype({"epoch": "int32"})
     write_table(history, files.history, history_schema(history), key=("epoch",), record=spec.origin)

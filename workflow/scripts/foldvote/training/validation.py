@@ -41,15 +41,31 @@ def validate(
         metrics: what is scored in addition.
 
     Returns:
-        The scores val_loss (nats), val_macro_f1, val_accuracy, val_balanced_accuracy and val_<metric> of each metric,
-        each over all rows at once, NaN for a metric that is not defined for these rows; and the predicted codes, int64
-        (rows,).
+        As `score_logits`.
     """
-    labels = rows["label"].to_numpy(np.int64)
     places = images.rows(rows["image_id"].tolist())
     logits = device.group.map_sharded(
         lambda shard: predict_logits(model, images, shard, [IDENTITY], device, batch_size)[IDENTITY.name], places
     )
+    return score_logits(logits, rows["label"].to_numpy(np.int64), label_space, metrics)
+
+
+def score_logits(
+    logits: np.ndarray, labels: np.ndarray, label_space: LabelSpace, metrics: Sequence[Metric] = ()
+) -> tuple[dict[str, float], np.ndarray]:
+    """The validation scores of logits.
+
+    Args:
+        logits: float (rows, classes).
+        labels: true codes, int64 (rows,).
+        label_space: the classes.
+        metrics: what is scored in addition.
+
+    Returns:
+        The scores val_loss (nats), val_macro_f1, val_accuracy, val_balanced_accuracy and val_<metric> of each metric,
+        each over all rows at once, NaN for a metric that is not defined for these rows; and the predicted codes, int64
+        (rows,).
+    """
     probabilities = softmax(logits)
     predicted, classes = probabilities.argmax(axis=1), len(label_space.classes)
     scores = {

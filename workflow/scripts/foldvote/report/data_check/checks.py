@@ -39,6 +39,7 @@ def run_checks(inputs: DataCheckInputs) -> list[Finding]:
         *_files(inputs),
         *_light(inputs),
         *_folds(inputs),
+        *_leaks(inputs),
         *_lookalikes(inputs),
         *_quarantine(inputs),
         *_ignored(inputs),
@@ -248,6 +249,11 @@ def _folds(inputs: DataCheckInputs) -> Iterator[Finding]:
     if rare:
         text = f"{_n(len(rare), 'class or stratum', 'classes and strata')} that some fold lacks: {rare[0]}."
         yield Finding("warning", text, "Add groups, use fewer folds, or stratify by fewer factors.", "folds")
+
+
+def _leaks(inputs: DataCheckInputs) -> Iterator[Finding]:
+    for told in inputs.leaks["told"] if inputs.leaks else ():
+        yield Finding(told["level"], f"Leak check: {told['text']}.", told["remedy"], "folds")
 
 
 def _lookalikes(inputs: DataCheckInputs) -> Iterator[Finding]:
