@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from foldvote.config.augment import Augment, AugmentStep
 from foldvote.config.augmentation_names import transform_faults
+from foldvote.data.auto_augment import AutoAugment
 
 cv2.setNumThreads(0)  # after a fork, OpenCV's threads can hang a data loader
 
@@ -152,6 +153,9 @@ def _composed(transforms: list[A.BasicTransform]) -> Change:
 def _transform(step: AugmentStep, height: int, width: int) -> A.BasicTransform:
     if step.strength is not None:
         return _SHORT[step.name](step.strength, height, width)
+    if step.automatic:
+        arguments = dict(step.arguments or {})
+        return AutoAugment(step.name, arguments, min(height, width), arguments.pop("p", 1.0))
     return getattr(A, step.name)(**(step.arguments or {}))
 
 

@@ -39,4 +39,5 @@ def refit_recipe(recipe: Recipe, found: Sequence[Sequence[int]]) -> Recipe:
     if epochs < recipe.epochs:
         values["warmup_epochs"] = recipe.warmup_epochs * epochs / recipe.epochs
         values["freeze_epochs"] = min(recipe.freeze_epochs, epochs)
+        values["mix_off_epochs"] = recipe.mix_off_epochs * epochs // recipe.epochs
     return Recipe.model_validate(values)

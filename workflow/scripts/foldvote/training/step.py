@@ -1,5 +1,6 @@
 """One optimizer step: a batch through the network in one or several parts, its loss, its gradients, the update."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -57,6 +58,7 @@ class TrainStep:
         class_counts: np.ndarray,
         device: Device,
         weighted: bool = False,
+        mixed_steps: float = math.inf,
     ) -> None:
         """Set up the loss and the forward pass.
 
@@ -67,12 +69,14 @@ class TrainStep:
             class_counts: training images of each class, shape (classes,).
             device: where and how the model runs.
             weighted: whether images have weights, to which the rows of the targets sum.
+            mixed_steps: number of steps of the run whose images may be mixed; those that follow have no mixes.
         """
         self.model, self.device, self._recipe, self._seeds = state.model, device, recipe, seeds
         self._optimizer, self._scaler = state.optimizer, state.scaler
         self._classes, self._loss = len(class_counts), make_loss(recipe, class_counts, weighted)
         self._mean, self._std = normalisation(self.model, device.torch_device)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self._mixed_steps = mixed_steps
         self._net: Net = torch.compile(self.model) if recipe.compile and device.group.size == 1 else self.model
         self._ddp: DistributedDataParallel | None = None
         self._ddp_learns: list[bool] = []  # which parameters learnt when the model was wrapped
@@ -102,10 +106,12 @@ class TrainStep:
         images = self.device.normalise(batch, self._mean, self._std)
         soft = as_probabilities(targets.to(self.device.torch_device, non_blocking=True), self._classes)
         self._prepare_ddp(images, soft, parts)
-        rank = self.device.group.rank
-        torch.manual_seed(self._seeds.key("step", number, *([rank] if rank else [])))
-        images, soft = self._mix(batch, images, soft, self._seeds.key("mix", number))
+        self._seed(number)
+        if number < self._mixed_steps:
+            images, soft = self._mix(batch, images, soft, self._seeds.key("mix", number))
         loss = self._accumulate_gradients(self._net, images, soft, parts, self._no_sync_before_last)
+        if self._recipe.sam is not None:
+            self._take_gradients_uphill(self._recipe.sam, images, soft, number, parts)
         self._updating = True
         self._together(self._update)
         self._updating = False
@@ -248,6 +254,33 @@ class TrainStep:
                 self._scaler.scale(loss).backward()
             total += loss.detach()
         return total
+
+    def _take_gradients_uphill(
+        self, radius: float, images: torch.Tensor, targets: torch.Tensor, number: int, parts: int
+    ) -> None:
+        """Replace the gradients by those of weights moved by `radius` along them (Foret et al., ICLR 2021).
+
+        The second pass drops what the first one dropped, and its batch-normalisation statistics are not kept. A
+        gradient scaler needs no care: its factor cancels out, and what is not finite makes it leave the step out.
+        """
+        learning = [one for one in self._parameters if one.grad is not None]
+        gradients = [one.grad for one in learning if one.grad is not None]
+        own, buffers = [one.detach().clone() for one in learning], self._copied_buffers()
+        with torch.no_grad():
+            norm = nn.utils.get_total_norm(gradients)
+            torch._foreach_add_(learning, torch._foreach_mul(gradients, radius / (norm + 1e-12)))
+        self._seed(number)
+        try:
+            self._accumulate_gradients(self._net, images, targets, parts, self._no_sync_before_last)
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(learning, own)
+            self._restore_buffers(buffers)
+
+    def _seed(self, number: int) -> None:
+        """Seed what the network draws in step `number`."""
+        rank = self.device.group.rank
+        torch.manual_seed(self._seeds.key("step", number, *([rank] if rank else [])))
 
     def _mix(
         self, batch: torch.Tensor, images: torch.Tensor, targets: torch.Tensor, seed: int
