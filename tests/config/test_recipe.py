@@ -50,6 +50,9 @@ def test_short_and_full_forms_are_one(short: dict, full: dict) -> None:
         ({"dropout_samples": 2}, "dropout_samples without dropout are all alike"),
         ({"pseudo": {"models": ["b"]}, "sampler": {"by": "stratum"}}, "pseudo: test images have no stratum"),
         ({"mix": [{"name": "mixup", "p": 0.6}, {"name": "cutmix", "p": 0.6}]}, "mix: the shares p add up to 1.2"),
+        ({"mix": "mixup", "mix_off_epochs": 10}, "mix_off_epochs 10 leaves none of 10 epochs with mixes"),
+        ({"mix_off_epochs": 2}, "mix_off_epochs without a mix"),
+        ({"ema_warmup": "timm"}, "ema_warmup timm without an average"),
         ({"labels": {"age_borders": [60, 30]}}, "must be two rising ages above 0"),
     ],
 )

@@ -33,6 +33,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "plain": {},
     "mixed": {"mix": [{"name": name, "p": 0.3} for name in ("mixup", "cutmix", "half_face")], "epochs": 3},
     "in parts, clipped, averaged": {"accumulate": 4, "clip_norm": 0.1, "ema": 0.9, "class_weights": "inverse"},
+    "uphill": {"sam": 0.05, "mix": "mixup", "mix_off_epochs": 1, "head_lr_factor": 3.0},
     "frozen": {"freeze_epochs": 1, "pretrained": "given", "sampler": {"by": "class"}, "soup": 2},
     "normalised over batches": {"net": "test_resnet"},
 }

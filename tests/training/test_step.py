@@ -67,6 +67,62 @@ def test_gradients_are_clipped_to_the_norm_asked_for() -> None:
     assert norm.item() == pytest.approx(0.01, rel=1e-3)
 
 
+@pytest.mark.parametrize("parts", [1, 4])
+def test_sharpness_aware_gradients_are_those_of_weights_uphill(parts: int) -> None:
+    """And the update starts from the weights as they were; the radius is 0.5 so that it matters."""
+    still = GROUP_NORM | {"lr": 1e-9, "weight_decay": 0.0}
+    plain, sharp = step_of(recipe(**still)), step_of(recipe(**still, sam=0.5))
+    plain(BATCH, LABELS, 0, 1)
+    downhill = gradients(plain)
+    norm = torch.stack([gradient.norm() for gradient in downhill.values()]).norm()
+    with torch.no_grad():
+        for name, parameter in plain.model.named_parameters():
+            parameter += 0.5 * downhill[name] / norm
+    plain(BATCH, LABELS, 0, 1)
+    before = {name: tensor.clone() for name, tensor in sharp.model.state_dict().items()}
+    sharp(BATCH, LABELS, 0, parts)
+    uphill, found = gradients(plain), gradients(sharp)
+    for name in found:
+        torch.testing.assert_close(found[name], uphill[name], rtol=1e-2, atol=1e-4)
+    assert sum(not torch.allclose(uphill[name], downhill[name], rtol=0.1) for name in found) > len(found) / 2
+    assert all(torch.allclose(tensor, before[name], atol=1e-7) for name, tensor in sharp.model.state_dict().items())
+
+
+def test_sharpness_aware_steps_count_statistics_once_and_leave_a_frozen_backbone() -> None:
+    plain, sharp = step_of(recipe()), step_of(recipe(sam=0.5))
+    for step in (plain, sharp):
+        freeze_backbone(step.model, head_only=False)
+        step(BATCH, LABELS, 0, 1)
+    own, other = (dict(step.model.named_buffers()) for step in (plain, sharp))
+    assert own and all(torch.equal(own[name], other[name]) for name in own)
+    freeze_backbone(sharp.model, head_only=True)
+    before = {name: tensor.clone() for name, tensor in sharp.model.state_dict().items()}
+    sharp(BATCH, LABELS, 1, 1)
+    changed = {name for name, tensor in sharp.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_a_sharpness_aware_step_that_does_not_fit_uphill_is_taken_again_from_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward, calls = timm.models.ResNet.forward, []
+
+    def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    asked = recipe(sam=0.5)
+    expected = step_of(asked)
+    expected(BATCH, LABELS, 0, 2)
+    step = step_of(asked)
+    monkeypatch.setattr(timm.models.ResNet, "forward", limited)
+    _, parts = step.fit_in_memory(BATCH, LABELS, 0, 1)
+    assert (parts, calls) == (2, [8, 8, 4, 4, 4, 4])
+    assert all(torch.equal(a, b) for a, b in zip(step.model.parameters(), expected.model.parameters(), strict=True))
+
+
 def test_codes_become_one_hot_and_probabilities_stay() -> None:
     assert as_probabilities(torch.tensor([2, 0]), 3).tolist() == [[0, 0, 1], [1, 0, 0]]
     rows = torch.tensor([[0.5, 0.5, 0.0]])

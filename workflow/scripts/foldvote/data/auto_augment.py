@@ -1,43 +1,39 @@
-"""RandAugment, TrivialAugment, AugMix and AutoAugment, as torchvision and timm have them.
+"""RandAugment, TrivialAugment and AugMix, as torchvision and timm have them.
 
 They draw from the global generators of Python, numpy and torch. Here these are seeded before each image and put back
 after it, so that the result depends on the seed alone and nothing else draws other numbers.
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import albumentations as A
 import numpy as np
 from PIL import Image, ImageOps
 
 _IMAGENET_GREY = (124, 116, 104)  # what timm's training fills gaps with
 
 
-class AutoAugment(A.ImageOnlyTransform):
-    """A policy of torchvision or timm as a transform of albumentations.
+def auto_augment(name: str, arguments: Mapping[str, Any], side: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Make the function that changes one image.
 
     Args:
         name: a class of torchvision, such as RandAugment, or a policy as timm writes it, such as rand-m9-mstd0.5-inc1.
         arguments: of the class of torchvision.
         side: shorter side of the images in pixels.
-        p: share of the images that are changed.
+
+    Returns:
+        A function of an image (uint8, height x width x RGB, not modified) and a seed below 2**32 that returns an image
+        of the same shape and type. Equal seeds give equal images.
     """
+    policy = _of_timm(name, side) if "-" in name else _of_torchvision(name, arguments)
 
-    def __init__(self, name: str, arguments: Mapping[str, Any], side: int, p: float = 1.0) -> None:
-        super().__init__(p=p)
-        self.change = _of_timm(name, side) if "-" in name else _of_torchvision(name, arguments)
-
-    def get_params(self) -> dict[str, Any]:
-        """The seed of one image, drawn by the pipeline that was seeded for this image."""
-        return {"seed": self.py_random.getrandbits(32)}
-
-    def apply(self, img: np.ndarray, seed: int, **_: Any) -> np.ndarray:
-        """Change one image, uint8 (height, width, 3)."""
+    def change(image: np.ndarray, seed: int) -> np.ndarray:
         with _seeded(seed):
-            return np.asarray(self.change(Image.fromarray(img)))
+            return np.asarray(policy(Image.fromarray(image)))
+
+    return change
 
 
 # torchvision and timm take seconds to import, and few recipes name their policies.
