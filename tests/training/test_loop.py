@@ -53,6 +53,8 @@ RECIPES: dict[str, dict[str, object]] = {
     "ema_warmup": {"ema": 0.9, "ema_warmup": "timm"},
     "sam": {"sam": 0.05, "accumulate": 2, "mix": "cutmix"},
     "auto_augment": {"augment": ["rand-m9-mstd0.5-inc1", {"TrivialAugmentWide": {}}, {"AugMix": {"p": 0.5}}]},
+    "progressive": {"progressive": {"size": "16x12", "epochs": 1}, "mix": "half_face"},
+    "drop_path_rising": {"net": "test_efficientnet", "drop_path": 0.5, "drop_path_schedule": "rising"},
     "bf16": {"precision": "bf16", "channels_last": True, "grad_checkpointing": True},
 }
 

@@ -1,5 +1,6 @@
 """One optimizer step: parts that add up, memory, what learns."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.layers import DropPath
 
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
@@ -35,8 +37,11 @@ def state_of(asked: Recipe, device: Device = CPU) -> TrainState:
     return TrainState(model, make_optimizer(asked, model), device.scaler(), Progress())
 
 
-def step_of(asked: Recipe, state: TrainState | None = None, device: Device = CPU) -> TrainStep:
-    return TrainStep(asked, MemberSeeds(1, "tiny", 0), state or state_of(asked, device), np.array([3, 3, 2]), device)
+def step_of(
+    asked: Recipe, state: TrainState | None = None, device: Device = CPU, epoch_steps: float = math.inf
+) -> TrainStep:
+    state, counts = state or state_of(asked, device), np.array([3, 3, 2])
+    return TrainStep(asked, MemberSeeds(1, "tiny", 0), state, counts, device, epoch_steps=epoch_steps)
 
 
 def gradients(step: TrainStep) -> dict[str, torch.Tensor]:
@@ -121,6 +126,37 @@ def test_a_sharpness_aware_step_that_does_not_fit_uphill_is_taken_again_from_its
     _, parts = step.fit_in_memory(BATCH, LABELS, 0, 1)
     assert (parts, calls) == (2, [8, 8, 4, 4, 4, 4])
     assert all(torch.equal(a, b) for a, b in zip(step.model.parameters(), expected.model.parameters(), strict=True))
+
+
+def test_the_first_epochs_see_smaller_images_of_the_same_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, seen = timm.models.ResNet.forward, []
+
+    def note(self: Any, images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return forward(self, images)
+
+    monkeypatch.setattr(timm.models.ResNet, "forward", note)
+    asked = recipe(progressive={"size": "16x12", "epochs": 1}, epochs=3)
+    step = step_of(asked, epoch_steps=2)
+    for number in range(6):
+        step(BATCH, LABELS, number, 1)
+    assert [tuple(images.shape[-2:]) for images in seen] == [(16, 12)] * 2 + [(32, 24)] * 4
+    blocks = torch.nn.functional.avg_pool2d(seen[2], 2)
+    assert (seen[0] - blocks).abs().mean() < 0.5 * blocks.abs().mean()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"), [("constant", [1, 1, 1]), ("rising", [0, 0.5, 1]), ("falling", [1, 0.5, 0])]
+)
+def test_stochastic_depth_follows_its_schedule_from_epoch_to_epoch(schedule: str, shares: list[float]) -> None:
+    asked = recipe(net="test_efficientnet", drop_path=0.4, drop_path_schedule=schedule, epochs=3)
+    step = step_of(asked, epoch_steps=2)
+    paths = [part for part in step.model.modules() if isinstance(part, DropPath)]
+    whole = [part.drop_prob for part in paths]
+    assert max(whole) > 0.1
+    for number in range(6):
+        step(BATCH, LABELS, number, 1)
+        assert [part.drop_prob for part in paths] == pytest.approx([rate * shares[number // 2] for rate in whole])
 
 
 def test_codes_become_one_hot_and_probabilities_stay() -> None:

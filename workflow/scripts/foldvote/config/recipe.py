@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
 from foldvote.config.base import FilePath, Name, Roi, Section, Size
 from foldvote.config.first_round import Distill, Pseudo, Several
+from foldvote.config.image_size import parse_size
 from foldvote.config.losses import CrossEntropy, Losses, each_named
 from foldvote.config.metric_names import MetricName
 from foldvote.config.mixes import Mixes
@@ -82,6 +83,14 @@ class Sampler(Section):
     """1 draws every class (or stratum) equally often; smaller values balance less."""
 
 
+class Progressive(Section):
+    """Smaller images in the first epochs, which are resized again on the way into the network."""
+
+    size: Size
+    epochs: int = Field(ge=1)
+    """Number of first epochs with images of this size; validation and the epochs that follow have the recipe's."""
+
+
 class Recipe(Section):
     """How one model is made and trained."""
 
@@ -104,9 +113,14 @@ class Recipe(Section):
     """Number of dropout masks whose logits are averaged (multi-sample dropout, Inoue 2019); 1 is plain dropout."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Rate of stochastic depth, for nets that support it."""
+    drop_path_schedule: Literal["constant", "rising", "falling"] = "constant"
+    """rising: from 0 to `drop_path` over the epochs (scheduled drop path, Zoph et al., CVPR 2018); falling: the other
+    way (early dropout, Liu et al., ICML 2023)."""
 
     epochs: int = Field(default=10, ge=1, le=10_000)
     """Passes over the training images."""
+    progressive: Progressive | None = None
+    """Progressive resizing: the first epochs with smaller images, such as {size: 64x48, epochs: 3}, are faster."""
     batch_size: int = Field(default=64, ge=2, le=65_536)
     """Images in one optimizer step."""
     accumulate: int = Field(default=1, ge=1, le=4096)
@@ -289,3 +303,18 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         yield "mix_off_epochs without a mix to switch off; set mix, or drop it"
     if recipe.mix_off_epochs >= recipe.epochs:
         yield f"mix_off_epochs {recipe.mix_off_epochs} leaves none of {recipe.epochs} epochs with mixes; lower it"
+    if recipe.drop_path_schedule != "constant" and (recipe.drop_path == 0 or recipe.compile):
+        why = "drop_path is 0" if recipe.drop_path == 0 else "compile would compile each epoch anew"
+        yield f"drop_path_schedule {recipe.drop_path_schedule}: {why}; change one"
+    if recipe.progressive is not None:
+        yield from _progressive_faults(recipe, recipe.progressive)
+
+
+def _progressive_faults(recipe: Recipe, progressive: Progressive) -> Iterator[str]:
+    stride = patch_stride(recipe.net.split(".")[0])
+    yield from (f"progressive: {fault}" for fault in tiling_faults(recipe.net, progressive.size, stride))
+    small, whole = parse_size(progressive.size), parse_size(recipe.size)
+    if small == whole or small[0] > whole[0] or small[1] > whole[1]:
+        yield f"progressive: {progressive.size} is not smaller than size {recipe.size}; lower it"
+    if progressive.epochs >= recipe.epochs:
+        yield f"progressive: epochs {progressive.epochs} leaves none of {recipe.epochs} with the whole size; lower it"

@@ -128,8 +128,7 @@ class Trainer:
         self.state = start_or_resume(spec, device, resume_dir)
         chosen, weighted = spec.training_set, spec.training_set.weights is not None
         counts = class_counts(chosen.targets, len(chosen.label_space.classes), chosen.weights)
-        mixed = (spec.recipe.epochs - spec.recipe.mix_off_epochs) * spec.order.steps
-        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, mixed)
+        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, spec.order.steps)
         progress = self.state.progress
         self.monitor = LossMonitor(progress.loss_sum, progress.losses, device.group.mean)
         self._clock, self._since_save, self._save_seconds = Clock(), Clock(), 0.0

@@ -234,6 +234,8 @@ def new_state(spec: MemberSpec, device: Device) -> TrainState:
     """
     recipe, inputs, label_space = spec.recipe, spec.inputs, spec.training_set.label_space
     model = build_model(recipe, label_space, spec.seeds.key("init"), inputs.pretrained, inputs.bands)
+    if recipe.progressive is not None and getattr(model, "pretrained_cfg", {}).get("fixed_input_size"):
+        raise UserError(f"{spec.name}: {recipe.net} takes images of one size only; drop the recipe's progressive")
     model = device.place(model)
     averages = recipe.ema is not None or recipe.swa is not None
     average = clone_state(model.state_dict()) if averages else {}
