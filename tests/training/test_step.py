@@ -135,14 +135,13 @@ def test_the_first_epochs_see_smaller_images_of_the_same_content(monkeypatch: py
         seen.append(images)
         return forward(self, images)
 
+    step = step_of(recipe(progressive={"size": "16x12", "epochs": 1}, epochs=3), epoch_steps=2)
     monkeypatch.setattr(timm.models.ResNet, "forward", note)
-    asked = recipe(progressive={"size": "16x12", "epochs": 1}, epochs=3)
-    step = step_of(asked, epoch_steps=2)
     for number in range(6):
         step(BATCH, LABELS, number, 1)
     assert [tuple(images.shape[-2:]) for images in seen] == [(16, 12)] * 2 + [(32, 24)] * 4
     blocks = torch.nn.functional.avg_pool2d(seen[2], 2)
-    assert (seen[0] - blocks).abs().mean() < 0.5 * blocks.abs().mean()
+    assert torch.corrcoef(torch.stack([seen[0].flatten(), blocks.flatten()]))[0, 1] > 0.8
 
 
 @pytest.mark.parametrize(
