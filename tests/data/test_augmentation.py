@@ -1,15 +1,19 @@
 """Random changes to training images: what they do, what is refused, and what albumentations has."""
 
+import inspect
+import random
 from typing import Any
 
 import albumentations as A
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from torchvision.transforms import v2
 
-from foldvote.config.augment import POLICIES, SHORT_STEPS, Augment, AugmentStep
+from foldvote.config.augment import AUTO_AUGMENTS, POLICIES, SHORT_STEPS, Augment, AugmentStep
 from foldvote.config.augmentation_names import transform_faults
 from foldvote.data.augmentation import POLICY_STEPS, augmenter, check_steps, expanded
 
@@ -116,6 +120,63 @@ def test_steps_come_in_the_order_that_they_are_written_in() -> None:
     assert (last == last[..., :1]).all() and not (first == first[..., :1]).all()
 
 
+# --- automatic augmentation
+
+AUTOMATIC = ["rand-m9-mstd0.5-inc1", "rand-m7-n3-tweights", "augmix-m3-w3", *({name: {}} for name in AUTO_AUGMENTS)]
+
+
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+def draw_of_all() -> list[float]:
+    return [random.random(), np.random.random(), torch.rand(()).item()]  # noqa: NPY002
+
+
+@pytest.mark.parametrize("written", AUTOMATIC, ids=str)
+def test_f48_automatic_augmentation_draws_from_the_seed_alone_and_disturbs_no_generator(written: Any) -> None:
+    first, second = augmenter(steps(written), HEIGHT, WIDTH), augmenter(steps(written), HEIGHT, WIDTH)
+    image = photograph()
+    drawn = []
+    for number, change in enumerate((first, second, first)):
+        seed_all(number)
+        drawn.append([change(image, seed) for seed in range(12)])
+        later = draw_of_all()
+        seed_all(number)
+        assert later == draw_of_all()
+    assert np.array_equal(drawn[0], drawn[1]) and np.array_equal(drawn[0], drawn[2])
+    assert len({one.tobytes() for one in drawn[0]}) >= 6
+    assert check_steps(steps(["light", written]), HEIGHT, WIDTH) == []
+
+
+@pytest.mark.parametrize("written", ["rand-m0-n5-p1", "rand-m10-n5-p1-inc1", "augmix-m10-d9-mstd0.1"])
+def test_automatic_augmentation_takes_the_largest_magnitude(written: str) -> None:
+    change = augmenter(steps(written), HEIGHT, WIDTH)
+    assert all(change(photograph(), seed).shape == (HEIGHT, WIDTH, 3) for seed in range(40))
+
+
+def test_automatic_augmentation_has_its_share_of_images_and_its_arguments() -> None:
+    sometimes = augmenter(steps({"AugMix": {"p": 0.25}}), HEIGHT, WIDTH)
+    assert 25 < sum(not np.array_equal(sometimes(photograph(), seed), photograph()) for seed in range(200)) < 80
+    by_magnitude = [
+        augmenter(steps({"RandAugment": {"magnitude": number, "num_ops": 1}}), HEIGHT, WIDTH) for number in (1, 30)
+    ]
+    image = places(HEIGHT, WIDTH).astype(int)
+    weak, strong = (
+        np.mean([abs(change(places(HEIGHT, WIDTH), seed) - image).mean() for seed in range(60)])
+        for change in by_magnitude
+    )
+    assert strong > 1.5 * weak
+
+
+def test_the_configuration_knows_torchvisions_own_arguments() -> None:
+    for name, known in AUTO_AUGMENTS.items():
+        own = set(inspect.signature(getattr(v2, name).__init__).parameters) - {"self"}
+        assert set(known) - {"p"} == own
+
+
 # --- policies
 
 
@@ -167,6 +228,11 @@ WRONG_NAMES = [
         [{"name": "CLAHE", "strength": 0.3}],
         "CLAHE: is a transform, which takes arguments and no strength; write `CLAHE: {p: 0.3}`",
     ),
+    (["rand-foo"], "rand-foo: is not written as timm writes it, such as rand-m9-mstd0.5-inc1"),
+    (["augmix-m3-n2"], "augmix-m3-n2: is not written as timm writes it"),
+    ([{"rand-m9": {"n": 2}}], "rand-m9: its settings are in its name; write that alone, or `rand-m9: {p: 0.5}`"),
+    ([{"RandAugment": {"magnitud": 2}}], "RandAugment: no argument 'magnitud'; did you mean 'magnitude'?"),
+    (["RandAugmen"], "RandAugmen: no such policy, step or transform; did you mean 'RandAugment'?"),
     ([{"light": {"p": 1}}], "light: is a policy, which takes neither strength nor arguments; write its name alone"),
 ]
 
@@ -195,6 +261,7 @@ WRONG_VALUES = [
     ({"ToTensorV2": {}}, "ToTensorV2: gives a Tensor, not a uint8 array"),
     ({"CenterCrop": {"height": 8, "width": 8}}, "CenterCrop: gives images of 8x8x3; all must stay 32x24x3"),
     ({"RandomRotate90": {"p": 0.01}}, "RandomRotate90: gives images of 24x32x3; all must stay 32x24x3"),
+    ({"RandAugment": {"magnitude": 99}}, "RandAugment: index 99 is out of bounds"),
     ({"CenterCrop": {"height": 80, "width": 8}}, "CenterCrop: Crop size (height, width) exceeds image dimensions"),
     ({"MaskDropout": {"p": 0.1}}, "MaskDropout: MaskDropout requires ['mask']"),
     ({"Mosaic": {}}, "Mosaic: Mosaic requires"),

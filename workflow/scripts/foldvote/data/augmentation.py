@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from foldvote.config.augment import Augment, AugmentStep
 from foldvote.config.augmentation_names import transform_faults
+from foldvote.data.auto_augment import auto_augment
 
 cv2.setNumThreads(0)  # after a fork, OpenCV's threads can hang a data loader
 
@@ -152,6 +153,10 @@ def _composed(transforms: list[A.BasicTransform]) -> Change:
 def _transform(step: AugmentStep, height: int, width: int) -> A.BasicTransform:
     if step.strength is not None:
         return _SHORT[step.name](step.strength, height, width)
+    if step.automatic:
+        arguments = dict(step.arguments or {})
+        share = arguments.pop("p", 1.0)
+        return _Automatic(auto_augment(step.name, arguments, min(height, width)), share)
     return getattr(A, step.name)(**(step.arguments or {}))
 
 
@@ -188,6 +193,20 @@ _SHORT: dict[str, Callable[[float, int, int], A.BasicTransform]] = {
     "erase": _erase,
     "clahe": _clahe,
 }
+
+
+class _Automatic(A.ImageOnlyTransform):
+    """Automatic augmentation as a step of the pipeline, which draws its seed."""
+
+    def __init__(self, change: Change, p: float) -> None:
+        super().__init__(p=p)
+        self.change = change
+
+    def get_params(self) -> dict[str, Any]:
+        return {"seed": self.py_random.getrandbits(32)}
+
+    def apply(self, img: np.ndarray, seed: int, **_: Any) -> np.ndarray:
+        return self.change(img, seed)
 
 
 # --- checks

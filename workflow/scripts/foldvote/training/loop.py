@@ -128,7 +128,7 @@ class Trainer:
         self.state = start_or_resume(spec, device, resume_dir)
         chosen, weighted = spec.training_set, spec.training_set.weights is not None
         counts = class_counts(chosen.targets, len(chosen.label_space.classes), chosen.weights)
-        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted)
+        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, spec.order.steps)
         progress = self.state.progress
         self.monitor = LossMonitor(progress.loss_sum, progress.losses, device.group.mean)
         self._clock, self._since_save, self._save_seconds = Clock(), Clock(), 0.0
@@ -188,7 +188,8 @@ class Trainer:
         self._first_step = False
         loss, progress.parts = self._step.fit_in_memory(images, targets, number, progress.parts)
         if recipe.ema is not None and not self._step.skipped:
-            lerp_(state.average, state.model.state_dict(), ema_weight(recipe.ema, progress.averaged))
+            newest = ema_weight(recipe.ema, progress.averaged, recipe.ema_warmup)
+            lerp_(state.average, state.model.state_dict(), newest)
             progress.averaged += 1
         self.monitor.add(number, loss, self._step.skipped)
         progress.step += 1

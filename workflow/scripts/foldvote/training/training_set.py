@@ -4,6 +4,7 @@ Everything that a recipe changes about these is here: models of single factors, 
 other models teach (foldvote.training.first_round). A member is scored on the true labels of its validation groups.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from foldvote.config.layout_facts import NumericFactor
+from foldvote.config.named_weights import weights_path
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
 from foldvote.data.manifest_table import WEIGHT
@@ -54,6 +56,36 @@ class MemberInputs:
     def bands(self) -> dict[str, tuple[int, ...]]:
         """Borders of the bands of each factor that bins a number, for a regression head."""
         return self.numeric.bands if self.numeric else {}
+
+
+def inputs_of_job(
+    given: Mapping[str, Any], recipe: Recipe, numeric: NumericFactor | None, pretrained_sha256: str | None
+) -> MemberInputs:
+    """The files that a member is trained from, from the named input files of a job.
+
+    Args:
+        given: paths by name: pixels, classes, folds, certificate, and as far as the recipe needs them pretrained,
+            manifest, pseudo_pixels, pseudo, metric and teachers.
+        recipe: of the member; weights by name are no input of a job.
+        numeric: the factor that bins a number, such as age; None if there is none.
+        pretrained_sha256: the SHA-256 that the weights file must have; None or empty: any.
+
+    Raises:
+        UserError: if weights that the recipe names are not there.
+    """
+    file = given.get("pretrained") or (weights_path(recipe.named_weights) if recipe.named_weights else None)
+    pseudo = [Path(path) for path in given.get("pseudo") or ()]
+    return MemberInputs(
+        Path(given["pixels"]),
+        SplitFiles(Path(given["classes"]), Path(given["folds"]), Path(given["certificate"])),
+        Path(file) if file else None,
+        Path(given["manifest"]) if given.get("manifest") else None,
+        numeric,
+        PseudoInputs(Path(given["pseudo_pixels"]), tuple(pseudo)) if pseudo else None,
+        Path(given["metric"]) if given.get("metric") else None,
+        tuple(Path(path) for path in given.get("teachers") or ()),
+        pretrained_sha256,
+    )
 
 
 def training_targets(
