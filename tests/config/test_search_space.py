@@ -143,10 +143,8 @@ def test_f29_names_of_models_folds_samplers_and_pruners_are_checked() -> None:
 
 
 def test_every_size_that_the_space_can_come_to_is_known_beforehand() -> None:
-    found = config({"size": {"choice": ["32x24", "64x48"]}, "roi": {"choice": ["none", "centre-20x20"]}})
-    assert {(r.size, r.roi) for r in found.searched_recipes("size", "roi").values()} == {
-        ("32x24", "none"),
-        ("64x48", "none"),
-        ("32x24", "centre-20x20"),
-        ("64x48", "centre-20x20"),
+    space = {"size": {"choice": ["32x24", "64x48"]}, "roi": {"choice": ["none", "centre-20x20"]}}
+    found = config(space | {"fit": {"choice": ["squash", "pad"]}})
+    assert {r.packed for r in found.searched_recipes("size", "roi", "fit").values()} == {
+        (size, roi, fit) for size in ("32x24", "64x48") for roi in ("none", "centre-20x20") for fit in ("squash", "pad")
     }

@@ -32,7 +32,7 @@ def test_the_vote_of_members_logits_is_that_of_the_run(tmp_path: Path, models: d
     logits = {}
     for model, fold in run.members:
         recipe = run.recipes[model]
-        images = PackedImages(made.results / f"data/pixels/size={recipe.size}/roi={recipe.roi}/test.arrow")
+        images = PackedImages(made.results / f"data/pixels/{recipe.packed.folder}/test.arrow")
         network, device = run.load((model, fold)), JobResources(0, 1, Runtime()).device(recipe)
         rows, views = np.arange(len(images)), ready_views(run.views, *images.shape[:2])
         own = predict_logits(device.place(network), images, rows, views, device, 256)

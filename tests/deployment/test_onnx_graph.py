@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from foldvote.config.image_size import Framing
 from foldvote.config.runtime import Runtime
 from foldvote.data.label_space import known_classes
 from foldvote.data.packed_images import PackedImages
@@ -25,9 +26,9 @@ from support.deployed_run import deployed_run
 
 SQUARE = {"model": {"size": "32x32", "heads": {"mask": "classes", "age": "ordinal"}}}
 TURNS = ["crop-top-left-90", "crop-centre-70", "hflip", "identity", "rot180", "rot270", "rot90", "vflip"]
-SIZES = {"age": {"factors": ["age"]}, "mask": {"factors": ["mask"], "size": "32x32"}}
+SIZES = {"age": {"factors": ["age"]}, "mask": {"factors": ["mask"], "size": "32x32", "fit": "pad"}}
 CROPS = ["crop-bottom-right-90", "hflip", "identity"]
-Pixels = dict[tuple[str, str], npt.NDArray[np.uint8]]
+Pixels = dict[Framing, npt.NDArray[np.uint8]]
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,9 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 def _pixels(run: FinishedRun) -> Pixels:
     """The test images as the models see them."""
     found = {}
-    for size, roi in run.inputs:
-        images = PackedImages(run.results / f"data/pixels/size={size}/roi={roi}/test.arrow")
-        found[size, roi] = np.stack([images[row] for row in range(len(images))])
+    for framing in run.inputs:
+        images = PackedImages(run.results / f"data/pixels/{framing.folder}/test.arrow")
+        found[framing] = np.stack([images[row] for row in range(len(images))])
     return found
 
 
@@ -57,7 +58,7 @@ def _expected(run: FinishedRun) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
     logits = {}
     for model, fold in run.members:
         recipe = run.recipes[model]
-        images = PackedImages(run.results / f"data/pixels/size={recipe.size}/roi={recipe.roi}/test.arrow")
+        images = PackedImages(run.results / f"data/pixels/{recipe.packed.folder}/test.arrow")
         network, device = run.load((model, fold)), JobResources(0, 1, Runtime()).device(recipe)
         rows, views = np.arange(len(images)), ready_views(run.views, *images.shape[:2])
         own = predict_logits(device.place(network), images, rows, views, device, 256)
@@ -67,12 +68,12 @@ def _expected(run: FinishedRun) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
 
 
 def _answers(
-    files: list[GraphFile], pixels: Mapping[tuple[str, str], npt.NDArray[np.uint8]]
+    files: list[GraphFile], pixels: Mapping[Framing, npt.NDArray[np.uint8]]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """What the files answer to images."""
     means = {}
     for file in files:
-        feeds = {"images": pixels[file.size, file.roi]} if file.size and file.roi else means
+        feeds = {"images": pixels[file.framing]} if file.framing else means
         answers = session(file.path).run(list(file.outputs), feeds)
         if file.outputs == ("probabilities", "codes"):
             return answers[0], answers[1]

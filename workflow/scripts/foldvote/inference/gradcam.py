@@ -34,7 +34,7 @@ def write_attention(
 
     Args:
         weights: `…/model=<m>/fold=<k>/model.safetensors` of each fold of the model, with model.json beside it.
-        images_path: packed training images of the model's size and region.
+        images_path: training images, packed as the model's recipe says.
         split: classes and folds.
         votes_path: ensemble/oof.parquet.
         resources: the resources of this job.
@@ -53,7 +53,7 @@ def write_attention(
             continue
         about, recipe, model = load_member(file, file.with_name("model.json"), split)
         device = resources.device(recipe)
-        images = open_packed_images(images_path, recipe.size, recipe.roi, about["data_sha256"])
+        images = open_packed_images(images_path, recipe.packed, about["data_sha256"])
         known, code_of = known_classes(recipe, label_space)
         pairs = [
             (row["image_id"], code)

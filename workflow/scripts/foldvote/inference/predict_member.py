@@ -69,7 +69,7 @@ def predict_member(
     code_of = known_classes(recipe, whole)[1]
     folds, _ = read_folds(split.folds, split.certificate)
     certified = None if part == "test" else about["data_sha256"]
-    images = open_packed_images(images_path, recipe.size, recipe.roi, certified)
+    images = open_packed_images(images_path, recipe.packed, certified)
     rows = _images_to_predict(images, folds, part, about["fold"])
 
     name = f"{about['model']} fold {about['fold']}"

@@ -284,7 +284,7 @@ def _averager(
     device, batch_size = resources.device(recipe), resources.runtime.predict_batch
     model, images = (
         device.place(network),
-        open_packed_images(inputs.pixels, recipe.size, recipe.roi, about["data_sha256"]),
+        open_packed_images(inputs.pixels, recipe.packed, about["data_sha256"]),
     )
     folds, _ = read_folds(inputs.split.folds, inputs.split.certificate)
     learnt = images.rows(sorted(folds.loc[folds["fold"] != RESERVE, "image_id"].unique()))

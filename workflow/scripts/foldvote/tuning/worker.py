@@ -129,7 +129,7 @@ class SearchInputs:
 
     Attributes:
         split: classes and folds.
-        images: packed training images, in folders `size=<HxW>/roi=<roi>`.
+        images: packed training images, in the folders of their framings (`Framing.folder`).
         pretrained: local weights files, by their path in the recipes or the name of timm's weights.
         manifest: manifest of the training images, if a recipe may treat labels by age.
         numeric: the factor that bins a number, such as age; None if there is none.
@@ -337,11 +337,11 @@ def _out_of_fold(
 
 
 def _packed(paths: Sequence[Path], recipe: Recipe) -> Path:
-    """The file of packed images with the size and region of a recipe."""
-    wanted = (f"size={recipe.size}", f"roi={recipe.roi}")
-    found = [path for path in paths if path.parts[-3:-1] == wanted]
+    """The file of images that are packed as a recipe says."""
+    wanted = recipe.packed.folder
+    found = [path for path in paths if path.parent.as_posix().endswith(f"/{wanted}")]
     if not found:
-        raise UserError(f"no images are packed at {' and '.join(wanted)}; run the same command again")
+        raise UserError(f"no images are packed at {wanted.replace('/', ' and ')}; run the same command again")
     return found[0]
 
 
