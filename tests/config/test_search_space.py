@@ -1,5 +1,7 @@
 """The space of a search: what it may name, and what becomes of a recipe with its values."""
 
+from itertools import product
+
 import pytest
 
 from foldvote.config.experiment import Config, check_config
@@ -144,7 +146,7 @@ def test_f29_names_of_models_folds_samplers_and_pruners_are_checked() -> None:
 
 def test_every_size_that_the_space_can_come_to_is_known_beforehand() -> None:
     space = {"size": {"choice": ["32x24", "64x48"]}, "roi": {"choice": ["none", "centre-20x20"]}}
-    found = config(space | {"fit": {"choice": ["squash", "pad"]}})
-    assert {r.packed for r in found.searched_recipes("size", "roi", "fit").values()} == {
-        (size, roi, fit) for size in ("32x24", "64x48") for roi in ("none", "centre-20x20") for fit in ("squash", "pad")
-    }
+    found = config(space | {"fit": {"choice": ["squash", "pad"]}, "pack": {"choice": [1.0, 1.25]}})
+    sizes, rois, fits = ("32x24", "64x48", "40x30", "80x60"), ("none", "centre-20x20"), ("squash", "pad")
+    reached = {recipe.packed for recipe in found.searched_recipes("size", "roi", "fit", "pack").values()}
+    assert reached == set(product(sizes, rois, fits))

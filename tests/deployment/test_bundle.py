@@ -32,7 +32,10 @@ from foldvote.submission.writer import write_submission
 from support.data_folders import encoded, picture, put
 from support.deployed_run import HOME, RULES, DeployedRun, deployed_run
 
-TWO = {"joint": {}, "heads": {"heads": {"mask": "classes", "age": "ordinal"}, "size": "32x32", "fit": "pad"}}
+TWO = {
+    "joint": {},
+    "heads": {"heads": {"mask": "classes", "age": "ordinal"}, "size": "32x32", "fit": "pad", "pack": 1.25},
+}
 # All that may be imported: the standard library, the four requirements, what these import, and the bundle itself.
 _ALONE = """
 import sys
@@ -137,8 +140,8 @@ def test_hostile_images_are_read_as_the_library_reads_them(built: Path, tmp_path
     for name, data in HOSTILE.items():
         put(tmp_path / name, data)
     graphs = read_json(built / "settings.json")["graphs"]
-    framings = [Framing("32x24", "none"), Framing("32x32", "none", "pad")]
-    assert [one["file"] for one in graphs] == ["32x24-none.onnx", "32x32-none-pad.onnx", "vote.onnx"]
+    framings = [Framing("32x24", "none"), Framing("40x40", "none", "pad")]
+    assert [one["file"] for one in graphs] == ["32x24-none.onnx", "40x40-none-pad.onnx", "vote.onnx"]
     expected: dict[str, list[str]] = {}
     for name in HOSTILE:
         try:

@@ -23,13 +23,13 @@ NOISE = {"name": "noise", "steps": [{"GaussNoise": {"std_range": [0.2, 0.3], "p"
 MODELS = {
     "joint": {},
     "heads": {"heads": {"mask": "classes", "age": "ordinal"}, "size": "20x28", "roi": "centre-30x30", "fit": "crop"},
-    "padded": {"size": "32x32", "fit": "pad"},
+    "padded": {"size": "32x32", "fit": "pad", "pack": 1.25},
 }
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> DeployedRun:
-    """Three models of three sizes, regions and fits, a flip, and a view with random steps."""
+    """Three models of three sizes, regions and fits, one packed larger, a flip, and a view with random steps."""
     return deployed_run(tmp_path_factory.mktemp("run"), MODELS, use="greedy+offsets", views=["identity", NOISE])
 
 

@@ -203,7 +203,7 @@ def searched(*roots):
 
 def searched_pixels(split):
     """The packed images of every size, region and fit that the search can reach."""
-    return packed_images(split, searched("size", "roi", "fit"))
+    return packed_images(split, searched("size", "roi", "fit", "pack"))
 
 
 def searched_weights():

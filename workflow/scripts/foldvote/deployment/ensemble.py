@@ -18,7 +18,7 @@ from foldvote.deployment.finished_run import Codes, FinishedRun, Floats, read_fi
 from foldvote.deployment.new_pixels import FileBelow, NewImage, PixelRows, Source, faces_fault, reader
 from foldvote.errors import UserError, raise_all
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import View, ready_views
+from foldvote.inference.tta import View, views_of
 from foldvote.io.paths import MemberKey
 from foldvote.runtime.device import Device, name_nondeterminism
 from foldvote.runtime.parallel_map import stream_processes
@@ -81,7 +81,9 @@ class Ensemble:
         self.classes_ = np.array(sorted(self.classes))
         self._column_of = np.argsort(np.array(self.classes))
         self._batch = resources.runtime.predict_batch
-        self._views = {shape: ready_views(run.views, *shape) for shape in {framing.shape for framing in inputs}}
+        alike = {(recipe.packed.shape, recipe.size): recipe for recipe in run.recipes.values()}
+        ready = {key: views_of(recipe, run.views) for key, recipe in alike.items()}
+        self._views = {model: ready[recipe.packed.shape, recipe.size] for model, recipe in run.recipes.items()}
         self._by_content = any(view.change for views in self._views.values() for view in views)
         self._reader = reader(run.images, inputs, run.min_confidence, of_pixels=False)
         self._reader_of_content = reader(run.images, inputs, run.min_confidence, of_pixels=True)
@@ -233,10 +235,10 @@ class Ensemble:
     def _vote(self, ids: Sequence[str], seen: Sequence[NewImage]) -> tuple[npt.NDArray[np.float64], Codes]:
         """The vote of all networks on prepared images."""
         logits: dict[MemberKey, dict[str, Floats]] = {}
-        for number, (framing, models) in enumerate(self.run.inputs.items()):
+        for number, models in enumerate(self.run.inputs.values()):
             images = PixelRows(ids, [one.pixels[number] for one in seen])
             for member in (member for member in self._members if member[0] in models):
-                logits[member] = self._logits(member, images, self._views[framing.shape])
+                logits[member] = self._logits(member, images, self._views[member[0]])
         return self.run.vote(logits)
 
     def _logits(self, member: MemberKey, images: PixelRows, views: Sequence[View]) -> dict[str, Floats]:

@@ -27,6 +27,7 @@ from foldvote.deployment.onnx_packages import onnx, packages_fault
 from foldvote.deployment.vote_graph import VOTES, add_vote
 from foldvote.ensemble.methods import split_offsets
 from foldvote.errors import UserError, raise_all
+from foldvote.inference.tta import views_of
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
 
@@ -194,16 +195,19 @@ def _add_model(
     height, width = parse_size(recipe.size)
     raise_all(f"predict.views: {view}: {fault}" for view in views if (fault := turn_fault(view, height, width)))
     own, code_of = known_classes(recipe, run.label_space)
+    (plain,) = views_of(recipe, ["identity"])
     parts, layers = [], None
     for fold in run.folds[model]:
         network = run.load((model, fold))
         mean, std = normalisation(network, _CPU.torch_device)
-        seen = add_views(graph, add_normalised(graph, images, mean.numpy(), std.numpy()), views, height, width)
+        seen = add_views(
+            graph, add_normalised(graph, images, mean.numpy(), std.numpy()), views, recipe.packed.shape, (height, width)
+        )
         name = f"model {model}, fold {fold}"
         layers = layers or export_network(name, network, height, width)
         exported = with_weights(layers, network)
         check_answers(name, network, exported, height, width)
-        floats = None if sample is None else _CPU.normalise(torch.from_numpy(sample), mean, std).numpy()
+        floats = None if sample is None else plain.move(_CPU.normalise(torch.from_numpy(sample), mean, std)).numpy()
         ready = in_precision(simplified(exported), precision, floats)
         logits = graph.include(ready, f"{model}/{fold}/", {IMAGES: seen})
         by_view = graph.op("Reshape", logits, graph.constant([len(views), -1, len(own.classes)], np.int64))

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foldvote.config.image_size import Framing
+from foldvote.config.image_size import Framing, parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
 from foldvote.models.licences import weights_origin
@@ -162,7 +162,7 @@ def _use_lines(facts: MemberFacts, name: str) -> list[str]:
         if recipe.roi == "none"
         else f"**Crop first**: the network was trained on the region `{recipe.roi}` of its images (the recipe's `roi`)."
     )
-    height, width = recipe.packed.shape
+    height, width = parse_size(recipe.size)
     return [
         "## Use",
         "",
@@ -184,7 +184,7 @@ def _use_lines(facts: MemberFacts, name: str) -> list[str]:
         "```python",
         "import cv2, numpy, torch",
         "",
-        *pixel_lines(recipe.packed),
+        *pixel_lines(recipe.packed, (height, width)),
         f"mean, std = torch.tensor({given['mean']}), torch.tensor({given['std']})",
         "batch = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(2, 0, 1)[None]",
         "```",
@@ -192,8 +192,16 @@ def _use_lines(facts: MemberFacts, name: str) -> list[str]:
     ]
 
 
-def pixel_lines(framing: Framing) -> list[str]:
-    """Python from `image`, a picture of Pillow, to `pixels`, as `foldvote.data.cropping.cut` makes them."""
+def pixel_lines(framing: Framing, seen: tuple[int, int]) -> list[str]:
+    """Python from `image`, a picture of Pillow, to `pixels`, as `foldvote.data.cropping.cut` makes them.
+
+    Args:
+        framing: how the images are packed.
+        seen: height and width of what the network takes.
+    """
+    if framing.shape != seen:
+        again = f"pixels = cv2.resize(pixels, ({seen[1]}, {seen[0]}), interpolation=cv2.INTER_AREA)  # packed larger"
+        return [*pixel_lines(framing, framing.shape), again]
     height, width = framing.shape
     if framing.fit == "pad":
         return [

@@ -19,7 +19,7 @@ from foldvote.data.packed_images import PackedImages, open_packed_images
 from foldvote.errors import UserError, raise_all
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.prediction_files import LOGIT, predictions_schema
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import views_of
 from foldvote.io.files import read_json, sha256_bytes, write_json
 from foldvote.io.parquet import write_table
 from foldvote.models.factory import build_model
@@ -78,7 +78,7 @@ def predict_member(
         device.place(model),
         images,
         images.rows(rows["image_id"].tolist()),
-        ready_views(views, *images.shape[:2]),
+        views_of(recipe, views),
         device,
         resources.runtime.predict_batch,
         partial(_tracked, f"{name}: {part} predictions, batches"),

@@ -271,7 +271,7 @@ class Trainer:
         mean, std = normalisation(self.state.model, self.device.torch_device)
         dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None)
         for batch in plain_batches(dataset.images, dataset.rows, order.batches(self.spec.recipe.epochs)):
-            yield self.device.normalise(batch, mean, std)
+            yield self.spec.plain_view.move(self.device.normalise(batch, mean, std))
 
     @contextmanager
     def _predicting_weights(self) -> Iterator[None]:
@@ -291,8 +291,9 @@ class Trainer:
         if not self.spec.validates:
             return {}, np.zeros(0, np.int64)
         label_space, batch_size, metrics = chosen.label_space, self.runtime.predict_batch, self.spec.metrics
+        model, view = self.state.model, self.spec.plain_view
         scores, predicted = validate(
-            self.state.model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics
+            model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics, view
         )
         scores = group.broadcast(scores)
         if not math.isfinite(scores["val_loss"]):  # another score may just not be defined for these images

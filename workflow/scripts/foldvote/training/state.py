@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldvote.config.image_size import parse_size
 from foldvote.config.metric_names import LOSS
 from foldvote.config.named_weights import pinned_digest
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.errors import UserError, first_line, raise_all
 from foldvote.evaluation.metric_registry import Metric, find_metrics
+from foldvote.inference.tta import View, views_of
 from foldvote.io.files import canonical, sha256_file
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
@@ -83,12 +85,18 @@ class MemberSpec:
         return EpochOrder(self.seeds, len(rows), self.recipe.batch_size, chances)
 
     @cached_property
+    def plain_view(self) -> View:
+        """How the network sees packed images without augmentation."""
+        return views_of(self.recipe, ["identity"])[0]
+
+    @cached_property
     def augmented_images(self) -> AugmentedImages:
         """The training images, augmented, with their targets."""
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
         augment, seeds = self.recipe.augment, self.seeds
-        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights)
+        size = parse_size(self.recipe.size)
+        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights, size)
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:

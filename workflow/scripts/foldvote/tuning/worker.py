@@ -25,7 +25,7 @@ from foldvote.errors import Interrupted, UserError
 from foldvote.evaluation.metric_registry import Answers, Metric, find_metric
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import views_of
 from foldvote.io.files import read_json, sha256_file, write_json
 from foldvote.io.paths import member_of
 from foldvote.models.factory import build_model
@@ -330,7 +330,7 @@ def _out_of_fold(
     model = build_model(spec.recipe, training_set.label_space, seed=0, bands=spec.inputs.bands)
     model.load_state_dict(trained.chosen)
     rows = training_set.images.rows(training_set.validation["image_id"].tolist())
-    ready = ready_views(views, *training_set.images.shape[:2])
+    ready = views_of(spec.recipe, views)
     batch_size = resources.runtime.predict_batch
     logits = predict_logits(device.place(model), training_set.images, rows, ready, device, batch_size)
     return np.mean([softmax(own) for own in logits.values()], axis=0)
