@@ -129,7 +129,7 @@ def test_resizing_averages_areas_to_shrink_and_interpolates_to_enlarge(
     height: int, width: int, rows: int, columns: int
 ) -> None:
     image = np.random.default_rng(height).random((height, width, 3)).astype(np.float32)
-    found = resized(torch.from_numpy(image).permute(2, 0, 1)[None], rows, columns)[0].permute(1, 2, 0).numpy()
+    found = resized(torch.from_numpy(image).permute(2, 0, 1)[None], (rows, columns))[0].permute(1, 2, 0).numpy()
     assert found.shape == (rows, columns, 3) and found.dtype == np.float32
     if (rows <= height) == (columns <= width):
         how = cv2.INTER_AREA if rows <= height else cv2.INTER_LINEAR

@@ -27,7 +27,7 @@ from foldvote.deployment.onnx_packages import onnx, packages_fault
 from foldvote.deployment.vote_graph import VOTES, add_vote
 from foldvote.ensemble.methods import split_offsets
 from foldvote.errors import UserError, raise_all
-from foldvote.inference.tta import views_of
+from foldvote.inference.tta import plain_view
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
 
@@ -195,7 +195,7 @@ def _add_model(
     height, width = parse_size(recipe.size)
     raise_all(f"predict.views: {view}: {fault}" for view in views if (fault := turn_fault(view, height, width)))
     own, code_of = known_classes(recipe, run.label_space)
-    (plain,) = views_of(recipe, ["identity"])
+    plain = plain_view(recipe)
     parts, layers = [], None
     for fold in run.folds[model]:
         network = run.load((model, fold))

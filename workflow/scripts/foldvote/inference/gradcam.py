@@ -14,7 +14,7 @@ from foldvote.evaluation.vote_table import votes_schema
 from foldvote.inference.forward import halved_until_it_fits
 from foldvote.inference.heatmaps import ATTENTION, ClassHeatmap, choose_images, heatmap_rows
 from foldvote.inference.predict_member import load_member
-from foldvote.inference.tta import IDENTITY, Move, views_of
+from foldvote.inference.tta import IDENTITY, Move, plain_view
 from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.io.paths import member_of
 from foldvote.models.factory import normalisation
@@ -55,7 +55,6 @@ def write_attention(
         about, recipe, model = load_member(file, file.with_name("model.json"), split)
         device = resources.device(recipe)
         images = open_packed_images(images_path, recipe.packed, about["data_sha256"])
-        (plain,) = views_of(recipe, ["identity"])
         known, code_of = known_classes(recipe, label_space)
         pairs = [
             (row["image_id"], code)
@@ -65,7 +64,7 @@ def write_attention(
         codes = code_of[[code for _, code in pairs]]
         ids, batch = [image_id for image_id, _ in pairs], resources.runtime.predict_batch
         with name_nondeterminism():
-            heats = _heatmaps(device.place(model), images, ids, codes, device, batch, plain.move)
+            heats = _heatmaps(device.place(model), images, ids, codes, device, batch, plain_view(recipe).move)
         if heats is None:
             log(f"{model_name}: this net has no maps of what it sees, so that nothing is shown of where it looks")
             break

@@ -59,6 +59,12 @@ IDENTITY = View("identity", None, None, VIEWS["identity"])
 """The view that changes nothing."""
 
 
+def plain_view(recipe: Recipe) -> View:
+    """The view that shows packed images as they are, or averaged down to the size that the network takes."""
+    seen = parse_size(recipe.size)
+    return IDENTITY if recipe.packed.shape == seen else IDENTITY._replace(move=partial(resized, size=seen))
+
+
 def views_of(recipe: Recipe, views: Iterable[str | dict[str, Any]]) -> list[View]:
     """Make views ready for the packed images of a recipe; the arguments and errors are those of `ready_views`."""
     return ready_views(views, *recipe.packed.shape, parse_size(recipe.size))
@@ -100,7 +106,7 @@ def move_of(name: str, seen: tuple[int, int] | None = None) -> Move:
         return partial(_cropped, position=crop[0], percent=crop[1], seen=seen)
     if seen is None:
         return VIEWS[name]
-    return lambda images: VIEWS[name](resized(images, *seen))
+    return lambda images: VIEWS[name](resized(images, seen))
 
 
 def _ready(view: str | dict[str, Any], height: int, width: int, seen: tuple[int, int] | None) -> View:
@@ -134,7 +140,7 @@ def _cropped(images: torch.Tensor, position: str, percent: int, seen: tuple[int,
     top, left, rows, columns = crop_box(height, width, position, percent)
     part = images[..., top : top + rows, left : left + columns]
     if seen is not None:
-        return resized(part, *seen)
+        return resized(part, seen)
     return functional.interpolate(part, (height, width), mode="bilinear", align_corners=False)
 
 
@@ -155,17 +161,16 @@ def crop_box(height: int, width: int, position: str, percent: int) -> tuple[int,
     return top, left, rows, columns
 
 
-def resized(images: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def resized(images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """Resize normalised images by `axis_weights`: products of matrices, which are exact on every device and in ONNX.
 
     Args:
         images: float32 (batch, 3, old height, old width).
-        height: height of the result in pixels.
-        width: width of the result in pixels.
+        size: height and width of the result in pixels.
     """
     rows, columns = (
         torch.from_numpy(axis_weights(old, new)).to(images.device)
-        for old, new in zip(images.shape[-2:], (height, width), strict=True)
+        for old, new in zip(images.shape[-2:], size, strict=True)
     )
     with torch.autocast(images.device.type, enabled=False):
         return rows @ (images @ columns.T)

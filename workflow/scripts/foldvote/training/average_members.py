@@ -26,7 +26,7 @@ from foldvote.evaluation.probabilities import softmax, weighted_mean
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.predict_member import load_member
 from foldvote.inference.prediction_files import labelled_faults, read_member
-from foldvote.inference.tta import views_of
+from foldvote.inference.tta import plain_view, views_of
 from foldvote.io.files import write_json
 from foldvote.io.ids import positions_in
 from foldvote.models.factory import normalisation
@@ -289,7 +289,7 @@ def _averager(
     folds, _ = read_folds(inputs.split.folds, inputs.split.certificate)
     learnt = images.rows(sorted(folds.loc[folds["fold"] != RESERVE, "image_id"].unique()))
     order = EpochOrder(MemberSeeds(seed, about["model"], 0), len(learnt), recipe.batch_size)
-    ready, places, (plain,) = views_of(recipe, views), images.rows(ids), views_of(recipe, ["identity"])
+    ready, places, plain = views_of(recipe, views), images.rows(ids), plain_view(recipe)
     mean, std = normalisation(model, device.torch_device)
 
     def average(members: Members) -> tuple[State, Floats]:

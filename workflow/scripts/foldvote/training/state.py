@@ -15,7 +15,6 @@ from foldvote.config.named_weights import pinned_digest
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.errors import UserError, first_line, raise_all
 from foldvote.evaluation.metric_registry import Metric, find_metrics
-from foldvote.inference.tta import View, views_of
 from foldvote.io.files import canonical, sha256_file
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
@@ -83,11 +82,6 @@ class MemberSpec:
         kinds = None if sampler is None else rows["label" if sampler.by == "class" else "stratum"].tolist()
         chances = None if sampler is None or kinds is None else balanced_probabilities(kinds, sampler.power, weights)
         return EpochOrder(self.seeds, len(rows), self.recipe.batch_size, chances)
-
-    @cached_property
-    def plain_view(self) -> View:
-        """How the network sees packed images without augmentation."""
-        return views_of(self.recipe, ["identity"])[0]
 
     @cached_property
     def augmented_images(self) -> AugmentedImages:
