@@ -144,6 +144,13 @@ def test_f29_names_of_models_folds_samplers_and_pruners_are_checked() -> None:
     )
 
 
+def test_a_range_of_packed_sizes_is_refused_as_no_file_could_be_packed_for_it() -> None:
+    assert "pack: images are packed before the first trial, so list its values" in "\n".join(
+        faults({"pack": {"float": [1, 1.5]}})
+    )
+    config({"pack": {"choice": [1.0, 1.5]}})
+
+
 def test_every_size_that_the_space_can_come_to_is_known_beforehand() -> None:
     space = {"size": {"choice": ["32x24", "64x48"]}, "roi": {"choice": ["none", "centre-20x20"]}}
     found = config(space | {"fit": {"choice": ["squash", "pad"]}, "pack": {"choice": [1.0, 1.25]}})
