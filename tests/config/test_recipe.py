@@ -72,6 +72,18 @@ def test_keys_that_contradict_each_other_are_refused(values: dict, told: str) ->
     assert str(fault["ctx"]["error"]).startswith(told)
 
 
+def test_fit_and_pack_are_among_what_is_packed_except_the_fit_of_faces_which_have_the_aspect_ratio() -> None:
+    assert recipe().packed.folder == "size=128x96/roi=none"
+    assert recipe(fit="pad", roi="centre-8x8").packed.folder == "size=128x96/roi=centre-8x8/fit=pad"
+    assert recipe(fit="pad", roi="face-0.30").packed == recipe(roi="face-0.30").packed
+    assert recipe(pack=1.25).packed == recipe(size="160x120").packed  # so that both read one file
+    assert recipe(pack=1.25, size="15x25").packed.size == "19x31"
+    with pytest.raises(ValidationError, match="less than or equal to 2"):
+        recipe(pack=2.5)
+    with pytest.raises(ValidationError, match="'squash', 'pad' or 'crop'"):
+        recipe(fit="stretch")
+
+
 def test_all_contradictions_are_told_at_once() -> None:
     with pytest.raises(ValidationError) as error:
         recipe(ema=0.9, swa=0.5, soup=2, dropout_samples=2)

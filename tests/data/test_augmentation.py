@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 from foldvote.config.augment import AUTO_AUGMENTS, POLICIES, SHORT_STEPS, Augment, AugmentStep
 from foldvote.config.augmentation_names import transform_faults
 from foldvote.data.augmentation import POLICY_STEPS, augmenter, check_steps, expanded
+from foldvote.data.cropping import resize
 
 HEIGHT, WIDTH = 32, 24
 
@@ -89,6 +90,73 @@ def test_a_crop_keeps_the_share_that_is_asked_for() -> None:
         seen = crop(image, seed).astype(int)
         shares.append((np.ptp(seen[..., 0]) + 1) * (np.ptp(seen[..., 1]) + 1) / (128 * 96))
     assert 0.52 < min(shares) < 0.7 and 0.9 < max(shares) <= 1
+
+
+@given(st.floats(0.01, 0.9), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_a_crop_of_an_image_as_large_as_the_output_is_albumentations_own(most: float, seed: int) -> None:
+    ratio = WIDTH / HEIGHT
+    own = A.Compose(
+        [A.RandomResizedCrop((HEIGHT, WIDTH), scale=(max(1 - most, 0.01), 1.0), ratio=(ratio * 0.9, ratio / 0.9), p=1)]
+    )
+    own.set_random_seed(seed)
+    crop = augmenter(steps({"crop": most}), HEIGHT, WIDTH)
+    assert np.array_equal(crop(photograph(), seed), own(image=photograph())["image"])
+
+
+# --- images that are packed larger
+
+
+@given(
+    short_steps | st.sampled_from(POLICIES), st.integers(0, 2**63 - 1), st.sampled_from([(32, 24), (40, 30), (64, 48)])
+)
+@settings(max_examples=50, deadline=None)
+def test_every_augmentation_of_a_larger_image_has_the_size_that_the_network_takes(
+    written: Any, seed: int, packed: tuple[int, int]
+) -> None:
+    first, second = (augmenter(steps(written), HEIGHT, WIDTH, packed) for _ in range(2))
+    image = photograph(0, *packed)
+    drawn = first(image, seed)
+    assert drawn.shape == (HEIGHT, WIDTH, 3) and drawn.dtype == np.uint8
+    assert np.array_equal(second(image, seed), drawn)
+    assert check_steps(steps(written), HEIGHT, WIDTH, packed) == []
+
+
+def test_a_crop_of_a_larger_image_shows_its_own_pixels() -> None:
+    image = places(64, 48)
+    cut = augmenter(steps({"RandomCrop": {"height": 32, "width": 24, "p": 1}}), 32, 24, (64, 48))
+    corners = set()
+    for seed in range(20):
+        seen = cut(image, seed)
+        top, left = (int(value) for value in seen[0, 0, :2])
+        assert np.array_equal(seen, image[top : top + 32, left : left + 24])
+        corners.add((top, left))
+    assert len(corners) > 10
+    crop = augmenter(steps({"crop": 0.5}), 32, 24, (64, 48))
+    shares = []
+    for seed in range(40):
+        seen = crop(image, seed).astype(float)
+        down, across = np.diff(seen[..., 0], axis=0), np.diff(seen[..., 1], axis=1)
+        assert down.min() >= 1 and across.min() >= 1  # never two rows or columns from one
+        shares.append(np.ptp(seen[..., 0]) * np.ptp(seen[..., 1]) / (64 * 48))
+    assert 0.4 < min(shares) < 0.6 and max(shares) > 0.85
+
+
+def test_a_larger_image_is_averaged_not_sampled_by_a_crop_and_without_one() -> None:
+    stripes = np.zeros((96, 72, 3), np.uint8)
+    stripes[::2] = 255  # single pixels are 0 or 255, averages of three rows 85 or 170
+    for written in ({"crop": 0.01}, [], {"hflip": 1}):
+        change = augmenter(steps(written), 32, 24, (96, 72))
+        for seed in range(9):
+            assert abs(change(stripes, seed).mean() - 127.5) < 8 and change(stripes, seed).std() < 60
+    assert np.array_equal(augmenter([], 32, 24, (96, 72))(stripes, 1), resize(stripes, 32, 24))
+
+
+def test_a_step_that_leaves_a_larger_image_too_large_is_refused() -> None:
+    (fault,) = check_steps(steps({"CenterCrop": {"height": 36, "width": 24}}), 32, 24, (40, 30))
+    assert fault.startswith("CenterCrop: gives images of 36x24x3; all must stay 32x24x3")
+    (fault,) = check_steps(steps([{"RandomCrop": {"height": 32, "width": 24, "p": 0.5}}]), 32, 24, (40, 30))
+    assert fault.startswith("RandomCrop: gives images of 40x30x3; all must stay 32x24x3")
 
 
 def test_erasing_replaces_one_rectangle_by_noise_and_nothing_else() -> None:

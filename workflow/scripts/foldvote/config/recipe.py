@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
-from foldvote.config.base import FilePath, Name, Roi, Section, Size
+from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size
 from foldvote.config.first_round import Distill, Pseudo, Several
-from foldvote.config.image_size import parse_size
+from foldvote.config.image_size import Framing, parse_size
 from foldvote.config.losses import CrossEntropy, Losses, each_named
 from foldvote.config.metric_names import MetricName
 from foldvote.config.mixes import Mixes
@@ -108,6 +108,12 @@ class Recipe(Section):
     a1_in1k; a local file (.safetensors or .pth); null: from scratch."""
     size: Size = "128x96"
     roi: Roi = "none"
+    fit: Fit = "squash"
+    """How a picture, or its region, of another aspect ratio becomes one of `size`: squash stretches it; pad keeps all
+    of it between grey bars; crop keeps its centre. Faces are cut in the aspect ratio of `size` anyway."""
+    pack: float = Field(default=1.0, ge=1, le=2)
+    """Sides of the packed images, as a multiple of those of `size`. Above 1, crops of the augmentation and crop views
+    are cut from the larger image and so have real pixels; whatever is not cut is resized to `size`."""
     factors: Several | None = None
     """The factors that this model learns; null: all. In the ensemble, the probabilities of models of
     different factors are multiplied."""
@@ -235,6 +241,12 @@ class Recipe(Section):
         if faults := list(_recipe_faults(self)):
             raise ValueError("\n".join(faults))
         return self
+
+    @property
+    def packed(self) -> Framing:
+        """What of its images the model sees, and how they are packed."""
+        size = "x".join(str(round(side * self.pack)) for side in parse_size(self.size))
+        return Framing(size, self.roi, "squash" if self.roi.startswith("face-") else self.fit)
 
     @property
     def chooses_epochs(self) -> bool:

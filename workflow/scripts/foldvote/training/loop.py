@@ -20,6 +20,7 @@ import torch
 from foldvote.config.image_size import parse_size
 from foldvote.config.runtime import Runtime
 from foldvote.errors import Interrupted, UserError, first_line
+from foldvote.inference.tta import plain_view
 from foldvote.io.files import write_json
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
@@ -271,8 +272,9 @@ class Trainer:
         """
         mean, std = normalisation(self.state.model, self.device.torch_device)
         dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None)
+        move = plain_view(self.spec.recipe).move
         for batch in plain_batches(dataset.images, dataset.rows, order.batches(self.spec.recipe.epochs)):
-            yield self.device.normalise(batch, mean, std)
+            yield move(self.device.normalise(batch, mean, std))
 
     @contextmanager
     def _predicting_weights(self) -> Iterator[None]:
@@ -292,8 +294,9 @@ class Trainer:
         if not self.spec.validates:
             return {}, np.zeros(0, np.int64)
         label_space, batch_size, metrics = chosen.label_space, self.runtime.predict_batch, self.spec.metrics
+        model, view = self.state.model, plain_view(self.spec.recipe)
         scores, predicted = validate(
-            self.state.model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics
+            model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics, view
         )
         scores = group.broadcast(scores)
         if not math.isfinite(scores["val_loss"]):  # another score may just not be defined for these images

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldvote.config.image_size import parse_size
 from foldvote.config.metric_names import LOSS
 from foldvote.config.named_weights import pinned_digest
 from foldvote.config.recipe import Recipe, division_faults, parts_of
@@ -88,7 +89,8 @@ class MemberSpec:
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
         augment, seeds = self.recipe.augment, self.seeds
-        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights)
+        size = parse_size(self.recipe.size)
+        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights, size)
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:

@@ -30,7 +30,7 @@ class MemberInputs:
     """The files that a member is trained from.
 
     Attributes:
-        images: packed training images of the recipe's size and region.
+        images: training images, packed as the recipe says.
         split: classes and folds.
         pretrained: local weights file, or None.
         manifest: manifest of the training images; only needed by a recipe that treats labels by age.
@@ -232,7 +232,7 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         rows.assign(label=code_of[rows["label"].to_numpy(np.int64)]) for rows in fold_rows(folds, fold)
     )
     certified = read_json(inputs.split.certificate)["data_sha256"]
-    images = open_packed_images(inputs.images, recipe.size, recipe.roi, certified)
+    images = open_packed_images(inputs.images, recipe.packed, certified)
     weights = training[WEIGHT].to_numpy(np.float64) if WEIGHT in training else None
     training = training[["image_id", "label", "stratum"]].assign(row=images.rows(training["image_id"].tolist()))
     targets = training_targets(
@@ -255,7 +255,7 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         found = read_first_round(inputs.pseudo.predictions, "test", fold, whole.classes, digest)
         if recipe.pseudo is not None:
             found = found.surer_than(recipe.pseudo.confidence)
-        tests = open_packed_images(inputs.pseudo.images, recipe.size, recipe.roi, found.data_sha256)
+        tests = open_packed_images(inputs.pseudo.images, recipe.packed, found.data_sha256)
         chosen = _with_test_images(chosen, found, found.probabilities @ own_classes, tests)
         if recipe.distill is not None and chosen.taught is not None:
             taught = tempered(found.probabilities @ own_classes, recipe.distill.temperature)
