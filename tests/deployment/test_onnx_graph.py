@@ -138,7 +138,7 @@ def test_views_of_images_that_are_packed_larger_are_those_of_the_run(shape: tupl
     (found,) = session(graph.model().SerializeToString()).run(["views"], {"images": images.numpy()})
     expected = torch.cat([move_of(name, None if shape == seen else seen)(images) for name in TURNS])
     assert found.shape == (2 * len(TURNS), 3, 32, 32)
-    np.testing.assert_allclose(found, expected.numpy(), atol=2e-6)
+    np.testing.assert_allclose(found, expected.numpy(), atol=3e-5)  # bilinear crops of the two differ by 2e-5
 
 
 def test_a_run_of_all_folds_and_views_is_the_run(square: FinishedRun) -> None:

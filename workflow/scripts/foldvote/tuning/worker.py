@@ -338,10 +338,10 @@ def _out_of_fold(
 
 def _packed(paths: Sequence[Path], recipe: Recipe) -> Path:
     """The file of images that are packed as a recipe says."""
-    wanted = recipe.packed.folder
-    found = [path for path in paths if path.parent.as_posix().endswith(f"/{wanted}")]
+    wanted = Path(recipe.packed.folder).parts
+    found = [path for path in paths if path.parent.parts[-len(wanted) :] == wanted]
     if not found:
-        raise UserError(f"no images are packed at {wanted.replace('/', ' and ')}; run the same command again")
+        raise UserError(f"no images are packed at {' and '.join(wanted)}; run the same command again")
     return found[0]
 
 
