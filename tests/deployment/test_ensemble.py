@@ -41,7 +41,6 @@ def expected(run: DeployedRun) -> tuple[np.ndarray, np.ndarray]:
     return table[[f"p_{name}" for name in HOME.classes]].to_numpy(), table["prediction"].to_numpy()
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_the_tests_predictions_are_those_of_the_workflow_to_the_last_bit(made: DeployedRun, ensemble: Ensemble) -> None:
     files, (probabilities, codes) = made.photographs("test"), expected(made)
     ids = read_table(made.results / "ensemble/test.parquet")["image_id"].tolist()
@@ -52,7 +51,6 @@ def test_the_tests_predictions_are_those_of_the_workflow_to_the_last_bit(made: D
     assert len(set(chosen.tolist())) > 1
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_in_other_batches_and_with_processes_that_read_the_predictions_differ_in_last_bits_only(
     made: DeployedRun,
 ) -> None:
@@ -68,7 +66,6 @@ def test_in_other_batches_and_with_processes_that_read_the_predictions_differ_in
     assert np.concatenate([piece.codes for piece in pieces]).tolist() == codes.tolist() * 40
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_an_array_is_predicted_as_its_file_wherever_it_lies_and_whatever_stands_beside_it(
     made: DeployedRun, ensemble: Ensemble, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,7 +84,6 @@ def test_an_array_is_predicted_as_its_file_wherever_it_lies_and_whatever_stands_
     assert ensemble.predict_proba([]).shape == (0, len(HOME.classes))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_scikit_learns_metrics_take_its_answers_and_columns(made: DeployedRun, ensemble: Ensemble) -> None:
     """They take columns in the alphabetical order of names, which is not that of the codes here."""
     files = made.photographs("test")

@@ -47,9 +47,6 @@ class CutOff(BaseException):
     """Ends a run at once, as a kill does: nothing catches it."""
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 class CutTrainer(Trainer):
     """Is cut off before a step, as a kill does it."""
 
