@@ -22,7 +22,6 @@ TWO = {"joint": {}, "heads": {"heads": {"mask": "classes", "age": "ordinal"}, "s
 FACTORS = {"mask": {"factors": ["mask"]}, "age": {"factors": ["age"], "size": "32x32"}}
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("models", "use"), [(TWO, "mean"), (TWO, "greedy+offsets"), (TWO, "best_model"), (FACTORS, "geometric")]
 )

@@ -82,7 +82,6 @@ def _answers(
     raise AssertionError("no file votes")
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("name", "written"), [("square", 1), ("sizes", 3)])
 def test_files_answer_as_the_run_does_in_batches_of_any_size(
     name: str, written: int, tmp_path: Path, request: pytest.FixtureRequest
@@ -100,7 +99,6 @@ def test_files_answer_as_the_run_does_in_batches_of_any_size(
     assert len(set(codes.tolist())) > 2
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_run_of_some_folds_and_views(square: FinishedRun, tmp_path: Path) -> None:
     run = restricted(square, [1], ["hflip", "crop-centre-70"])
     assert run.members == [("model", 1)]
@@ -114,7 +112,6 @@ def test_a_run_of_some_folds_and_views(square: FinishedRun, tmp_path: Path) -> N
     assert np.abs(probabilities - _expected(square)[0]).max() > 1e-3
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_weights_too_large_for_one_file_lie_beside_it(
     square: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,7 +227,6 @@ def test_an_export_with_other_answers_is_refused() -> None:
         check_answers("second", networks[1], model, 8, 8)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("precision", "bytes_kept", "away"), [("fp16", 0.7, 0.01), ("int8", 0.7, 0.2)])
 def test_lower_precisions_are_smaller_and_near(
     square: FinishedRun, precision: Precision, bytes_kept: float, away: float, tmp_path: Path

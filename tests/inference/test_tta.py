@@ -27,8 +27,6 @@ NOISE = {"name": "noise", "steps": [{"GaussNoise": {"std_range": [0.2, 0.3], "p"
 CLAHE = {"name": "clahe", "steps": [{"CLAHE": {"clip_limit": [2, 2], "p": 1}}]}
 TURNED = {"name": "turned", "steps": [{"Affine": {"rotate": [8, 8], "border_mode": 2, "p": 1}}]}
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def pixels(tmp_path_factory: pytest.TempPathFactory) -> PackedImages:

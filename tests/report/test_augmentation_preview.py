@@ -17,9 +17,6 @@ from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 DRAWS = MemberSeeds(5, "tiny", 1)
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return make_tiny(tmp_path_factory.mktemp("tiny"))

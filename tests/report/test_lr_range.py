@@ -15,8 +15,6 @@ from foldvote.training.lr_range import SuggestedRates
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import make_tiny, recipe
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def test_it_is_written_as_a_table_and_a_figure_and_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     tiny = make_tiny(tmp_path)

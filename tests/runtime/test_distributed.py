@@ -1,5 +1,6 @@
 """Several processes that train one member: the same batches, weights and scores as one process."""
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -45,9 +46,6 @@ CUT = 5  # steps, in the second epoch
 
 class CutOff(BaseException):
     """Ends a run at once, as a kill does: nothing catches it."""
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class CutTrainer(Trainer):
@@ -165,18 +163,22 @@ def as_three(root: Path, port: int, rank: int) -> None:
         train(tiny, group, "cut: three", THIRDS)
 
 
+def as_three_then_two(root: Path, three: int, two: int, rank: int) -> None:
+    """The work of three processes, and then of the first two, as a process takes seconds to start."""
+    os.fsync = lambda _: None
+    as_three(root, three, rank)
+    if rank < 2:
+        as_two(root, two, rank)
+
+
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """What two processes made, from a folder in which one process had begun."""
+    """What several processes made, from a folder in which one process had begun."""
     made = make_tiny(tmp_path_factory.mktemp("tiny"))
     save_file(build_model(recipe(**PLAIN), LABEL_SPACE, 5).state_dict(), made.root / "given.safetensors")
-    before = torch.get_num_threads()
     train(made, SINGLE_PROCESS, "one then two: taken over", {}, cut=CUT)
-    torch.set_num_threads(before)
-    with rendezvous() as port:
-        run_together(partial(as_two, made.root, port), 2, "training")
-    with rendezvous() as port:
-        run_together(partial(as_three, made.root, port), 3, "training")
+    with rendezvous() as three, rendezvous() as two:
+        run_together(partial(as_three_then_two, made.root, three, two), 3, "training")
     return made
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,6 @@ class CutOff(BaseException):
     """Ends a run at once, as a kill does: nothing catches it."""
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(tmp_path_factory.mktemp("tiny"))
@@ -89,30 +87,33 @@ def cut_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foldvote.training.loop, "save_checkpoint", save)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Tiny) -> Callable[[str], str]:
+    """The digest of a recipe's weights after a run without workers that nothing disturbed, trained once."""
+    return cache(lambda name: train(tiny, f"{name}-whole", RECIPES[name]))
+
+
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("workers", [0, 2])
 def test_f36_a_run_cut_off_ends_as_if_it_had_not_been(
-    tiny: Tiny, name: str, workers: int, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, undisturbed: Callable[[str], str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes, place = RECIPES[name], f"{name}-{workers}"
-    undisturbed = train(tiny, f"{place}-whole", changes, workers=1 if workers else 0)
-    for saves in (2, STEPS + 1):
+    """In its first epoch with workers, in the second without; it ends with workers."""
+    for saves, workers in ((2, 2), (STEPS + 1, 0)):
         with monkeypatch.context() as patch, pytest.raises(CutOff):
             cut_after(saves, patch)
-            train(tiny, place, changes, workers)
-    assert train(tiny, place, changes, workers) == undisturbed
+            train(tiny, name, RECIPES[name], workers)
+    assert train(tiny, name, RECIPES[name], 2) == undisturbed(name)
 
 
 @pytest.mark.parametrize("name", ["swa_drop_path", "soup_drop_path"])
 def test_f36_averages_cut_off_after_the_last_step_end_as_if_they_had_not_been(
-    tiny: Tiny, name: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, undisturbed: Callable[[str], str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes, place = RECIPES[name], f"{name}-last"
-    undisturbed = train(tiny, f"{place}-whole", changes)
     with monkeypatch.context() as patch, pytest.raises(CutOff):
         cut_after(STEPS * int(str(changes["epochs"])), patch)
         train(tiny, place, changes)
-    assert train(tiny, place, changes) == undisturbed
+    assert train(tiny, place, changes) == undisturbed(name)
 
 
 @pytest.mark.parametrize("changes", [{"swa": 0.5, "epoch": "last"}, {"soup": 2}], ids=["swa", "soup"])
@@ -156,9 +157,8 @@ def test_the_last_epochs_have_no_mixes(tiny: Tiny, tmp_path: Path, monkeypatch: 
     assert mixed == list(range(STEPS))
 
 
-def test_recipes_differ_in_what_they_learn(tiny: Tiny) -> None:
-    digests = [train(tiny, f"differ-{name}", changes) for name, changes in RECIPES.items()]
-    assert len(set(digests)) == len(RECIPES)
+def test_recipes_differ_in_what_they_learn(undisturbed: Callable[[str], str]) -> None:
+    assert len({undisturbed(name) for name in RECIPES}) == len(RECIPES)
 
 
 def test_compiled_training_goes_on_as_well(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,10 +179,10 @@ def test_patience_and_minutes_end_a_run_early_and_say_why(tiny: Tiny, capfd: pyt
     assert "max_minutes" in capfd.readouterr().err
 
 
-def test_a_soup_names_its_epochs_and_its_own_score(tiny: Tiny) -> None:
-    train(tiny, "soup-of-two", RECIPES["soup"])
-    sidecar = read_json(tiny.files("soup-of-two").sidecar)
-    history = read_table(tiny.files("soup-of-two").history, HISTORY).set_index("epoch")
+def test_a_soup_names_its_epochs_and_its_own_score(tiny: Tiny, undisturbed: Callable[[str], str]) -> None:
+    undisturbed("soup")
+    sidecar = read_json(tiny.files("soup-whole").sidecar)
+    history = read_table(tiny.files("soup-whole").history, HISTORY).set_index("epoch")
     assert len(sidecar["epochs"]) == 2
     assert set(history["val_macro_f1"].nlargest(2)) == set(history.loc[sidecar["epochs"], "val_macro_f1"])
     assert 0 <= sidecar["val_macro_f1"] <= 1
@@ -286,9 +286,10 @@ def test_a_save_that_takes_long_is_not_made_after_every_epoch(
 
     def save(_folder: Path, step: int, _state: dict[str, Any]) -> None:
         saved.append(step)
-        time.sleep(0.5)
+        time.sleep(0.01)
 
     monkeypatch.setattr(foldvote.training.loop, "save_checkpoint", save)
+    monkeypatch.setattr(foldvote.training.loop, "_SAVE_EVERY", 60_000)  # ten minutes, on machines as busy as can be
     trainer_of(tiny, tmp_path, epochs=5).fit()
     assert saved == [STEPS, 5 * STEPS]
 

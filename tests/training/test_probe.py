@@ -25,7 +25,6 @@ from foldvote.training.history import read_history
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import LABEL_SPACE, SIZE, Tiny, make_tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 VIEWS: list[str | dict[str, object]] = ["identity", "hflip"]
 RESOURCES = JobResources(0, 1, Runtime(predict_batch=5))
 

@@ -34,7 +34,7 @@ def train(tiny: Tiny, name: str, split: SplitFiles, fold: int, trackers: bool = 
         tiny.resume / name,
         tiny.root / "runs",
         tiny.files(name),
-        JobResources(0, 2, runtime),
+        JobResources(0, 1, runtime),
     )
 
 
@@ -76,7 +76,7 @@ def test_a_network_of_all_groups_is_predicted_like_a_member(tiny: Tiny) -> None:
     split = put_split(tiny, "everyone", everyone(table))
     train(tiny, "whole", split, 7, **LAST)
     files, out = tiny.files("whole"), tiny.root / "whole.predictions.parquet"
-    resources = JobResources(0, 2, Runtime(workers=0))
+    resources = JobResources(0, 1, Runtime(workers=0))
     timing = tiny.root / "timing.json"
     predict_member(files.weights, files.sidecar, tiny.pixels, split, "test", ["identity"], out, timing, resources)
     assert len(pd.read_parquet(out)) == table["image_id"].nunique()

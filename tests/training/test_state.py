@@ -26,7 +26,6 @@ from foldvote.training.training_set import MemberInputs
 from support.tiny_member import Tiny, make_tiny, recipe
 
 CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

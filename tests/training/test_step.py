@@ -29,8 +29,6 @@ GROUP_NORM = {"net": "test_efficientnet_gn", "drop_rate": 0.0, "clip_norm": None
 BATCH = torch.randint(0, 256, (8, 32, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(8) % 3
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def state_of(asked: Recipe, device: Device = CPU) -> TrainState:
     model = build_model(asked, LABEL_SPACE, 1)

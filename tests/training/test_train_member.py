@@ -35,7 +35,7 @@ from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import Tiny, make_tiny, recipe
 
-RESOURCES = JobResources(gpus=0, threads=2, runtime=Runtime(workers=0, checkpoint_minutes=0.0001))
+RESOURCES = JobResources(gpus=0, threads=1, runtime=Runtime(workers=0, checkpoint_minutes=0.0001))
 # Children are forked from a server that has imported torch once but never run it.
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["foldvote.training.train_member", "foldvote.runtime.job_log"])
@@ -52,7 +52,7 @@ def train(
     **changes: object,
 ) -> None:
     settings = {"workers": workers, "checkpoint_minutes": checkpoint_minutes, "cpu_processes": processes}
-    resources = JobResources(0, 2, Runtime(**settings, tracking=Tracking(tensorboard=False)))
+    resources = JobResources(0, processes, Runtime(**settings, tracking=Tracking(tensorboard=False)))
     seeds = MemberSeeds(seed, "tiny", fold)
     inputs = MemberInputs(tiny.pixels, tiny.split)
     train_member(

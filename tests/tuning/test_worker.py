@@ -40,8 +40,6 @@ RESOURCES = JobResources(0, 1, Runtime(workers=0, tracking=Tracking(tensorboard=
 SPACE = {"lr": {"float": [1e-4, 1e-2], "log": True}, "optimizer": {"choice": ["adamw", "sgd"]}}
 SPACE |= {"optimizer_args.momentum": {"float": [0.5, 0.9], "when": {"optimizer": "sgd"}}}
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
