@@ -161,10 +161,17 @@ def _composed(transforms: list[A.BasicTransform]) -> Change:
     pipeline = A.Compose(transforms)
 
     def change(image: np.ndarray, seed: int) -> np.ndarray:
-        pipeline.set_random_seed(seed % 2**32)
+        # Compose.set_random_seed gives all steps one seed, so that they draw alike: each erased image a mirrored one.
+        for transform, own in zip(transforms, step_seeds(seed, len(transforms)), strict=True):
+            transform.set_random_seed(own)
         return pipeline(image=image)["image"]
 
     return change
+
+
+def step_seeds(seed: int, steps: int) -> list[int]:
+    """A seed for each step of a pipeline, by numpy's SeedSequence: as good as independent of each other."""
+    return np.random.SeedSequence(seed).generate_state(steps).tolist()
 
 
 # --- short steps
