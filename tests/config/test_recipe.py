@@ -50,6 +50,10 @@ def test_short_and_full_forms_are_one(short: dict, full: dict) -> None:
         ({"dropout_samples": 2}, "dropout_samples without dropout are all alike"),
         ({"pseudo": {"models": ["b"]}, "sampler": {"by": "stratum"}}, "pseudo: test images have no stratum"),
         ({"mix": [{"name": "mixup", "p": 0.6}, {"name": "cutmix", "p": 0.6}]}, "mix: the shares p add up to 1.2"),
+        (
+            {"augment": ["medium", {"clahe": 0.1}], "augment_on": "device"},
+            "augment_on: device does not have Affine, GaussianBlur, clahe; it has hflip, crop, rotate, colour, erase,",
+        ),
         ({"labels": {"age_borders": [60, 30]}}, "must be two rising ages above 0"),
     ],
 )
@@ -58,6 +62,11 @@ def test_keys_that_contradict_each_other_are_refused(values: dict, told: str) ->
         recipe(**values)
     (fault,) = error.value.errors()
     assert str(fault["ctx"]["error"]).startswith(told)
+
+
+@pytest.mark.parametrize("augment", ["none", "base", "light", {"rotate": 0.1, "erase": 0.5, "clahe": 0}])
+def test_policies_whose_every_step_a_device_has_may_run_there(augment: object) -> None:
+    assert recipe(augment=augment, augment_on="device").augment_on == "device"
 
 
 def test_all_contradictions_are_told_at_once() -> None:

@@ -48,6 +48,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "frozen": {"freeze_epochs": 1, "pretrained": "given"},
     "distill": {"distill": {"models": ["tiny"]}, "mix": "mixup"},
     "bf16": {"precision": "bf16", "channels_last": True, "grad_checkpointing": True},
+    "on_device": {"augment_on": "device", "augment": ["light", {"rotate": 0.05}, {"erase": 0.3}], "mix": "mixup"},
 }
 
 

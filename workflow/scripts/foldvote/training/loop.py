@@ -28,6 +28,7 @@ from foldvote.runtime.memory import is_out_of_memory
 from foldvote.runtime.signals import stop_on_signal
 from foldvote.training.checkpoint import remember_parts, save_checkpoint
 from foldvote.training.dataloader import ResumableSampler, end_workers, plain_batches, training_loader
+from foldvote.training.device_augmentation import augmented
 from foldvote.training.failures import as_raised, memory_advice, not_finite
 from foldvote.training.monitor import Clock, LossMonitor, timed
 from foldvote.training.optimizer import backbone_warmup, learning_rate, set_learning_rate
@@ -251,7 +252,8 @@ class Trainer:
         pin = self.device.torch_device.type == "cuda"
         loader = training_loader(spec.augmented_images, sampler, self._workers, pin)
         self._loading = iter(loader)
-        batches, left = timed(self._loading, progress.wait), epochs * spec.order.steps - self.steps_done
+        batches = augmented(timed(self._loading, progress.wait), self.device.torch_device)
+        left = epochs * spec.order.steps - self.steps_done
         return track(batches, f"{spec.name}: training steps", left)
 
     def _recompute_batchnorm(self, last_epoch: int) -> None:

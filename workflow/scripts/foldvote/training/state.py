@@ -87,8 +87,10 @@ class MemberSpec:
         """The training images, augmented, with their targets."""
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
-        augment, seeds = self.recipe.augment, self.seeds
-        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights)
+        augment, on_device = self.recipe.augment, self.recipe.augment_on == "device"
+        return AugmentedImages(
+            chosen.source, places, ids, chosen.batch_targets, augment, self.seeds, chosen.weights, on_device
+        )
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:
