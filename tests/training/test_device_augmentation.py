@@ -58,6 +58,9 @@ def test_the_steps_of_an_image_are_drawn_apart() -> None:
     (_, matrices), (_, rectangles), (_, factors) = drawn
     numbers = np.column_stack([matrices[:, 0, 0], rectangles[:, 1] > rectangles[:, 0], factors])
     assert np.abs(np.corrcoef(numbers.T) - np.eye(6)).max() < 0.1
+    lowest, highest = [0.5, 0.5, 0.5, -1 / 16], [1.5, 1.5, 1.5, 1 / 16]
+    assert np.allclose(factors.min(axis=0), lowest, atol=0.005) and (factors >= lowest).all()
+    assert np.allclose(factors.max(axis=0), highest, atol=0.005) and (factors <= highest).all()
 
 
 def test_an_image_is_changed_alike_in_whatever_batch_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
