@@ -62,6 +62,14 @@ def test_short_and_full_forms_are_one(short: dict, full: dict) -> None:
             {"net": "convnext_nano", "progressive": {"size": "50x32", "epochs": 2}},
             "progressive: size 50x32: convnext_nano takes patches",
         ),
+        (
+            {"augment": ["medium", {"clahe": 0.1}], "augment_on": "device"},
+            "augment_on: device does not have Affine, GaussianBlur, clahe; it has hflip, crop, rotate, colour, erase,",
+        ),
+        (
+            {"pack": 1.25, "augment_on": "device"},
+            "augment_on: device takes images that are packed in their size",
+        ),
         ({"labels": {"age_borders": [60, 30]}}, "must be two rising ages above 0"),
     ],
 )
@@ -82,6 +90,11 @@ def test_fit_and_pack_are_among_what_is_packed_except_the_fit_of_faces_which_hav
         recipe(pack=2.5)
     with pytest.raises(ValidationError, match="'squash', 'pad' or 'crop'"):
         recipe(fit="stretch")
+
+
+@pytest.mark.parametrize("augment", ["none", "base", "light", {"rotate": 0.1, "erase": 0.5, "clahe": 0}])
+def test_policies_whose_every_step_a_device_has_may_run_there(augment: object) -> None:
+    assert recipe(augment=augment, augment_on="device").augment_on == "device"
 
 
 def test_all_contradictions_are_told_at_once() -> None:

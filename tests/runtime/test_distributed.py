@@ -37,6 +37,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "uphill": {"sam": 0.05, "mix": "mixup", "mix_off_epochs": 1, "progressive": {"size": "16x12", "epochs": 1}},
     "frozen": {"freeze_epochs": 1, "pretrained": "given", "sampler": {"by": "class"}, "soup": 2},
     "normalised over batches": {"net": "test_resnet"},
+    "augmented on the device": {"augment_on": "device", "augment": ["light", {"rotate": 0.1}, {"erase": 0.5}]},
 }
 THIRDS = {"net": "test_resnet", "drop_rate": 0.3, "ema": 0.9, "batch_size": 6, "epochs": 3}
 DROPS = {"net": "test_resnet", "drop_rate": 0.3, "ema": 0.9}
@@ -198,7 +199,7 @@ def test_what_one_says_all_hear(tiny: Tiny) -> None:
     assert sent == {"rank": 0, "x": 0.1} and largest == 1 and buffer == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["plain", "mixed", "uphill", "frozen", "normalised over batches"])
+@pytest.mark.parametrize("name", [name for name in RECIPES if name != "in parts, clipped, averaged"])
 def test_two_processes_learn_to_the_byte_what_one_learns_in_two_parts(tiny: Tiny, name: str) -> None:
     train(tiny, SINGLE_PROCESS, f"one in two: {name}", RECIPES[name] | {"accumulate": 2})
     one, two = learnt(tiny, f"one in two: {name}"), learnt(tiny, f"two: {name}")

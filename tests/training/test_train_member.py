@@ -108,6 +108,10 @@ def test_outputs_are_complete_and_the_resume_folder_is_emptied(tiny: Tiny) -> No
     assert sidecar["epochs"] == [history.loc[history["best"], "epoch"].item()]
     assert sidecar["reproducible"] is True
     assert not list((tiny.resume / "undisturbed").glob("*.ckpt"))
+    timing = read_json(files.timing)
+    assert timing["seconds"] == history["seconds"].sum()
+    assert 0 < timing["waited_seconds"] < timing["seconds"]
+    assert 2**26 < timing["peak_host_bytes"] < 2**37 and timing["peak_gpu_bytes"] == 0
 
 
 def test_an_operation_that_cannot_be_reproduced_ends_the_training_in_a_line_that_names_the_key(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
-from foldvote.config.augment import DEFAULT_AUGMENT, Augment
+from foldvote.config.augment import DEFAULT_AUGMENT, DEVICE_STEPS, Augment, expanded
 from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size
 from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.image_size import Framing, parse_size
@@ -179,7 +179,10 @@ class Recipe(Section):
 
     augment: Augment = Field(default=DEFAULT_AUGMENT, validate_default=True)
     """Random changes to training images: a policy (none, base, custom, light, medium, heavy), short steps (hflip,
-    crop, colour, erase, clahe) and transforms of albumentations by name, in order."""
+    crop, rotate, colour, erase, clahe) and transforms of albumentations by name, in order."""
+    augment_on: Literal["loader", "device"] = "loader"
+    """What computes `augment`: the processes that load images, one image at a time; or the device that trains, a whole
+    batch at once, which has hflip, crop, rotate, colour and erase only."""
     mix: Mixes = Field(default=[])
     """Mixes of the images of a batch: mixup, cutmix, half_face; each batch gets at most one of those that are given."""
     mix_off_epochs: int = Field(default=0, ge=0)
@@ -337,6 +340,14 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         yield f"{key}: test images have no stratum to be drawn by; use sampler: {{by: class}}, or drop one of them"
     if recipe.pseudo and recipe.distill:
         yield "pseudo and distill both add test images; set one of them (distill.test_images takes them all)"
+    missing = {step.name: None for step in expanded(recipe.augment) if step.name not in DEVICE_STEPS}
+    if recipe.augment_on == "device" and missing:
+        yield (
+            f"augment_on: device does not have {', '.join(missing)}; it has {', '.join(DEVICE_STEPS)}, and policies of "
+            "these; change augment, or leave augment_on out"
+        )
+    if recipe.augment_on == "device" and recipe.pack > 1:
+        yield "augment_on: device takes images that are packed in their size; leave pack or augment_on out"
     if sum(mix.p for mix in recipe.mix) > 1 + 1e-9:
         yield f"mix: the shares p add up to {sum(mix.p for mix in recipe.mix):g}; a batch is mixed once, so at most 1"
     if recipe.mix_off_epochs and not recipe.mix:

@@ -22,9 +22,9 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # otherwise it looks for updates o
 import albumentations as A
 import cv2
 import numpy as np
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from foldvote.config.augment import Augment, AugmentStep
+from foldvote.config.augment import AugmentStep, expanded
 from foldvote.config.augmentation_names import transform_faults
 from foldvote.data.auto_augment import auto_augment
 from foldvote.data.cropping import resize
@@ -32,53 +32,6 @@ from foldvote.data.cropping import resize
 cv2.setNumThreads(0)  # after a fork, OpenCV's threads can hang a data loader
 
 Change = Callable[[np.ndarray, int], np.ndarray]
-
-_REFLECT = cv2.BORDER_REFLECT_101
-POLICY_STEPS: dict[str, list[Any]] = {
-    "none": [],
-    # Resizing and normalising only, which every image gets.
-    "base": [],
-    # The mask competition's baseline: the centre 320x256 of 512x384 enlarged to the whole, jitter, and noise of one
-    # standard deviation of its normalised images. As there, validation has no crop: see above.
-    "custom": [
-        {"Affine": {"scale": {"x": [1.5, 1.5], "y": [1.6, 1.6]}, "p": 1}},
-        {"colour": 0.1},
-        {"GaussNoise": {"std_range": [0.24, 0.24], "p": 1}},
-    ],
-    "light": [
-        {"hflip": 0.5},
-        {"crop": 0.1},
-        {"colour": 0.1},
-    ],
-    "medium": [
-        {"hflip": 0.5},
-        {"crop": 0.2},
-        {"Affine": {"rotate": [-8, 8], "translate_percent": [-0.04, 0.04], "border_mode": _REFLECT, "p": 0.5}},
-        {"colour": 0.2},
-        {"GaussianBlur": {"sigma_limit": [0.3, 1.0], "p": 0.1}},
-        {"erase": 0.1},
-    ],
-    "heavy": [
-        {"hflip": 0.5},
-        {"crop": 0.3},
-        {
-            "Affine": {
-                "rotate": [-15, 15],
-                "translate_percent": [-0.06, 0.06],
-                "shear": [-5, 5],
-                "border_mode": _REFLECT,
-                "p": 0.7,
-            }
-        },
-        {"colour": 0.3},
-        {"ToGray": {"p": 0.05}},
-        {"clahe": 0.1},
-        {"GaussianBlur": {"sigma_limit": [0.3, 1.5], "p": 0.15}},
-        {"GaussNoise": {"std_range": [0.01, 0.05], "p": 0.2}},
-        {"erase": 0.25},
-    ],
-}
-"""The steps of each policy, as they would be written in a recipe."""
 
 _CROPS = ("crop", "Crop", "CenterCrop", "RandomCrop", "RandomSizedCrop", "RandomResizedCrop")  # cut from a larger image
 _TRIES = 8  # images of a check; a step that fails on half of all images is missed once in 256 checks
@@ -103,17 +56,6 @@ def augmenter(steps: Sequence[AugmentStep], height: int, width: int, packed: tup
     """
     whole = expanded(steps)
     return _resized_first(whole, _composed(_transforms(whole, height, width)), (height, width), packed)
-
-
-def expanded(steps: Sequence[AugmentStep]) -> list[AugmentStep]:
-    """Replace every policy by its steps, and drop short steps of strength 0."""
-    found: list[AugmentStep] = []
-    for step in steps:
-        if step.name in POLICY_STEPS:
-            found += expanded(TypeAdapter(Augment).validate_python(POLICY_STEPS[step.name]))
-        elif step.strength != 0:
-            found.append(step)
-    return found
 
 
 def check_steps(
@@ -211,6 +153,11 @@ def _crop(most: float, height: int, width: int) -> A.BasicTransform:
     return _Crop((height, width), scale=(max(1 - most, 0.01), 1.0), ratio=(ratio * 0.9, ratio / 0.9), p=1.0)
 
 
+def _rotate(most: float, _height: int, _width: int) -> A.BasicTransform:
+    """A turn by at most `most` half turns; what is missing at the borders is mirrored."""
+    return A.Rotate(180 * most, border_mode=cv2.BORDER_REFLECT, p=1.0)
+
+
 def _colour(strength: float, _height: int, _width: int) -> A.BasicTransform:
     return A.ColorJitter(strength, strength, strength, strength / 8, p=1.0)
 
@@ -228,6 +175,7 @@ def _clahe(chance: float, _height: int, _width: int) -> A.BasicTransform:
 _SHORT: dict[str, Callable[[float, int, int], A.BasicTransform]] = {
     "hflip": _hflip,
     "crop": _crop,
+    "rotate": _rotate,
     "colour": _colour,
     "erase": _erase,
     "clahe": _clahe,

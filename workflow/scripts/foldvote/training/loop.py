@@ -28,14 +28,10 @@ from foldvote.runtime.job_log import log, track
 from foldvote.runtime.memory import is_out_of_memory
 from foldvote.runtime.signals import stop_on_signal
 from foldvote.training.checkpoint import remember_parts, save_checkpoint
-from foldvote.training.dataloader import (
-    ResumableSampler,
-    end_workers,
-    plain_batches,
-    training_loader,
-)
+from foldvote.training.dataloader import ResumableSampler, end_workers, plain_batches, training_loader
+from foldvote.training.device_augmentation import augmented
 from foldvote.training.failures import as_raised, memory_advice, not_finite
-from foldvote.training.monitor import Clock, LossMonitor
+from foldvote.training.monitor import Clock, LossMonitor, timed
 from foldvote.training.optimizer import backbone_warmup, learning_rate, set_learning_rate
 from foldvote.training.state import MemberSpec, run_identity, start_or_resume
 from foldvote.training.step import TrainStep, freeze_backbone
@@ -258,7 +254,9 @@ class Trainer:
         pin = self.device.torch_device.type == "cuda"
         loader = training_loader(spec.augmented_images, sampler, self._workers, pin)
         self._loading = iter(loader)
-        return track(self._loading, f"{spec.name}: training steps", epochs * spec.order.steps - self.steps_done)
+        batches = augmented(timed(self._loading, progress.wait), self.device.torch_device)
+        left = epochs * spec.order.steps - self.steps_done
+        return track(batches, f"{spec.name}: training steps", left)
 
     def _recompute_batchnorm(self, last_epoch: int) -> None:
         """Recompute the statistics of averaged weights; `last_epoch`, from 1, is the last one in the average."""

@@ -88,9 +88,11 @@ class MemberSpec:
         """The training images, augmented, with their targets."""
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
-        augment, seeds = self.recipe.augment, self.seeds
+        augment, on_device = self.recipe.augment, self.recipe.augment_on == "device"
         size = parse_size(self.recipe.size)
-        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights, size)
+        return AugmentedImages(
+            chosen.source, places, ids, chosen.batch_targets, augment, self.seeds, chosen.weights, size, on_device
+        )
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:
@@ -135,6 +137,7 @@ class Progress:
         loss_sum: sum of the finite losses of these steps.
         losses: number of these losses.
         seconds: time spent on these steps.
+        waited: seconds of all steps so far that were spent waiting for their images.
         parts: number of parts in which a batch goes through the network, over all processes.
         averaged: number of weights in the average.
         reproducible: whether all steps were taken with deterministic kernels.
@@ -146,10 +149,15 @@ class Progress:
     loss_sum: float = 0.0
     losses: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
     parts: int = 1
     averaged: int = 0
     reproducible: bool = True
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def wait(self, seconds: float) -> None:
+        """Note that the images of a step were waited for."""
+        self.waited += seconds
 
     def steps_done(self, steps_per_epoch: int) -> int:
         """Number of optimizer steps since the start of the run."""

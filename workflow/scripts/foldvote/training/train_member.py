@@ -17,6 +17,7 @@ from foldvote.runtime.distributed import SINGLE_RANK, Rank, join_process_group, 
 from foldvote.runtime.job_log import log
 from foldvote.runtime.launch import run_together
 from foldvote.runtime.locks import folder_lock
+from foldvote.runtime.memory import peak_memory
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import drop_checkpoints
@@ -107,9 +108,7 @@ def _train(
     if not group.first:
         return
     write_member(trained, spec, device, files, trainer.state.progress.reproducible)
-    seconds, epochs = float(trained.history["seconds"].sum()), len(trained.history)
-    images = spec.order.steps * recipe.batch_size * epochs
-    write_json(files.timing, {"seconds": seconds, "images": images, "device": device.name})
+    _write_timing(trained, spec, device.name, trainer.state.progress.waited, files.timing)
     drop_checkpoints(resume_dir)
 
 
@@ -153,6 +152,19 @@ def write_member(
     if not spec.validates:
         sidecar["validation_images"] = 0  # the reason why there are no scores
     write_json(files.sidecar, spec.origin | sidecar)
+
+
+def _write_timing(trained: TrainResult, spec: MemberSpec, device_name: str, waited: float, path: Path) -> None:
+    """Write how long the training took, how much of it was spent waiting for images, and what memory it used."""
+    seconds, memory = float(trained.history["seconds"].sum()), peak_memory()
+    images = spec.order.steps * spec.recipe.batch_size * len(trained.history)
+    timing = {"seconds": seconds, "waited_seconds": waited, "images": images, "device": device_name}
+    write_json(path, timing | memory)
+    gpu = f" and {memory['peak_gpu_bytes'] / 1e9:.2f} GB on the GPU" if memory["peak_gpu_bytes"] else ""
+    log(
+        f"{spec.name}: trained in {seconds:,.1f} s, {waited / max(seconds, 1e-9):.0%} of it waiting for images; "
+        f"at most {memory['peak_host_bytes'] / 1e9:.2f} GB of memory{gpu}"
+    )
 
 
 def _versions() -> dict[str, str]:
