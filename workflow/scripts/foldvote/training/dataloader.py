@@ -7,12 +7,14 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data._utils.signal_handling import _remove_worker_pids
 
 from foldvote.config.augment import AugmentStep
 from foldvote.data.augmentation import augmenter
@@ -278,33 +280,41 @@ def _free_shared_memory() -> int:
     return shutil.disk_usage(_SHARED).free if _SHARED.is_dir() else sys.maxsize
 
 
-def end_workers(batches: Iterator[Any] | None) -> bool:
+def end_workers(batches: Iterator[Any] | None, patience: float = 0.0) -> bool:
     """End the processes of a loader now, wherever its batches stopped.
 
     An iterator that the traceback of an error holds would keep its processes up to the end of this one. There Python
     asks them to end by SIGTERM, which they ignore, and waits for ever.
 
-    A process that died may have held a lock that torch's own shutdown takes, which then waits for ever as well. And
-    torch's handler of SIGCHLD raises the death again in whatever code runs at the next signal. Both are then left out.
+    torch's own shutdown is left out, because it takes locks that a process which died may hold. So is its handler of
+    SIGCHLD, which raises the end of a process in whatever code runs.
 
     Args:
         batches: an iterator over the loader, of no use afterwards; None: there is none.
+        patience: seconds to wait for a process that dies, whose connections may end before it does.
 
     Returns:
-        Whether one of them had died before; False for batches that have come to their end.
+        Whether one of them died by itself; False for batches that have come to their end.
     """
-    workers = getattr(batches, "_workers", ())
-    if not workers or batches._shutdown:  # type: ignore[union-attr]
+    loader: Any = batches
+    workers = getattr(loader, "_workers", ())
+    if not workers or loader._shutdown:
         return False
+    loader._shutdown = True
     handler = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    if died := any(not worker.is_alive() for worker in workers):
-        batches._shutdown = True  # type: ignore[union-attr]
-    else:
-        signal.signal(signal.SIGCHLD, handler)
-        batches._shutdown_workers()  # type: ignore[union-attr]
+    died = bool(wait([worker.sentinel for worker in workers], patience))
     for worker in workers:
         worker.kill()
         worker.join()
+    if loader._worker_pids_set:
+        _remove_worker_pids(id(loader))
+        loader._worker_pids_set = False
+    for queue in loader._index_queues:
+        queue.cancel_join_thread()
+        queue.close()
+    if loader._pin_memory:
+        loader._pin_memory_thread_done_event.set()
+    signal.signal(signal.SIGCHLD, handler)
     return died
 
 

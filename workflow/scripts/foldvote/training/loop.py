@@ -347,10 +347,8 @@ class Trainer:
 
         At the end of an epoch the first one asks for a checkpoint, unless saving took much of the time since the last.
         """
-        elapsed, last = (
-            self._since_save.elapsed(),
-            epoch_ends and self.state.progress.epoch + 1 == self.spec.recipe.epochs,
-        )
+        elapsed = self._since_save.elapsed()
+        last = epoch_ends and self.state.progress.epoch + 1 == self.spec.recipe.epochs
         worth_it = epoch_ends and self.device.group.first and elapsed >= _SAVE_EVERY * self._save_seconds
         late = last or worth_it or elapsed > self.runtime.checkpoint_minutes * 60
         return self.device.group.max(STOP if stopping.is_set() else SAVE if late else CONTINUE)
@@ -386,7 +384,7 @@ class Trainer:
             raise as_raised(error) from error.__cause__
         # What a dead worker shows depends on what it was doing.
         except (RuntimeError, MemoryError, OSError, EOFError) as error:
-            loader_died = end_workers(self._loading)
+            loader_died = end_workers(self._loading, patience=1.0)
             if is_out_of_memory(error):
                 advice, parts = memory_advice(error, self.spec.recipe, progress.parts)
                 remember_parts(self._resume_dir, parts, run_identity(self.spec, self.device))

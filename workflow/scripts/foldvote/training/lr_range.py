@@ -8,6 +8,7 @@ import pandas as pd
 
 from foldvote.runtime.device import Device
 from foldvote.training.dataloader import ResumableSampler, end_workers, training_loader
+from foldvote.training.device_augmentation import augmented
 from foldvote.training.optimizer import set_learning_rate
 from foldvote.training.state import MemberSpec, new_state
 from foldvote.training.step import TrainStep, freeze_backbone
@@ -59,7 +60,7 @@ def measure_lr_range(spec: MemberSpec, device: Device, workers: int, steps: int 
     rows: list[dict[str, float]] = []
     mean, lowest, parts = 0.0, math.inf, recipe.accumulate
     try:
-        for number, (images, targets) in zip(range(steps), batches, strict=False):
+        for number, (images, targets) in zip(range(steps), augmented(batches, device.torch_device), strict=False):
             lr = LOWEST * (HIGHEST / LOWEST) ** (number / (steps - 1))
             set_learning_rate(state.optimizer, lr)
             loss, parts = take_step.fit_in_memory(images, targets, number, parts)
