@@ -9,6 +9,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from foldvote import Ensemble
+from foldvote.config.image_size import Framing
 from foldvote.data.face_detection import write_boxes
 from foldvote.data.image_decoding import decode
 from foldvote.data.packed_images import PackedImages, pack_images
@@ -21,13 +22,14 @@ from support.deployed_run import HOME, RULES, DeployedRun, deployed_run
 NOISE = {"name": "noise", "steps": [{"GaussNoise": {"std_range": [0.2, 0.3], "p": 1.0}}], "then": "hflip"}
 MODELS = {
     "joint": {},
-    "heads": {"heads": {"mask": "classes", "age": "ordinal"}, "size": "20x28", "roi": "centre-30x30"},
+    "heads": {"heads": {"mask": "classes", "age": "ordinal"}, "size": "20x28", "roi": "centre-30x30", "fit": "crop"},
+    "padded": {"size": "32x32", "fit": "pad", "pack": 1.25},
 }
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> DeployedRun:
-    """Two models of two sizes and regions, a flip, and a view with random steps."""
+    """Three models of three sizes, regions and fits, one packed larger, a flip, and a view with random steps."""
     return deployed_run(tmp_path_factory.mktemp("run"), MODELS, use="greedy+offsets", views=["identity", NOISE])
 
 
@@ -138,7 +140,7 @@ def test_faces_are_cropped_as_for_packed_images_and_own_boxes_are_refused(tmp_pa
     pack_images(manifest, made.root, RULES, "32x24", "face-0.30", tmp_path / "x.arrow", 1, box, 0.3)
     packed = PackedImages(tmp_path / "x.arrow")
     for row, path in enumerate(made.photographs("test")):
-        one = read_new(RULES, [("32x24", "face-0.30")], 0.3, False, (path.parent, path.name))
+        one = read_new(RULES, [Framing("32x24", "face-0.30", "pad")], 0.3, False, (path.parent, path.name))
         assert isinstance(one, NewImage)
         assert np.array_equal(one.pixels[0], packed[row])
 
@@ -156,5 +158,5 @@ def test_importing_the_library_imports_no_torch_and_the_class_is_there() -> None
 
 
 def test_a_region_outside_an_image_is_a_fault_of_the_image(made: DeployedRun) -> None:
-    found = read_new(RULES, [("32x24", "box-90-0-99-9")], 0.5, False, picture(48, 40))
+    found = read_new(RULES, [Framing("32x24", "box-90-0-99-9")], 0.5, False, picture(48, 40))
     assert (found.reason, "lies outside an image of 40x48" in found.message) == ("roi", True)

@@ -59,7 +59,7 @@ def compare(root: Path, gpus: int, net: str, size: str, batch: int) -> str:
 
 def _measure(packed: Path, recipe: Recipe, gpus: int, cores: int, reproducible: bool) -> tuple[float, float]:
     """Images per second of pure forward and backward passes, and of foldvote's loop."""
-    images = open_packed_images(packed, recipe.size, "none", None)
+    images = open_packed_images(packed, recipe.packed, None)
     ids = list(images.row_of)
     labels = np.arange(len(ids), dtype=np.int64) % len(LABEL_SPACE.classes)
     source = AugmentedImages(images, images.rows(ids), ids, labels, recipe.augment, SEEDS)

@@ -33,6 +33,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "plain": {},
     "mixed": {"mix": [{"name": name, "p": 0.3} for name in ("mixup", "cutmix", "half_face")], "epochs": 3},
     "in parts, clipped, averaged": {"accumulate": 4, "clip_norm": 0.1, "ema": 0.9, "class_weights": "inverse"},
+    "uphill": {"sam": 0.05, "mix": "mixup", "mix_off_epochs": 1, "progressive": {"size": "16x12", "epochs": 1}},
     "frozen": {"freeze_epochs": 1, "pretrained": "given", "sampler": {"by": "class"}, "soup": 2},
     "normalised over batches": {"net": "test_resnet"},
 }
@@ -195,7 +196,7 @@ def test_what_one_says_all_hear(tiny: Tiny) -> None:
     assert sent == {"rank": 0, "x": 0.1} and largest == 1 and buffer == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["plain", "mixed", "frozen", "normalised over batches"])
+@pytest.mark.parametrize("name", ["plain", "mixed", "uphill", "frozen", "normalised over batches"])
 def test_two_processes_learn_to_the_byte_what_one_learns_in_two_parts(tiny: Tiny, name: str) -> None:
     train(tiny, SINGLE_PROCESS, f"one in two: {name}", RECIPES[name] | {"accumulate": 2})
     one, two = learnt(tiny, f"one in two: {name}"), learnt(tiny, f"two: {name}")
@@ -205,7 +206,7 @@ def test_two_processes_learn_to_the_byte_what_one_learns_in_two_parts(tiny: Tiny
     assert [row["train_loss"] for row in one["rows"]] == pytest.approx([row["train_loss"] for row in two["rows"]])
 
 
-@pytest.mark.parametrize("name", ["plain", "mixed", "in parts, clipped, averaged", "frozen"])
+@pytest.mark.parametrize("name", ["plain", "mixed", "uphill", "in parts, clipped, averaged", "frozen"])
 def test_what_two_processes_learn_differs_from_what_one_learns_by_rounding(tiny: Tiny, name: str) -> None:
     train(tiny, SINGLE_PROCESS, f"one: {name}", RECIPES[name])
     for which in ("last", "chosen"):

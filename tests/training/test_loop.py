@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import foldvote.training.loop
+import foldvote.training.step
 from foldvote.config.runtime import Runtime
 from foldvote.data.label_space import factor_label_space, write_label_space
 from foldvote.errors import UserError
@@ -47,6 +48,13 @@ RECIPES: dict[str, dict[str, object]] = {
     "momentum": {"optimizer": "sgd", "optimizer_args": {"momentum": 0.9}, "schedule": "step", "layer_decay": 0.7},
     "frozen": {"freeze_epochs": 1, "pretrained": "given"},
     "distill": {"distill": {"models": ["tiny"]}, "mix": "mixup"},
+    "mix_off": {"mix": "mixup", "mix_off_epochs": 1},
+    "head_lr_factor": {"head_lr_factor": 10.0, "layer_decay": 0.7},
+    "ema_warmup": {"ema": 0.9, "ema_warmup": "timm"},
+    "sam": {"sam": 0.05, "accumulate": 2, "mix": "cutmix"},
+    "auto_augment": {"augment": ["rand-m9-mstd0.5-inc1", {"TrivialAugmentWide": {}}, {"AugMix": {"p": 0.5}}]},
+    "progressive": {"progressive": {"size": "16x12", "epochs": 1}, "mix": "half_face"},
+    "drop_path_rising": {"net": "test_efficientnet", "drop_path": 0.5, "drop_path_schedule": "rising"},
     "bf16": {"precision": "bf16", "channels_last": True, "grad_checkpointing": True},
 }
 
@@ -133,6 +141,19 @@ def test_statistics_of_a_frozen_backbone_survive_its_averages(tiny: Tiny) -> Non
         given, learnt = load_file(tiny.root / "given.safetensors"), load_file(tiny.files(f"frozen-{name}").weights)
         statistics = [tensor for tensor in given if "running_" in tensor]
         assert len(statistics) > 10 and all(torch.equal(given[one], learnt[one]) for one in statistics)
+
+
+def test_the_last_epochs_have_no_mixes(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed, whole = [], foldvote.training.step.mix_batch
+
+    def note(*arguments: Any) -> Any:
+        mixed.append(trainer.steps_done)
+        return whole(*arguments)
+
+    monkeypatch.setattr(foldvote.training.step, "mix_batch", note)
+    trainer = trainer_of(tiny, tmp_path, mix="mixup", epochs=3, mix_off_epochs=2)
+    trainer.fit()
+    assert mixed == list(range(STEPS))
 
 
 def test_recipes_differ_in_what_they_learn(tiny: Tiny) -> None:

@@ -4,14 +4,14 @@ from foldvote.config.entry_names import entry_guests, entry_members
 
 
 def packed_images(split, recipes):
-    """The packed images of a split, for every size and region of the given recipes."""
-    packed = sorted({f"size={one.size}/roi={one.roi}" for one in recipes})
+    """The packed images of a split, for every size, region and fit of the given recipes."""
+    packed = sorted({one.packed.folder for one in recipes})
     return [f"<results>/data/pixels/{name}/{split}.arrow" for name in packed]
 
 
 def pixels(recipe, split):
     """The packed images of a split that a recipe trains on or predicts."""
-    return f"<results>/data/pixels/size={recipe.size}/roi={recipe.roi}/{split}.arrow"
+    return f"<results>/data/pixels/{recipe.packed.folder}/{split}.arrow"
 
 
 def feature_files(recipe, split):
@@ -199,11 +199,9 @@ def test_manifest():
 
 
 def measured_pixels():
-    """The packed images that light is measured on: whole images if a model uses them, else any region."""
-    packed = {
-        f"size={m.size}/roi={m.roi}": m.roi != "none" for m in CONFIG.models.values()
-    }
-    return min(packed, key=packed.get)
+    """The packed images that light is measured on: whole images without bars if a model uses them, else any."""
+    packed = [recipe.packed for recipe in CONFIG.models.values()]
+    return min(packed, key=lambda one: (one.roi != "none", one.fit == "pad")).folder
 
 
 def shown_model():
@@ -248,8 +246,8 @@ def searched(*roots):
 
 
 def searched_pixels(split):
-    """The packed images of every size and region that the search can reach."""
-    return packed_images(split, searched("size", "roi"))
+    """The packed images of every size, region and fit that the search can reach."""
+    return packed_images(split, searched("size", "roi", "fit", "pack"))
 
 
 def searched_weights():

@@ -10,7 +10,7 @@ from foldvote.config.base import Name, Section
 _OWN = frozenset({"kind", "net", "pretrained", "size", "roi", "factors", "heads"})
 # They would change what is learnt; a probe with them is refused. All other keys, which say how a network is trained,
 # are ignored, so that a probe can inherit from a network's recipe.
-REFUSED = ("class_weights", "sampler", "labels", "pseudo", "distill")
+REFUSED = ("class_weights", "sampler", "labels", "pseudo", "distill", "fit", "pack")
 # Values of ignored keys that later stages read.
 _FIXED = {"epochs": 1, "warmup_epochs": 0.0, "label_smoothing": 0.0, "augment": "none", "precision": "fp32"}
 

@@ -11,10 +11,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
 from foldvote.config.augment import DEFAULT_AUGMENT, Augment
-from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size
+from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size
 from foldvote.config.first_round import Distill, Pseudo, Several
+from foldvote.config.image_size import Framing, parse_size
 from foldvote.config.losses import CrossEntropy, Losses, each_named
 from foldvote.config.metric_names import MetricName
+from foldvote.config.mixes import Mixes
 from foldvote.config.named_weights import weights_faults, weights_name
 from foldvote.config.probe import REFUSED, as_probe
 from foldvote.config.schedules import Cosine, Schedule
@@ -48,42 +50,6 @@ def division_faults(batch: int, parts: int, processes: int) -> Iterator[str]:
             f"{parts // processes} for each of {processes} processes; change batch_size or accumulate, or the number "
             "of processes (runtime.gpus_per_member, on a CPU runtime.cpu_processes)"
         )
-
-
-# --- batch mixes
-
-
-class Mixed(Section):
-    """A mix of two images of a batch, and of their targets."""
-
-    p: Share = 1.0
-    """Share of the batches that are mixed in this way."""
-
-
-class Mixup(Mixed):
-    """Weighted mean of two images (Zhang et al., ICLR 2018)."""
-
-    name: Literal["mixup"]
-    alpha: float = Field(default=0.2, gt=0, le=10)
-    """The weight is drawn from Beta(alpha, alpha)."""
-
-
-class CutMix(Mixed):
-    """A rectangle of another image (Yun et al., ICCV 2019)."""
-
-    name: Literal["cutmix"]
-    alpha: float = Field(default=1.0, gt=0, le=10)
-    """The area is drawn from Beta(alpha, alpha)."""
-
-
-class HalfFace(Mixed):
-    """The right half of another image: half-face CutMix, which keeps both faces in place."""
-
-    name: Literal["half_face"]
-
-
-Mix = Annotated[Mixup | CutMix | HalfFace, Field(discriminator="name")]
-Mixes = Annotated[list[Mix], BeforeValidator(each_named)]
 
 
 # --- heads and targets
@@ -121,6 +87,14 @@ class Sampler(Section):
     """1 draws every class (or stratum) equally often; smaller values balance less."""
 
 
+class Progressive(Section):
+    """Smaller images in the first epochs, which are resized again on the way into the network."""
+
+    size: Size
+    epochs: int = Field(ge=1)
+    """Number of first epochs with images of this size; validation and the epochs that follow have the recipe's."""
+
+
 class Recipe(Section):
     """How one model is made and trained."""
 
@@ -134,6 +108,12 @@ class Recipe(Section):
     a1_in1k; a local file (.safetensors or .pth); null: from scratch."""
     size: Size = "128x96"
     roi: Roi = "none"
+    fit: Fit = "squash"
+    """How a picture, or its region, of another aspect ratio becomes one of `size`: squash stretches it; pad keeps all
+    of it between grey bars; crop keeps its centre. Faces are cut in the aspect ratio of `size` anyway."""
+    pack: float = Field(default=1.0, ge=1, le=2)
+    """Sides of the packed images, as a multiple of those of `size`. Above 1, crops of the augmentation and crop views
+    are cut from the larger image and so have real pixels; whatever is not cut is resized to `size`."""
     factors: Several | None = None
     """The factors that this model learns; null: all. In the ensemble, the probabilities of models of
     different factors are multiplied."""
@@ -146,9 +126,14 @@ class Recipe(Section):
     """Number of dropout masks whose logits are averaged (multi-sample dropout, Inoue 2019); 1 is plain dropout."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Rate of stochastic depth, for nets that support it."""
+    drop_path_schedule: Literal["constant", "rising", "falling"] = "constant"
+    """rising: from 0 to `drop_path` over the epochs (scheduled drop path, Zoph et al., CVPR 2018); falling: the other
+    way (early dropout, Liu et al., ICML 2023)."""
 
     epochs: int = Field(default=10, ge=1, le=10_000)
     """Passes over the training images."""
+    progressive: Progressive | None = None
+    """Progressive resizing: the first epochs with smaller images, such as {size: 64x48, epochs: 3}, are faster."""
     batch_size: int = Field(default=64, ge=2, le=65_536)
     """Images in one optimizer step."""
     accumulate: int = Field(default=1, ge=1, le=4096)
@@ -164,8 +149,13 @@ class Recipe(Section):
     """Weight decay; biases and normalisation weights have none."""
     layer_decay: float | None = Field(default=None, gt=0, lt=1)
     """Factor of the learning rate from each layer to the one before it; null: all layers learn at the same rate."""
+    head_lr_factor: float = Field(default=1.0, gt=0, le=1000)
+    """Factor of the learning rate of the head: a new head may learn faster than pretrained weights."""
     freeze_epochs: int = Field(default=0, ge=0)
     """Number of first epochs in which only the head is trained; equal to `epochs`: feature extraction."""
+    sam: float | None = Field(default=None, gt=0, le=10)
+    """Radius of sharpness-aware minimisation (Foret et al., ICLR 2021), such as 0.05: the gradient is that of weights
+    so far uphill. Every step then takes twice the time; null: plain steps."""
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest gradient norm; null: no clipping."""
     schedule: Annotated[Schedule, BeforeValidator(lambda value: each_named(value)[0])] = Cosine(name="cosine")
@@ -192,6 +182,8 @@ class Recipe(Section):
     crop, colour, erase, clahe) and transforms of albumentations by name, in order."""
     mix: Mixes = Field(default=[])
     """Mixes of the images of a batch: mixup, cutmix, half_face; each batch gets at most one of those that are given."""
+    mix_off_epochs: int = Field(default=0, ge=0)
+    """Number of last epochs in which no batch is mixed."""
 
     epoch: Literal["last", "best"] = "last"
     """Which epoch predicts: the last, or the best by `best_by`, whose out-of-fold score is then optimistic."""
@@ -201,6 +193,9 @@ class Recipe(Section):
     """Number of best epochs whose weights are averaged (model soup, Wortsman et al., ICML 2022); 1: only the best."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of the weights, used for validation and prediction; null: none."""
+    ema_warmup: Literal["tensorflow", "timm"] = "tensorflow"
+    """How the decay rises to `ema` after n updates. tensorflow: (1 + n) / (10 + n). timm: 1 - (1 + n) ** (-2/3), as
+    its --model-ema-warmup does."""
     swa: float | None = Field(default=None, ge=0, lt=1)
     """Share of the epochs after which averaging of the weights begins (SWA, Izmailov et al., UAI 2018); null: never."""
     patience: int | None = Field(default=None, ge=1)
@@ -246,6 +241,12 @@ class Recipe(Section):
         if faults := list(_recipe_faults(self)):
             raise ValueError("\n".join(faults))
         return self
+
+    @property
+    def packed(self) -> Framing:
+        """What of its images the model sees, and how they are packed."""
+        size = "x".join(str(round(side * self.pack)) for side in parse_size(self.size))
+        return Framing(size, self.roi, "squash" if self.roi.startswith("face-") else self.fit)
 
     @property
     def chooses_epochs(self) -> bool:
@@ -325,6 +326,8 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.ema is not None and recipe.swa is not None:
         yield "ema and swa are two averages of the same weights; set one of them"
+    if recipe.ema is None and recipe.ema_warmup != "tensorflow":
+        yield f"ema_warmup {recipe.ema_warmup} without an average; set ema, or drop it"
     if recipe.soup > 1 and recipe.epoch == "last":
         yield f"soup {recipe.soup} averages the best epochs; say epoch: best as well, or drop it"
     if recipe.dropout_samples > 1 and recipe.drop_rate == 0:
@@ -336,3 +339,22 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         yield "pseudo and distill both add test images; set one of them (distill.test_images takes them all)"
     if sum(mix.p for mix in recipe.mix) > 1 + 1e-9:
         yield f"mix: the shares p add up to {sum(mix.p for mix in recipe.mix):g}; a batch is mixed once, so at most 1"
+    if recipe.mix_off_epochs and not recipe.mix:
+        yield "mix_off_epochs without a mix to switch off; set mix, or drop it"
+    if recipe.mix_off_epochs >= recipe.epochs:
+        yield f"mix_off_epochs {recipe.mix_off_epochs} leaves none of {recipe.epochs} epochs with mixes; lower it"
+    if recipe.drop_path_schedule != "constant" and (recipe.drop_path == 0 or recipe.compile):
+        why = "drop_path is 0" if recipe.drop_path == 0 else "compile would compile each epoch anew"
+        yield f"drop_path_schedule {recipe.drop_path_schedule}: {why}; change one"
+    if recipe.progressive is not None:
+        yield from _progressive_faults(recipe, recipe.progressive)
+
+
+def _progressive_faults(recipe: Recipe, progressive: Progressive) -> Iterator[str]:
+    stride = patch_stride(recipe.net.split(".")[0])
+    yield from (f"progressive: {fault}" for fault in tiling_faults(recipe.net, progressive.size, stride))
+    small, whole = parse_size(progressive.size), parse_size(recipe.size)
+    if small == whole or small[0] > whole[0] or small[1] > whole[1]:
+        yield f"progressive: {progressive.size} is not smaller than size {recipe.size}; lower it"
+    if progressive.epochs >= recipe.epochs:
+        yield f"progressive: epochs {progressive.epochs} leaves none of {recipe.epochs} with the whole size; lower it"

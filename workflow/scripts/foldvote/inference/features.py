@@ -20,7 +20,7 @@ from foldvote.data.packed_images import open_packed_images
 from foldvote.errors import UserError
 from foldvote.inference.feature_files import feature_ids, feature_pieces, feature_writer
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import views_of
 from foldvote.io.files import read_json, write_json
 from foldvote.io.ids import positions_in
 from foldvote.models.factory import build_model, head_modules
@@ -58,10 +58,10 @@ def compute_features(
         UserError: if the net has no linear classifier, or the weights are others or do not fit it.
     """
     digest = pinned_digest(pretrained, expected)
-    images = open_packed_images(images_path, recipe.size, recipe.roi, None)
+    images = open_packed_images(images_path, recipe.packed, None)
     device = resources.device(recipe)
     model, width = feature_network(recipe, pretrained)
-    ready, names = ready_views(views, *images.shape[:2]), [view_name(view) for view in views]
+    ready, names = views_of(recipe, views), [view_name(view) for view in views]
     record: dict[str, Any] = {"net": recipe.net, "size": recipe.size, "roi": recipe.roi, "views": names}
     record |= {"pretrained_sha256": digest, "data_sha256": images.record["data_sha256"]}
     predict = partial(predict_logits, device.place(model), images)

@@ -21,7 +21,7 @@ from foldvote.inference.feature_files import check_features
 from foldvote.inference.features import predict_from_features
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.prediction_files import LOGIT, predictions_schema
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import views_of
 from foldvote.io.files import read_json, sha256_bytes, write_json
 from foldvote.io.parquet import write_table
 from foldvote.models.factory import build_model
@@ -74,7 +74,7 @@ def predict_member(
     code_of = known_classes(recipe, whole)[1]
     folds, _ = read_folds(split.folds, split.certificate)
     certified = None if part == "test" else about["data_sha256"]
-    images = open_packed_images(images_path, recipe.size, recipe.roi, certified)
+    images = open_packed_images(images_path, recipe.packed, certified)
     rows = _images_to_predict(images, folds, part, about["fold"])
 
     name = f"{about['model']} fold {about['fold']}"
@@ -89,7 +89,7 @@ def predict_member(
             device.place(model),
             images,
             images.rows(rows["image_id"].tolist()),
-            ready_views(views, *images.shape[:2]),
+            views_of(recipe, views),
             device,
             resources.runtime.predict_batch,
             partial(_tracked, f"{name}: {part} predictions, batches"),

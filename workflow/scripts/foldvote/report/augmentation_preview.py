@@ -38,7 +38,7 @@ def write_preview(
 
     Args:
         recipe: for its augmentation, mixes, sampler and batch size.
-        packed_path: packed training images of the recipe's size and region of interest.
+        packed_path: training images, packed as the recipe says.
         split: classes and folds.
         seeds: the member's seeds.
         path: the PNG file to write.
@@ -64,7 +64,7 @@ def first_batch(
 
     Args:
         recipe: for its augmentation, mixes, sampler and batch size.
-        packed_path: packed training images of the recipe's size and region of interest.
+        packed_path: training images, packed as the recipe says.
         split: classes and folds.
         seeds: the member's seeds.
 

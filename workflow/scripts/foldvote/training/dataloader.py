@@ -149,6 +149,10 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         seeds: of the member; they draw the augmentation.
         weights: of the training images in the loss, float32 (training images,), for targets that are probabilities;
             None: they have none.
+        size: height and width of the augmented images; None: those of the packed ones.
+
+    Attributes:
+        shape: (height, width, 3) of the augmented images.
     """
 
     def __init__(
@@ -160,14 +164,16 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         augment: Sequence[AugmentStep],
         seeds: MemberSeeds,
         weights: np.ndarray | None = None,
+        size: tuple[int, int] | None = None,
     ) -> None:
+        self.shape = (*(size or images.shape[:2]), 3)
         self.images, self.rows, self.image_ids, self.targets = images, rows, image_ids, targets
         self.augment, self.seeds, self.weights = augment, seeds, weights
 
     @cached_property
     def change(self) -> Callable[[np.ndarray, int], np.ndarray]:
         """The augmentation. Each worker makes its own, as it cannot be sent to another process."""
-        return augmenter(self.augment, *self.images.shape[:2])
+        return augmenter(self.augment, *self.shape[:2], self.images.shape[:2])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "change"}
@@ -183,7 +189,7 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
             weights each row of the targets is multiplied by its image's weight. When images are mixed, so are these
             rows, and each label of a mixed image keeps the weight of the image that it comes from.
         """
-        augmented = np.empty((len(batch.positions), *self.images.shape), dtype=np.uint8)
+        augmented = np.empty((len(batch.positions), *self.shape), dtype=np.uint8)
         times = np.zeros(len(batch.positions), int) if batch.occurrences is None else batch.occurrences
         for place, (position, before) in enumerate(zip(batch.positions, times.tolist(), strict=True)):
             again = (before,) if before else ()  # an image that is drawn again within an epoch is changed anew
@@ -219,7 +225,7 @@ def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers:
         pin: whether batches lie in pinned memory, from which copies to a GPU are faster.
     """
     shard = -(-sampler.order.size // sampler.group.size)
-    batch_bytes = shard * (math.prod(images.images.shape) + images.targets[:1].nbytes)
+    batch_bytes = shard * (math.prod(images.shape) + images.targets[:1].nbytes)
     fitting, ahead = batches_ahead(workers, batch_bytes, _free_shared_memory() // sampler.group.size)
     if workers and (fitting, ahead) != (workers, _BATCHES_AHEAD):
         loading = f"{fitting} of {workers} loader processes prepare {ahead} ahead each"

@@ -20,6 +20,7 @@ import torch
 from foldvote.config.image_size import parse_size
 from foldvote.config.runtime import Runtime
 from foldvote.errors import Interrupted, UserError, first_line
+from foldvote.inference.tta import plain_view
 from foldvote.io.files import write_json
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
@@ -128,7 +129,7 @@ class Trainer:
         self.state = start_or_resume(spec, device, resume_dir)
         chosen, weighted = spec.training_set, spec.training_set.weights is not None
         counts = class_counts(chosen.targets, len(chosen.label_space.classes), chosen.weights)
-        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted)
+        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, spec.order.steps)
         progress = self.state.progress
         self.monitor = LossMonitor(progress.loss_sum, progress.losses, device.group.mean)
         self._clock, self._since_save, self._save_seconds = Clock(), Clock(), 0.0
@@ -188,7 +189,8 @@ class Trainer:
         self._first_step = False
         loss, progress.parts = self._step.fit_in_memory(images, targets, number, progress.parts)
         if recipe.ema is not None and not self._step.skipped:
-            lerp_(state.average, state.model.state_dict(), ema_weight(recipe.ema, progress.averaged))
+            newest = ema_weight(recipe.ema, progress.averaged, recipe.ema_warmup)
+            lerp_(state.average, state.model.state_dict(), newest)
             progress.averaged += 1
         self.monitor.add(number, loss, self._step.skipped)
         progress.step += 1
@@ -270,8 +272,9 @@ class Trainer:
         """
         mean, std = normalisation(self.state.model, self.device.torch_device)
         dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None)
+        move = plain_view(self.spec.recipe).move
         for batch in plain_batches(dataset.images, dataset.rows, order.batches(self.spec.recipe.epochs)):
-            yield self.device.normalise(batch, mean, std)
+            yield move(self.device.normalise(batch, mean, std))
 
     @contextmanager
     def _predicting_weights(self) -> Iterator[None]:
@@ -291,8 +294,9 @@ class Trainer:
         if not self.spec.validates:
             return {}, np.zeros(0, np.int64)
         label_space, batch_size, metrics = chosen.label_space, self.runtime.predict_batch, self.spec.metrics
+        model, view = self.state.model, plain_view(self.spec.recipe)
         scores, predicted = validate(
-            self.state.model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics
+            model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics, view
         )
         scores = group.broadcast(scores)
         if not math.isfinite(scores["val_loss"]):  # another score may just not be defined for these images

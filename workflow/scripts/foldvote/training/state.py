@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldvote.config.image_size import parse_size
 from foldvote.config.metric_names import LOSS
 from foldvote.config.named_weights import pinned_digest
 from foldvote.config.recipe import Recipe, division_faults, parts_of
@@ -88,7 +89,8 @@ class MemberSpec:
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
         augment, seeds = self.recipe.augment, self.seeds
-        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights)
+        size = parse_size(self.recipe.size)
+        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights, size)
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:
@@ -222,18 +224,32 @@ def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Train
         ) from error
 
 
+def new_state(spec: MemberSpec, device: Device) -> TrainState:
+    """The state at the beginning of a run.
+
+    Args:
+        spec: the member.
+        device: where and how it trains.
+
+    Raises:
+        UserError: if the network or its optimizer cannot be made.
+    """
+    recipe, inputs, label_space = spec.recipe, spec.inputs, spec.training_set.label_space
+    model = build_model(recipe, label_space, spec.seeds.key("init"), inputs.pretrained, inputs.bands)
+    if recipe.progressive is not None and getattr(model, "pretrained_cfg", {}).get("fixed_input_size"):
+        raise UserError(f"{spec.name}: {recipe.net} takes images of one size only; drop the recipe's progressive")
+    model = device.place(model)
+    averages = recipe.ema is not None or recipe.swa is not None
+    average = clone_state(model.state_dict()) if averages else {}
+    optimizer = make_optimizer(recipe, model, fused=not device.reproducible)
+    return TrainState(model, optimizer, device.scaler(), Progress(parts=recipe.accumulate), average)
+
+
 def _start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> TrainState:
     recipe, group = spec.recipe, device.group
     if recipe.sync_bn and group.size > 1 and device.torch_device.type == "cpu":
         raise UserError("sync_bn: torch has it on GPUs only; drop it, or set runtime.cpu_processes: 1")
-    inputs, label_space = spec.inputs, spec.training_set.label_space
-    model = build_model(recipe, label_space, spec.seeds.key("init"), inputs.pretrained, inputs.bands)
-    model = device.place(model)
-    averages = recipe.ema is not None or recipe.swa is not None
-    average = clone_state(model.state_dict()) if averages else {}
-    identity, progress = run_identity(spec, device), Progress(parts=recipe.accumulate)
-    optimizer = make_optimizer(recipe, model, fused=not device.reproducible)
-    state = TrainState(model, optimizer, device.scaler(), progress, average)
+    state, identity = new_state(spec, device), run_identity(spec, device)
     saved = load_checkpoint(resume_dir, identity, log)
     if saved is not None:
         state.load_state_dict(saved)

@@ -174,7 +174,8 @@ def _files(inputs: DataCheckInputs) -> Iterator[Finding]:
         text = (
             f"Images have different aspect ratios: width over height from {aspects.min():.2f} to {aspects.max():.2f}."
         )
-        yield Finding("warning", text, "They are stretched to the recipe's size; with a roi they are cropped.", "files")
+        remedy = "They are stretched to the recipe's size, unless its fit is pad or crop; with a roi they are cropped."
+        yield Finding("warning", text, remedy, "files")
     else:
         yield Finding("ok", "Images have several sizes and nearly one aspect ratio.", "", "files")
     formats = format_counts(inputs.manifests)

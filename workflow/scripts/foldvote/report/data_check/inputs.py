@@ -51,7 +51,7 @@ class DataCheckInputs:
         manifests: rows of the manifests.
         quarantines: rows of manifest_table.QUARANTINE.
         light: rows of image_statistics.IMAGE_STATISTICS, in the order of the manifest.
-        measured: size and region of interest of the packed images that `light` was measured on.
+        measured: of the packed images that `light` was measured on: size, roi and, unless it is squash, fit.
         folds: rows of folds.FOLDS.
         certificate: `folds/certificate.json`.
         lookalikes: pairs of equal or similar images, as returned by `lookalikes`.
@@ -114,12 +114,13 @@ def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None 
     known = {(split, image_id) for split, rows in manifests.items() for image_id in rows["image_id"]}
     if not {key for side in "ab" for key in zip(pairs[f"{side}_split"], pairs[side], strict=True)} <= known:
         raise UserError(f"{files.overlap}: names images that the manifests lack; run `snakemake -R overlap`")
+    measured = read_record(files.light["train"])
     return DataCheckInputs(
         label_space=read_label_space(files.classes),
         manifests=manifests,
         quarantines={split: read_table(path, QUARANTINE) for split, path in files.quarantines.items()},
         light=light,
-        measured={name: str(read_record(files.light["train"])[name]) for name in ("size", "roi")},
+        measured={name: measured[name] for name in ("size", "roi", "fit") if name in measured},
         folds=folds,
         certificate=certificate,
         lookalikes=pairs,
