@@ -174,7 +174,7 @@ def test_keys_of_training_are_ignored_and_those_of_what_is_learnt_refused() -> N
     assert Recipe.model_validate({"kind": "probe", "net": "test_resnet", "pretrained": "w.pth", **base}) == plain
     assert Recipe.model_validate_json(plain.model_dump_json()) == plain
     assert plain.label_smoothing == 0 and plain.epochs == 1
-    refused = {"class_weights": "inverse", "heads": "factored", "distill": {"models": ["other"]}}
+    refused = {"class_weights": "inverse", "heads": "factored", "distill": {"models": ["other"]}, "fit": "pad"}
     with pytest.raises(ValueError, match="set pretrained, such as resources/weights/tf_efficientnet_lite0") as error:
         Recipe.model_validate({"kind": "probe", "net": "test_resnet", **refused})
     assert all(f"{key}: a probe" in str(error.value) for key in refused)

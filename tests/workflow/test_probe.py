@@ -40,7 +40,7 @@ def test_a_probe_is_a_model_like_any_other_and_the_leak_check_uses_its_features(
     # What a probe ignores changes nothing, and a network beside it is trained by its own rule. The same weights by the
     # name of their file are others to Snakemake, and so are their features.
     same, by_file = probe | {"epochs": 7, "augment": "heavy"}, probe | {"pretrained": str(given.relative_to(tmp_path))}
-    write_config(tmp_path, models={"tiny": TINY, "probe": same, "file": by_file}, **changes)
+    write_config(tmp_path, models={"tiny": TINY, "probe": same, "second": by_file}, **changes)
     plan = planned(tmp_path, "all", "data_check")
     assert "leak_check" not in plan
     assert {name: plan[name] for name in ("train", *ours[:4])} == {"train": 2} | {

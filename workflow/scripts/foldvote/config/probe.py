@@ -8,9 +8,11 @@ from pydantic import Field
 from foldvote.config.base import Name, Section
 
 _OWN = frozenset({"kind", "net", "pretrained", "size", "roi", "factors", "heads"})
-# They would change what is learnt; a probe with them is refused. All other keys, which say how a network is trained,
-# are ignored, so that a probe can inherit from a network's recipe.
-REFUSED = ("class_weights", "sampler", "labels", "pseudo", "distill", "fit", "pack")
+# They would change what is learnt; a probe with them is refused, for these reasons. All other keys, which say how a
+# network is trained, are ignored, so that a probe can inherit from a network's recipe.
+REFUSED = dict.fromkeys(
+    ("class_weights", "sampler", "labels", "pseudo", "distill"), "learns from each image once, as it is labelled"
+) | dict.fromkeys(("fit", "pack"), "has features of images that are squashed to its size")
 # Values of ignored keys that later stages read.
 _FIXED = {"epochs": 1, "warmup_epochs": 0.0, "label_smoothing": 0.0, "augment": "none", "precision": "fp32"}
 

@@ -319,7 +319,7 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
             yield "heads: a probe (kind: probe) has one logit per class; use heads: joint"
         fresh = type(recipe).model_fields
         for key in (key for key in REFUSED if getattr(recipe, key) != fresh[key].default):
-            yield f"{key}: a probe (kind: probe) learns from each image once, as it is labelled; drop it"
+            yield f"{key}: a probe (kind: probe) {REFUSED[key]}; drop it"
     if recipe.freeze_epochs and recipe.pretrained is None:
         yield "freeze_epochs would keep drawn weights as they are; set pretrained, or drop it"
     if recipe.batch_size % recipe.accumulate or recipe.batch_size // recipe.accumulate < 2:
