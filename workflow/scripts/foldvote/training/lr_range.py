@@ -8,6 +8,7 @@ import pandas as pd
 
 from foldvote.runtime.device import Device
 from foldvote.training.dataloader import ResumableSampler, end_workers, training_loader
+from foldvote.training.device_augmentation import augmented
 from foldvote.training.optimizer import set_learning_rate
 from foldvote.training.state import MemberSpec, new_state
 from foldvote.training.step import TrainStep, freeze_backbone
@@ -25,7 +26,7 @@ class SuggestedRates(NamedTuple):
 
     Attributes:
         peak: a tenth of the rate of the lowest loss, a peak for a schedule with warm-up.
-        steepest: the rate at which the loss falls fastest; a careful choice.
+        steepest: the rate at which the loss falls fastest.
     """
 
     peak: float
@@ -55,10 +56,11 @@ def measure_lr_range(spec: MemberSpec, device: Device, workers: int, steps: int 
     take_step = TrainStep(recipe, spec.seeds, state, counts, device, chosen.weights is not None)
     freeze_backbone(state.model, head_only=recipe.freeze_epochs > 0)
     sampler = ResumableSampler(spec.order, math.ceil(steps / spec.order.steps), (0, 0))
-    batches = iter(training_loader(spec.augmented_images, sampler, workers, device.torch_device.type == "cuda"))
+    loading = iter(training_loader(spec.augmented_images, sampler, workers, device.torch_device.type == "cuda"))
     rows: list[dict[str, float]] = []
     mean, lowest, parts = 0.0, math.inf, recipe.accumulate
     try:
+        batches = augmented(loading, device.torch_device)
         for number, (images, targets) in zip(range(steps), batches, strict=False):
             lr = LOWEST * (HIGHEST / LOWEST) ** (number / (steps - 1))
             set_learning_rate(state.optimizer, lr)
@@ -72,7 +74,7 @@ def measure_lr_range(spec: MemberSpec, device: Device, workers: int, steps: int 
             if number >= _FIRST and smoothed > _DIVERGED * lowest:
                 break
     finally:
-        end_workers(batches)
+        end_workers(loading)
     return pd.DataFrame(rows, columns=["step", "lr", "loss", "smoothed"])
 
 
