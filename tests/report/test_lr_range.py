@@ -36,4 +36,6 @@ def test_the_figure_marks_what_is_suggested_and_what_the_recipe_has(suggested: S
     figure = plot_lr_range(measured, suggested, "tiny fold 0", 0.02)
     labels = {text.get_text() for text in figure.legends[0].get_texts()}
     assert "the recipe's: 2.0e-02" in labels
+    figure.canvas.draw()
+    assert "1e-03" in {tick.get_text() for tick in figure.axes[0].get_xticklabels()}
     assert ("a tenth of that of the lowest loss: 1.0e-03" in labels) == (suggested is not None)

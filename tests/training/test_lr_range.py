@@ -67,6 +67,15 @@ def test_a_frozen_backbone_stays_as_a_training_begins_with_it(tiny: Tiny, monkey
     assert max(group["lr"] for group in made[0].optimizer.param_groups) == pytest.approx(100)
 
 
+def test_images_are_augmented_on_the_device_where_the_recipe_says_so(tiny: Tiny) -> None:
+    flipped = {"augment": {"hflip": 1}}
+    tables = [
+        measure_lr_range(spec_of(tiny, **changes), CPU, 0, steps=12)
+        for changes in (flipped, flipped | {"augment_on": "device"}, {"augment": "none"})
+    ]
+    assert tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
+
+
 def table_of(smoothed: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame({"lr": np.geomspace(1e-7, 10, len(smoothed)), "smoothed": smoothed})
 

@@ -34,10 +34,10 @@ rule lr_range_test:
         "../scripts/measure_lr_range.py"
 
 
-# Of all models, on the training images of the first fold.
+# Of all networks, on the training images of the first fold.
 rule lr_range:
     input:
         expand(
             "<results>/lr_range/model={model}/fold=0/losses.png",
-            model=list(CONFIG.models),
+            model=[name for name in CONFIG.models if name not in CONFIG.probes],
         ),

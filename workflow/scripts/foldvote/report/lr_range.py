@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from foldvote.config.recipe import Recipe
 from foldvote.io.csv_files import write_csv
@@ -64,6 +65,7 @@ def plot_lr_range(measured: pd.DataFrame, suggested: SuggestedRates | None, name
         for (label, rate), colour in zip(marks.items(), SERIES[1:], strict=False):
             axes.axvline(rate, color=colour, linewidth=1, linestyle=(0, (3, 2)), label=f"{label}: {rate:.1e}")
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _: f"{rate:.0e}"))
         axes.set_xlabel("learning rate")
         axes.set_ylabel("training loss")
         axes.set_title(f"Learning-rate range test of {name}")

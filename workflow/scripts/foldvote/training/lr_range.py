@@ -26,7 +26,7 @@ class SuggestedRates(NamedTuple):
 
     Attributes:
         peak: a tenth of the rate of the lowest loss, a peak for a schedule with warm-up.
-        steepest: the rate at which the loss falls fastest; a careful choice.
+        steepest: the rate at which the loss falls fastest.
     """
 
     peak: float
@@ -56,11 +56,12 @@ def measure_lr_range(spec: MemberSpec, device: Device, workers: int, steps: int 
     take_step = TrainStep(recipe, spec.seeds, state, counts, device, chosen.weights is not None)
     freeze_backbone(state.model, head_only=recipe.freeze_epochs > 0)
     sampler = ResumableSampler(spec.order, math.ceil(steps / spec.order.steps), (0, 0))
-    batches = iter(training_loader(spec.augmented_images, sampler, workers, device.torch_device.type == "cuda"))
+    loading = iter(training_loader(spec.augmented_images, sampler, workers, device.torch_device.type == "cuda"))
     rows: list[dict[str, float]] = []
     mean, lowest, parts = 0.0, math.inf, recipe.accumulate
     try:
-        for number, (images, targets) in zip(range(steps), augmented(batches, device.torch_device), strict=False):
+        batches = augmented(loading, device.torch_device)
+        for number, (images, targets) in zip(range(steps), batches, strict=False):
             lr = LOWEST * (HIGHEST / LOWEST) ** (number / (steps - 1))
             set_learning_rate(state.optimizer, lr)
             loss, parts = take_step.fit_in_memory(images, targets, number, parts)
@@ -73,7 +74,7 @@ def measure_lr_range(spec: MemberSpec, device: Device, workers: int, steps: int 
             if number >= _FIRST and smoothed > _DIVERGED * lowest:
                 break
     finally:
-        end_workers(batches)
+        end_workers(loading)
     return pd.DataFrame(rows, columns=["step", "lr", "loss", "smoothed"])
 
 
