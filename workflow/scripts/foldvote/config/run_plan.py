@@ -106,7 +106,7 @@ def run_seconds(costs: Costs, epochs: Mapping[str, int], at_once: int = 1) -> fl
 def least_seconds(costs: Costs, least: float, at_once: int = 1) -> float:
     """Seconds of the smallest run: the first model, with what it needs, each with the smallest share of its epochs."""
     first = _with_needs(costs, next(iter(costs)))
-    return run_seconds(costs, {name: costs[name].least(least) for name in first}, at_once)
+    return run_seconds(costs, {name: one.least(least) for name, one in costs.items() if name in first}, at_once)
 
 
 def needs_of(models: Mapping[str, Recipe]) -> dict[str, tuple[str, ...]]:
@@ -205,7 +205,7 @@ def read_plan(config: Config) -> Plan | None:
             return None
         keys = ("epochs", "asked_epochs", "minutes")
         return {name: PlannedModel(*(one[key] for key in keys)) for name, one in content["models"].items()}
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: is no plan of foldvote; delete it, and the next run plans anew") from error
 
 
@@ -224,6 +224,8 @@ def apply_plan(config: Config, plan: Plan | None) -> Config:
     changes: dict[str, Any] = {"models": models}
     if config.refit is not None and config.refit.models != "all":
         changes["refit"] = config.refit.model_copy(update={"models": config.refit.named(models)})
+    if config.searched_model not in models:
+        changes["tune"] = None  # a search is a run of its own
     return config.model_copy(update=changes)
 
 

@@ -22,6 +22,7 @@ from foldvote.training.state import MemberSpec
 from foldvote.training.training_set import MemberInputs
 
 JOB_SECONDS = 1.0  # to start a job, beside the imports
+EPOCH_SECONDS = 0.1  # at the end of an epoch, beside validation: scores, trackers, now and then a checkpoint
 VOTE_SECONDS = 30.0  # from the last prediction to the end of the run
 VOTE_SECONDS_PER_PREDICTION = 4e-6  # of an image by a member: a table in docs/scale.md
 
@@ -136,7 +137,7 @@ def _cost(
         steps *= 1 + _test_images(one) / learnt
     # Averaged weights see all training images once more in each epoch, for the statistics of batch normalisation.
     again = learnt if recipe.swa is not None else 0
-    epoch = steps * speed.step_seconds + (len(chosen.validation) + again) * speed.image_seconds
+    epoch = EPOCH_SECONDS + steps * speed.step_seconds + (len(chosen.validation) + again) * speed.image_seconds
     start = JOB_SECONDS + import_seconds + speed.start_seconds
     other = (1 + len(images)) * start + sum(images) * speed.views_seconds
     return ModelCost(folds, recipe.epochs, epoch, other, one.needs, tuple(recipe.learns_from))
