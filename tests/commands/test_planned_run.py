@@ -35,12 +35,14 @@ def write(config: Config) -> None:
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The commands of other processes, none of which is run."""
+def calls(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
+    """The commands of other processes, none of which is run; the first one writes a plan, unless it is for nothing."""
     made: list[list[str]] = []
 
     def run(command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
         made.append(command)
+        if "--nothing" not in command:
+            write(asked(tmp_path))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", run)
@@ -49,28 +51,30 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_run_that_trains_without_a_plan_makes_it_and_begins_anew(tmp_path: Path, calls: list[list[str]]) -> None:
-    config = asked(tmp_path)
-    write(config)
-    plan_before_training(config, False, {"train", "oof"}, COMMAND, True)
+    plan_before_training(asked(tmp_path), {"train", "oof"}, COMMAND, True)
     assert calls == [[sys.executable, "-m", MODULE, *COMMAND], [sys.executable, "-m", "snakemake", *COMMAND]]
 
 
-def test_no_other_run_does(tmp_path: Path, calls: list[list[str]]) -> None:
-    plan_before_training(asked(tmp_path, None), False, {"train"}, COMMAND, True)
-    plan_before_training(asked(tmp_path), True, {"train"}, COMMAND, True)
-    plan_before_training(asked(tmp_path), False, {"manifest", "plan"}, COMMAND, True)
+def test_no_other_run_does(tmp_path: Path, calls: list[list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    plan_before_training(asked(tmp_path, None), {"train"}, COMMAND, True)
+    plan_before_training(asked(tmp_path), {"manifest", "plan"}, COMMAND, True)
+    assert capsys.readouterr().err == ""
+    write(asked(tmp_path))
+    plan_before_training(asked(tmp_path), {"train"}, COMMAND, True)
+    path = plan_path(asked(tmp_path))
+    assert capsys.readouterr().err == f"{path}: a: 5 of 10 epochs\n{path}: b: left out\n"
     assert calls == []
 
 
 def test_a_plan_that_is_not_there_afterwards_is_no_endless_loop(tmp_path: Path, calls: list[list[str]]) -> None:
     with pytest.raises(SystemExit, match=r"plan\.json: is not there"):
-        plan_before_training(asked(tmp_path), False, {"train"}, COMMAND, True)
+        plan_before_training(asked(tmp_path), {"train"}, [*COMMAND, "--nothing"], True)
     assert len(calls) == 1
 
 
 def test_a_run_on_other_machines_is_refused(tmp_path: Path, calls: list[list[str]]) -> None:
     with pytest.raises(SystemExit, match=r"runtime\.max_hours: plans runs on one machine"):
-        plan_before_training(asked(tmp_path), False, {"train"}, COMMAND, False)
+        plan_before_training(asked(tmp_path), {"train"}, COMMAND, False)
     assert calls == []
 
 

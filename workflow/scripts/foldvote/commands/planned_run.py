@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from foldvote.config.experiment import Config
-from foldvote.config.run_plan import apply_plan, plan_path, read_plan
+from foldvote.config.run_plan import apply_plan, in_words, plan_path, read_plan
 from foldvote.errors import UserError
 
 MODULE = "foldvote.commands.planned_run"
@@ -31,17 +31,14 @@ def planned_configuration(asked: Config) -> tuple[Config, dict[str, Any] | None]
     return apply_plan(asked, plan), None if plan is None else {name: asdict(one) for name, one in plan.items()}
 
 
-def plan_before_training(
-    asked: Config, has_plan: bool, rules: Collection[str], arguments: Sequence[str], works_here: bool
-) -> None:
+def plan_before_training(asked: Config, rules: Collection[str], arguments: Sequence[str], works_here: bool) -> None:
     """Where a run with `runtime.max_hours` is about to train without a plan: make it, and begin the run anew with it.
 
-    Snakemake reads the models before its first job, and so the plan is made by a run of its own. This process then
-    starts over: its number and its place in a script stay what they were.
+    What a plan has cut is printed. Snakemake reads the models before its first job, and so the plan is made by a run of
+    its own. This process then starts over: its number and its place in a script stay what they were.
 
     Args:
         asked: the configuration, as the user wrote it.
-        has_plan: whether the run has its plan.
         rules: the rules that have jobs to do.
         arguments: those of the snakemake command.
         works_here: whether jobs run on this machine.
@@ -53,7 +50,9 @@ def plan_before_training(
             "runtime.max_hours: plans runs on one machine, and this one sends its jobs to others, where nobody knows "
             "how long they wait; set it to null, and limit models.*.max_minutes"
         )
-    if has_plan:
+    if (plan := read_plan(asked)) is not None:
+        for line in in_words(plan):
+            print(f"{plan_path(asked)}: {line}", file=sys.stderr)
         return
     done = subprocess.run([sys.executable, "-m", MODULE, *arguments], check=False)
     if done.returncode:
@@ -69,7 +68,7 @@ def make_plan(arguments: Sequence[str]) -> int:
     """Run Snakemake for the target `plan`, with the options of another command.
 
     Args:
-        arguments: those of the snakemake command; its targets, and what it runs again, are left out.
+        arguments: those of the snakemake command, whose targets, and what it runs again, are left out.
 
     Returns:
         The exit code.
@@ -77,7 +76,8 @@ def make_plan(arguments: Sequence[str]) -> int:
     from snakemake.cli import args_to_api, parse_args
 
     parser, parsed = parse_args(list(arguments))
-    parsed.targets, parsed.force, parsed.forceall, parsed.forcerun = {"plan"}, False, False, set()
+    # It is known that there is none: Snakemake may not know for what a plan that is there was made.
+    parsed.targets, parsed.force, parsed.forceall, parsed.forcerun = {"plan"}, False, False, {"plan"}
     parsed.until, parsed.omit_from = set(), set()
     return 0 if args_to_api(parsed, parser) else 1
 
