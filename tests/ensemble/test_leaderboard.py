@@ -88,4 +88,4 @@ def test_a_plan_marks_the_rows_of_its_models_and_names_what_is_left_out(tmp_path
     board = run.leaderboard
     assert board.columns[-1] == "plan"
     assert board["plan"].tolist() == [""] * 2 + ["3 of 4 epochs"] * 10
-    assert summary(board, run.metrics).splitlines()[-1] == "runtime.max_hours: large: left out"
+    assert "runtime.max_hours: large: left out" in summary(board, run.metrics).splitlines()
