@@ -129,6 +129,11 @@ def test_a_shorter_recipe_keeps_the_shape_of_its_course(schedule: object) -> Non
     assert getattr(short.schedule, "every", 2) == 2
     assert with_epochs(whole, 20) is whole
     assert Recipe.model_validate(short.model_dump(mode="json")) == short
+    growing = Recipe(
+        net="resnet18", epochs=8, progressive={"size": "64x48", "epochs": 3}, mix="mixup", mix_off_epochs=2
+    )
+    assert with_epochs(growing, 4).progressive.epochs == with_epochs(growing, 4).mix_off_epochs == 1
+    assert with_epochs(growing, 2).progressive is None
     probe = Recipe(net="resnet18", epochs=9, pretrained="w.pth", freeze_epochs=9)
     assert with_epochs(probe, 1).freeze_epochs == 1
 

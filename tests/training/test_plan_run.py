@@ -42,9 +42,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         {},
         {"pretrained": "absent.pth", "freeze_epochs": 2, "ema": 0.9},
         {"distill": {"models": ["other"]}, "mix": "mixup", "accumulate": 4},
+        {"progressive": {"size": "16x12", "epochs": 1}, "augment": "light", "augment_on": "device"},
         {"schedule": {"name": "polynomial", "power": 1.5}, "epochs": 1, "labels": {"soft_years": 2}},
     ],
-    ids=["plain", "frozen", "student", "short"],
+    ids=["plain", "frozen", "student", "device", "short"],
 )
 def test_every_recipe_is_measured_without_what_it_takes_from_elsewhere(
     changes: dict[str, object], tiny: Tiny, monkeypatch: pytest.MonkeyPatch

@@ -242,6 +242,10 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     changes: dict[str, Any] = {"epochs": epochs, "warmup_epochs": recipe.warmup_epochs * share}
     frozen = recipe.freeze_epochs
     changes["freeze_epochs"] = epochs if frozen == recipe.epochs else math.floor(frozen * share)
+    changes["mix_off_epochs"] = math.floor(recipe.mix_off_epochs * share)
+    if recipe.progressive is not None:
+        first = math.floor(recipe.progressive.epochs * share)
+        changes["progressive"] = recipe.progressive.model_copy(update={"epochs": first}) if first else None
     if recipe.schedule.name == "step":
         changes["schedule"] = recipe.schedule.model_copy(update={"every": recipe.schedule.every * share})
     return recipe.model_copy(update=changes)

@@ -22,6 +22,7 @@ from foldvote.training.state import MemberSpec
 from foldvote.training.training_set import MemberInputs
 
 JOB_SECONDS = 1.0  # to start a job, beside the imports
+PROBE_SECONDS = 20.0  # to fit a probe on its features; these are made once for all folds, as fast as predictions
 EPOCH_SECONDS = 0.1  # at the end of an epoch, beside validation: scores, trackers, now and then a checkpoint
 VOTE_SECONDS = 30.0  # from the last prediction to the end of the run
 VOTE_SECONDS_PER_PREDICTION = 4e-6  # of an image by a member: a table in docs/scale.md
@@ -125,7 +126,7 @@ def _predicted_images(one: Wanted, spec: MemberSpec) -> list[int]:
 
 
 def _test_images(one: Wanted) -> int:
-    return len(open_packed_images(one.test, one.recipe.size, one.recipe.roi, None).row_of) if one.test else 0
+    return len(open_packed_images(one.test, one.recipe.packed, None).row_of) if one.test else 0
 
 
 def _cost(
@@ -138,6 +139,8 @@ def _cost(
     # Averaged weights see all training images once more in each epoch, for the statistics of batch normalisation.
     again = learnt if recipe.swa is not None else 0
     epoch = EPOCH_SECONDS + steps * speed.step_seconds + (len(chosen.validation) + again) * speed.image_seconds
+    if recipe.kind == "probe":
+        epoch = PROBE_SECONDS
     start = JOB_SECONDS + import_seconds + speed.start_seconds
     other = (1 + len(images)) * start + sum(images) * speed.views_seconds
     return ModelCost(folds, recipe.epochs, epoch, other, one.needs, tuple(recipe.learns_from))

@@ -13,11 +13,12 @@ import pandas as pd
 
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import IDENTITY, View, ready_views
+from foldvote.inference.tta import IDENTITY, View, plain_view, views_of
 from foldvote.runtime.device import Device, name_nondeterminism
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.dataloader import ResumableSampler, end_workers, training_loader
+from foldvote.training.device_augmentation import augmented
 from foldvote.training.loop import Trainer
 from foldvote.training.state import MemberSpec, build_spec
 from foldvote.training.training_set import MemberInputs
@@ -85,8 +86,8 @@ def measure_speed(
         made = time.monotonic() - started
         first, step = _step_seconds(trainer, device, workers)
     chosen, batch = spec.training_set, own.runtime.predict_batch
-    ready = ready_views([dict(view) if isinstance(view, Mapping) else view for view in views], *chosen.images.shape[:2])
-    plain = _image_seconds(trainer, device, chosen.validation, [IDENTITY], batch)
+    ready = views_of(recipe, [dict(view) if isinstance(view, Mapping) else view for view in views])
+    plain = _image_seconds(trainer, device, chosen.validation, [plain_view(recipe)], batch)
     alike = [view.name for view in ready] == [IDENTITY.name]
     viewed = plain if alike else _image_seconds(trainer, device, chosen.validation, ready, batch)
     return Speed(made + max(first - WARM_STEPS * step, 0), step, plain, viewed, device.name), spec
@@ -95,7 +96,14 @@ def measure_speed(
 def _alone(recipe: Recipe) -> Recipe:
     """The recipe without what it takes from elsewhere; a backbone is frozen only if it is so throughout."""
     frozen = recipe.freeze_epochs if recipe.freeze_epochs == recipe.epochs else 0
-    changes: dict[str, Any] = {"pretrained": None, "labels": Treatment(), "pseudo": None, "distill": None}
+    changes: dict[str, Any] = {
+        "kind": "network",
+        "progressive": None,
+        "pretrained": None,
+        "labels": Treatment(),
+        "pseudo": None,
+        "distill": None,
+    }
     return recipe.definite.model_copy(update=changes | {"freeze_epochs": frozen, "epoch": "last", "best_by": "loss"})
 
 
@@ -109,7 +117,8 @@ def _step_seconds(trainer: Trainer, device: Device, workers: int) -> tuple[float
     """Seconds of the first WARM_STEPS steps together, and of one step after them."""
     spec, progress = trainer.spec, trainer.state.progress
     sampler = ResumableSampler(spec.order, WARM_STEPS + MOST_STEPS, (0, 0), device.group)
-    batches = iter(training_loader(spec.augmented_images, sampler, workers, device.torch_device.type == "cuda"))
+    loading = iter(training_loader(spec.augmented_images, sampler, workers, device.torch_device.type == "cuda"))
+    batches = iter(augmented(loading, device.torch_device))
 
     def take_steps(most: int) -> float:
         started, taken = time.monotonic(), 0
@@ -125,7 +134,7 @@ def _step_seconds(trainer: Trainer, device: Device, workers: int) -> tuple[float
     try:
         return take_steps(WARM_STEPS) * WARM_STEPS, take_steps(MOST_STEPS)
     finally:
-        end_workers(batches)
+        end_workers(loading)
 
 
 def _image_seconds(
