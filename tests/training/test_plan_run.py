@@ -42,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         {},
         {"pretrained": "absent.pth", "freeze_epochs": 2, "ema": 0.9},
         {"distill": {"models": ["other"]}, "mix": "mixup", "accumulate": 4},
-        {"progressive": {"size": "16x12", "epochs": 1}, "augment": "light", "augment_on": "device"},
+        {"progressive": {"size": "16x12", "epochs": 1}, "augment": {"hflip": 0.5, "crop": 0.1}, "augment_on": "device"},
         {"schedule": {"name": "polynomial", "power": 1.5}, "epochs": 1, "labels": {"soft_years": 2}},
     ],
     ids=["plain", "frozen", "student", "device", "short"],
