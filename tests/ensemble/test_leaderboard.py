@@ -80,3 +80,12 @@ def test_timings_that_are_no_seconds_are_refused(tmp_path, content):
     write_json(path, content)
     with pytest.raises(UserError, match="not a number from 0 up"):
         read_timings([path])
+
+
+def test_a_plan_marks_the_rows_of_its_models_and_names_what_is_left_out(tmp_path):
+    run = Run(tmp_path, models=TWO)
+    run.make(plan=dict.fromkeys(TWO, "3 of 4 epochs") | {"large": "left out"})
+    board = run.leaderboard
+    assert board.columns[-1] == "plan"
+    assert board["plan"].tolist() == [""] * 2 + ["3 of 4 epochs"] * 10
+    assert "runtime.max_hours: large: left out" in summary(board, run.metrics).splitlines()

@@ -118,6 +118,7 @@ TABLE: dict[str, tuple[Edit, set[str]]] = {
             "average_weights.py",
             "build_bundle.py",
             "compute_features.py",
+            "plan_run.py",
             "predict_member.py",
             "predict_new.py",
             "tune_worker.py",

@@ -143,7 +143,7 @@ class Run:
         expected, settings = other.get("expected", self.expected), other.get("settings", MEAN)
         submission = Submission(answer=other.get("answer", "code"))
         metrics = find_metrics(other.get("metrics", ["macro_f1"]), other.get("metric_file"))
-        make_ensemble(inputs, files, expected, settings, submission, 1, metrics)
+        make_ensemble(inputs, files, expected, settings, submission, 1, metrics, other.get("plan"))
 
     def votes(self, split):
         schema = votes_schema(CLASSES, labelled=split != "test")

@@ -15,6 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from foldvote.config.data import Images
+from foldvote.config.run_plan import PlannedModel
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.data.label_space import factor_label_space, write_label_space
 from foldvote.data.packed_images import PackedImages, pack_images
@@ -49,15 +50,15 @@ def train(
     fold: int = 0,
     processes: int = 1,
     checkpoint_minutes: float = 0.0001,
+    planned: PlannedModel | None = None,
     **changes: object,
 ) -> None:
     settings = {"workers": workers, "checkpoint_minutes": checkpoint_minutes, "cpu_processes": processes}
     resources = JobResources(0, processes, Runtime(**settings, tracking=Tracking(tensorboard=False)))
     seeds = MemberSeeds(seed, "tiny", fold)
     inputs = MemberInputs(tiny.pixels, tiny.split)
-    train_member(
-        seeds, recipe(**changes), "code", inputs, tiny.resume / name, tiny.root / "runs", tiny.files(name), resources
-    )
+    resume, runs = tiny.resume / name, tiny.root / "runs"
+    train_member(seeds, recipe(**changes), "code", inputs, resume, runs, tiny.files(name), resources, planned)
 
 
 def weights_of(tiny: Tiny, name: str) -> tuple[str, str]:
@@ -106,12 +107,23 @@ def test_outputs_are_complete_and_the_resume_folder_is_emptied(tiny: Tiny) -> No
     sidecar = read_json(files.sidecar)
     assert sidecar["sha256"] == sha256_file(files.weights)
     assert sidecar["epochs"] == [history.loc[history["best"], "epoch"].item()]
-    assert sidecar["reproducible"] is True
+    assert sidecar["reproducible"] is True and "plan" not in sidecar
     assert not list((tiny.resume / "undisturbed").glob("*.ckpt"))
     timing = read_json(files.timing)
     assert timing["seconds"] == history["seconds"].sum()
     assert 0 < timing["waited_seconds"] < timing["seconds"]
     assert 2**26 < timing["peak_host_bytes"] < 2**37 and timing["peak_gpu_bytes"] == 0
+
+
+def test_a_training_that_is_slower_than_planned_ends_in_time_and_says_so(
+    tiny: Tiny, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny, "slow", planned=PlannedModel(epochs=2, asked_epochs=9, minutes=1e-6))
+    assert "ends after epoch 1" in (told := capfd.readouterr().err) and "share of runtime.max_hours, 1e-06" in told
+    assert read_json(tiny.files("slow").sidecar)["plan"] == {"asked_epochs": 9, "trained_epochs": 1}
+    train(tiny, "as planned", planned=PlannedModel(epochs=2, asked_epochs=9, minutes=60))
+    assert read_json(tiny.files("as planned").sidecar)["plan"] == {"asked_epochs": 9, "trained_epochs": 2}
+    assert weights_of(tiny, "as planned") == weights_of(tiny, "undisturbed")
 
 
 def test_an_operation_that_cannot_be_reproduced_ends_the_training_in_a_line_that_names_the_key(

@@ -11,7 +11,7 @@ from foldvote.data.packed_images import PackedImages
 from foldvote.evaluation.metrics import macro_f1
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
-from foldvote.training.validation import early_stop_reason, selection_score, validate
+from foldvote.training.validation import early_stop_reason, out_of_time, selection_score, validate
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
@@ -53,6 +53,8 @@ def test_minutes_end_a_training_that_another_epoch_would_overrun() -> None:
     assert early_stop_reason([], asked) == ""
     assert early_stop_reason(history(0.1, 0.2), asked) == ""
     assert early_stop_reason(history(0.1, 0.2, 0.3), asked).startswith("3.0 minutes are spent")
+    assert out_of_time(3.5, history(0.1, 0.2)) == ""
+    assert out_of_time(3.5, history(0.1, 0.2, 0.3)).endswith("the member's share of runtime.max_hours, 3.5")
 
 
 def test_a_loss_is_better_when_it_is_lower() -> None:

@@ -3,6 +3,7 @@
 import os.path
 import re
 import sys
+import time
 from pathlib import Path
 
 # Relative to this file and not to the main Snakefile, because another workflow may use this one as a module.
@@ -20,7 +21,9 @@ from foldvote.commands.session import (
     answer_old_spelling,
     use_library,
 )
+from foldvote.commands.planned_run import plan_before_training, planned_configuration
 from foldvote.config.named_weights import UNPACKED, expected_digest
+from foldvote.config.run_plan import needs_of, plan_identity
 from foldvote.errors import UserError
 from foldvote.io.files import canonical, sha256_file
 from foldvote.runtime.code_digest import code_digests
@@ -40,11 +43,13 @@ if IS_MAIN and workflow.is_main_process:
 CONFIG_FILE = os.path.relpath(
     (workflow.configfiles or [f"{SCRIPTS}/../../config/config.yaml"])[-1]
 )
-CONFIG = read_configuration(
+ASKED = read_configuration(
     CONFIG_FILE if IS_MAIN else None,
     dict(workflow.config_settings.config) if IS_MAIN else dict(config),
 )
-config.update(CONFIG.model_dump(mode="json"))
+# With runtime.max_hours what the plan leaves of it, once there is a plan.
+CONFIG, PLAN = planned_configuration(ASKED)
+config.update(CONFIG.model_dump(mode="json"), plan=PLAN, run_started=time.time())
 RECIPES = {
     name: canonical(one.definite.model_dump(mode="json"))
     for name, one in CONFIG.models.items()

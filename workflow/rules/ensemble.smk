@@ -73,6 +73,7 @@ rule ensemble:
     conda:
         "../../envs/foldvote.yaml"
     params:
+        **told_plan(),
         members={name: len(FOLDS) for name in sorted(CONFIG.models)},
         metric=CONFIG.metric,
         own_metric=own_metric_digest(CONFIG.metric),

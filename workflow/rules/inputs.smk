@@ -1,6 +1,7 @@
 """Input files of rules as functions of the configuration, and parameters that several rules share."""
 
 from foldvote.config.entry_names import entry_guests, entry_members
+from foldvote.config.run_plan import PlannedModel
 
 
 def packed_images(split, recipes):
@@ -110,6 +111,12 @@ def predicted_parts():
     """What each member predicts: its own fold, the reserve and the test images, as far as there are any."""
     has = {"oof": True, "reserve": CONFIG.folds.reserve > 0, "test": CONFIG.has_test}
     return [part for part, there in has.items() if there]
+
+
+def told_plan():
+    """What the plan of the run leaves of each model, in words, as a parameter; none without a plan."""
+    told = {name: PlannedModel(**one).in_words for name, one in (PLAN or {}).items()}
+    return {"plan": canonical(told)} if told else {}
 
 
 def students():

@@ -33,6 +33,20 @@ def training_cores(wildcards):
     return max(share, 1) if works_here() else 1
 
 
+def cores_of_a_training(wildcards):
+    """Cores that a training gets in this run, whatever sets them: --set-threads train=N comes first."""
+    own = workflow.resource_settings.overwrite_threads.get("train")
+    cores = getattr(own, "value", own)
+    return cores if isinstance(cores, int) else training_cores(wildcards)
+
+
+def trainings_at_once(wildcards):
+    """Number of members that this run trains side by side."""
+    if one_gpu(wildcards) and offered_gpus():
+        return max(offered_gpus() // CONFIG.runtime.gpus_per_member, 1)
+    return max(CORES // max(cores_of_a_training(wildcards), 1), 1)
+
+
 def trial_cores(wildcards):
     """Cores of a search worker: the share of one GPU, as it trains on one; without GPUs, workers share all cores."""
     share = CORES // (offered_gpus() or (CONFIG.tune.workers if CONFIG.tune else 1))

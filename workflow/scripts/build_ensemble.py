@@ -26,5 +26,6 @@ if __name__ == "__main__":
             submission=Submission.model_validate_json(params.submission),
             seed=params.seed,
             metrics=find_metrics([params.metric, settings.score], snakemake.input.metric or None),
+            plan=json.loads(params.get("plan", "null")),
         )
         write_json(Path(snakemake.output.prediction), json.loads(params.prediction))

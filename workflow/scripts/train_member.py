@@ -8,6 +8,7 @@ from foldvote.runtime.garbage import imports_stay
 with imports_stay():
     from foldvote.config.data import numeric_factor_of
     from foldvote.config.recipe import Recipe
+    from foldvote.config.run_plan import PlannedModel
     from foldvote.config.runtime import Runtime
     from foldvote.io.files import read_json
     from foldvote.runtime.gpus import gpu_lease
@@ -26,6 +27,8 @@ if __name__ == "__main__":
     recipe = Recipe.model_validate(
         read_json(given.recipe)["recipe"] if given.get("recipe") else json.loads(params.recipe)
     )
+    # A plan is for the members of the folds. Its epochs are in their recipe.
+    planned = None if params.get("below") else (snakemake.config.get("plan") or {}).get(of.model)
     with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
         train_member(
             seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
@@ -40,4 +43,5 @@ if __name__ == "__main__":
                 Path(made.weights), Path(made.last), Path(made.sidecar), Path(made.history), Path(made.timing)
             ),
             resources=JobResources(len(gpus) or snakemake.resources.gpu, snakemake.threads, runtime),
+            planned=PlannedModel(**planned) if planned else None,
         )

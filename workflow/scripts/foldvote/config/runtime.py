@@ -1,8 +1,8 @@
-"""Settings that do not change results, apart from last bits: processes, GPUs, checkpoints, tracking."""
+"""How a run uses the machine: processes, GPUs, checkpoints, tracking, and the time that it may take."""
 
 from pydantic import Field
 
-from foldvote.config.base import FilePath, FolderPath, Section
+from foldvote.config.base import FilePath, FolderPath, Section, Share
 
 
 class Tracking(Section):
@@ -17,7 +17,7 @@ class Tracking(Section):
 
 
 class Runtime(Section):
-    """Settings that do not change results, apart from last bits; changing them reruns nothing."""
+    """Settings that do not change results, apart from last bits, and rerun nothing; only `max_hours` changes them."""
 
     workers: int | None = Field(default=None, ge=0, le=256)
     """Processes that load images, for each process that trains; null: as many as the threads of the job allow."""
@@ -36,4 +36,10 @@ class Runtime(Section):
     """Folder for what a training writes while it runs: its saved state and TensorBoard files; null: `results`."""
     container: FilePath | None = Field(default=None, min_length=1)
     """Container image in which rules run with `--sdm apptainer`: docker://registry/name:tag, or a .sif file."""
+    max_hours: float | None = Field(default=None, gt=0)
+    """Hours that a run on this machine may take: before it trains, it measures a few steps of each model and plans how
+    many epochs of which models fit, see docs/running.md; null: no limit, and no plan."""
+    least_epochs: Share = 0.5
+    """With max_hours, the smallest share of its epochs that a model is trained for; where even these do not fit, models
+    are left out, the last first."""
     tracking: Tracking = Tracking()

@@ -101,6 +101,7 @@ def make_ensemble(
     submission: Submission,
     seed: int,
     metrics: Sequence[Metric] = (find_metric(DEFAULT),),
+    plan: Mapping[str, str] | None = None,
 ) -> None:
     """Check all predictions, compare the ensemble methods, score and write; on any fault nothing is written.
 
@@ -115,6 +116,7 @@ def make_ensemble(
         submission: for the columns of the answers.
         seed: the run's seed.
         metrics: the main metric, and others that the settings name.
+        plan: by model, also those that are left out, what the plan of a run with `runtime.max_hours` leaves of it.
 
     Raises:
         UserError: if predictions are missing, surplus, or do not fit each other, the split or the answers; or if a
@@ -126,7 +128,7 @@ def make_ensemble(
     chosen = _choose(data, candidates, settings, metrics, seed)
 
     found: dict[str, Any] = {"images": len(table), "classes": list(label_space.classes), "chosen": chosen.kind}
-    found["metric"] = metrics[0].name
+    found |= {"metric": metrics[0].name, "plan": plan}
     test_ids, test_votes = None, None
     if data.test is not None:
         test_ids, found["test_images"] = data.test.ids, len(data.test.ids)

@@ -75,7 +75,8 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
         images that a method was fitted on. Low and high are the ends of the 95 % interval over groups;
         `macro_f1_over_folds` is the standard deviation over a model's members. Scores have 6 decimals, seconds 2; what
         is not known is empty, such as all costs of a guest. Seconds and megabytes of a model, a method and the ensemble
-        are sums over their members. `suspicion` says why a guest may have seen the images that it predicts.
+        are sums over their members. `suspicion` says why a guest may have seen the images that it predicts. `plan` says
+        what `runtime.max_hours` left of a model, where it was set.
     """
     oof, kept_out, test = metrics["oof"], metrics.get("reserve"), metrics.get("test")
     members = [(model, int(fold)) for model, by_fold in oof["members"].items() for fold in by_fold]
@@ -105,6 +106,9 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
         member_score = oof["members"][model][str(fold)]
         rows.append(_row("member", model, str(fold), member_score, [(model, fold)], costs, main, {}))
     columns = leaderboard_columns(main, has_reserve=bool(kept_out), has_answers=bool(test), has_guests=bool(guests))
+    if plan := metrics.get("plan"):
+        columns = (*columns, "plan")
+        rows = [row | {"plan": plan.get(row["model"], "")} for row in rows]
     return pd.DataFrame(rows, columns=list(columns), dtype="str").fillna("")
 
 
@@ -152,7 +156,8 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
         for name, guest in metrics.get("guests", {}).items()
         for text in guest["suspicions"]
     ]
-    return "\n".join([head, *align_columns(shown), *doubts])
+    cut = [f"runtime.max_hours: {name}: {left}" for name, left in (metrics.get("plan") or {}).items()]
+    return "\n".join([head, *align_columns(shown), *doubts, *cut])
 
 
 def _row(

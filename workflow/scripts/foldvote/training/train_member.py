@@ -10,6 +10,7 @@ from pathlib import Path
 
 from foldvote import __version__
 from foldvote.config.recipe import Recipe
+from foldvote.config.run_plan import PlannedModel
 from foldvote.io.files import write_json
 from foldvote.io.parquet import write_table
 from foldvote.runtime.device import Device, name_nondeterminism
@@ -22,10 +23,11 @@ from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import drop_checkpoints
 from foldvote.training.history import history_schema
-from foldvote.training.loop import Trainer, TrainResult, no_sinks
+from foldvote.training.loop import Trainer, TrainResult, never_stop, no_sinks
 from foldvote.training.state import MemberSpec, build_spec
 from foldvote.training.tracking import open_sinks
 from foldvote.training.training_set import MemberInputs
+from foldvote.training.validation import out_of_time
 from foldvote.training.weight_averaging import write_weights
 
 
@@ -49,6 +51,7 @@ def train_member(
     tracking_dir: Path,
     files: MemberFiles,
     resources: JobResources,
+    planned: PlannedModel | None = None,
 ) -> None:
     """Train one member and write its weights, sidecar, history and timing.
 
@@ -61,12 +64,15 @@ def train_member(
         tracking_dir: folder in which TensorBoard and other trackers have their folders.
         files: what to write.
         resources: what may be used; several GPUs train the member together, one process each.
+        planned: what the plan of the run says, if there is one: after how many minutes to end, and how many epochs
+            were asked for.
 
     Raises:
         UserError: if inputs do not belong together, another job holds the resume folder, or training diverges.
         Interrupted: when a signal asked to stop; the state is saved.
     """
-    train = partial(_train, seeds, recipe, code, inputs, resume_dir, tracking_dir, files, resources.per_process)
+    own = resources.per_process
+    train = partial(_train, seeds, recipe, code, inputs, resume_dir, tracking_dir, files, own, planned)
     with folder_lock(resume_dir, log):
         if resources.processes == 1:
             train(SINGLE_RANK)
@@ -90,6 +96,7 @@ def _train(
     tracking_dir: Path,
     files: MemberFiles,
     resources: JobResources,
+    planned: PlannedModel | None,
     rank: Rank,
 ) -> None:
     """Train in this process; the first of several writes what comes out."""
@@ -102,12 +109,14 @@ def _train(
         run_name = f"model={seeds.model}/fold={seeds.fold}"
         trackers = partial(open_sinks, resources.runtime.tracking, tracking_dir, run_name, settings, log)
         workers = resources.workers(device)
-        trainer = Trainer(spec, device, resume_dir, resources.runtime, workers, trackers if group.first else no_sinks)
+        sinks = trackers if group.first else no_sinks
+        ends = partial(out_of_time, planned.minutes) if planned else never_stop
+        trainer = Trainer(spec, device, resume_dir, resources.runtime, workers, sinks, ends)
         with name_nondeterminism():
             trained = trainer.fit()
     if not group.first:
         return
-    write_member(trained, spec, device, files, trainer.state.progress.reproducible)
+    write_member(trained, spec, device, files, trainer.state.progress.reproducible, planned)
     _write_timing(trained, spec, device.name, trainer.state.progress.waited, files.timing)
     drop_checkpoints(resume_dir)
 
@@ -124,7 +133,12 @@ def _log_start(spec: MemberSpec, device_name: str) -> None:
 
 
 def write_member(
-    trained: TrainResult, spec: MemberSpec, device: Device, files: MemberFiles, reproducible: bool
+    trained: TrainResult,
+    spec: MemberSpec,
+    device: Device,
+    files: MemberFiles,
+    reproducible: bool,
+    planned: PlannedModel | None = None,
 ) -> None:
     """Write the weights, the history and the sidecar of a member.
 
@@ -134,6 +148,7 @@ def write_member(
         device: where it was trained.
         files: what to write.
         reproducible: whether the same training gives the same bytes again.
+        planned: what the plan of the run says, if there is one.
     """
     digest, last_digest = write_weights(trained.chosen, files.weights), write_weights(trained.last, files.last)
     history = trained.history.astype({"epoch": "int32"})
@@ -151,6 +166,8 @@ def write_member(
     }
     if not spec.validates:
         sidecar["validation_images"] = 0  # the reason why there are no scores
+    if planned is not None:
+        sidecar["plan"] = {"asked_epochs": planned.asked_epochs, "trained_epochs": len(history)}
     write_json(files.sidecar, spec.origin | sidecar)
 
 

@@ -119,7 +119,22 @@ def early_stop_reason(history: list[dict[str, Any]], recipe: Recipe) -> str:
         waited = len(scores) - 1 - int(np.argmax(scores))
         if waited >= recipe.patience:
             return f"no better epoch in the last {waited} (patience {recipe.patience})"
+    return _passed(history, recipe.max_minutes, "max_minutes")
+
+
+def out_of_time(minutes: float, history: list[dict[str, Any]]) -> str:
+    """Why training ends now, as another epoch would take longer than the run's plan allows; empty if it goes on.
+
+    Args:
+        minutes: the member's share of runtime.max_hours.
+        history: rows of history.HISTORY, one per epoch done.
+    """
+    return _passed(history, minutes, "the member's share of runtime.max_hours,")
+
+
+def _passed(history: list[dict[str, Any]], limit: float | None, called: str) -> str:
+    """Say that another epoch would probably take longer than some minutes in all, if it would."""
     minutes = sum(row["seconds"] for row in history) / 60
-    if recipe.max_minutes is not None and minutes * (1 + 1 / len(history)) > recipe.max_minutes:
-        return f"{minutes:.1f} minutes are spent and another epoch would pass max_minutes {recipe.max_minutes:g}"
-    return ""
+    if limit is None or minutes * (1 + 1 / len(history)) <= limit:
+        return ""
+    return f"{minutes:.1f} minutes are spent and another epoch would pass {called} {limit:g}"
