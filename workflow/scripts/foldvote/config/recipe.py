@@ -205,8 +205,9 @@ class Recipe(Section):
     """auto: bf16 or fp16 on a GPU, whichever it supports well, and fp32 on a CPU."""
     channels_last: bool | None = None
     """Memory layout; null: on a GPU, and on a CPU for predictions only."""
-    compile: bool = False
-    """Train with torch.compile: about a minute more at the start, faster steps afterwards."""
+    compile: Literal["auto", True, False] = "auto"
+    """Train with torch.compile: about a minute more at the start, faster steps afterwards. auto: on a GPU, with
+    `runtime.reproducible: false`, if a short trial finds that it pays; else not."""
     sync_bn: bool = False
     """Where several GPUs train a member: batch normalisation over the images of all GPUs, not of each separately."""
     grad_checkpointing: bool = False

@@ -136,6 +136,7 @@ class Progress:
         parts: number of parts in which a batch goes through the network, over all processes.
         averaged: number of weights in the average.
         reproducible: whether all steps were taken with deterministic kernels.
+        compiled: the mode of torch.compile in which the net took the last step; None: it was not compiled.
         history: rows of history.HISTORY.
     """
 
@@ -147,6 +148,7 @@ class Progress:
     parts: int = 1
     averaged: int = 0
     reproducible: bool = True
+    compiled: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def steps_done(self, steps_per_epoch: int) -> int:

@@ -22,7 +22,7 @@ from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import drop_checkpoints
 from foldvote.training.history import history_schema
 from foldvote.training.loop import Trainer, TrainResult, no_sinks
-from foldvote.training.state import MemberSpec, build_spec
+from foldvote.training.state import MemberSpec, Progress, build_spec
 from foldvote.training.tracking import open_sinks
 from foldvote.training.training_set import MemberInputs
 from foldvote.training.weight_averaging import write_weights
@@ -106,7 +106,7 @@ def _train(
             trained = trainer.fit()
     if not group.first:
         return
-    _write(trained, spec, device, files, trainer.state.progress.reproducible)
+    _write(trained, spec, device, files, trainer.state.progress)
     seconds, epochs = float(trained.history["seconds"].sum()), len(trained.history)
     images = spec.order.steps * recipe.batch_size * epochs
     write_json(files.timing, {"seconds": seconds, "images": images, "device": device.name})
@@ -124,7 +124,7 @@ def _log_start(spec: MemberSpec, device_name: str) -> None:
     )
 
 
-def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: MemberFiles, reproducible: bool) -> None:
+def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: MemberFiles, progress: Progress) -> None:
     """Write the weights, the history and the sidecar."""
     digest, last_digest = write_weights(trained.chosen, files.weights), write_weights(trained.last, files.last)
     history = trained.history.astype({"epoch": "int32"})
@@ -136,7 +136,8 @@ def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: Member
         "epochs": trained.epochs,
         **{name: float(value) if math.isfinite(value) else None for name, value in trained.scores.items()},
         "parts": trained.parts,
-        "reproducible": reproducible,
+        "reproducible": progress.reproducible,
+        "compiled": progress.compiled,
         "dtype": str(device.dtype).removeprefix("torch."),
         "versions": _versions(),
     }
