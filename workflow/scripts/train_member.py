@@ -29,7 +29,7 @@ if __name__ == "__main__":
     recipe = Recipe.model_validate(
         read_json(given.recipe)["recipe"] if given.get("recipe") else json.loads(params.recipe)
     )
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu) as gpus:
         file = given.pretrained or (weights_path(recipe.named_weights) if recipe.named_weights else None)
         train_member(
             seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
