@@ -18,6 +18,7 @@ from foldvote.data.packed_images import open_packed_images, pack_images
 from foldvote.models.factory import build_model, normalisation
 from foldvote.runtime.device import Device, choose_device
 from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.compile_trial import DEFAULT, GRAPHS
 from foldvote.training.dataloader import AugmentedImages, EpochOrder, ResumableSampler, training_loader
 from foldvote.training.optimizer import make_optimizer
 from foldvote.training.state import Progress, TrainState
@@ -45,19 +46,22 @@ def compare(root: Path, gpus: int, net: str, size: str, batch: int) -> str:
     tiny = make_tiny(folder, persons=max(24, -(-batch // 3)))
     pack_images(tiny.manifest, folder, Images(min_side=8), size, "none", folder / "speed.arrow", workers=1)
     print(f"{net} at {size}, batch {batch}, precision {recipe.precision}, {cores} cores: images per second")
-    print("  reproducible   forward+backward   foldvote's loop   share")
-    for reproducible in (True, False):
-        work = partial(_measure, folder / "speed.arrow", recipe, gpus, cores, reproducible)
+    print("  reproducible   compiled          forward+backward   foldvote's loop   share")
+    compiled = [(False, DEFAULT), (False, GRAPHS)] if gpus else []
+    for reproducible, mode in [(True, None), (False, None), *compiled]:
+        work = partial(_measure, folder / "speed.arrow", recipe, gpus, cores, reproducible, mode)
         if gpus:  # a process each: what cuBLAS is told holds for the whole of a process
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 bare, loop = pool.submit(work).result()
         else:
             bare, loop = work()
-        print(f"  {str(reproducible).lower():<12} {bare:18,.0f} {loop:17,.0f} {loop / bare:7.2f}")
+        print(f"  {str(reproducible).lower():<14} {mode or '-':<15} {bare:18,.0f} {loop:17,.0f} {loop / bare:7.2f}")
     return "measured"
 
 
-def _measure(packed: Path, recipe: Recipe, gpus: int, cores: int, reproducible: bool) -> tuple[float, float]:
+def _measure(
+    packed: Path, recipe: Recipe, gpus: int, cores: int, reproducible: bool, mode: str | None
+) -> tuple[float, float]:
     """Images per second of pure forward and backward passes, and of foldvote's loop."""
     images = open_packed_images(packed, recipe.size, "none", None)
     ids = list(images.row_of)
@@ -65,9 +69,9 @@ def _measure(packed: Path, recipe: Recipe, gpus: int, cores: int, reproducible: 
     source = AugmentedImages(images, images.rows(ids), ids, labels, recipe.augment, SEEDS)
     device = choose_device(recipe.precision, recipe.channels_last, gpus, cores, reproducible=reproducible)
     steps = (WARM_UP, MEASURED) if gpus else (1, 3)
-    bare = _rate(_bare_steps(source, recipe, device), device, recipe.batch_size, *steps)
+    bare = _rate(_bare_steps(source, recipe, device, mode), device, recipe.batch_size, *steps)
     workers = max(cores - 1, 1) if gpus else 0
-    return bare, _rate(_loop_steps(source, recipe, device, workers), device, recipe.batch_size, *steps)
+    return bare, _rate(_loop_steps(source, recipe, device, mode, workers), device, recipe.batch_size, *steps)
 
 
 def _rate(work: Iterator[None], device: Device, batch: int, warm_up: int, measured: int) -> float:
@@ -87,23 +91,28 @@ def _wait(device: Device) -> None:
         torch.cuda.synchronize()
 
 
-def _bare_steps(source: AugmentedImages, recipe: Recipe, device: Device) -> Iterator[None]:
+def _bare_steps(source: AugmentedImages, recipe: Recipe, device: Device, mode: str | None) -> Iterator[None]:
     """Forward and backward passes over one batch that lies ready, without an update."""
     state, _ = _made(recipe, device)
     pixels = np.stack([source.images[row] for row in source.rows[: recipe.batch_size]])
     ready = device.normalise(torch.from_numpy(pixels), *normalisation(state.model, device.torch_device))
     labels = torch.from_numpy(source.targets[: recipe.batch_size]).to(device.torch_device)
+    net = torch.compile(state.model, mode=mode) if mode else state.model
     while True:
         state.model.zero_grad(set_to_none=True)
         with device.autocast():
-            logits = state.model(ready)
+            logits = net(ready)
         state.scaler.scale(torch.nn.functional.cross_entropy(logits.float(), labels)).backward()
         yield
 
 
-def _loop_steps(source: AugmentedImages, recipe: Recipe, device: Device, workers: int) -> Iterator[None]:
+def _loop_steps(
+    source: AugmentedImages, recipe: Recipe, device: Device, mode: str | None, workers: int
+) -> Iterator[None]:
     """foldvote's step on what foldvote's loader gives."""
     _, step = _made(recipe, device)
+    if mode:
+        step._net = torch.compile(step.model, mode=mode)
     sampler = ResumableSampler(EpochOrder(SEEDS, len(source), recipe.batch_size), 10_000, (0, 0))
     batches = training_loader(source, sampler, workers, device.torch_device.type == "cuda")
     for number, (images, targets) in enumerate(batches):
