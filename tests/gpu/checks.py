@@ -243,6 +243,7 @@ def compile_trial(bench: Bench) -> str:
     _need_compiler()
     weights, memory = bench.train("given", precision="fp32").weights, bench.tiny.root / "compile.json"
     changes = {"precision": "fp32", "pretrained": str(weights), "freeze_epochs": 1, "epochs": 3, "ema": 0.9}
+    changes |= {"drop_rate": 0.0}  # compiled code drops other units
     work = partial(bench.train, settings={"reproducible": False}, given=weights, **changes)
     plain, worth = work("not-compiled", compile=False), trials._WORTH_A_TRIAL
     trials._WORTH_A_TRIAL = 0.0
