@@ -205,7 +205,7 @@ def bare_steps(images: AugmentedImages, recipe: Recipe, device: Device, _workers
 def loop_steps(images: AugmentedImages, recipe: Recipe, device: Device, workers: int) -> Iterator[None]:
     """foldvote's step on what foldvote's loader gives."""
     _, _, step = made(recipe, device)
-    for number, (batch, targets) in enumerate(ours(images, recipe.batch_size, 10_000, workers)):
+    for number, (batch, targets, _) in enumerate(ours(images, recipe.batch_size, 10_000, workers)):
         step(batch, targets, number, 1)
         yield
 

@@ -58,6 +58,26 @@ def test_a_net_is_compiled_always_never_or_where_it_pays() -> None:
         ({"dropout_samples": 2}, "dropout_samples without dropout are all alike"),
         ({"pseudo": {"models": ["b"]}, "sampler": {"by": "stratum"}}, "pseudo: test images have no stratum"),
         ({"mix": [{"name": "mixup", "p": 0.6}, {"name": "cutmix", "p": 0.6}]}, "mix: the shares p add up to 1.2"),
+        ({"mix": "mixup", "mix_off_epochs": 10}, "mix_off_epochs 10 leaves none of 10 epochs with mixes"),
+        ({"mix_off_epochs": 2}, "mix_off_epochs without a mix"),
+        ({"ema_warmup": "timm"}, "ema_warmup timm without an average"),
+        ({"drop_path_schedule": "rising"}, "drop_path_schedule rising: drop_path is 0"),
+        ({"drop_path_schedule": "rising", "drop_path": 0.1, "compile": True}, "drop_path_schedule rising: compile"),
+        ({"progressive": {"size": "128x96", "epochs": 2}}, "progressive: 128x96 is not smaller than size 128x96"),
+        ({"progressive": {"size": "144x64", "epochs": 2}}, "progressive: 144x64 is not smaller than size 128x96"),
+        ({"progressive": {"size": "64x48", "epochs": 10}}, "progressive: epochs 10 leaves none of 10"),
+        (
+            {"net": "convnext_nano", "progressive": {"size": "50x32", "epochs": 2}},
+            "progressive: size 50x32: convnext_nano takes patches",
+        ),
+        (
+            {"augment": ["medium", {"clahe": 0.1}], "augment_on": "device"},
+            "augment_on: device does not have Affine, GaussianBlur, clahe; it has hflip, crop, rotate, colour, erase,",
+        ),
+        (
+            {"pack": 1.25, "augment_on": "device"},
+            "augment_on: device takes images that are packed in their size",
+        ),
         ({"labels": {"age_borders": [60, 30]}}, "must be two rising ages above 0"),
     ],
 )
@@ -66,6 +86,23 @@ def test_keys_that_contradict_each_other_are_refused(values: dict, told: str) ->
         recipe(**values)
     (fault,) = error.value.errors()
     assert str(fault["ctx"]["error"]).startswith(told)
+
+
+def test_fit_and_pack_are_among_what_is_packed_except_the_fit_of_faces_which_have_the_aspect_ratio() -> None:
+    assert recipe().packed.folder == "size=128x96/roi=none"
+    assert recipe(fit="pad", roi="centre-8x8").packed.folder == "size=128x96/roi=centre-8x8/fit=pad"
+    assert recipe(fit="pad", roi="face-0.30").packed == recipe(roi="face-0.30").packed
+    assert recipe(pack=1.25).packed == recipe(size="160x120").packed  # so that both read one file
+    assert recipe(pack=1.25, size="15x25").packed.size == "19x31"
+    with pytest.raises(ValidationError, match="less than or equal to 2"):
+        recipe(pack=2.5)
+    with pytest.raises(ValidationError, match="'squash', 'pad' or 'crop'"):
+        recipe(fit="stretch")
+
+
+@pytest.mark.parametrize("augment", ["none", "base", "light", {"rotate": 0.1, "erase": 0.5, "clahe": 0}])
+def test_policies_whose_every_step_a_device_has_may_run_there(augment: object) -> None:
+    assert recipe(augment=augment, augment_on="device").augment_on == "device"
 
 
 def test_all_contradictions_are_told_at_once() -> None:

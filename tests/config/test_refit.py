@@ -39,6 +39,7 @@ def test_unknown_models_and_folds_are_named_with_the_nearest_known_one() -> None
     [
         ({"pseudo": {"models": ["small"]}}, "second learns from pseudo-labels, which belong to a fold"),
         ({"distill": {"models": ["small"]}}, "second learns from teachers (distill), which belong to a fold"),
+        ({"kind": "probe", "pretrained": "w.pth"}, "second is a probe (kind: probe), which is fitted fold by fold"),
         ({"schedule": "plateau"}, "second lowers its learning rate by validation scores"),
         ({"factors": ["wear"]}, "has models of some factors and none of sex"),
     ],

@@ -1,5 +1,7 @@
 """The space of a search: what it may name, and what becomes of a recipe with its values."""
 
+from itertools import product
+
 import pytest
 
 from foldvote.config.experiment import Config, check_config
@@ -142,11 +144,16 @@ def test_f29_names_of_models_folds_samplers_and_pruners_are_checked() -> None:
     )
 
 
+def test_a_range_of_packed_sizes_is_refused_as_no_file_could_be_packed_for_it() -> None:
+    assert "pack: images are packed before the first trial, so list its values" in "\n".join(
+        faults({"pack": {"float": [1, 1.5]}})
+    )
+    config({"pack": {"choice": [1.0, 1.5]}})
+
+
 def test_every_size_that_the_space_can_come_to_is_known_beforehand() -> None:
-    found = config({"size": {"choice": ["32x24", "64x48"]}, "roi": {"choice": ["none", "centre-20x20"]}})
-    assert {(r.size, r.roi) for r in found.searched_recipes("size", "roi").values()} == {
-        ("32x24", "none"),
-        ("64x48", "none"),
-        ("32x24", "centre-20x20"),
-        ("64x48", "centre-20x20"),
-    }
+    space = {"size": {"choice": ["32x24", "64x48"]}, "roi": {"choice": ["none", "centre-20x20"]}}
+    found = config(space | {"fit": {"choice": ["squash", "pad"]}, "pack": {"choice": [1.0, 1.25]}})
+    sizes, rois, fits = ("32x24", "64x48", "40x30", "80x60"), ("none", "centre-20x20"), ("squash", "pad")
+    reached = {recipe.packed for recipe in found.searched_recipes("size", "roi", "fit", "pack").values()}
+    assert reached == set(product(sizes, rois, fits))

@@ -1,17 +1,22 @@
 """Random changes to training images: what they do, what is refused, and what albumentations has."""
 
+import inspect
+import random
 from typing import Any
 
 import albumentations as A
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from torchvision.transforms import v2
 
-from foldvote.config.augment import POLICIES, SHORT_STEPS, Augment, AugmentStep
+from foldvote.config.augment import AUTO_AUGMENTS, POLICIES, SHORT_STEPS, Augment, AugmentStep, expanded
 from foldvote.config.augmentation_names import transform_faults
-from foldvote.data.augmentation import POLICY_STEPS, augmenter, check_steps, expanded
+from foldvote.data.augmentation import augmenter, check_steps, step_seeds
+from foldvote.data.cropping import resize
 
 HEIGHT, WIDTH = 32, 24
 
@@ -77,6 +82,19 @@ def test_flips_and_colours_do_what_their_names_say() -> None:
     assert all(colour(plain, seed).std(axis=(0, 1)).max() == 0 for seed in range(10)), "colour moves nothing"
 
 
+def test_steps_draw_independently_of_each_other() -> None:
+    """albumentations seeds all steps alike: with it, each erased image is a mirrored one."""
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    image[:, : WIDTH // 2] = 120
+    image[:, WIDTH // 2 :] = 60
+    change = augmenter(steps({"hflip": 0.5, "erase": 0.5}), HEIGHT, WIDTH)
+    seen = [change(image, seed) for seed in range(300)]
+    mirrored = np.array([np.median(one[:, : WIDTH // 2]) == 60 for one in seen])
+    erased = np.array([not np.isin(one, (60, 120)).all() for one in seen])
+    assert 0.35 < mirrored.mean() < 0.65 and 0.35 < erased.mean() < 0.65
+    assert 0.35 < mirrored[erased].mean() < 0.65
+
+
 def test_a_crop_keeps_the_share_that_is_asked_for() -> None:
     image = places(128, 96)
     crop = augmenter(steps({"crop": 0.4}), 128, 96)
@@ -85,6 +103,73 @@ def test_a_crop_keeps_the_share_that_is_asked_for() -> None:
         seen = crop(image, seed).astype(int)
         shares.append((np.ptp(seen[..., 0]) + 1) * (np.ptp(seen[..., 1]) + 1) / (128 * 96))
     assert 0.52 < min(shares) < 0.7 and 0.9 < max(shares) <= 1
+
+
+@given(st.floats(0.01, 0.9), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_a_crop_of_an_image_as_large_as_the_output_is_albumentations_own(most: float, seed: int) -> None:
+    ratio = WIDTH / HEIGHT
+    own = A.Compose(
+        [A.RandomResizedCrop((HEIGHT, WIDTH), scale=(max(1 - most, 0.01), 1.0), ratio=(ratio * 0.9, ratio / 0.9), p=1)]
+    )
+    own.transforms[0].set_random_seed(step_seeds(seed, 1)[0])
+    crop = augmenter(steps({"crop": most}), HEIGHT, WIDTH)
+    assert np.array_equal(crop(photograph(), seed), own(image=photograph())["image"])
+
+
+# --- images that are packed larger
+
+
+@given(
+    short_steps | st.sampled_from(POLICIES), st.integers(0, 2**63 - 1), st.sampled_from([(32, 24), (40, 30), (64, 48)])
+)
+@settings(max_examples=50, deadline=None)
+def test_every_augmentation_of_a_larger_image_has_the_size_that_the_network_takes(
+    written: Any, seed: int, packed: tuple[int, int]
+) -> None:
+    first, second = (augmenter(steps(written), HEIGHT, WIDTH, packed) for _ in range(2))
+    image = photograph(0, *packed)
+    drawn = first(image, seed)
+    assert drawn.shape == (HEIGHT, WIDTH, 3) and drawn.dtype == np.uint8
+    assert np.array_equal(second(image, seed), drawn)
+    assert check_steps(steps(written), HEIGHT, WIDTH, packed) == []
+
+
+def test_a_crop_of_a_larger_image_shows_its_own_pixels() -> None:
+    image = places(64, 48)
+    cut = augmenter(steps({"RandomCrop": {"height": 32, "width": 24, "p": 1}}), 32, 24, (64, 48))
+    corners = set()
+    for seed in range(20):
+        seen = cut(image, seed)
+        top, left = (int(value) for value in seen[0, 0, :2])
+        assert np.array_equal(seen, image[top : top + 32, left : left + 24])
+        corners.add((top, left))
+    assert len(corners) > 10
+    crop = augmenter(steps({"crop": 0.5}), 32, 24, (64, 48))
+    shares = []
+    for seed in range(40):
+        seen = crop(image, seed).astype(float)
+        down, across = np.diff(seen[..., 0], axis=0), np.diff(seen[..., 1], axis=1)
+        assert down.min() >= 1 and across.min() >= 1  # never two rows or columns from one
+        shares.append(np.ptp(seen[..., 0]) * np.ptp(seen[..., 1]) / (64 * 48))
+    assert 0.4 < min(shares) < 0.6 and max(shares) > 0.85
+
+
+def test_a_larger_image_is_averaged_not_sampled_by_a_crop_and_without_one() -> None:
+    stripes = np.zeros((96, 72, 3), np.uint8)
+    stripes[::2] = 255  # single pixels are 0 or 255, averages of three rows 85 or 170
+    for written in ({"crop": 0.01}, [], {"hflip": 1}):
+        change = augmenter(steps(written), 32, 24, (96, 72))
+        for seed in range(9):
+            assert abs(change(stripes, seed).mean() - 127.5) < 8 and change(stripes, seed).std() < 60
+    assert np.array_equal(augmenter([], 32, 24, (96, 72))(stripes, 1), resize(stripes, 32, 24))
+
+
+def test_a_step_that_leaves_a_larger_image_too_large_is_refused() -> None:
+    (fault,) = check_steps(steps({"CenterCrop": {"height": 36, "width": 24}}), 32, 24, (40, 30))
+    assert fault.startswith("CenterCrop: gives images of 36x24x3; all must stay 32x24x3")
+    (fault,) = check_steps(steps([{"RandomCrop": {"height": 32, "width": 24, "p": 0.5}}]), 32, 24, (40, 30))
+    assert fault.startswith("RandomCrop: gives images of 40x30x3; all must stay 32x24x3")
 
 
 def test_erasing_replaces_one_rectangle_by_noise_and_nothing_else() -> None:
@@ -116,11 +201,67 @@ def test_steps_come_in_the_order_that_they_are_written_in() -> None:
     assert (last == last[..., :1]).all() and not (first == first[..., :1]).all()
 
 
+# --- automatic augmentation
+
+AUTOMATIC = ["rand-m9-mstd0.5-inc1", "rand-m7-n3-tweights", "augmix-m3-w3", *({name: {}} for name in AUTO_AUGMENTS)]
+
+
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
+def draw_of_all() -> list[float]:
+    return [random.random(), np.random.random(), torch.rand(()).item()]  # noqa: NPY002
+
+
+@pytest.mark.parametrize("written", AUTOMATIC, ids=str)
+def test_f48_automatic_augmentation_draws_from_the_seed_alone_and_disturbs_no_generator(written: Any) -> None:
+    first, second = augmenter(steps(written), HEIGHT, WIDTH), augmenter(steps(written), HEIGHT, WIDTH)
+    image = photograph()
+    drawn = []
+    for number, change in enumerate((first, second, first)):
+        seed_all(number)
+        drawn.append([change(image, seed) for seed in range(12)])
+        later = draw_of_all()
+        seed_all(number)
+        assert later == draw_of_all()
+    assert np.array_equal(drawn[0], drawn[1]) and np.array_equal(drawn[0], drawn[2])
+    assert len({one.tobytes() for one in drawn[0]}) >= 6
+    assert check_steps(steps(["light", written]), HEIGHT, WIDTH) == []
+
+
+@pytest.mark.parametrize("written", ["rand-m0-n5-p1", "rand-m10-n5-p1-inc1", "augmix-m10-d9-mstd0.1"])
+def test_automatic_augmentation_takes_the_largest_magnitude(written: str) -> None:
+    change = augmenter(steps(written), HEIGHT, WIDTH)
+    assert all(change(photograph(), seed).shape == (HEIGHT, WIDTH, 3) for seed in range(40))
+
+
+def test_automatic_augmentation_has_its_share_of_images_and_its_arguments() -> None:
+    sometimes = augmenter(steps({"AugMix": {"p": 0.25}}), HEIGHT, WIDTH)
+    assert 25 < sum(not np.array_equal(sometimes(photograph(), seed), photograph()) for seed in range(200)) < 80
+    by_magnitude = [
+        augmenter(steps({"RandAugment": {"magnitude": number, "num_ops": 1}}), HEIGHT, WIDTH) for number in (1, 30)
+    ]
+    image = places(HEIGHT, WIDTH).astype(int)
+    weak, strong = (
+        np.mean([abs(change(places(HEIGHT, WIDTH), seed) - image).mean() for seed in range(60)])
+        for change in by_magnitude
+    )
+    assert strong > 1.5 * weak
+
+
+def test_the_configuration_knows_torchvisions_own_arguments() -> None:
+    for name, known in AUTO_AUGMENTS.items():
+        own = set(inspect.signature(getattr(v2, name).__init__).parameters) - {"self"}
+        assert set(known) - {"p"} == own
+
+
 # --- policies
 
 
 def test_each_policy_of_a_recipe_is_made_of_sound_steps() -> None:
-    assert tuple(POLICY_STEPS) == POLICIES
     for name in POLICIES:
         assert check_steps(steps(name), 128, 96) == []
 
@@ -167,6 +308,11 @@ WRONG_NAMES = [
         [{"name": "CLAHE", "strength": 0.3}],
         "CLAHE: is a transform, which takes arguments and no strength; write `CLAHE: {p: 0.3}`",
     ),
+    (["rand-foo"], "rand-foo: is not written as timm writes it, such as rand-m9-mstd0.5-inc1"),
+    (["augmix-m3-n2"], "augmix-m3-n2: is not written as timm writes it"),
+    ([{"rand-m9": {"n": 2}}], "rand-m9: its settings are in its name; write that alone, or `rand-m9: {p: 0.5}`"),
+    ([{"RandAugment": {"magnitud": 2}}], "RandAugment: no argument 'magnitud'; did you mean 'magnitude'?"),
+    (["RandAugmen"], "RandAugmen: no such policy, step or transform; did you mean 'RandAugment'?"),
     ([{"light": {"p": 1}}], "light: is a policy, which takes neither strength nor arguments; write its name alone"),
 ]
 
@@ -195,6 +341,7 @@ WRONG_VALUES = [
     ({"ToTensorV2": {}}, "ToTensorV2: gives a Tensor, not a uint8 array"),
     ({"CenterCrop": {"height": 8, "width": 8}}, "CenterCrop: gives images of 8x8x3; all must stay 32x24x3"),
     ({"RandomRotate90": {"p": 0.01}}, "RandomRotate90: gives images of 24x32x3; all must stay 32x24x3"),
+    ({"RandAugment": {"magnitude": 99}}, "RandAugment: index 99 is out of bounds"),
     ({"CenterCrop": {"height": 80, "width": 8}}, "CenterCrop: Crop size (height, width) exceeds image dimensions"),
     ({"MaskDropout": {"p": 0.1}}, "MaskDropout: MaskDropout requires ['mask']"),
     ({"Mosaic": {}}, "Mosaic: Mosaic requires"),

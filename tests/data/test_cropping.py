@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foldvote.data.cropping import crop_face, crop_region, face_region, resize
+from foldvote.config.image_size import Framing
+from foldvote.data.cropping import crop_face, crop_region, cut, face_region, resize
 from foldvote.errors import UserError
 
 SIDES = st.integers(1, 40)
@@ -60,6 +61,63 @@ def test_shrinking_averages_areas() -> None:
     image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
     wanted = image.reshape(2, 2, 3, 2, 3).mean(axis=(1, 3))
     assert np.abs(resize(image, 2, 3) - wanted).max() <= 0.5
+
+
+@given(st.integers(8, 90), st.integers(8, 90), st.integers(8, 60), st.integers(8, 60))
+def test_a_padded_image_is_whole_in_its_own_aspect_ratio_between_grey_bars(
+    height: int, width: int, new_height: int, new_width: int
+) -> None:
+    image = np.full((height, width, 3), 40, np.uint8)
+    image[:, :, 0] = 200
+    framed = cut(image, Framing(f"{new_height}x{new_width}", "none", "pad"), None)
+    assert framed.shape == (new_height, new_width, 3) and framed.dtype == np.uint8
+    seen = (framed == image[0, 0]).all(axis=-1)
+    assert (framed[~seen] == 128).all()
+    rows, columns = seen.any(axis=1).sum(), seen.any(axis=0).sum()
+    assert seen.sum() == rows * columns  # one rectangle, and nothing in it is a bar
+    assert rows == new_height or columns == new_width
+    assert abs(columns - rows * width / height) <= 0.5 + 0.5 * width / height  # each side is rounded by half a pixel
+    top, left = np.argwhere(seen)[0]
+    assert abs(top - (new_height - top - rows)) <= 1 and abs(left - (new_width - left - columns)) <= 1
+
+
+def test_every_corner_of_a_padded_image_is_seen_and_none_of_a_cropped_one() -> None:
+    image = np.zeros((40, 100, 3), np.uint8)
+    for corner in (np.s_[:8, :8], np.s_[:8, -8:], np.s_[-8:, :8], np.s_[-8:, -8:]):
+        image[corner] = 255
+    padded, cropped = (cut(image, Framing("50x50", "none", fit), None) for fit in ("pad", "crop"))
+    assert all((padded[row, column] == 255).all() for row in (15, 34) for column in (0, 49))
+    assert (padded[[14, 35]] == 128).all() and not cropped.any()
+
+
+@given(st.integers(8, 90), st.integers(8, 90), st.integers(8, 60), st.integers(8, 60))
+def test_a_cropped_image_keeps_the_aspect_ratio_and_loses_one_pair_of_edges_only(
+    height: int, width: int, new_height: int, new_width: int
+) -> None:
+    places = np.stack(np.meshgrid(np.arange(height), np.arange(width), indexing="ij"), axis=-1)
+    image = np.concatenate([places, places[..., :1]], axis=-1).astype(np.uint8)
+    left, top, right, bottom = face_region(None, 0, (height, width), (new_height, new_width))
+    rows, columns = bottom - top, right - left
+    assert rows == height or columns == width
+    assert abs(columns - rows * new_width / new_height) <= 0.5 + 0.5 * new_width / new_height
+    assert abs(top - (height - bottom)) <= 1 and abs(left - (width - right)) <= 1
+    found = cut(image, Framing(f"{new_height}x{new_width}", "none", "crop"), None)
+    assert np.array_equal(found, resize(image[top:bottom, left:right], new_height, new_width))
+
+
+@given(st.sampled_from(["squash", "pad", "crop"]), st.integers(1, 9))
+def test_an_image_of_the_outputs_aspect_ratio_is_the_same_in_every_fit(fit: str, times: int) -> None:
+    image = np.random.default_rng(times).integers(256, size=(8 * times, 6 * times, 3), dtype=np.uint8)
+    assert np.array_equal(cut(image, Framing("16x12", "none", fit), None), resize(image, 16, 12))
+
+
+def test_a_region_fits_and_a_face_has_the_aspect_ratio_already() -> None:
+    image = np.random.default_rng(0).integers(256, size=(60, 80, 3), dtype=np.uint8)
+    for fit in ("squash", "pad", "crop"):
+        found = cut(image, Framing("20x20", "box-10-20-50-40", fit), None)
+        assert np.array_equal(found, cut(image[20:40, 10:50], Framing("20x20", "none", fit), None))
+        face = cut(image, Framing("20x20", "face-0.30", fit), (20, 10, 40, 50))
+        assert np.array_equal(face, cut(image, Framing("20x20", "face-0.30"), (20, 10, 40, 50)))
 
 
 LONG = st.integers(1, 900)

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pytest
 
 from foldvote.config.data import Images
+from foldvote.config.image_size import Framing
 from foldvote.data.cropping import resize
 from foldvote.data.face_detection import BOXES
-from foldvote.data.packed_images import PackedImages, pack_images
+from foldvote.data.packed_images import PackedImages, open_packed_images, pack_images
 from foldvote.errors import UserError
 from foldvote.io.files import sha256_bytes, sha256_file
 from foldvote.io.parquet import read_record, write_table
@@ -114,6 +115,26 @@ def test_a_region_is_cut_before_the_resize(tmp_path: Path) -> None:
     pixels = packed(tmp_path, size="4x6", roi="box-2-4-14-12")
     image = original(tmp_path, next(iter(pixels.row_of)))
     assert np.array_equal(pixels[0], cv2.resize(image[4:12, 2:14], (6, 4), interpolation=cv2.INTER_AREA))
+
+
+def test_another_fit_is_another_file_that_says_so_and_is_opened_as_such_only(tmp_path: Path) -> None:
+    manifest = data_folder(tmp_path, 2)  # 16x20, width x height
+    found = {}
+    for fit in ("squash", "pad", "crop"):
+        framing = Framing("12x12", "none", fit)
+        path = tmp_path / framing.folder / "train.arrow"
+        path.parent.mkdir(parents=True)
+        pack_images(manifest, tmp_path, RULES, *framing[:2], path, 1, fit=fit)
+        found[framing] = open_packed_images(path, framing, read_record(manifest)["data_sha256"])
+        for other in {Framing("12x12", "none", name) for name in ("squash", "pad", "crop")} - {framing}:
+            with pytest.raises(UserError, match=r"train\.arrow: was packed from other fit than this job expects"):
+                open_packed_images(path, other, None)
+    squash, pad, crop = found.values()
+    image = original(tmp_path, next(iter(squash.row_of)))
+    assert np.array_equal(squash[0], resize(image, 12, 12)) and set(squash.record) == {"data_sha256", "size", "roi"}
+    assert np.array_equal(crop[0], resize(image[2:18], 12, 12)) and crop.record["fit"] == "crop"
+    assert np.array_equal(pad[0][:, 1:11], resize(image, 12, 10)) and (pad[0][:, [0, 11]] == 128).all()
+    assert [framing.folder.count("/fit=") for framing in found] == [0, 1, 1]
 
 
 def test_f48_the_file_is_the_same_whatever_the_workers_and_has_many_blocks(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from foldvote.config.bundle import NOT_EXPORTED, Bundle
 from foldvote.config.ensemble import METHOD_NAMES, Submission
-from foldvote.config.image_size import parse_size
+from foldvote.config.image_size import Framing
 from foldvote.data.cropping import cut
 from foldvote.data.image_decoding import BadImage, read_image
 from foldvote.deployment import bundle
@@ -32,7 +32,10 @@ from foldvote.submission.writer import write_submission
 from support.data_folders import encoded, picture, put
 from support.deployed_run import HOME, RULES, DeployedRun, deployed_run
 
-TWO = {"joint": {}, "heads": {"heads": {"mask": "classes", "age": "ordinal"}, "size": "32x32"}}
+TWO = {
+    "joint": {},
+    "heads": {"heads": {"mask": "classes", "age": "ordinal"}, "size": "32x32", "fit": "pad", "pack": 1.25},
+}
 # All that may be imported: the standard library, the four requirements, what these import, and the bundle itself.
 _ALONE = """
 import sys
@@ -137,7 +140,8 @@ def test_hostile_images_are_read_as_the_library_reads_them(built: Path, tmp_path
     for name, data in HOSTILE.items():
         put(tmp_path / name, data)
     graphs = read_json(built / "settings.json")["graphs"]
-    shapes = [parse_size(graph["size"]) for graph in graphs if graph["size"]]
+    framings = [Framing("32x24", "none"), Framing("40x40", "none", "pad")]
+    assert [one["file"] for one in graphs] == ["32x24-none.onnx", "40x40-none-pad.onnx", "vote.onnx"]
     expected: dict[str, list[str]] = {}
     for name in HOSTILE:
         try:
@@ -145,10 +149,7 @@ def test_hostile_images_are_read_as_the_library_reads_them(built: Path, tmp_path
         except BadImage as bad:
             expected[name] = [bad.reason, bad.message]
         else:
-            shapes = [
-                parse_size(graph["size"]) for graph in read_json(built / "settings.json")["graphs"] if graph["size"]
-            ]
-            expected[name] = [sha256(cut(pixels, "none", None, shape).tobytes()).hexdigest() for shape in shapes]
+            expected[name] = [sha256(cut(pixels, framing, None).tobytes()).hexdigest() for framing in framings]
     code = """
 import json
 from hashlib import sha256

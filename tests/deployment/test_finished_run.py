@@ -12,7 +12,7 @@ from foldvote.data.packed_images import PackedImages
 from foldvote.deployment.finished_run import read_finished_run
 from foldvote.errors import UserError
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import views_of
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_table
 from foldvote.runtime.resources import JobResources
@@ -22,7 +22,6 @@ TWO = {"joint": {}, "heads": {"heads": {"mask": "classes", "age": "ordinal"}, "s
 FACTORS = {"mask": {"factors": ["mask"]}, "age": {"factors": ["age"], "size": "32x32"}}
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("models", "use"), [(TWO, "mean"), (TWO, "greedy+offsets"), (TWO, "best_model"), (FACTORS, "geometric")]
 )
@@ -32,9 +31,9 @@ def test_the_vote_of_members_logits_is_that_of_the_run(tmp_path: Path, models: d
     logits = {}
     for model, fold in run.members:
         recipe = run.recipes[model]
-        images = PackedImages(made.results / f"data/pixels/size={recipe.size}/roi={recipe.roi}/test.arrow")
+        images = PackedImages(made.results / f"data/pixels/{recipe.packed.folder}/test.arrow")
         network, device = run.load((model, fold)), JobResources(0, 1, Runtime()).device(recipe)
-        rows, views = np.arange(len(images)), ready_views(run.views, *images.shape[:2])
+        rows, views = np.arange(len(images)), views_of(recipe, run.views)
         own = predict_logits(device.place(network), images, rows, views, device, 256)
         codes = known_classes(recipe, HOME)[1]
         logits[model, fold] = {view: values[:, codes] for view, values in own.items()}

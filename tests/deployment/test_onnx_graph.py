@@ -9,25 +9,27 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from foldvote.config.image_size import Framing
 from foldvote.config.runtime import Runtime
 from foldvote.data.label_space import known_classes
 from foldvote.data.packed_images import PackedImages
 from foldvote.deployment import onnx_graph
 from foldvote.deployment.finished_run import FinishedRun, read_finished_run
-from foldvote.deployment.network_graph import check_answers, export_network, session, with_weights
+from foldvote.deployment.graph_builder import BATCH, Graph
+from foldvote.deployment.network_graph import add_views, check_answers, export_network, session, with_weights
 from foldvote.deployment.network_precision import Precision
 from foldvote.deployment.onnx_graph import GraphFile, export_refusals, restricted, write_graphs
 from foldvote.errors import UserError
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import move_of, views_of
 from foldvote.runtime.resources import JobResources
 from support.deployed_run import deployed_run
 
 SQUARE = {"model": {"size": "32x32", "heads": {"mask": "classes", "age": "ordinal"}}}
 TURNS = ["crop-top-left-90", "crop-centre-70", "hflip", "identity", "rot180", "rot270", "rot90", "vflip"]
-SIZES = {"age": {"factors": ["age"]}, "mask": {"factors": ["mask"], "size": "32x32"}}
+SIZES = {"age": {"factors": ["age"]}, "mask": {"factors": ["mask"], "size": "32x32", "fit": "pad", "pack": 1.25}}
 CROPS = ["crop-bottom-right-90", "hflip", "identity"]
-Pixels = dict[tuple[str, str], npt.NDArray[np.uint8]]
+Pixels = dict[Framing, npt.NDArray[np.uint8]]
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +48,9 @@ def sizes(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 def _pixels(run: FinishedRun) -> Pixels:
     """The test images as the models see them."""
     found = {}
-    for size, roi in run.inputs:
-        images = PackedImages(run.results / f"data/pixels/size={size}/roi={roi}/test.arrow")
-        found[size, roi] = np.stack([images[row] for row in range(len(images))])
+    for framing in run.inputs:
+        images = PackedImages(run.results / f"data/pixels/{framing.folder}/test.arrow")
+        found[framing] = np.stack([images[row] for row in range(len(images))])
     return found
 
 
@@ -57,9 +59,9 @@ def _expected(run: FinishedRun) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
     logits = {}
     for model, fold in run.members:
         recipe = run.recipes[model]
-        images = PackedImages(run.results / f"data/pixels/size={recipe.size}/roi={recipe.roi}/test.arrow")
+        images = PackedImages(run.results / f"data/pixels/{recipe.packed.folder}/test.arrow")
         network, device = run.load((model, fold)), JobResources(0, 1, Runtime()).device(recipe)
-        rows, views = np.arange(len(images)), ready_views(run.views, *images.shape[:2])
+        rows, views = np.arange(len(images)), views_of(recipe, run.views)
         own = predict_logits(device.place(network), images, rows, views, device, 256)
         codes = known_classes(recipe, run.label_space)[1]
         logits[model, fold] = {view: values[:, codes] for view, values in own.items()}
@@ -67,12 +69,12 @@ def _expected(run: FinishedRun) -> tuple[npt.NDArray[np.float64], npt.NDArray[np
 
 
 def _answers(
-    files: list[GraphFile], pixels: Mapping[tuple[str, str], npt.NDArray[np.uint8]]
+    files: list[GraphFile], pixels: Mapping[Framing, npt.NDArray[np.uint8]]
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """What the files answer to images."""
     means = {}
     for file in files:
-        feeds = {"images": pixels[file.size, file.roi]} if file.size and file.roi else means
+        feeds = {"images": pixels[file.framing]} if file.framing else means
         answers = session(file.path).run(list(file.outputs), feeds)
         if file.outputs == ("probabilities", "codes"):
             return answers[0], answers[1]
@@ -80,7 +82,6 @@ def _answers(
     raise AssertionError("no file votes")
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("name", "written"), [("square", 1), ("sizes", 3)])
 def test_files_answer_as_the_run_does_in_batches_of_any_size(
     name: str, written: int, tmp_path: Path, request: pytest.FixtureRequest
@@ -98,7 +99,6 @@ def test_files_answer_as_the_run_does_in_batches_of_any_size(
     assert len(set(codes.tolist())) > 2
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_a_run_of_some_folds_and_views(square: FinishedRun, tmp_path: Path) -> None:
     run = restricted(square, [1], ["hflip", "crop-centre-70"])
     assert run.members == [("model", 1)]
@@ -112,7 +112,6 @@ def test_a_run_of_some_folds_and_views(square: FinishedRun, tmp_path: Path) -> N
     assert np.abs(probabilities - _expected(square)[0]).max() > 1e-3
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_weights_too_large_for_one_file_lie_beside_it(
     square: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +124,18 @@ def test_weights_too_large_for_one_file_lie_beside_it(
         assert file.path.stat().st_size < 100_000 < file.data.stat().st_size < 3_000_000
     found, _ = _answers([file], _pixels(run))
     assert np.abs(found - _expected(run)[0]).max() < 1e-6
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (40, 40), (33, 33), (64, 64)])
+def test_views_of_images_that_are_packed_larger_are_those_of_the_run(shape: tuple[int, int]) -> None:
+    images, seen = torch.randn(2, 3, *shape, generator=torch.Generator().manual_seed(1)), (32, 32)
+    graph = Graph()
+    given = graph.input("images", np.float32, [BATCH, 3, *shape])
+    graph.output("views", add_views(graph, given, TURNS, shape, seen), np.float32, [BATCH, 3, *seen])
+    (found,) = session(graph.model().SerializeToString()).run(["views"], {"images": images.numpy()})
+    expected = torch.cat([move_of(name, None if shape == seen else seen)(images) for name in TURNS])
+    assert found.shape == (2 * len(TURNS), 3, 32, 32)
+    np.testing.assert_allclose(found, expected.numpy(), atol=3e-5)  # bilinear crops of the two differ by 2e-5
 
 
 def test_a_run_of_all_folds_and_views_is_the_run(square: FinishedRun) -> None:
@@ -216,7 +227,6 @@ def test_an_export_with_other_answers_is_refused() -> None:
         check_answers("second", networks[1], model, 8, 8)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("precision", "bytes_kept", "away"), [("fp16", 0.7, 0.01), ("int8", 0.7, 0.2)])
 def test_lower_precisions_are_smaller_and_near(
     square: FinishedRun, precision: Precision, bytes_kept: float, away: float, tmp_path: Path

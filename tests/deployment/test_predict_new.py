@@ -27,7 +27,6 @@ NOISE = {"name": "noise", "steps": [{"GaussNoise": {"std_range": [0.2, 0.3], "p"
 FOLDERS = FoldersLayout(layout="folders", group_pattern="(.*)")
 TABLE = TableLayout(layout="table", table="t.csv", path="file", id="name")
 COLUMNS = ["image_id", "path", "class", "confidence", "set", "size", "review"]
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

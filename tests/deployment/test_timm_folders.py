@@ -6,18 +6,23 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
+from foldvote.data.cropping import cut, resize
 from foldvote.data.label_space import factor_label_space, known_classes
 from foldvote.data.packed_images import PackedImages
 from foldvote.deployment import timm_folders
 from foldvote.deployment.finished_run import split_files
+from foldvote.deployment.timm_card import pixel_lines
 from foldvote.deployment.timm_folders import answers_of, export_timm, plain_network, timm_config
 from foldvote.errors import UserError
 from foldvote.inference.predict_member import load_member
@@ -172,6 +177,25 @@ def test_the_lines_of_the_card_work_and_prepare_images_as_the_run_did(
         assert float((done["probabilities"] - expected.softmax(-1)).abs().max()) < 0.1
     assert recipe.size == "32x24" and len(blocks) == 2
     Path("photo.jpg").unlink()
+
+
+@pytest.mark.parametrize("pack", [1.0, 1.25])
+@pytest.mark.parametrize("fit", ["squash", "pad", "crop"])
+@pytest.mark.parametrize(("size", "shape"), [("32x24", (90, 120)), ("24x24", (99, 51)), ("24x32", (120, 70))])
+def test_the_lines_of_the_card_and_timm_frame_pictures_as_the_run_does(
+    fit: str, size: str, shape: tuple[int, int], pack: float
+) -> None:
+    recipe = Recipe(net="test_resnet", size=size, fit=fit, pack=pack)
+    smooth = cv2.resize(np.random.default_rng(0).integers(256, size=(6, 6, 3), dtype=np.uint8), shape[::-1])
+    image, expected = Image.fromarray(smooth), resize(cut(smooth, recipe.packed, None), *parse_size(size))
+    done = {"image": image, "cv2": cv2, "numpy": np}
+    exec("\n".join(pixel_lines(recipe.packed, parse_size(size))), done)
+    assert np.array_equal(done["pixels"], expected)
+    data = timm_config(plain_network(build_model(recipe, HOME, seed=3).eval()), recipe, HOME.classes)["pretrained_cfg"]
+    wanted = {name: data[name] for name in ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")}
+    tensor = timm.data.create_transform(**wanted)(image)
+    found = (tensor * torch.tensor(data["std"])[:, None, None] + torch.tensor(data["mean"])[:, None, None]) * 255
+    assert float((found.permute(1, 2, 0) - torch.from_numpy(expected)).abs().mean()) < 8
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from torch import nn
 
 from foldvote.config.data import Images
 from foldvote.config.runtime import Runtime, Tracking
+from foldvote.data.augmentation_draws import draw_changes
 from foldvote.data.packed_images import pack_images
 from foldvote.errors import UserError
 from foldvote.inference.predict_member import predict_member
@@ -34,6 +35,7 @@ from foldvote.runtime.gpus import gpu_lease, visible_gpus
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training import compile_trial as trials
+from foldvote.training.device_augmentation import augment_batch
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import Tiny, make_tiny, recipe
@@ -224,6 +226,25 @@ def loader_processes(bench: Bench) -> str:
     plain = bench.train("workers-0")
     assert bench.train("workers-2", settings={"workers": 2}).digest == plain.digest
     return "0 and 2: equal bytes"
+
+
+def augment_on_device(bench: Bench) -> str:
+    """Augmentation on the device: equal bytes, also of 2 loader processes; images are the CPU's up to rounding."""
+    written = ["light", {"rotate": 0.05}, {"erase": 0.3}]
+    asked = {"precision": "fp32", "augment_on": "device", "augment": written}
+    one = bench.twice("augmented", **asked)
+    assert bench.train("augmented-2", settings={"workers": 2}, **asked).digest == one.digest, (
+        "2 loader processes differ"
+    )
+    images = torch.arange(64 * 64 * 48 * 3).remainder(251).to(torch.uint8).view(64, 64, 48, 3)
+    drawn = draw_changes(recipe(**asked).augment, list(range(64)), 64, 48)
+    changes = [(kind, torch.from_numpy(numbers)) for kind, numbers in drawn]
+    device = torch.device("cuda" if bench.gpus else "cpu")
+    apart = (augment_batch(images.to(device), changes).cpu().int() - augment_batch(images, changes).int()).abs()
+    assert apart.float().mean() < 0.01, f"images differ from the CPU's by {apart.float().mean():.3f} on average"
+    return (
+        f"equal bytes; {(apart > 0).float().mean():.2e} of the values differ from the CPU's, by at most {apart.max()}"
+    )
 
 
 def fast(bench: Bench) -> str:
@@ -436,6 +457,7 @@ CHECKS: list[Callable[[Bench], str]] = [
     attention,
     layouts,
     loader_processes,
+    augment_on_device,
     fast,
     compile_trial,
     sharing,

@@ -20,6 +20,7 @@ from foldvote.runtime.device import Device, choose_device
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.compile_trial import DEFAULT, GRAPHS
 from foldvote.training.dataloader import AugmentedImages, EpochOrder, ResumableSampler, training_loader
+from foldvote.training.device_augmentation import augmented
 from foldvote.training.optimizer import make_optimizer
 from foldvote.training.state import Progress, TrainState
 from foldvote.training.step import TrainStep
@@ -46,32 +47,35 @@ def compare(root: Path, gpus: int, net: str, size: str, batch: int) -> str:
     tiny = make_tiny(folder, persons=max(24, -(-batch // 3)))
     pack_images(tiny.manifest, folder, Images(min_side=8), size, "none", folder / "speed.arrow", workers=1)
     print(f"{net} at {size}, batch {batch}, precision {recipe.precision}, {cores} cores: images per second")
-    print("  reproducible   compiled          forward+backward   foldvote's loop   share")
+    print("  reproducible   compiled          forward+backward   foldvote's loop   share   augment_on: device   share")
     compiled = [(False, DEFAULT), (False, GRAPHS)] if gpus else []
     for reproducible, mode in [(True, None), (False, None), *compiled]:
         work = partial(_measure, folder / "speed.arrow", recipe, gpus, cores, reproducible, mode)
         if gpus:  # a process each: what cuBLAS is told holds for the whole of a process
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                bare, loop = pool.submit(work).result()
+                bare, *loops = pool.submit(work).result()
         else:
-            bare, loop = work()
-        print(f"  {str(reproducible).lower():<14} {mode or '-':<15} {bare:18,.0f} {loop:17,.0f} {loop / bare:7.2f}")
+            bare, *loops = work()
+        shares = "".join(f" {loop:17,.0f} {loop / bare:7.2f}   " for loop in loops)
+        print(f"  {str(reproducible).lower():<14} {mode or '-':<15} {bare:18,.0f}{shares}")
     return "measured"
 
 
-def _measure(
-    packed: Path, recipe: Recipe, gpus: int, cores: int, reproducible: bool, mode: str | None
-) -> tuple[float, float]:
-    """Images per second of pure forward and backward passes, and of foldvote's loop."""
-    images = open_packed_images(packed, recipe.size, "none", None)
+def _measure(packed: Path, recipe: Recipe, gpus: int, cores: int, reproducible: bool, mode: str | None) -> list[float]:
+    """Images per second of pure forward and backward passes, and of foldvote's loop with either `augment_on`."""
+    images = open_packed_images(packed, recipe.packed, None)
     ids = list(images.row_of)
     labels = np.arange(len(ids), dtype=np.int64) % len(LABEL_SPACE.classes)
-    source = AugmentedImages(images, images.rows(ids), ids, labels, recipe.augment, SEEDS)
+    sources = [
+        AugmentedImages(images, images.rows(ids), ids, labels, recipe.augment, SEEDS, on_device=on_device)
+        for on_device in (False, True)
+    ]
     device = choose_device(recipe.precision, recipe.channels_last, gpus, cores, reproducible=reproducible)
     steps = (WARM_UP, MEASURED) if gpus else (1, 3)
-    bare = _rate(_bare_steps(source, recipe, device, mode), device, recipe.batch_size, *steps)
     workers = max(cores - 1, 1) if gpus else 0
-    return bare, _rate(_loop_steps(source, recipe, device, mode, workers), device, recipe.batch_size, *steps)
+    works = [_bare_steps(sources[0], recipe, device, mode)]
+    works += [_loop_steps(source, recipe, device, mode, workers) for source in sources]
+    return [_rate(work, device, recipe.batch_size, *steps) for work in works]
 
 
 def _rate(work: Iterator[None], device: Device, batch: int, warm_up: int, measured: int) -> float:
@@ -115,7 +119,7 @@ def _loop_steps(
         step._net = torch.compile(step.model, mode=mode)
     sampler = ResumableSampler(EpochOrder(SEEDS, len(source), recipe.batch_size), 10_000, (0, 0))
     batches = training_loader(source, sampler, workers, device.torch_device.type == "cuda")
-    for number, (images, targets) in enumerate(batches):
+    for number, (images, targets) in enumerate(augmented(batches, device.torch_device)):
         step(images, targets, number, 1)
         yield
 

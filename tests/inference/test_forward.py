@@ -19,7 +19,6 @@ from foldvote.runtime.device import Device
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,6 @@ from foldvote.splits.folds import fold_rows, read_folds
 from support.tiny_member import Tiny, make_tiny
 from support.tiny_training import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldvote.config.tta import FIVE, NAMED_VIEWS, view_name
+from foldvote.data.augmentation import step_seeds
 from foldvote.data.packed_images import PackedImages
 from foldvote.errors import UserError
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import VIEWS, move_of, ready_views
+from foldvote.inference.tta import VIEWS, move_of, ready_views, resized
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device
 from foldvote.runtime.seeding import derive
@@ -26,8 +27,6 @@ GAMMA = {"name": "gamma", "steps": [{"RandomGamma": {"gamma_limit": [80, 80], "p
 NOISE = {"name": "noise", "steps": [{"GaussNoise": {"std_range": [0.2, 0.3], "p": 1}}]}
 CLAHE = {"name": "clahe", "steps": [{"CLAHE": {"clip_limit": [2, 2], "p": 1}}]}
 TURNED = {"name": "turned", "steps": [{"Affine": {"rotate": [8, 8], "border_mode": 2, "p": 1}}]}
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +119,41 @@ def test_crops_keep_shape_and_range_of_any_image(height: int, width: int, positi
     assert shown.min() >= images.min() - 1e-5 and shown.max() <= images.max() + 1e-5
 
 
+SIDES = st.integers(1, 60)
+
+
+@given(SIDES, SIDES, SIDES, SIDES)
+@settings(max_examples=60, deadline=None)
+def test_resizing_averages_areas_to_shrink_and_interpolates_to_enlarge(
+    height: int, width: int, rows: int, columns: int
+) -> None:
+    image = np.random.default_rng(height).random((height, width, 3)).astype(np.float32)
+    found = resized(torch.from_numpy(image).permute(2, 0, 1)[None], (rows, columns))[0].permute(1, 2, 0).numpy()
+    assert found.shape == (rows, columns, 3) and found.dtype == np.float32
+    if (rows <= height) == (columns <= width):
+        how = cv2.INTER_AREA if rows <= height else cv2.INTER_LINEAR
+        expected = cv2.resize(image, (columns, rows), interpolation=how)
+        np.testing.assert_allclose(found, expected, atol=2e-5)
+    assert image.min() - 1e-5 <= found.min() and found.max() <= image.max() + 1e-5
+
+
+def test_a_crop_of_larger_images_that_is_as_large_as_the_network_takes_is_their_own_pixels() -> None:
+    images = torch.rand(2, 3, 40, 30)
+    for position, top, left in (("centre", 4, 3), ("top-left", 0, 0), ("bottom-right", 8, 6)):
+        shown = move_of(f"crop-{position}-80", (32, 24))(images)
+        assert torch.equal(shown, images[..., top : top + 32, left : left + 24])
+
+
+def test_views_of_larger_images_have_the_size_of_the_network_and_are_moved_alike() -> None:
+    images = torch.rand(2, 3, 40, 40)
+    plain = move_of("identity", (32, 32))(images)
+    assert plain.shape == (2, 3, 32, 32)
+    for name in NAMED_VIEWS:
+        torch.testing.assert_close(move_of(name, (32, 32))(images), VIEWS[name](plain))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(move_of("identity", (32, 32))(images), plain)
+
+
 def test_moves_are_the_same_under_autocast_and_in_any_batch() -> None:
     images = torch.rand(6, 3, 32, 24)
     for name in ("vflip", "rot180", "crop-top-right-80", "crop-centre-90"):
@@ -169,7 +203,7 @@ def test_steps_draw_by_view_and_image_whatever_the_batch(pixels: PackedImages, n
     backwards = inputs(net, pixels, [NOISE], 7, np.arange(20)[::-1])["noise"]
     assert torch.equal(backwards.flip(0), alone["noise"])
     change = A.Compose([A.GaussNoise(std_range=(0.2, 0.3), p=1)])
-    change.set_random_seed(derive(0, "view", "noise", list(pixels.row_of)[3]) % 2**32)
+    change.transforms[0].set_random_seed(step_seeds(derive(0, "view", "noise", list(pixels.row_of)[3]), 1)[0])
     assert torch.allclose(alone["noise"][3:4], normalised(net, change(image=pixels[3])["image"][None]), atol=1e-6)
 
 

@@ -31,9 +31,6 @@ FEATURES = 16
 NET = "tf_efficientnet_lite0"
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 def home_head(heads: str | dict, seed: int = 1, **changes: object) -> FactoredHead:
     torch.manual_seed(seed)
     head = make_head(recipe(heads=heads, **changes), HOME, FEATURES, BANDS)

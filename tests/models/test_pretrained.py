@@ -22,9 +22,6 @@ def classes(count: int) -> LabelSpace:
     return LabelSpace(tuple(f"class{number}" for number in range(count)))
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "lite0.safetensors"

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from foldvote.data.packed_images import PackedImages
@@ -12,12 +13,10 @@ from foldvote.report.augmentation_preview import draw_sheet, first_batch, write_
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import fold_rows, read_folds
 from foldvote.training.dataloader import AugmentedImages, EpochOrder, ResumableSampler, training_loader
+from foldvote.training.device_augmentation import augmented
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 
 DRAWS = MemberSeeds(5, "tiny", 1)
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -25,24 +24,26 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return make_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def trained_on(tiny: Tiny, augment: str) -> tuple[np.ndarray, np.ndarray]:
+def trained_on(tiny: Tiny, augment: str, on_device: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """The first images and codes that a training of this member gets from its loader."""
     pixels = PackedImages(tiny.pixels)
     training, _ = fold_rows(read_folds(tiny.split.folds, tiny.split.certificate)[0], DRAWS.fold)
     ids, codes = training["image_id"].tolist(), training["label"].to_numpy(np.int64)
-    images = AugmentedImages(pixels, pixels.rows(ids), ids, codes, recipe(augment=augment).augment, DRAWS)
-    batch, targets = next(
-        iter(training_loader(images, ResumableSampler(EpochOrder(DRAWS, len(ids), 8), 1, (0, 0)), 0, pin=False))
-    )
+    steps = recipe(augment=augment).augment
+    images = AugmentedImages(pixels, pixels.rows(ids), ids, codes, steps, DRAWS, on_device=on_device)
+    loader = training_loader(images, ResumableSampler(EpochOrder(DRAWS, len(ids), 8), 1, (0, 0)), 0, pin=False)
+    batch, targets = next(augmented(loader, torch.device("cpu")))
     return batch.numpy(), targets.numpy()
 
 
 # --- the batch
 
 
-def test_the_batch_is_the_first_one_that_training_gets(tiny: Tiny) -> None:
-    before, after, shares, classes = first_batch(recipe(augment="heavy"), tiny.pixels, tiny.split, DRAWS)
-    images, codes = trained_on(tiny, "heavy")
+@pytest.mark.parametrize(("augment", "augment_on"), [("heavy", "loader"), ("light", "device")])
+def test_the_batch_is_the_first_one_that_training_gets(tiny: Tiny, augment: str, augment_on: str) -> None:
+    asked = recipe(augment=augment, augment_on=augment_on)
+    before, after, shares, classes = first_batch(asked, tiny.pixels, tiny.split, DRAWS)
+    images, codes = trained_on(tiny, augment, augment_on == "device")
     assert classes == LABEL_SPACE.classes and np.array_equal(after, images)
     assert np.array_equal(shares, np.eye(3, dtype=np.float32)[codes])
     assert np.array_equal(before, trained_on(tiny, "none")[0]) and not np.array_equal(before, after)

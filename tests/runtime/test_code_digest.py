@@ -114,7 +114,14 @@ TABLE: dict[str, tuple[Edit, set[str]]] = {
     ),
     "the bound of a view": (
         rewritten("foldvote/config/tta.py", "[1-9]", "[2-9]"),
-        {"average_weights.py", "build_bundle.py", "predict_member.py", "predict_new.py", "tune_worker.py"},
+        {
+            "average_weights.py",
+            "build_bundle.py",
+            "compute_features.py",
+            "predict_member.py",
+            "predict_new.py",
+            "tune_worker.py",
+        },
     ),
     "the words of an error": (
         rewritten("foldvote/data/packed_images.py", "run `snakemake -R", "rerun `snakemake -R"),
@@ -130,7 +137,7 @@ TABLE: dict[str, tuple[Edit, set[str]]] = {
     ),
     "a column of the history": (
         rewritten("foldvote/training/history.py", "    [\n", '    [\n        pa.field("mine", pa.int32()),\n'),
-        {"train_member.py", "write_report.py"},
+        {"fit_probe.py", "train_member.py", "write_report.py"},
     ),
     "the look of a page": (
         appended("foldvote/report/templates/page.css", "\np { margin: 0 }\n"),

@@ -17,10 +17,11 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "workflow/scripts"
 @pytest.fixture(autouse=True)
 def as_before() -> Iterator[None]:
     thresholds = gc.get_threshold()
-    yield
     gc.unfreeze()
+    yield
     gc.set_threshold(*thresholds)
     gc.enable()
+    gc.freeze()  # as tests/conftest.py does
 
 
 def test_imports_are_not_searched_then_or_later() -> None:

@@ -240,11 +240,13 @@ def test_the_gpus_of_a_killed_job_are_free_at_once(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     monkeypatch.setattr(gpu_locks, "_POLL_SECONDS", 0.01)
     told: list[str] = []
-    killer = threading.Timer(0.1, holder.kill)
-    killer.start()
-    with gpu_lease(told.append, 2, tmp_path / "gpus") as devices:
+
+    def tell(line: str) -> None:
+        told.append(line)
+        holder.kill()
+
+    with gpu_lease(tell, 2, tmp_path / "gpus") as devices:
         assert devices == ["0", "1"] and holder.wait(10) == -signal.SIGKILL
-    killer.join()
     assert told == ["waiting for 2 of 3 GPUs to be free"]
 
 
@@ -255,12 +257,17 @@ def test_a_lease_waits_says_so_once_and_puts_the_environment_back(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1/0,5")
     monkeypatch.setattr(gpu_locks, "_POLL_SECONDS", 0.01)
     told: list[str] = []
+
+    def tell(line: str) -> None:
+        told.append(line)
+        other.close()
+
     with gpu_lease(told.append, 1, tmp_path) as first, gpu_lease(told.append, 0, tmp_path) as none:
         assert (first, none) == (["MIG-1/0"], [])
         assert os.environ["CUDA_VISIBLE_DEVICES"] == "MIG-1/0"
-        threading.Timer(0.1, try_lock(tmp_path / "5.lock").close).start()
+        other = try_lock(tmp_path / "5.lock")
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
-        with gpu_lease(told.append, 1, tmp_path) as second:
+        with gpu_lease(tell, 1, tmp_path) as second:
             assert second == ["5"]
     assert told == ["waiting for 1 of 1 GPUs to be free"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")

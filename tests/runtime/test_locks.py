@@ -4,7 +4,6 @@ import errno
 import os
 import signal
 import socket
-import threading
 from pathlib import Path
 
 import pytest
@@ -100,12 +99,14 @@ def test_f50_a_folder_is_waited_for_and_then_refused(tmp_path: Path, monkeypatch
         raise AssertionError("entered a locked folder")
     assert len(told) == 1 and "waiting for process" in told[0]
     entered = False
-    timer = threading.Timer(0.1, held.close)
-    timer.start()
-    with folder_lock(tmp_path, told.append):
+
+    def tell(line: str) -> None:
+        told.append(line)
+        held.close()
+
+    with folder_lock(tmp_path, tell):
         entered = True
         assert try_lock(tmp_path / "lock") is None
-    timer.join()
     assert entered and len(told) == 2
     try_lock(tmp_path / "lock").close()
 

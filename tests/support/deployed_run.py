@@ -84,11 +84,11 @@ def deployed_run(
     )
     split.folds.parent.mkdir(parents=True)
     make_folds(manifests["train"], Folds(k=k), 7, split.folds, split.certificate, split.classes)
-    for size, roi in {(recipe.size, recipe.roi) for recipe in recipes.values()}:
+    for framing in {recipe.packed for recipe in recipes.values()}:
         for part, manifest in manifests.items():
-            path = results / f"data/pixels/size={size}/roi={roi}/{part}.arrow"
+            path = results / f"data/pixels/{framing.folder}/{part}.arrow"
             path.parent.mkdir(parents=True, exist_ok=True)
-            pack_images(manifest, root, RULES, size, roi, path, workers=1)
+            pack_images(manifest, root, RULES, framing.size, framing.roi, path, workers=1, fit=framing.fit)
     parts: dict[str, list[Path]] = {"oof": [], "test": []}
     for name, recipe in recipes.items():
         for fold in range(k):
@@ -120,9 +120,7 @@ def _member(run: DeployedRun, name: str, recipe: Recipe, fold: int, split: Split
     results = run.results
     space, digest = read_label_space(split.classes), read_folds(split.folds, split.certificate)[1]
     model = build_model(recipe, known_classes(recipe, space)[0], seed=derive(7, name, fold))
-    images = {
-        part: results / f"data/pixels/size={recipe.size}/roi={recipe.roi}/{part}.arrow" for part in ("train", "test")
-    }
+    images = {part: results / f"data/pixels/{recipe.packed.folder}/{part}.arrow" for part in ("train", "test")}
     packed = PackedImages(images["train"])
     _spread(model, packed, derive(8, name, fold))
     weights = results / f"train/model={name}/fold={fold}/model.safetensors"

@@ -1,11 +1,14 @@
 """The workflow, run through the real snakemake command."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -40,10 +43,25 @@ def command(*arguments: str) -> list[str]:
 
 def snakemake(folder: Path, *arguments: str, code: int | None = 0) -> str:
     """Run the command in a folder and give all it printed; its exit code must be `code` (None: anything but 0)."""
-    done = subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=600)
-    printed = done.stdout + done.stderr
-    assert done.returncode == code if code is not None else done.returncode != 0, printed
-    return printed
+    return run(folder, *command(*arguments)[1:], code=code)
+
+
+def run(folder: Path, *words: str, code: int | None = 0) -> str:
+    """Run `snakemake` with these words in a folder and give all it printed; see `snakemake`."""
+    with TemporaryDirectory() as scratch:
+        printed = [f"{scratch}/out", f"{scratch}/error"]
+        print(json.dumps([str(folder), words, dict(os.environ), printed]), file=_server().stdin, flush=True)
+        ended = int(_server().stdout.readline())
+        told = "".join(Path(path).read_text(encoding="utf-8") for path in printed)
+    assert ended == code if code is not None else ended != 0, told
+    return told
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """It ends with the end of this process, which closes its input."""
+    program = [sys.executable, str(Path(__file__).with_name("snakemake_server.py"))]
+    return subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def planned(folder: Path, *arguments: str) -> dict[str, int]:

@@ -28,7 +28,6 @@ from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import Tiny, make_tiny, recipe
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 RESOURCES = JobResources(0, 1, Runtime(workers=0, predict_batch=16, tracking=Tracking(tensorboard=False)))
 
 

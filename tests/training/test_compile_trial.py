@@ -157,6 +157,7 @@ def test_only_fast_training_in_one_process_is_tried(tmp_path: Path) -> None:
         (recipe(), replace(FAST, group=ProcessGroup(0, 2))),
         (recipe(compile=True), FAST),
         (recipe(compile=False), FAST),
+        (recipe(drop_path=0.1, drop_path_schedule="rising"), FAST),
     ):
         assert trial_of(asked, device, resume) is None
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldvote.data.packed_images import PackedImages
-from foldvote.runtime.distributed import ProcessGroup
+from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training import dataloader
 from foldvote.training.dataloader import (
@@ -23,6 +23,7 @@ from foldvote.training.dataloader import (
     occurrences,
     training_loader,
 )
+from foldvote.training.device_augmentation import augmented
 from support.tiny_member import Tiny, make_tiny, recipe
 
 
@@ -31,42 +32,70 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return make_tiny(tmp_path_factory.mktemp("tiny"))
 
 
-def training_images(tiny: Tiny, seeds: MemberSeeds) -> AugmentedImages:
+def training_images(tiny: Tiny, seeds: MemberSeeds, on_device: bool = False) -> AugmentedImages:
     packed = PackedImages(tiny.pixels)
     ids = list(packed.row_of)
     rows = packed.rows(ids)
-    return AugmentedImages(packed, rows, ids, np.arange(len(ids)) % 3, recipe().augment, seeds)
+    return AugmentedImages(packed, rows, ids, np.arange(len(ids)) % 3, recipe().augment, seeds, on_device=on_device)
 
 
 SEEDS = MemberSeeds(5, "tiny", 1)
 
 
-def loaded(tiny: Tiny, workers: int, seeds: MemberSeeds = SEEDS) -> list[tuple[bytes, list[int]]]:
-    images = training_images(tiny, seeds)
-    loader = training_loader(
-        images, ResumableSampler(EpochOrder(seeds, len(images), 16), 2, (0, 0)), workers, pin=False
-    )
-    return [(batch.numpy().tobytes(), labels.tolist()) for batch, labels in loader]
+def loaded(
+    tiny: Tiny,
+    workers: int,
+    seeds: MemberSeeds = SEEDS,
+    on_device: bool = False,
+    group: ProcessGroup = SINGLE_PROCESS,
+    size: int = 16,
+) -> list[tuple[bytes, list[int]]]:
+    images = training_images(tiny, seeds, on_device)
+    sampler = ResumableSampler(EpochOrder(seeds, len(images), size), 2, (0, 0), group)
+    batches = augmented(training_loader(images, sampler, workers, pin=False), torch.device("cpu"))
+    return [(batch.numpy().tobytes(), labels.tolist()) for batch, labels in batches]
 
 
-def test_f48_batches_are_the_same_across_worker_processes_and_differ_between_epochs(tiny: Tiny) -> None:
+either = pytest.mark.parametrize("on_device", [False, True])
+
+
+@either
+def test_f48_batches_are_the_same_across_worker_processes_and_differ_between_epochs(
+    tiny: Tiny, on_device: bool
+) -> None:
     torch.manual_seed(1)
-    alone = loaded(tiny, 0)
+    alone = loaded(tiny, 0, on_device=on_device)
     torch.manual_seed(2)
-    assert loaded(tiny, 1) == alone
-    assert loaded(tiny, 2) == alone
+    assert loaded(tiny, 1, on_device=on_device) == alone
+    assert loaded(tiny, 2, on_device=on_device) == alone
     assert len(alone) == 6 and len({content for content, _ in alone}) == 6
-    assert loaded(tiny, 0, MemberSeeds(6, "tiny", 1)) != alone
-    assert loaded(tiny, 0, MemberSeeds(5, "tiny", 2)) != alone
-    assert loaded(tiny, 0, MemberSeeds(5, "other", 1)) != alone
+    for other in (MemberSeeds(6, "tiny", 1), MemberSeeds(5, "tiny", 2), MemberSeeds(5, "other", 1)):
+        assert loaded(tiny, 0, other, on_device) != alone
 
 
-def test_f48_an_image_is_changed_alike_in_whatever_batch_it_comes(tiny: Tiny) -> None:
-    images = training_images(tiny, MemberSeeds(5, "tiny", 1))
-    together = images[Batch(1, 0, np.arange(10))][0]
+@either
+def test_f48_images_are_the_same_in_small_batches_and_in_shards_of_several_processes(
+    tiny: Tiny, on_device: bool
+) -> None:
+    def contents(batches: list[tuple[bytes, list[int]]]) -> bytes:
+        return b"".join(content for content, _ in batches)
+
+    whole = contents(loaded(tiny, 0, on_device=on_device))
+    assert contents(loaded(tiny, 0, on_device=on_device, size=4)) == whole
+    shards = [loaded(tiny, 0, on_device=on_device, group=ProcessGroup(rank, 2)) for rank in (0, 1)]
+    assert contents([shard for batch in zip(*shards, strict=True) for shard in batch]) == whole
+
+
+@either
+def test_f48_an_image_is_changed_alike_in_whatever_batch_it_comes(tiny: Tiny, on_device: bool) -> None:
+    images = training_images(tiny, MemberSeeds(5, "tiny", 1), on_device)
+
+    def changed(*batches: Batch) -> list[torch.Tensor]:
+        return [batch for batch, _ in augmented([images[batch] for batch in batches], torch.device("cpu"))]
+
+    together, later = changed(Batch(1, 0, np.arange(10)), Batch(2, 0, np.arange(10)))
     for place in (0, 4, 9):
-        assert torch.equal(images[Batch(1, 7, np.array([place]))][0][0], together[place])
-    later = images[Batch(2, 0, np.arange(10))][0]
+        assert torch.equal(changed(Batch(1, 7, np.array([place])))[0][0], together[place])
     assert all(not torch.equal(a, b) for a, b in zip(together, later, strict=True))
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import foldvote.training.loop
+import foldvote.training.step
 from foldvote.config.runtime import Runtime
 from foldvote.data.label_space import factor_label_space, write_label_space
 from foldvote.errors import UserError
@@ -47,15 +49,20 @@ RECIPES: dict[str, dict[str, object]] = {
     "momentum": {"optimizer": "sgd", "optimizer_args": {"momentum": 0.9}, "schedule": "step", "layer_decay": 0.7},
     "frozen": {"freeze_epochs": 1, "pretrained": "given"},
     "distill": {"distill": {"models": ["tiny"]}, "mix": "mixup"},
+    "mix_off": {"mix": "mixup", "mix_off_epochs": 1},
+    "head_lr_factor": {"head_lr_factor": 10.0, "layer_decay": 0.7},
+    "ema_warmup": {"ema": 0.9, "ema_warmup": "timm"},
+    "sam": {"sam": 0.05, "accumulate": 2, "mix": "cutmix"},
+    "auto_augment": {"augment": ["rand-m9-mstd0.5-inc1", {"TrivialAugmentWide": {}}, {"AugMix": {"p": 0.5}}]},
+    "progressive": {"progressive": {"size": "16x12", "epochs": 1}, "mix": "half_face"},
+    "drop_path_rising": {"net": "test_efficientnet", "drop_path": 0.5, "drop_path_schedule": "rising"},
     "bf16": {"precision": "bf16", "channels_last": True, "grad_checkpointing": True},
+    "on_device": {"augment_on": "device", "augment": ["light", {"rotate": 0.05}, {"erase": 0.3}], "mix": "mixup"},
 }
 
 
 class CutOff(BaseException):
     """Ends a run at once, as a kill does: nothing catches it."""
-
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -81,30 +88,33 @@ def cut_after(saves: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(foldvote.training.loop, "save_checkpoint", save)
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tiny: Tiny) -> Callable[[str], str]:
+    """The digest of a recipe's weights after a run without workers that nothing disturbed, trained once."""
+    return cache(lambda name: train(tiny, f"{name}-whole", RECIPES[name]))
+
+
 @pytest.mark.parametrize("name", RECIPES)
-@pytest.mark.parametrize("workers", [0, 2])
 def test_f36_a_run_cut_off_ends_as_if_it_had_not_been(
-    tiny: Tiny, name: str, workers: int, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, undisturbed: Callable[[str], str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    changes, place = RECIPES[name], f"{name}-{workers}"
-    undisturbed = train(tiny, f"{place}-whole", changes, workers=1 if workers else 0)
-    for saves in (2, STEPS + 1):
+    """In its first epoch with workers, in the second without; it ends with workers."""
+    for saves, workers in ((2, 2), (STEPS + 1, 0)):
         with monkeypatch.context() as patch, pytest.raises(CutOff):
             cut_after(saves, patch)
-            train(tiny, place, changes, workers)
-    assert train(tiny, place, changes, workers) == undisturbed
+            train(tiny, name, RECIPES[name], workers)
+    assert train(tiny, name, RECIPES[name], 2) == undisturbed(name)
 
 
 @pytest.mark.parametrize("name", ["swa_drop_path", "soup_drop_path"])
 def test_f36_averages_cut_off_after_the_last_step_end_as_if_they_had_not_been(
-    tiny: Tiny, name: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Tiny, undisturbed: Callable[[str], str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     changes, place = RECIPES[name], f"{name}-last"
-    undisturbed = train(tiny, f"{place}-whole", changes)
     with monkeypatch.context() as patch, pytest.raises(CutOff):
         cut_after(STEPS * int(str(changes["epochs"])), patch)
         train(tiny, place, changes)
-    assert train(tiny, place, changes) == undisturbed
+    assert train(tiny, place, changes) == undisturbed(name)
 
 
 @pytest.mark.parametrize("changes", [{"swa": 0.5, "epoch": "last"}, {"soup": 2}], ids=["swa", "soup"])
@@ -135,9 +145,21 @@ def test_statistics_of_a_frozen_backbone_survive_its_averages(tiny: Tiny) -> Non
         assert len(statistics) > 10 and all(torch.equal(given[one], learnt[one]) for one in statistics)
 
 
-def test_recipes_differ_in_what_they_learn(tiny: Tiny) -> None:
-    digests = [train(tiny, f"differ-{name}", changes) for name, changes in RECIPES.items()]
-    assert len(set(digests)) == len(RECIPES)
+def test_the_last_epochs_have_no_mixes(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mixed, whole = [], foldvote.training.step.mix_batch
+
+    def note(*arguments: Any) -> Any:
+        mixed.append(trainer.steps_done)
+        return whole(*arguments)
+
+    monkeypatch.setattr(foldvote.training.step, "mix_batch", note)
+    trainer = trainer_of(tiny, tmp_path, mix="mixup", epochs=3, mix_off_epochs=2)
+    trainer.fit()
+    assert mixed == list(range(STEPS))
+
+
+def test_recipes_differ_in_what_they_learn(undisturbed: Callable[[str], str]) -> None:
+    assert len({undisturbed(name) for name in RECIPES}) == len(RECIPES)
 
 
 def test_compiled_training_goes_on_as_well(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,10 +180,10 @@ def test_patience_and_minutes_end_a_run_early_and_say_why(tiny: Tiny, capfd: pyt
     assert "max_minutes" in capfd.readouterr().err
 
 
-def test_a_soup_names_its_epochs_and_its_own_score(tiny: Tiny) -> None:
-    train(tiny, "soup-of-two", RECIPES["soup"])
-    sidecar = read_json(tiny.files("soup-of-two").sidecar)
-    history = read_table(tiny.files("soup-of-two").history, HISTORY).set_index("epoch")
+def test_a_soup_names_its_epochs_and_its_own_score(tiny: Tiny, undisturbed: Callable[[str], str]) -> None:
+    undisturbed("soup")
+    sidecar = read_json(tiny.files("soup-whole").sidecar)
+    history = read_table(tiny.files("soup-whole").history, HISTORY).set_index("epoch")
     assert len(sidecar["epochs"]) == 2
     assert set(history["val_macro_f1"].nlargest(2)) == set(history.loc[sidecar["epochs"], "val_macro_f1"])
     assert 0 <= sidecar["val_macro_f1"] <= 1
@@ -265,9 +287,10 @@ def test_a_save_that_takes_long_is_not_made_after_every_epoch(
 
     def save(_folder: Path, step: int, _state: dict[str, Any]) -> None:
         saved.append(step)
-        time.sleep(0.5)
+        time.sleep(0.01)
 
     monkeypatch.setattr(foldvote.training.loop, "save_checkpoint", save)
+    monkeypatch.setattr(foldvote.training.loop, "_SAVE_EVERY", 60_000)  # ten minutes, on machines as busy as can be
     trainer_of(tiny, tmp_path, epochs=5).fit()
     assert saved == [STEPS, 5 * STEPS]
 

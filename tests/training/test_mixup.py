@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.config.recipe import Mix
+from foldvote.config.mixes import Mix
 from foldvote.training.mixup import mix_batch
 from support.tiny_member import recipe
 

@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 
-from foldvote.training.monitor import LOOK_EVERY, MOST_BAD, MOST_SKIPPED, Clock, LossMonitor
+from foldvote.training.monitor import LOOK_EVERY, MOST_BAD, MOST_SKIPPED, Clock, LossMonitor, timed
 
 
 def test_the_monitor_adds_up_finite_losses_and_names_the_last_bad_ones() -> None:
@@ -48,3 +48,19 @@ def test_a_lap_begins_where_the_one_before_it_ended(monkeypatch: pytest.MonkeyPa
     assert clock.elapsed() == 3 == clock.lap()
     now[0] = 104.5
     assert clock.elapsed() == 1.5
+
+
+def test_waiting_counts_the_time_of_the_next_item_and_not_that_of_its_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+
+    def loaded():
+        for seconds in (3.0, 0.5):
+            now[0] += seconds
+            yield seconds
+        now[0] += 7  # the end is no item
+
+    waited: list[float] = []
+    for _ in timed(loaded(), waited.append):
+        now[0] += 20
+    assert waited == [3.0, 0.5]

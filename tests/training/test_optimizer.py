@@ -101,6 +101,20 @@ def test_layer_decay_slows_the_layers_far_from_the_head() -> None:
     assert learnt[first] < learnt[middle] < learnt["fc.weight"]
 
 
+def test_a_head_learns_faster_than_the_rest_by_its_factor() -> None:
+    made, plain = recipe(layer_decay=0.5, head_lr_factor=10.0), recipe(layer_decay=0.5)
+    learnt = []
+    for asked in (made, plain):
+        model = build_model(asked, THREE, 1)
+        optimizer = make_optimizer(asked, model)
+        set_learning_rate(optimizer, 0.1)
+        by_name = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+        learnt.append({name: by_name[id(parameter)] for name, parameter in model.named_parameters()})
+    factors = {name: learnt[0][name] / learnt[1][name] for name in learnt[1]}
+    assert {name for name, factor in factors.items() if factor == pytest.approx(10)} == {"fc.weight", "fc.bias"}
+    assert sum(factor == 1 for factor in factors.values()) == len(factors) - 2
+
+
 def test_a_backbone_that_was_frozen_warms_up_when_it_begins_to_learn() -> None:
     made = recipe(freeze_epochs=1, pretrained="given", epochs=4, warmup_epochs=1.0, lr=0.1, layer_decay=0.5)
     model = build_model(made, THREE, 1)

@@ -34,7 +34,7 @@ def train(tiny: Tiny, name: str, split: SplitFiles, fold: int, trackers: bool = 
         tiny.resume / name,
         tiny.root / "runs",
         tiny.files(name),
-        JobResources(0, 2, runtime),
+        JobResources(0, 1, runtime),
     )
 
 
@@ -76,7 +76,7 @@ def test_a_network_of_all_groups_is_predicted_like_a_member(tiny: Tiny) -> None:
     split = put_split(tiny, "everyone", everyone(table))
     train(tiny, "whole", split, 7, **LAST)
     files, out = tiny.files("whole"), tiny.root / "whole.predictions.parquet"
-    resources = JobResources(0, 2, Runtime(workers=0))
+    resources = JobResources(0, 1, Runtime(workers=0))
     timing = tiny.root / "timing.json"
     predict_member(files.weights, files.sidecar, tiny.pixels, split, "test", ["identity"], out, timing, resources)
     assert len(pd.read_parquet(out)) == table["image_id"].nunique()
@@ -101,6 +101,11 @@ def test_it_has_the_epochs_that_the_folds_found_and_decides_nothing() -> None:
     best = Recipe(net="resnet18", epochs=8, epoch="best", soup=2, pretrained="w.pth", freeze_epochs=6)
     made = refit_recipe(best, [[5, 4], [4, 2], [1, 2]])  # means 4.5, 3 and 1.5
     assert (made.epochs, made.epoch, made.soup, made.freeze_epochs) == (3, "last", 1, 3)
+    mixed = Recipe(net="resnet18", epochs=3, epoch="best", mix="mixup", mix_off_epochs=2)
+    assert [refit_recipe(mixed, [[found]]).mix_off_epochs for found in (1, 2, 3)] == [0, 1, 2]
+    growing = Recipe(net="resnet18", epochs=4, epoch="best", progressive={"size": "64x48", "epochs": 2})
+    first = [refit_recipe(growing, [[found]]).progressive for found in (1, 2, 4)]
+    assert first == [None, growing.progressive.model_copy(update={"epochs": 1}), growing.progressive]
 
 
 def test_it_is_written_with_where_its_epochs_come_from(tmp_path: Path) -> None:

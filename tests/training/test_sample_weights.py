@@ -47,7 +47,7 @@ def test_weights_are_one_on_average_and_in_targets_counts_and_draws(tmp_path: Pa
     )
     part = np.bincount(chosen.training["label"], spec.order.chances * chosen.weights)
     np.testing.assert_allclose(part, part[0])
-    _, targets = spec.augmented_images[Batch(0, 0, np.arange(8))]
+    _, targets, _ = spec.augmented_images[Batch(0, 0, np.arange(8))]
     np.testing.assert_allclose(targets.sum(dim=1), chosen.weights[:8], rtol=1e-6)
     np.testing.assert_array_equal(targets.argmax(dim=1), chosen.training["label"][:8])
 

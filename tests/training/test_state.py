@@ -13,12 +13,19 @@ from foldvote.runtime.device import Device
 from foldvote.runtime.distributed import ProcessGroup
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import save_checkpoint
-from foldvote.training.state import MemberSpec, Progress, TrainState, build_spec, run_identity, start_or_resume
+from foldvote.training.state import (
+    MemberSpec,
+    Progress,
+    TrainState,
+    build_spec,
+    new_state,
+    run_identity,
+    start_or_resume,
+)
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import Tiny, make_tiny, recipe
 
 CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +62,13 @@ def test_a_saved_state_comes_back_as_it_was(tiny: Tiny, tmp_path: Path) -> None:
     assert state.average and all((tensor == 7).all() for tensor in state.average.values())
     assert state.best_epochs[0]["epoch"] == 1
     torch.testing.assert_close(state.best_epochs[0]["state"], saved.best_epochs[0]["state"], rtol=0, atol=0)
+
+
+def test_a_net_of_one_size_has_no_smaller_images(tiny: Tiny) -> None:
+    small = {"size": "32x32", "epochs": 1}
+    spec = replace(spec_of(tiny), recipe=recipe(net="test_vit", size="64x64", progressive=small))
+    with pytest.raises(UserError, match="tiny fold 0: test_vit takes images of one size only; drop the recipe's prog"):
+        new_state(spec, CPU)
 
 
 @pytest.mark.parametrize("then", [torch.float32, torch.bfloat16])

@@ -1,5 +1,6 @@
 """One optimizer step: parts that add up, memory, what learns."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
+from timm.layers import DropPath
 
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
@@ -27,16 +29,17 @@ GROUP_NORM = {"net": "test_efficientnet_gn", "drop_rate": 0.0, "clip_norm": None
 BATCH = torch.randint(0, 256, (8, 32, 24, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(8) % 3
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def state_of(asked: Recipe, device: Device = CPU) -> TrainState:
     model = build_model(asked, LABEL_SPACE, 1)
     return TrainState(model, make_optimizer(asked, model), device.scaler(), Progress())
 
 
-def step_of(asked: Recipe, state: TrainState | None = None, device: Device = CPU) -> TrainStep:
-    return TrainStep(asked, MemberSeeds(1, "tiny", 0), state or state_of(asked, device), np.array([3, 3, 2]), device)
+def step_of(
+    asked: Recipe, state: TrainState | None = None, device: Device = CPU, epoch_steps: float = math.inf
+) -> TrainStep:
+    state, counts = state or state_of(asked, device), np.array([3, 3, 2])
+    return TrainStep(asked, MemberSeeds(1, "tiny", 0), state, counts, device, epoch_steps=epoch_steps)
 
 
 def gradients(step: TrainStep) -> dict[str, torch.Tensor]:
@@ -65,6 +68,92 @@ def test_gradients_are_clipped_to_the_norm_asked_for() -> None:
     step(BATCH, LABELS, 0, 1)
     norm = torch.stack([gradient.norm() for gradient in gradients(step).values()]).norm()
     assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_sharpness_aware_gradients_are_those_of_weights_uphill(parts: int) -> None:
+    """And the update starts from the weights as they were; the radius is 0.5 so that it matters."""
+    still = GROUP_NORM | {"lr": 1e-9, "weight_decay": 0.0}
+    plain, sharp = step_of(recipe(**still)), step_of(recipe(**still, sam=0.5))
+    plain(BATCH, LABELS, 0, 1)
+    downhill = gradients(plain)
+    norm = torch.stack([gradient.norm() for gradient in downhill.values()]).norm()
+    with torch.no_grad():
+        for name, parameter in plain.model.named_parameters():
+            parameter += 0.5 * downhill[name] / norm
+    plain(BATCH, LABELS, 0, 1)
+    before = {name: tensor.clone() for name, tensor in sharp.model.state_dict().items()}
+    sharp(BATCH, LABELS, 0, parts)
+    uphill, found = gradients(plain), gradients(sharp)
+    for name in found:
+        torch.testing.assert_close(found[name], uphill[name], rtol=1e-2, atol=1e-4)
+    assert sum(not torch.allclose(uphill[name], downhill[name], rtol=0.1) for name in found) > len(found) / 2
+    assert all(torch.allclose(tensor, before[name], atol=1e-7) for name, tensor in sharp.model.state_dict().items())
+
+
+def test_sharpness_aware_steps_count_statistics_once_and_leave_a_frozen_backbone() -> None:
+    plain, sharp = step_of(recipe()), step_of(recipe(sam=0.5))
+    for step in (plain, sharp):
+        freeze_backbone(step.model, head_only=False)
+        step(BATCH, LABELS, 0, 1)
+    own, other = (dict(step.model.named_buffers()) for step in (plain, sharp))
+    assert own and all(torch.equal(own[name], other[name]) for name in own)
+    freeze_backbone(sharp.model, head_only=True)
+    before = {name: tensor.clone() for name, tensor in sharp.model.state_dict().items()}
+    sharp(BATCH, LABELS, 1, 1)
+    changed = {name for name, tensor in sharp.model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_a_sharpness_aware_step_that_does_not_fit_uphill_is_taken_again_from_its_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forward, calls = timm.models.ResNet.forward, []
+
+    def limited(self: Any, images: torch.Tensor) -> torch.Tensor:
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images)
+
+    asked = recipe(sam=0.5)
+    expected = step_of(asked)
+    expected(BATCH, LABELS, 0, 2)
+    step = step_of(asked)
+    monkeypatch.setattr(timm.models.ResNet, "forward", limited)
+    _, parts = step.fit_in_memory(BATCH, LABELS, 0, 1)
+    assert (parts, calls) == (2, [8, 8, 4, 4, 4, 4])
+    assert all(torch.equal(a, b) for a, b in zip(step.model.parameters(), expected.model.parameters(), strict=True))
+
+
+def test_the_first_epochs_see_smaller_images_of_the_same_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, seen = timm.models.ResNet.forward, []
+
+    def note(self: Any, images: torch.Tensor) -> torch.Tensor:
+        seen.append(images)
+        return forward(self, images)
+
+    step = step_of(recipe(progressive={"size": "16x12", "epochs": 1}, epochs=3), epoch_steps=2)
+    monkeypatch.setattr(timm.models.ResNet, "forward", note)
+    for number in range(6):
+        step(BATCH, LABELS, number, 1)
+    assert [tuple(images.shape[-2:]) for images in seen] == [(16, 12)] * 2 + [(32, 24)] * 4
+    blocks = torch.nn.functional.avg_pool2d(seen[2], 2)
+    assert torch.corrcoef(torch.stack([seen[0].flatten(), blocks.flatten()]))[0, 1] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"), [("constant", [1, 1, 1]), ("rising", [0, 0.5, 1]), ("falling", [1, 0.5, 0])]
+)
+def test_stochastic_depth_follows_its_schedule_from_epoch_to_epoch(schedule: str, shares: list[float]) -> None:
+    asked = recipe(net="test_efficientnet", drop_path=0.4, drop_path_schedule=schedule, epochs=3)
+    step = step_of(asked, epoch_steps=2)
+    paths = [part for part in step.model.modules() if isinstance(part, DropPath)]
+    whole = [part.drop_prob for part in paths]
+    assert max(whole) > 0.1
+    for number in range(6):
+        step(BATCH, LABELS, number, 1)
+        assert [part.drop_prob for part in paths] == pytest.approx([rate * shares[number // 2] for rate in whole])
 
 
 def test_codes_become_one_hot_and_probabilities_stay() -> None:

@@ -14,11 +14,15 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from foldvote.config.data import Images
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.data.label_space import factor_label_space, write_label_space
-from foldvote.data.packed_images import PackedImages
+from foldvote.data.packed_images import PackedImages, pack_images
 from foldvote.errors import INTERRUPTED, Interrupted, UserError
+from foldvote.evaluation.metrics import log_loss
+from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.predict_member import predict_member
+from foldvote.inference.prediction_files import LOGIT
 from foldvote.io.files import read_json, sha256_file
 from foldvote.io.parquet import read_record, read_table
 from foldvote.runtime.job_log import job
@@ -31,7 +35,7 @@ from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
 from support.tiny_member import Tiny, make_tiny, recipe
 
-RESOURCES = JobResources(gpus=0, threads=2, runtime=Runtime(workers=0, checkpoint_minutes=0.0001))
+RESOURCES = JobResources(gpus=0, threads=1, runtime=Runtime(workers=0, checkpoint_minutes=0.0001))
 # Children are forked from a server that has imported torch once but never run it.
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["foldvote.training.train_member", "foldvote.runtime.job_log"])
@@ -48,7 +52,7 @@ def train(
     **changes: object,
 ) -> None:
     settings = {"workers": workers, "checkpoint_minutes": checkpoint_minutes, "cpu_processes": processes}
-    resources = JobResources(0, 2, Runtime(**settings, tracking=Tracking(tensorboard=False)))
+    resources = JobResources(0, processes, Runtime(**settings, tracking=Tracking(tensorboard=False)))
     seeds = MemberSeeds(seed, "tiny", fold)
     inputs = MemberInputs(tiny.pixels, tiny.split)
     train_member(
@@ -104,6 +108,10 @@ def test_outputs_are_complete_and_the_resume_folder_is_emptied(tiny: Tiny) -> No
     assert sidecar["epochs"] == [history.loc[history["best"], "epoch"].item()]
     assert sidecar["reproducible"] is True
     assert not list((tiny.resume / "undisturbed").glob("*.ckpt"))
+    timing = read_json(files.timing)
+    assert timing["seconds"] == history["seconds"].sum()
+    assert 0 < timing["waited_seconds"] < timing["seconds"]
+    assert 2**26 < timing["peak_host_bytes"] < 2**37 and timing["peak_gpu_bytes"] == 0
 
 
 def test_an_operation_that_cannot_be_reproduced_ends_the_training_in_a_line_that_names_the_key(
@@ -283,6 +291,30 @@ def test_a_member_predicts_only_the_persons_it_never_saw(tiny: Tiny, tmp_path: P
     assert set(rows["image_id"]) == set(validation["image_id"])
     assert not set(rows["profile"]) & set(training["profile"])
     assert all(shown == views for shown in rows.groupby("image_id")["view"].apply(list))
+
+
+def test_a_member_of_larger_images_validates_as_it_predicts_and_reads_no_others(tiny: Tiny, tmp_path: Path) -> None:
+    larger = Tiny(tmp_path)
+    for name in ("classes.json", "folds.parquet", "certificate.json"):
+        (tmp_path / name).write_bytes((tiny.root / name).read_bytes())
+    pack_images(tiny.manifest, tiny.root, Images(min_side=8), "40x30", "none", larger.pixels, 1)
+    train(larger, "packed", pack=1.25, swa=0.5, epoch="last")
+    train(larger, "again", workers=2, pack=1.25, swa=0.5, epoch="last")
+    assert weights_of(larger, "packed") == weights_of(larger, "again") != weights_of(tiny, "undisturbed")
+    files, table = larger.files("packed"), tmp_path / "oof.parquet"
+    assert read_json(files.sidecar)["recipe"]["pack"] == 1.25
+    asked = (files.weights, files.sidecar, larger.pixels, larger.split, "oof", ["identity", "crop-centre-80"])
+    predict_member(*asked, table, tmp_path / "t.json", RESOURCES)
+    found = read_table(table)
+    logits = {view: rows.filter(regex=f"^{LOGIT}").to_numpy() for view, rows in found.groupby("view")}
+    labels = found.loc[found["view"] == "identity", "label"].to_numpy(int)
+    history = read_table(files.history, HISTORY)
+    assert log_loss(labels, softmax(logits["identity"])) == pytest.approx(history["val_loss"].iloc[-1], abs=1e-6)
+    assert abs(logits["identity"] - logits["crop-centre-80"]).max() > 1e-3
+    with pytest.raises(UserError, match=r"train\.arrow: was packed from other size than this job expects"):
+        train(Tiny(tiny.root), "other", pack=1.25)
+    with pytest.raises(UserError, match=r"train\.arrow: was packed from other size than this job expects"):
+        train(larger, "other")
 
 
 def test_a_member_of_one_factor_says_the_same_of_classes_that_differ_in_others(tmp_path: Path) -> None:

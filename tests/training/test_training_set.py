@@ -98,7 +98,7 @@ def test_the_pixels_of_test_images_are_those_of_the_test_file(tiny: Tiny) -> Non
     inputs = MemberInputs(tiny.pixels, tiny.split)
     spec = MemberSpec(MemberSeeds(1, "second", 0), recipe(augment="none"), inputs, chosen)
     places = np.arange(len(chosen.training))
-    images, targets = spec.augmented_images[Batch(0, 0, places)]
+    images, targets, _ = spec.augmented_images[Batch(0, 0, places)]
     train, tests = PackedImages(tiny.pixels), PackedImages(tiny.root / "test.arrow")
     ids = chosen.training["image_id"].tolist()
     own = [train[train.row_of[name]] if name in train.row_of else tests[tests.row_of[name]] for name in ids]

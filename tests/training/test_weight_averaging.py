@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from timm.utils import ModelEmaV3
 from torch import nn
 
 from foldvote.models.factory import build_model
@@ -47,6 +48,13 @@ def test_the_exponential_average_forgets_the_first_weights_soon() -> None:
     assert weights[0] == pytest.approx(0.9)
     assert all(later <= sooner for sooner, later in pairwise(weights))
     assert weights[-1] == pytest.approx(0.01)
+
+
+def test_a_warm_up_as_in_timm_is_that_of_timm() -> None:
+    theirs = ModelEmaV3(nn.Linear(1, 1), decay=0.97, use_warmup=True)
+    for updates in (0, 1, 2, 10, 100, 300, 10_000):
+        assert ema_weight(0.97, updates, "timm") == pytest.approx(1 - theirs.get_decay(updates + 1), abs=1e-12)
+    assert ema_weight(0.97, 0, "timm") == 1 and ema_weight(0.97, 10_000, "timm") == pytest.approx(0.03)
 
 
 def test_other_weights_are_there_for_the_block_only() -> None:

@@ -26,6 +26,7 @@ from foldvote.io.parquet import read_table
 from foldvote.report.tuning_figures import FIGURES, save_figures
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
+from foldvote.splits.folds import SplitFiles
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
 from foldvote.tuning import worker
@@ -38,8 +39,6 @@ from support.tiny_member import Tiny, make_tiny, recipe
 RESOURCES = JobResources(0, 1, Runtime(workers=0, tracking=Tracking(tensorboard=False)))
 SPACE = {"lr": {"float": [1e-4, 1e-2], "log": True}, "optimizer": {"choice": ["adamw", "sgd"]}}
 SPACE |= {"optimizer_args.momentum": {"float": [0.5, 0.9], "when": {"optimizer": "sgd"}}}
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +78,19 @@ def undisturbed(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tune")
     run_worker(**search(tiny, folder))
     return folder
+
+
+def test_a_trial_reads_the_images_that_are_packed_as_its_recipe_says() -> None:
+    paths = [
+        Path("x/size=32x24/roi=none/train.arrow"),
+        Path("x/size=32x24/roi=none/fit=pad/train.arrow"),
+        Path("x/size=132x24/roi=none/train.arrow"),
+    ]
+    inputs = SearchInputs(SplitFiles(Path(), Path(), Path()), paths[::-1])
+    found = [inputs.of(recipe(**changes), 0).images for changes in ({}, {"fit": "pad"}, {"size": "132x24"})]
+    assert found == paths
+    with pytest.raises(UserError, match="no images are packed at size=32x24 and roi=none and fit=crop"):
+        inputs.of(recipe(fit="crop"), 0)
 
 
 def test_f47_a_gpu_that_cannot_be_used_fails_the_job_and_no_trial(tiny: Tiny, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ OF_GROUPS = {
     "data": {"layout": "table", "table": "table.csv", "group": "patient", "label": "grade", "split": "use"},
     "data_root": "data",
     "answers": None,
-    "folds": {"k": 2, "reserve": 0.25},
+    "folds": {"method": "holdout", "fraction": 0.4, "reserve": 0.25},
     "models": {"tiny": CONFIG["models"]["tiny"] | {"epochs": 1}},
     "vote": {"kinds": ["mean"], "draws": 100},
     "submission": {"unit": "group", "sample": "sample.csv", "id_column": "patient", "answer": "probabilities"},
@@ -53,7 +53,7 @@ def test_a_table_of_patients_runs_to_a_submission_of_patients(tmp_path: Path) ->
     assert (scores["on"], scores["predicted_by"]) == ("reserve", "all members")
     assert planned(tmp_path) == {}
 
-    row = "results/submission/model=tiny/fold=1.csv"
+    row = "results/submission/model=tiny/fold=0.csv"
     jobs = jobs_that_ran(snakemake(tmp_path, row))
     assert jobs == {"row": 1, "row_groups": 1, "row_submission": 1}
     assert pd.read_csv(tmp_path / row)["patient"].tolist() == ["t2", "t7", "t10"]

@@ -51,7 +51,7 @@ def test_two_classes_are_scored_and_chosen_by_roc_auc_from_a_table_to_probabilit
         "data_root": "data",
         "answers": "answers.csv",
         "images": {"min_side": 8},
-        "folds": {"k": 2, "reserve": 0.25},
+        "folds": {"method": "holdout", "fraction": 0.4, "reserve": 0.25},
         "submission": {"sample": "sample.csv", "answer": "probabilities", "id_column": "image"},
         "metric": "roc_auc",
         "models": {"chosen": TINY | {"epoch": "best"}, "last": TINY},
@@ -76,16 +76,16 @@ def test_two_classes_are_scored_and_chosen_by_roc_auc_from_a_table_to_probabilit
     assert submission["image"].tolist() == list(answers.index)[::-1]
     assert submission["ill"].tolist() == pytest.approx(test.loc[submission["image"], "p_ill"].tolist(), abs=1e-8)
 
-    history = pd.read_parquet(results / "train/model=chosen/fold=1/history.parquet")
+    history = pd.read_parquet(results / "train/model=chosen/fold=0/history.parquet")
     assert history["val_roc_auc"][history["best"]].item() == history["val_roc_auc"].max()
-    sidecar = json.loads((results / "train/model=chosen/fold=1/model.json").read_text(encoding="utf-8"))
+    sidecar = json.loads((results / "train/model=chosen/fold=0/model.json").read_text(encoding="utf-8"))
     assert sidecar["recipe"]["best_by"] == "roc_auc" and sidecar["val_roc_auc"] == history["val_roc_auc"].max()
-    assert "val_roc_auc" not in pd.read_parquet(results / "train/model=last/fold=1/history.parquet")
+    assert "val_roc_auc" not in pd.read_parquet(results / "train/model=last/fold=0/history.parquet")
 
     # Another metric reruns the model that chooses an epoch by it, and what follows; the other one stays.
     after = {"ensemble": 1, "review": 1, "submission": 1}
     write_config(tmp_path, **settings | {"metric": "average_precision"})
-    assert planned(tmp_path) == {"train": 2, "oof": 2, "reserve": 2, "tta": 2, **after}
+    assert planned(tmp_path) == {"train": 1, "oof": 1, "reserve": 1, "tta": 1, **after}
 
     # A metric of one's own: its text is an input, and one that fails is told before anything runs.
     own = tmp_path / "closeness.py"

@@ -1,12 +1,10 @@
 """What the workflow gives to every job."""
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.snakemake_run import ROOT, SNAKEMAKE
+from support.snakemake_run import ROOT, run
 
 SNAKEFILE = f"""
 import sys
@@ -42,10 +40,13 @@ Path(snakemake.output[0]).write_text(" ".join(f"{name}={os.environ.get(name)}" f
     ],
 )
 def test_threads_of_jobs_do_not_burn_the_cores_of_other_jobs(
-    given: dict[str, str], expected: str, tmp_path: Path
+    given: dict[str, str], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "Snakefile").write_text(SNAKEFILE)
     (tmp_path / "tell.py").write_text(SCRIPT)
-    own = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    subprocess.run([str(SNAKEMAKE), "--cores", "1", "told.txt"], cwd=tmp_path, env=own | given, check=True)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    run(tmp_path, "--cores", "1", "told.txt")
     assert (tmp_path / "told.txt").read_text() == expected

@@ -19,16 +19,16 @@ def trials_of(folder: Path) -> pd.DataFrame:
 
 
 def test_f36_f50_a_search_killed_in_mid_trial_goes_on_and_its_recipe_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_config(tmp_path, runtime=RUNTIME, tune=TUNE)
-    states = tmp_path / "results/tune/resume"
-    run = subprocess.Popen(command("tune"), cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
+    write_config(copy, runtime=RUNTIME, tune=TUNE)
+    states = copy / "results/tune/resume"
+    run = subprocess.Popen(command("tune"), cwd=copy, start_new_session=True, stderr=subprocess.DEVNULL)
     wait_for(lambda: list(states.rglob("*.ckpt")), run)
     kill_group(run)  # Snakemake and both workers
-    printed = snakemake(tmp_path, "tune")
+    printed = snakemake(copy, "tune")
     assert jobs_that_ran(printed) == {"tune_worker": 2, "tune": 1}
-    trials = trials_of(tmp_path)
+    trials = trials_of(copy)
     counts = trials["state"].value_counts()
     assert counts["complete"] == 3 and counts["interrupted"] >= 1 and set(counts.index) == {"complete", "interrupted"}
     lost, again = trials[trials["state"] == "interrupted"], trials.set_index("repeats")
@@ -39,13 +39,13 @@ def test_f36_f50_a_search_killed_in_mid_trial_goes_on_and_its_recipe_is_used(
     assert not list(states.rglob("*.ckpt"))
 
     # More trials go on in the same study; a report would show the search and begin none.
-    write_config(tmp_path, runtime=RUNTIME, tune=TUNE | {"trials": 5, "workers": 1})
-    assert planned(tmp_path, "tune") == {"tune_worker": 1, "tune": 1}
-    assert "tune_worker" not in planned(tmp_path, "report")
+    write_config(copy, runtime=RUNTIME, tune=TUNE | {"trials": 5, "workers": 1})
+    assert planned(copy, "tune") == {"tune_worker": 1, "tune": 1}
+    assert "tune_worker" not in planned(copy, "report")
 
     # The best recipe, by its name, in another configuration.
-    write_config(tmp_path, include=["results/tune/best.yaml"], models={"tuned": {"base": "tiny-tuned", "epochs": 1}})
-    monkeypatch.chdir(tmp_path)
+    write_config(copy, include=["results/tune/best.yaml"], models={"tuned": {"base": "tiny-tuned", "epochs": 1}})
+    monkeypatch.chdir(copy)
     tuned, best = load_config("config.yaml").models["tuned"], trials["score"].idxmax()
     assert (tuned.lr, tuned.size) == (trials["param_lr"][best], trials["param_size"][best])
     assert (tuned.epoch, tuned.epochs) == ("last", 1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from foldvote.data.packed_images import PackedImages
 from support.data_folders import maskbase_folder, table_folder
 from support.snakemake_run import CONFIG, planned, snakemake, write_config
 
@@ -74,6 +75,23 @@ def test_f51_an_added_photograph_redoes_what_it_must_and_no_more(tmp_path: Path,
             table.write("f" * 40 + ".jpg,0\n")
         expected = {"manifest": 1, "pixels": 1}
     assert planned(tmp_path, "prepare", pixels) == expected
+
+
+def test_images_are_packed_once_for_each_size_and_fit_of_the_models_whatever_name_the_size_has(tmp_path: Path) -> None:
+    home_task(tmp_path)
+    tiny = CONFIG["models"]["tiny"]
+    models = {"tiny": {}, "whole": {"fit": "pad"}, "larger": {"pack": 1.25}, "as_large": {"size": "40x30"}}
+    models = {name: tiny | changes for name, changes in models.items()}
+    write_config(
+        tmp_path, data={"layout": "maskbase"}, data_root="data", answers=None, images={"min_side": 8}, models=models
+    )
+    folder = tmp_path / "results/data/pixels"
+    wanted = ["size=32x24/roi=none", "size=32x24/roi=none/fit=pad", "size=40x30/roi=none"]
+    snakemake(tmp_path, *(f"results/data/pixels/{name}/train.arrow" for name in wanted))
+    found = {path.parent.relative_to(folder).as_posix(): PackedImages(path) for path in folder.rglob("*.arrow")}
+    assert sorted(found) == wanted and [found[name].framing.folder for name in wanted] == wanted
+    plan = planned(tmp_path, "results/train/model=larger/fold=0/model.safetensors", "prepare")
+    assert "pixels" not in plan and plan["train"] == 1
 
 
 def test_f15_an_image_that_changed_since_the_manifest_stops_the_packing_and_is_named(tmp_path: Path) -> None:

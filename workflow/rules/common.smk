@@ -1,6 +1,7 @@
 """Shared by all rules: the checked configuration and small functions that read it."""
 
 import os.path
+import re
 import sys
 from pathlib import Path
 
@@ -64,6 +65,7 @@ wildcard_constraints:
     part="oof|test",
     size=r"\d+x\d+",
     roi=r"[a-z0-9.-]+",
+    fit="(/fit=(pad|crop))?",
     model=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
     fold=r"\d+",
     row=r"vote=[a-z_+]+|model=[A-Za-z0-9][A-Za-z0-9_.-]*(/fold=\d+)?",

@@ -109,7 +109,7 @@ rule boxes:
 
 
 rule pixels:
-    """Crop, resize and pack the images of a split, once for all models with the same size and region."""
+    """Crop, resize and pack the images of a split, once for all models with the same size, region and fit."""
     input:
         manifest="<results>/data/manifest/split={split}/manifest.parquet",
         boxes=lambda w: (
@@ -118,11 +118,11 @@ rule pixels:
             else []
         ),
     output:
-        pixels="<results>/data/pixels/size={size}/roi={roi}/{split}.arrow",
+        pixels="<results>/data/pixels/size={size}/roi={roi}{fit}/{split}.arrow",
     log:
-        "<logs>/pixels/size={size}/roi={roi}/{split}.log",
+        "<logs>/pixels/size={size}/roi={roi}{fit}/{split}.log",
     benchmark:
-        "<benchmarks>/pixels/size={size}/roi={roi}/{split}.tsv"
+        "<benchmarks>/pixels/size={size}/roi={roi}{fit}/{split}.tsv"
     conda:
         "../../envs/foldvote.yaml"
     threads: all_cores

@@ -1,8 +1,8 @@
 """A page on the data, before any training.
 
 Reads the files of the data stages and some images of the data folder; writes data_check.html, data/counts.csv and
-data/light/. The augmentation of each model is drawn into preview/. No network and no weights are needed. No other
-target needs it: ask for `data_check` or `augment_preview`.
+data/light/. The augmentation of each model is drawn into preview/. No network is trained; with a pretrained net the page
+holds the leak check. No other target needs it: ask for `data_check` or `augment_preview`.
 """
 
 
@@ -38,6 +38,7 @@ rule data_check:
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
         overlap="<results>/data/overlap.json" if CONFIG.has_test else [],
+        leaks="<results>/leak_check.json" if CONFIG.leak_model else [],
         preview=f"<results>/preview/model={next(iter(CONFIG.models))}.png",
     output:
         page=report(

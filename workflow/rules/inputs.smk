@@ -4,14 +4,58 @@ from foldvote.config.entry_names import entry_guests, entry_members
 
 
 def packed_images(split, recipes):
-    """The packed images of a split, for every size and region of the given recipes."""
-    packed = sorted({f"size={one.size}/roi={one.roi}" for one in recipes})
+    """The packed images of a split, for every size, region and fit of the given recipes."""
+    packed = sorted({one.packed.folder for one in recipes})
     return [f"<results>/data/pixels/{name}/{split}.arrow" for name in packed]
 
 
 def pixels(recipe, split):
     """The packed images of a split that a recipe trains on or predicts."""
-    return f"<results>/data/pixels/size={recipe.size}/roi={recipe.roi}/{split}.arrow"
+    return f"<results>/data/pixels/{recipe.packed.folder}/{split}.arrow"
+
+
+def feature_files(recipe, split):
+    """The features of a split that a recipe's pretrained net makes, and how long they took."""
+    of = recipe.definite
+    folder = f"<results>/features/net={of.net}/weights={of.weights_folder}/size={of.size}/roi={of.roi}"
+    return [f"{folder}/{split}.parquet", f"{folder}/{split}.json"]
+
+
+def probe_features(wildcards, split):
+    """The features that a member is predicted from; none for a network."""
+    wanted = recipe(wildcards)
+    return feature_files(wanted, split) if wanted.kind == "probe" else []
+
+
+def featured(wildcards):
+    """The recipe whose pretrained net makes the features of a job, and whether a model predicts from them."""
+    key = (wildcards.net, wildcards.weights, wildcards.size, wildcards.roi)
+    pretrained = [one.definite for one in CONFIG.models.values() if one.weights]
+    alike = [
+        one
+        for one in pretrained
+        if (one.net, one.weights_folder, one.size, one.roi) == key
+    ]
+    if not alike:
+        sys.exit(
+            f"features: no model has a pretrained net {wildcards.net} of this size and roi"
+        )
+    return alike[0], any(one.kind == "probe" for one in alike)
+
+
+def feature_views(wildcards):
+    """The views of features: those of predictions where a model predicts from them; always that which changes nothing."""
+    views = list(CONFIG.predict.views) if featured(wildcards)[1] else []
+    return views if "identity" in views else ["identity", *views]
+
+
+def leak_tables():
+    """The tables of the training split that columns of the leak check may be in."""
+    return (
+        [own(table) for table in CONFIG.tables("train")]
+        if CONFIG.leak_check.columns
+        else []
+    )
 
 
 def recipe_inputs(wildcards):
@@ -155,11 +199,9 @@ def test_manifest():
 
 
 def measured_pixels():
-    """The packed images that light is measured on: whole images if a model uses them, else any region."""
-    packed = {
-        f"size={m.size}/roi={m.roi}": m.roi != "none" for m in CONFIG.models.values()
-    }
-    return min(packed, key=packed.get)
+    """The packed images that light is measured on: whole images without bars if a model uses them, else any."""
+    packed = [recipe.packed for recipe in CONFIG.models.values()]
+    return min(packed, key=lambda one: (one.roi != "none", one.fit == "pad")).folder
 
 
 def shown_model():
@@ -204,8 +246,8 @@ def searched(*roots):
 
 
 def searched_pixels(split):
-    """The packed images of every size and region that the search can reach."""
-    return packed_images(split, searched("size", "roi"))
+    """The packed images of every size, region and fit that the search can reach."""
+    return packed_images(split, searched("size", "roi", "fit", "pack"))
 
 
 def searched_weights():

@@ -18,4 +18,5 @@ if __name__ == "__main__":
             workers=snakemake.threads,
             boxes_path=Path(snakemake.input.boxes) if snakemake.input.boxes else None,
             min_confidence=snakemake.params.min_confidence,
+            fit=snakemake.wildcards.fit.removeprefix("/fit=") or "squash",
         )

@@ -26,4 +26,5 @@ if __name__ == "__main__":
             predictions=Path(made.predictions),
             timing=Path(made.timing),
             resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
+            features=Path(given.features[0]) if given.get("features") else None,
         )

@@ -7,7 +7,6 @@ from foldvote.runtime.garbage import imports_stay
 
 with imports_stay():
     from foldvote.config.data import numeric_factor_of
-    from foldvote.config.named_weights import weights_path
     from foldvote.config.recipe import Recipe
     from foldvote.config.runtime import Runtime
     from foldvote.io.files import read_json
@@ -15,10 +14,8 @@ with imports_stay():
     from foldvote.runtime.job_log import job, log
     from foldvote.runtime.resources import JobResources
     from foldvote.runtime.seeding import MemberSeeds
-    from foldvote.splits.folds import SplitFiles
-    from foldvote.training.first_round import PseudoInputs
     from foldvote.training.train_member import MemberFiles, train_member
-    from foldvote.training.training_set import MemberInputs
+    from foldvote.training.training_set import inputs_of_job
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
@@ -30,23 +27,12 @@ if __name__ == "__main__":
         read_json(given.recipe)["recipe"] if given.get("recipe") else json.loads(params.recipe)
     )
     with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu) as gpus:
-        file = given.pretrained or (weights_path(recipe.named_weights) if recipe.named_weights else None)
         train_member(
             seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
             recipe=recipe,
             code=params.code,
-            inputs=MemberInputs(
-                Path(given.pixels),
-                SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
-                Path(file) if file else None,
-                Path(given.manifest) if given.manifest else None,
-                numeric_factor_of(params.numeric),
-                PseudoInputs(Path(given.pseudo_pixels), tuple(Path(path) for path in given.pseudo))
-                if given.get("pseudo")
-                else None,
-                Path(given.metric) if given.get("metric") else None,
-                tuple(Path(path) for path in given.get("teachers", [])),
-                params.pretrained_sha256,
+            inputs=inputs_of_job(
+                dict(given.items()), recipe, numeric_factor_of(params.numeric), params.pretrained_sha256
             ),
             resume_dir=state / f"resume/model={of.model}/fold={of.fold}",
             tracking_dir=state,

@@ -59,6 +59,14 @@ def test_a_leak_in_the_certificate_is_an_error(inputs: DataCheckInputs) -> None:
     assert any("no person" in sentence for sentence in certificate_in_words(inputs.certificate))
 
 
+def test_what_the_leak_check_told_stands_among_the_findings(inputs: DataCheckInputs) -> None:
+    assert not levels_of(inputs, "Leak check")
+    told = [{"level": "warning", "text": "holding out whole values of site costs 0.2", "remedy": "Look."}]
+    assert levels_of(
+        replace(inputs, leaks={"told": told}), "Leak check: holding out whole values of site costs 0.2."
+    ) == ["warning"]
+
+
 def test_a_class_that_light_gives_away_and_a_test_set_of_other_light_are_found(inputs: DataCheckInputs) -> None:
     light = inputs.light["train"].merge(inputs.train[["image_id", "label"]], on="image_id")
     told = light.assign(brightness=100.0 + 50 * light["label"]).drop(columns="label")

@@ -102,6 +102,7 @@ def test_the_numbers_of_a_page_are_those_of_the_files(either: tuple[Made, str, P
         for (_, number), value in zip(cells, row.values(), strict=True):
             if not isinstance(value, str):
                 assert number == value or (number is None and np.isnan(value))
+    assert {cells[-3:-1] for cells in map(tuple, cells_of(text, "Members"))} == {(("20%", 0.2), ("1.25", 1.25))}
     by_code = sorted(cells_of(text, "Classes"), key=lambda cells: cells[0][1])
     for cells, name in zip(by_code, metrics["classes"], strict=True):
         own = vote["classes"][name]

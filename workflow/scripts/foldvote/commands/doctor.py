@@ -21,7 +21,6 @@ from foldvote.commands.session import (
 )
 from foldvote.commands.weights_check import check_digests
 from foldvote.config.experiment import Config
-from foldvote.config.image_size import parse_size
 from foldvote.config.named_weights import UNPACKED
 from foldvote.errors import UserError
 from foldvote.io.paths import files_below
@@ -203,14 +202,14 @@ def _packages(config: Config) -> Iterator[Finding]:
 
 
 def _packed_bytes(config: Config) -> float:
-    """Approximate bytes of the packed images: three bytes per pixel for each size and region; 0 if unknown."""
+    """Approximate bytes of the packed images: three bytes per pixel for each size, region and fit; 0 if unknown."""
     if config.data.drawn:
         images = config.data.drawn.images
     else:
         folders = [_images_folder(config, split) for split in (("train", "test") if config.has_test else ("train",))]
         images = sum(len(_picture_sizes(folder)) for folder in folders if folder)
-    packed = {(recipe.size, recipe.roi) for recipe in config.models.values()}
-    return float(images * sum(3 * height * width for height, width in (parse_size(size) for size, _ in packed)))
+    packed = {recipe.packed for recipe in config.models.values()}
+    return float(images * sum(3 * height * width for height, width in (framing.shape for framing in packed)))
 
 
 def _results(config: Config) -> Iterator[Finding]:

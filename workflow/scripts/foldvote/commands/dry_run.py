@@ -129,7 +129,7 @@ def next_commands(jobs: Sequence[Job], config: Config, options: Sequence[str]) -
     """
     results, model = Path(config.results), next(iter(config.models))
     member = f"{config.results}/train/model={model}/fold=0/model.safetensors"
-    trains = any(job.rule == "train" for job in jobs)
+    trains = any(job.rule in ("train", "probe") for job in jobs)
 
     def command(*targets: str) -> str:
         return shlex.join(["snakemake", *targets, *options])

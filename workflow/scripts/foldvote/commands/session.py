@@ -157,7 +157,7 @@ def check_transforms(config: Config) -> None:
     Raises:
         UserError: naming the faults of every recipe.
     """
-    recipes = all_recipes(config, "augment", "size")
+    recipes = all_recipes(config, "augment", "size", "pack")
     named = {place: recipe for place, recipe in recipes.items() if any(step.arguments for step in recipe.augment)}
     if named:
         from foldvote.data.augmentation import check_steps
@@ -165,7 +165,7 @@ def check_transforms(config: Config) -> None:
         raise_all(
             f"{place}.augment: {fault}"
             for place, recipe in named.items()
-            for fault in check_steps(recipe.augment, *parse_size(recipe.size))
+            for fault in check_steps(recipe.augment, *parse_size(recipe.size), recipe.packed.shape)
         )
 
 

@@ -1,28 +1,91 @@
 """The key `augment` of a recipe: which steps change training images, in what order.
 
-What the steps do is in foldvote.data.augmentation; whether their names exist is checked by
-foldvote.config.augmentation_names.
+What the steps do is in foldvote.data.augmentation, and on a device in foldvote.training.device_augmentation; whether
+their names exist is checked by foldvote.config.augmentation_names.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from foldvote.config.base import Section
 
-POLICIES = ("none", "base", "custom", "light", "medium", "heavy")
-SHORT_STEPS = ("hflip", "crop", "colour", "erase", "clahe")
+_OF_ALL = ("interpolation", "fill", "p")
+AUTO_AUGMENTS = {
+    "RandAugment": ("num_ops", "magnitude", "num_magnitude_bins", *_OF_ALL),
+    "TrivialAugmentWide": ("num_magnitude_bins", *_OF_ALL),
+    "AugMix": ("severity", "mixture_width", "chain_depth", "alpha", "all_ops", *_OF_ALL),
+}
+"""Automatic augmentation of torchvision (Cubuk et al., 2020; Müller & Hutter, 2021; Hendrycks et al., 2020), and the
+names of arguments."""
+SHORT_STEPS = ("hflip", "crop", "rotate", "colour", "erase", "clahe")
+DEVICE_STEPS = SHORT_STEPS[:5]  # that a device does to a whole batch
+_REFLECT = 4  # OpenCV's BORDER_REFLECT_101
+POLICY_STEPS: dict[str, list[Any]] = {
+    "none": [],
+    # Resizing and normalising only, which every image gets.
+    "base": [],
+    # The mask competition's baseline: the centre 320x256 of 512x384 enlarged to the whole, jitter, and noise of one
+    # standard deviation of its normalised images. As there, validation has no crop: see above.
+    "custom": [
+        {"Affine": {"scale": {"x": [1.5, 1.5], "y": [1.6, 1.6]}, "p": 1}},
+        {"colour": 0.1},
+        {"GaussNoise": {"std_range": [0.24, 0.24], "p": 1}},
+    ],
+    "light": [
+        {"hflip": 0.5},
+        {"crop": 0.1},
+        {"colour": 0.1},
+    ],
+    "medium": [
+        {"hflip": 0.5},
+        {"crop": 0.2},
+        {"Affine": {"rotate": [-8, 8], "translate_percent": [-0.04, 0.04], "border_mode": _REFLECT, "p": 0.5}},
+        {"colour": 0.2},
+        {"GaussianBlur": {"sigma_limit": [0.3, 1.0], "p": 0.1}},
+        {"erase": 0.1},
+    ],
+    "heavy": [
+        {"hflip": 0.5},
+        {"crop": 0.3},
+        {
+            "Affine": {
+                "rotate": [-15, 15],
+                "translate_percent": [-0.06, 0.06],
+                "shear": [-5, 5],
+                "border_mode": _REFLECT,
+                "p": 0.7,
+            }
+        },
+        {"colour": 0.3},
+        {"ToGray": {"p": 0.05}},
+        {"clahe": 0.1},
+        {"GaussianBlur": {"sigma_limit": [0.3, 1.5], "p": 0.15}},
+        {"GaussNoise": {"std_range": [0.01, 0.05], "p": 0.2}},
+        {"erase": 0.25},
+    ],
+}
+"""The steps of each policy, as they would be written in a recipe."""
+POLICIES = tuple(POLICY_STEPS)
 
 
 class AugmentStep(Section):
     """One step of the augmentation: a policy, a short step with its strength, or a transform with its arguments."""
 
     name: str
-    """A policy, a short step, or a transform of albumentations."""
+    """A policy, a short step, a transform of albumentations, automatic augmentation of torchvision (RandAugment,
+    TrivialAugmentWide, AugMix), or as timm writes it (rand-m9-mstd0.5-inc1, augmix-m3-w3)."""
     strength: float | None = Field(default=None, ge=0, le=1)
-    """Of a short step: a probability (hflip, erase, clahe), the largest area removed (crop), a strength (colour)."""
+    """Of a short step: a probability (hflip, erase, clahe), the largest area removed (crop), the largest turn in half
+    turns (rotate), a strength (colour)."""
     arguments: dict[str, Any] | None = None
-    """Arguments of a transform of albumentations; empty: its defaults."""
+    """Arguments of a transform; empty: its defaults."""
+
+    @property
+    def automatic(self) -> bool:
+        """Whether this is automatic augmentation, of torchvision or as timm writes it."""
+        return self.name in AUTO_AUGMENTS or self.name.startswith(("rand-", "augmix-"))
 
 
 def _steps(value: Any) -> Any:
@@ -47,3 +110,14 @@ def _steps_of(part: Any) -> list[Any]:
 
 Augment = Annotated[list[AugmentStep], BeforeValidator(_steps)]
 DEFAULT_AUGMENT = [{"crop": 0.15}, {"hflip": 0.5}, {"colour": 0.2}]
+
+
+def expanded(steps: Sequence[AugmentStep]) -> list[AugmentStep]:
+    """Replace every policy by its steps, and drop short steps of strength 0."""
+    found: list[AugmentStep] = []
+    for step in steps:
+        if step.name in POLICY_STEPS:
+            found += expanded(TypeAdapter(Augment).validate_python(POLICY_STEPS[step.name]))
+        elif step.strength != 0:
+            found.append(step)
+    return found

@@ -1,11 +1,18 @@
 """Whether the names and arguments of an augmentation exist; what they do is in foldvote.data.augmentation."""
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from foldvote.config.augment import POLICIES, SHORT_STEPS, AugmentStep
+from foldvote.config.augment import AUTO_AUGMENTS, POLICIES, SHORT_STEPS, AugmentStep
 from foldvote.config.package_names import listed, may_know
 from foldvote.errors import did_you_mean
+
+_NUMBER = r"\d+(\.\d+)?"
+_OF_TIMM = re.compile(
+    rf"rand(-(m\d+|n\d+|p{_NUMBER}|mstd{_NUMBER}|mmax\d+|inc[01]|t(weights|3a|3aw)))+"
+    rf"|augmix(-(m\d+|w\d+|d\d+|a{_NUMBER}|b[01]|mstd{_NUMBER}))+"
+)
 
 
 def transform_faults(steps: Sequence[AugmentStep]) -> list[str]:
@@ -30,7 +37,7 @@ def transform_arguments() -> dict[str, frozenset[str]]:
 
 def _step_faults(step: AugmentStep) -> Iterator[str]:
     name, strength, arguments = step.name, step.strength, step.arguments
-    known = transform_arguments()
+    known = {**transform_arguments(), **{name: frozenset(own) for name, own in AUTO_AUGMENTS.items()}}
     if name in POLICIES:
         if strength is not None or arguments:
             yield f"{name}: is a policy, which takes neither strength nor arguments; write its name alone"
@@ -39,6 +46,11 @@ def _step_faults(step: AugmentStep) -> Iterator[str]:
             yield f"{name}: its strength from 0 to 1 is missing; write `{name}: 0.5` or the like"
         if arguments:
             yield f"{name}: takes a strength from 0 to 1 and no arguments; write `{name}: 0.5` or the like"
+    elif step.automatic and "-" in name:
+        if not _OF_TIMM.fullmatch(name):
+            yield f"{name}: is not written as timm writes it, such as rand-m9-mstd0.5-inc1 or augmix-m3-w3-d2"
+        if strength is not None or set(arguments or {}) - {"p"}:
+            yield f"{name}: its settings are in its name; write that alone, or `{name}: {{p: 0.5}}`"
     elif name not in known and not may_know("albumentations", name):
         yield f"{name}: no such policy, step or transform{did_you_mean(name, {*known, *POLICIES, *SHORT_STEPS})}"
     else:

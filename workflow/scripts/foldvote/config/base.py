@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -120,6 +120,8 @@ Roi = Annotated[
         "such as face-0.30 (the margin as a share of the face box's sides)",
     ),
 ]
+
+Fit = Literal["squash", "pad", "crop"]
 
 
 class Section(BaseModel):

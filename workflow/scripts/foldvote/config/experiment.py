@@ -16,7 +16,8 @@ from foldvote.config.ensemble import OFFSETS, Submission, Vote
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
-from foldvote.config.model_relations import first_round_faults, product_faults
+from foldvote.config.model_relations import first_round_faults, leak_check_faults, product_faults
+from foldvote.config.probe import LeakCheck
 from foldvote.config.recipe import Recipe, division_faults, parts_of
 from foldvote.config.recipe_resolution import with_bases, with_included
 from foldvote.config.refit import Refit, refit_faults
@@ -57,6 +58,8 @@ class Config(DataSettings):
     submission: Submission = Submission()
     runtime: Runtime = Runtime()
     bundle: Bundle = Bundle()
+    leak_check: LeakCheck | None = LeakCheck()
+    """What the target `leak_check` compares; null: nothing, and the data check is without it."""
     tune: Tune | None = None
     """A hyperparameter search of one model's recipe, for the target `tune`."""
     refit: Refit | None = None
@@ -113,7 +116,7 @@ class Config(DataSettings):
         faults += [*first_round_faults(self.models, self.has_test), *product_faults(self.models, self.factor_names)]
         if self.refit is not None:
             faults += refit_faults(self.refit, self.models, self.factor_names, self.folds.k)
-        faults += [*self._tune_faults(), *self._guest_faults()]
+        faults += [*self._tune_faults(), *self._guest_faults(), *leak_check_faults(self.leak_check, self.models)]
         sizes = {name: recipe.size for name, recipe in self.models.items()}
         faults += [f"predict.views: {fault}" for fault in view_faults(self.predict.views, sizes)]
         faults += self.bundle.faults(self.folds.count, [view_name(view) for view in self.predict.views])
@@ -172,6 +175,8 @@ class Config(DataSettings):
             return
         if self.tune.model is not None and self.tune.model not in self.models:
             yield f"tune.model: no model {self.tune.model!r}{did_you_mean(self.tune.model, self.models)}"
+        elif any(recipe.kind == "probe" for recipe in self.searched_recipes("kind").values()):
+            yield "tune: a probe (kind: probe) has nothing to search; name a network in tune.model"
         if absent := [fold for fold in self.searched_folds if not 0 <= fold < self.folds.count]:
             yield f"tune.folds: there is no fold {', '.join(map(str, absent))}; the last one is {self.folds.count - 1}"
 
@@ -209,6 +214,20 @@ class Config(DataSettings):
         if self.faces.file and any(recipe.roi.startswith("face-") for recipe in self.models.values()):
             faults.append("faces.file: faces of your own table are not known in new images; set it to null and train")
         return [f"bundle: {fault}" for fault in faults]
+
+    @property
+    def probes(self) -> list[str]:
+        """The models whose networks are not trained."""
+        return [name for name, recipe in self.models.items() if recipe.kind == "probe"]
+
+    @property
+    def leak_model(self) -> Recipe | None:
+        """The recipe whose net the leak check uses; None without one, or if no model has pretrained weights."""
+        if self.leak_check is None:
+            return None
+        if self.leak_check.model is not None:
+            return self.models[self.leak_check.model]
+        return next((recipe for recipe in self.models.values() if recipe.weights), None)
 
     @property
     def searched_model(self) -> str:

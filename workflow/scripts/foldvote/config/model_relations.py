@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from itertools import combinations
 
+from foldvote.config.probe import LeakCheck
 from foldvote.config.recipe import Recipe
 from foldvote.errors import did_you_mean
 
@@ -63,6 +64,23 @@ def product_faults(models: Models, factor_names: Collection[str]) -> Iterator[st
             f"{', '.join(sorted(parts.values()))}), so that they make no class; add one with factors: "
             f"[{', '.join(absent)}]"
         )
+
+
+def leak_check_faults(leak_check: LeakCheck | None, models: Models) -> Iterator[str]:
+    """A model that the leak check names and that does not exist or has no pretrained weights.
+
+    Args:
+        leak_check: the section; None: no leak check.
+        models: the recipes by name.
+
+    Returns:
+        One line for each fault.
+    """
+    name = leak_check.model if leak_check else None
+    if name is not None and name not in models:
+        yield f"leak_check.model: no model {name!r}{did_you_mean(name, models)}"
+    elif name is not None and models[name].weights is None:
+        yield f"leak_check.model: {name} has no pretrained weights, and drawn ones see little; name one that has"
 
 
 def _all_before(models: Models, name: str) -> set[str]:

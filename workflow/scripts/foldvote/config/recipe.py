@@ -10,14 +10,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
-from foldvote.config.augment import DEFAULT_AUGMENT, Augment
-from foldvote.config.base import FilePath, Name, Roi, Section, Share, Size
+from foldvote.config.augment import DEFAULT_AUGMENT, DEVICE_STEPS, Augment, expanded
+from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size
 from foldvote.config.first_round import Distill, Pseudo, Several
+from foldvote.config.image_size import Framing, parse_size
 from foldvote.config.losses import CrossEntropy, Losses, each_named
 from foldvote.config.metric_names import MetricName
+from foldvote.config.mixes import Mixes
 from foldvote.config.named_weights import weights_faults, weights_name
+from foldvote.config.probe import REFUSED, as_probe
 from foldvote.config.schedules import Cosine, Schedule
 from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
+from foldvote.io.files import sha256_bytes
+
+OFFLINE = "resources/weights/tf_efficientnet_lite0.safetensors (net: tf_efficientnet_lite0), which needs no download"
 
 
 def parts_of(parts: int, processes: int) -> int:
@@ -44,42 +50,6 @@ def division_faults(batch: int, parts: int, processes: int) -> Iterator[str]:
             f"{parts // processes} for each of {processes} processes; change batch_size or accumulate, or the number "
             "of processes (runtime.gpus_per_member, on a CPU runtime.cpu_processes)"
         )
-
-
-# --- batch mixes
-
-
-class Mixed(Section):
-    """A mix of two images of a batch, and of their targets."""
-
-    p: Share = 1.0
-    """Share of the batches that are mixed in this way."""
-
-
-class Mixup(Mixed):
-    """Weighted mean of two images (Zhang et al., ICLR 2018)."""
-
-    name: Literal["mixup"]
-    alpha: float = Field(default=0.2, gt=0, le=10)
-    """The weight is drawn from Beta(alpha, alpha)."""
-
-
-class CutMix(Mixed):
-    """A rectangle of another image (Yun et al., ICCV 2019)."""
-
-    name: Literal["cutmix"]
-    alpha: float = Field(default=1.0, gt=0, le=10)
-    """The area is drawn from Beta(alpha, alpha)."""
-
-
-class HalfFace(Mixed):
-    """The right half of another image: half-face CutMix, which keeps both faces in place."""
-
-    name: Literal["half_face"]
-
-
-Mix = Annotated[Mixup | CutMix | HalfFace, Field(discriminator="name")]
-Mixes = Annotated[list[Mix], BeforeValidator(each_named)]
 
 
 # --- heads and targets
@@ -117,9 +87,20 @@ class Sampler(Section):
     """1 draws every class (or stratum) equally often; smaller values balance less."""
 
 
+class Progressive(Section):
+    """Smaller images in the first epochs, which are resized again on the way into the network."""
+
+    size: Size
+    epochs: int = Field(ge=1)
+    """Number of first epochs with images of this size; validation and the epochs that follow have the recipe's."""
+
+
 class Recipe(Section):
     """How one model is made and trained."""
 
+    kind: Literal["network", "probe"] = "network"
+    """network: all of the net is trained. probe: a logistic regression on the features of the frozen pretrained net,
+    which takes seconds; it has net, pretrained, size, roi and factors, and ignores the keys of training."""
     net: str
     """Any name known to timm."""
     pretrained: StrictBool | FilePath | None = None
@@ -127,6 +108,12 @@ class Recipe(Section):
     a1_in1k; a local file (.safetensors or .pth); null: from scratch."""
     size: Size = "128x96"
     roi: Roi = "none"
+    fit: Fit = "squash"
+    """How a picture, or its region, of another aspect ratio becomes one of `size`: squash stretches it; pad keeps all
+    of it between grey bars; crop keeps its centre. Faces are cut in the aspect ratio of `size` anyway."""
+    pack: float = Field(default=1.0, ge=1, le=2)
+    """Sides of the packed images, as a multiple of those of `size`. Above 1, crops of the augmentation and crop views
+    are cut from the larger image and so have real pixels; whatever is not cut is resized to `size`."""
     factors: Several | None = None
     """The factors that this model learns; null: all. In the ensemble, the probabilities of models of
     different factors are multiplied."""
@@ -139,9 +126,14 @@ class Recipe(Section):
     """Number of dropout masks whose logits are averaged (multi-sample dropout, Inoue 2019); 1 is plain dropout."""
     drop_path: float = Field(default=0.0, ge=0, lt=1)
     """Rate of stochastic depth, for nets that support it."""
+    drop_path_schedule: Literal["constant", "rising", "falling"] = "constant"
+    """rising: from 0 to `drop_path` over the epochs (scheduled drop path, Zoph et al., CVPR 2018); falling: the other
+    way (early dropout, Liu et al., ICML 2023)."""
 
     epochs: int = Field(default=10, ge=1, le=10_000)
     """Passes over the training images."""
+    progressive: Progressive | None = None
+    """Progressive resizing: the first epochs with smaller images, such as {size: 64x48, epochs: 3}, are faster."""
     batch_size: int = Field(default=64, ge=2, le=65_536)
     """Images in one optimizer step."""
     accumulate: int = Field(default=1, ge=1, le=4096)
@@ -157,8 +149,13 @@ class Recipe(Section):
     """Weight decay; biases and normalisation weights have none."""
     layer_decay: float | None = Field(default=None, gt=0, lt=1)
     """Factor of the learning rate from each layer to the one before it; null: all layers learn at the same rate."""
+    head_lr_factor: float = Field(default=1.0, gt=0, le=1000)
+    """Factor of the learning rate of the head: a new head may learn faster than pretrained weights."""
     freeze_epochs: int = Field(default=0, ge=0)
     """Number of first epochs in which only the head is trained; equal to `epochs`: feature extraction."""
+    sam: float | None = Field(default=None, gt=0, le=10)
+    """Radius of sharpness-aware minimisation (Foret et al., ICLR 2021), such as 0.05: the gradient is that of weights
+    so far uphill. Every step then takes twice the time; null: plain steps."""
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest gradient norm; null: no clipping."""
     schedule: Annotated[Schedule, BeforeValidator(lambda value: each_named(value)[0])] = Cosine(name="cosine")
@@ -182,9 +179,14 @@ class Recipe(Section):
 
     augment: Augment = Field(default=DEFAULT_AUGMENT, validate_default=True)
     """Random changes to training images: a policy (none, base, custom, light, medium, heavy), short steps (hflip,
-    crop, colour, erase, clahe) and transforms of albumentations by name, in order."""
+    crop, rotate, colour, erase, clahe) and transforms of albumentations by name, in order."""
+    augment_on: Literal["loader", "device"] = "loader"
+    """What computes `augment`: the processes that load images, one image at a time; or the device that trains, a whole
+    batch at once, which has hflip, crop, rotate, colour and erase only."""
     mix: Mixes = Field(default=[])
     """Mixes of the images of a batch: mixup, cutmix, half_face; each batch gets at most one of those that are given."""
+    mix_off_epochs: int = Field(default=0, ge=0)
+    """Number of last epochs in which no batch is mixed."""
 
     epoch: Literal["last", "best"] = "last"
     """Which epoch predicts: the last, or the best by `best_by`, whose out-of-fold score is then optimistic."""
@@ -194,6 +196,9 @@ class Recipe(Section):
     """Number of best epochs whose weights are averaged (model soup, Wortsman et al., ICML 2022); 1: only the best."""
     ema: float | None = Field(default=None, gt=0, lt=1)
     """Decay of an exponential moving average of the weights, used for validation and prediction; null: none."""
+    ema_warmup: Literal["tensorflow", "timm"] = "tensorflow"
+    """How the decay rises to `ema` after n updates. tensorflow: (1 + n) / (10 + n). timm: 1 - (1 + n) ** (-2/3), as
+    its --model-ema-warmup does."""
     swa: float | None = Field(default=None, ge=0, lt=1)
     """Share of the epochs after which averaging of the weights begins (SWA, Izmailov et al., UAI 2018); null: never."""
     patience: int | None = Field(default=None, ge=1)
@@ -213,6 +218,12 @@ class Recipe(Section):
     grad_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time. Batch-normalisation statistics
     are then updated twice in each step."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _probes_are_not_trained(cls, values: Any) -> Any:
+        is_probe = isinstance(values, dict) and values.get("kind") == "probe"
+        return as_probe(values, cls.model_fields) if is_probe else values
 
     @field_validator("net")
     @classmethod
@@ -236,6 +247,12 @@ class Recipe(Section):
         return self
 
     @property
+    def packed(self) -> Framing:
+        """What of its images the model sees, and how they are packed."""
+        size = "x".join(str(round(side * self.pack)) for side in parse_size(self.size))
+        return Framing(size, self.roi, "squash" if self.roi.startswith("face-") else self.fit)
+
+    @property
     def chooses_epochs(self) -> bool:
         """Whether `best_by` decides anything: the epoch, the end of training, or a drop of the learning rate."""
         return self.epoch == "best" or self.patience is not None or self.schedule.name == "plateau"
@@ -254,6 +271,13 @@ class Recipe(Section):
     def weights(self) -> str | None:
         """The weights to start from: their name or their file; None: from scratch."""
         return self.named_weights or self.pretrained_file
+
+    @property
+    def weights_folder(self) -> str:
+        """The weights as a part of paths: timm's name of them, or that of the file and a digest of its path."""
+        path = self.pretrained_file or ""
+        stem = re.sub(r"[^A-Za-z0-9_.-]", "_", path.rpartition("/")[2].rpartition(".")[0])
+        return self.named_weights or f"{stem}-{sha256_bytes(path.encode())[:8]}"
 
     @property
     def definite(self) -> "Recipe":
@@ -289,6 +313,14 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
             yield f"roi {recipe.roi} is empty: it must be box-LEFT-TOP-RIGHT-BOTTOM"
     if recipe.freeze_epochs > recipe.epochs:
         yield f"freeze_epochs {recipe.freeze_epochs} is more than the {recipe.epochs} epochs; lower it"
+    if recipe.kind == "probe":
+        if recipe.weights is None:
+            yield "kind: probe needs a net that has learnt; set pretrained, such as " + OFFLINE
+        if recipe.heads != "joint":
+            yield "heads: a probe (kind: probe) has one logit per class; use heads: joint"
+        fresh = type(recipe).model_fields
+        for key in (key for key in REFUSED if getattr(recipe, key) != fresh[key].default):
+            yield f"{key}: a probe (kind: probe) learns from each image once, as it is labelled; drop it"
     if recipe.freeze_epochs and recipe.pretrained is None:
         yield "freeze_epochs would keep drawn weights as they are; set pretrained, or drop it"
     if recipe.batch_size % recipe.accumulate or recipe.batch_size // recipe.accumulate < 2:
@@ -298,6 +330,8 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         )
     if recipe.ema is not None and recipe.swa is not None:
         yield "ema and swa are two averages of the same weights; set one of them"
+    if recipe.ema is None and recipe.ema_warmup != "tensorflow":
+        yield f"ema_warmup {recipe.ema_warmup} without an average; set ema, or drop it"
     if recipe.soup > 1 and recipe.epoch == "last":
         yield f"soup {recipe.soup} averages the best epochs; say epoch: best as well, or drop it"
     if recipe.dropout_samples > 1 and recipe.drop_rate == 0:
@@ -307,5 +341,32 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         yield f"{key}: test images have no stratum to be drawn by; use sampler: {{by: class}}, or drop one of them"
     if recipe.pseudo and recipe.distill:
         yield "pseudo and distill both add test images; set one of them (distill.test_images takes them all)"
+    missing = {step.name: None for step in expanded(recipe.augment) if step.name not in DEVICE_STEPS}
+    if recipe.augment_on == "device" and missing:
+        yield (
+            f"augment_on: device does not have {', '.join(missing)}; it has {', '.join(DEVICE_STEPS)}, and policies of "
+            "these; change augment, or leave augment_on out"
+        )
+    if recipe.augment_on == "device" and recipe.pack > 1:
+        yield "augment_on: device takes images that are packed in their size; leave pack or augment_on out"
     if sum(mix.p for mix in recipe.mix) > 1 + 1e-9:
         yield f"mix: the shares p add up to {sum(mix.p for mix in recipe.mix):g}; a batch is mixed once, so at most 1"
+    if recipe.mix_off_epochs and not recipe.mix:
+        yield "mix_off_epochs without a mix to switch off; set mix, or drop it"
+    if recipe.mix_off_epochs >= recipe.epochs:
+        yield f"mix_off_epochs {recipe.mix_off_epochs} leaves none of {recipe.epochs} epochs with mixes; lower it"
+    if recipe.drop_path_schedule != "constant" and (recipe.drop_path == 0 or recipe.compile is True):
+        why = "drop_path is 0" if recipe.drop_path == 0 else "compile would compile each epoch anew"
+        yield f"drop_path_schedule {recipe.drop_path_schedule}: {why}; change one"
+    if recipe.progressive is not None:
+        yield from _progressive_faults(recipe, recipe.progressive)
+
+
+def _progressive_faults(recipe: Recipe, progressive: Progressive) -> Iterator[str]:
+    stride = patch_stride(recipe.net.split(".")[0])
+    yield from (f"progressive: {fault}" for fault in tiling_faults(recipe.net, progressive.size, stride))
+    small, whole = parse_size(progressive.size), parse_size(recipe.size)
+    if small == whole or small[0] > whole[0] or small[1] > whole[1]:
+        yield f"progressive: {progressive.size} is not smaller than size {recipe.size}; lower it"
+    if progressive.epochs >= recipe.epochs:
+        yield f"progressive: epochs {progressive.epochs} leaves none of {recipe.epochs} with the whole size; lower it"

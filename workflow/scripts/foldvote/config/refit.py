@@ -62,6 +62,8 @@ def refit_faults(refit: Refit, models: Mapping[str, Recipe], factors: Iterable[s
             yield f"refit.models: no model {name!r}{did_you_mean(name, models)}"
     chosen = {name: models[name] for name in refit.named(models)}
     for name, recipe in chosen.items():
+        if recipe.kind == "probe":
+            yield f"refit.models: {name} is a probe (kind: probe), which is fitted fold by fold only; {instead}"
         if recipe.pseudo is not None:
             yield f"refit.models: {name} learns from pseudo-labels, which belong to a fold; {instead}"
         if recipe.distill is not None:

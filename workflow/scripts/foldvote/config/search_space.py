@@ -171,6 +171,8 @@ def _key_faults(space: Space) -> Iterator[str]:
             yield f"{key}: is no key of a recipe, and only recipes are searched{guess}"
         elif root in _OF_THE_SCORE:
             yield f"{key}: cannot be searched: {_OF_THE_SCORE[root]}; drop it"
+        elif root == "pack" and not dimension.choice:
+            yield f"{key}: images are packed before the first trial, so list its values, such as choice: [1.0, 1.25]"
         for other, values in dimension.when.items():
             listed = [label(value) for value in (space[other].choice or [])] if other in space else []
             if other not in space:

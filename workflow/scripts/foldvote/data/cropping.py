@@ -1,32 +1,36 @@
-"""Cropping of regions of interest and faces, and resizing."""
+"""Cropping of regions of interest and faces, and resizing, which may keep the aspect ratio."""
 
 import cv2
 import numpy as np
 
-from foldvote.config.image_size import parse_size
+from foldvote.config.image_size import Framing, parse_size
 from foldvote.errors import UserError
 
 Region = tuple[float, float, float, float]
+_BARS = (128, 128, 128)  # beside a padded image: the middle grey, which no normalisation moves far from zero
 
 
-def cut(image: np.ndarray, roi: str, box: Region | None, shape: tuple[int, int]) -> np.ndarray:
-    """Crop an image to the region of interest and resize it: what a network of this size and region sees.
+def cut(image: np.ndarray, framing: Framing, box: Region | None) -> np.ndarray:
+    """Crop an image to the region of interest and make it fit: what a network of this framing sees.
 
     Args:
         image: uint8 array of shape (height, width, 3).
-        roi: region of interest, as in the configuration.
+        framing: region, size, and how the one becomes the other.
         box: for `face-MARGIN` the face; None crops the centre.
-        shape: height and width of the output.
 
     Returns:
-        uint8 array of shape (*shape, 3).
+        uint8 array of shape (*framing.shape, 3).
 
     Raises:
         UserError: if the region lies outside the image.
     """
-    if roi.startswith("face-"):
-        return resize(crop_face(image, box, float(roi.removeprefix("face-")), shape), *shape)
-    return resize(crop_region(image, roi), *shape)
+    shape = framing.shape
+    if framing.of_faces:
+        return resize(crop_face(image, box, float(framing.roi.removeprefix("face-")), shape), *shape)
+    region = crop_region(image, framing.roi)
+    if framing.fit == "pad":
+        return padded(region, *shape)
+    return resize(crop_face(region, None, 0.0, shape) if framing.fit == "crop" else region, *shape)
 
 
 def crop_region(image: np.ndarray, roi: str) -> np.ndarray:
@@ -102,3 +106,20 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize to uint8 (height, width, 3): area averaging to shrink, bicubic to enlarge."""
     shrinks = image.shape[0] * image.shape[1] >= height * width
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize to uint8 (height, width, 3) in the image's own aspect ratio: all of it in the middle, grey bars beside it.
+
+    Args:
+        image: uint8 array of shape (height, width, 3).
+        height: height of the output.
+        width: width of the output.
+    """
+    scale = min(height / image.shape[0], width / image.shape[1])
+    rows, columns = (max(round(scale * side), 1) for side in image.shape[:2])
+    top, left = (height - rows) // 2, (width - columns) // 2
+    framed = np.empty((height, width, 3), np.uint8)
+    framed[:] = _BARS
+    framed[top : top + rows, left : left + columns] = resize(image, rows, columns)
+    return framed

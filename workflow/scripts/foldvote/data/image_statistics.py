@@ -22,7 +22,7 @@ IMAGE_STATISTICS = pa.schema(
 
 
 def measure_images(packed_path: Path, path: Path) -> None:
-    """Measure the images of one split and write the table; data_sha256, size and roi of the packed file are its record.
+    """Measure the images of one split and write the table; its record says of what, and how they were packed.
 
     Args:
         packed_path: packed images, which are read one at a time.
@@ -35,7 +35,7 @@ def measure_images(packed_path: Path, path: Path) -> None:
     rows = [image_statistics(packed[row]) for row in track(range(len(packed)), "measuring images", len(packed))]
     frame = pd.DataFrame(np.array(rows, np.float32).reshape(-1, len(MEASURES)), columns=list(MEASURES))
     frame.insert(0, "image_id", list(packed.row_of))
-    record = {name: packed.record[name] for name in ("data_sha256", "size", "roi")}
+    record = {"data_sha256": packed.record["data_sha256"], **packed.framing.record}
     write_table(frame, path, IMAGE_STATISTICS, key=("image_id",), record=record)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from foldvote.config.data import Images
-from foldvote.config.image_size import parse_size
+from foldvote.config.image_size import Framing
 from foldvote.data.cropping import Region, cut
 from foldvote.data.face_detection import BOXES
 from foldvote.data.face_detector import Box, confident_region
@@ -39,6 +39,7 @@ def pack_images(
     workers: int,
     boxes_path: Path | None = None,
     min_confidence: float = 0.5,
+    fit: str = "squash",
 ) -> None:
     """Write the packed images of one manifest.
 
@@ -53,16 +54,18 @@ def pack_images(
         workers: number of processes.
         boxes_path: for `face-MARGIN`: the table of face_detection.BOXES.
         min_confidence: for `face-MARGIN`: with a smaller confidence the centre is cropped.
+        fit: what becomes of a region of another aspect ratio, as in the configuration.
 
     Raises:
         UserError: if an image has changed since the manifest was made (its id is named), the region lies outside an
             image, or the boxes are missing or belong to another manifest.
     """
     manifest = read_table(manifest_path)
-    height, width = parse_size(size)
-    record = {"data_sha256": read_record(manifest_path)["data_sha256"], "size": size, "roi": roi}
+    framing = Framing(size, roi, fit)
+    height, width = framing.shape
+    record: dict[str, Any] = {"data_sha256": read_record(manifest_path)["data_sha256"], **framing.record}
     boxes: list[Region | None] = [None] * len(manifest)
-    if roi.startswith("face-"):
+    if framing.of_faces:
         boxes = _confident_boxes(manifest, record["data_sha256"], boxes_path, min_confidence)
         fallbacks = boxes.count(None)
         record |= {"boxes_sha256": sha256_file(str(boxes_path)), "fallbacks": fallbacks}
@@ -76,7 +79,7 @@ def pack_images(
         metadata={"foldvote": canonical(record)},
     )
     work = list(zip(manifest["image_id"], manifest["path"], manifest["sha256"], boxes, strict=True))
-    ready = map_processes(partial(_prepare, root, rules, (height, width), roi), work, workers, f"packing {size} pixels")
+    ready = map_processes(partial(_prepare, root, rules, framing), work, workers, f"packing {size} pixels")
     with (
         whole_file(path) as temporary,
         pa.OSFile(str(temporary), "wb") as sink,
@@ -95,8 +98,9 @@ class PackedImages:
 
     Attributes:
         path: the Arrow file.
-        record: {"data_sha256", "size", "roi"} at the time of packing; for faces also "boxes_sha256" and "fallbacks",
-            the number of images without a confident face.
+        record: {"data_sha256", "size", "roi"} at the time of packing, and "fit" where it is not squash; for faces also
+            "boxes_sha256" and "fallbacks", the number of images without a confident face.
+        framing: what of the images is packed, and how.
         shape: (height, width, 3).
         row_of: the row of each image id.
     """
@@ -114,7 +118,8 @@ class PackedImages:
         try:
             with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as file:
                 self.record: dict[str, Any] = json.loads(file.schema.metadata[b"foldvote"])
-                self.shape = (*parse_size(self.record["size"]), 3)
+                self.framing = Framing(self.record["size"], self.record["roi"], self.record.get("fit", "squash"))
+                self.shape = (*self.framing.shape, 3)
                 for index in range(file.num_record_batches):
                     batch = file.get_batch(index)
                     batch.validate(full=True)
@@ -194,13 +199,11 @@ def _checksum(image_id: str, pixels: bytes | memoryview) -> int:
     return zlib.crc32(pixels, zlib.crc32(image_id.encode()))
 
 
-def _prepare(
-    root: Path, rules: Images, shape: tuple[int, int], roi: str, work: tuple[str, str, str, Region | None]
-) -> bytes:
+def _prepare(root: Path, rules: Images, framing: Framing, work: tuple[str, str, str, Region | None]) -> bytes:
     image_id, relative, digest, box = work
     image = read_unchanged(root, relative, digest, rules, image_id)
     try:
-        return cut(image, roi, box, shape).tobytes()
+        return cut(image, framing, box).tobytes()
     except UserError as error:
         raise UserError(f"image {image_id}: {error}") from None
 
@@ -221,21 +224,20 @@ def _confident_boxes(
     return [confident_region(Box(*row), min_confidence) for row in rows]
 
 
-def open_packed_images(path: Path, size: str, roi: str, data_sha256: str | None) -> PackedImages:
+def open_packed_images(path: Path, framing: Framing, data_sha256: str | None) -> PackedImages:
     """Open packed images and check that they are those expected.
 
     Args:
         path: the Arrow file.
-        size: height x width such as "128x96".
-        roi: region of interest, as in the configuration.
+        framing: what of the images must be packed, and how.
         data_sha256: digest of the manifest they must be packed from; None accepts any.
 
     Raises:
-        UserError: if they were packed from other data, or with another size or region.
+        UserError: if they were packed from other data, or with another size, region or fit.
     """
     packed = PackedImages(path)
-    expected = {"size": size, "roi": roi} | ({"data_sha256": data_sha256} if data_sha256 else {})
-    differing = [name for name, value in expected.items() if packed.record.get(name) != value]
+    differing = [name for name, value in framing._asdict().items() if getattr(packed.framing, name) != value]
+    differing += ["data_sha256"] if data_sha256 and packed.record.get("data_sha256") != data_sha256 else []
     if differing:
         raise UserError(
             f"{path}: was packed from other {', '.join(differing)} than this job expects; run `snakemake -R pixels`"

@@ -15,7 +15,6 @@ import numpy as np
 from foldvote import __version__
 from foldvote.config.bundle import Bundle
 from foldvote.config.ensemble import Submission
-from foldvote.config.image_size import parse_size
 from foldvote.config.runtime import Runtime
 from foldvote.config.tta import view_name
 from foldvote.data.cropping import cut
@@ -121,7 +120,7 @@ def exported_run(results: Path, wanted: Bundle) -> FinishedRun:
         UserError: naming everything that cannot be exported.
     """
     run = restricted(read_finished_run(results, budget=wanted.budget), wanted.folds, wanted.views)
-    faces = faces_fault(results, [roi for _, roi in run.inputs])
+    faces = faces_fault(results, run.inputs)
     raise_all([*export_refusals(run), *([faces] if faces else [])])
     return run
 
@@ -136,7 +135,7 @@ def assemble(
         submission: the form of the answers.
         folder: is made.
         wanted: for the precision.
-        samples: for int8, images by size and region.
+        samples: for int8, images by their framing.
     """
     folder.mkdir(parents=True)
     graphs = write_graphs(run, folder, wanted.precision, samples)
@@ -145,7 +144,7 @@ def assemble(
     write_bytes(folder / "requirements.txt", _REQUIREMENTS.encode())
     classes = run.label_space.classes
     shutil.copyfile(run.results / "data/classes.json", folder / "classes.json")
-    detector = _add_detector(folder) if any(roi.startswith("face-") for _, roi in run.inputs) else None
+    detector = _add_detector(folder) if any(framing.of_faces for framing in run.inputs) else None
     data = [graph.data.name for graph in graphs if graph.data]
     digests = [*(graph.path.name for graph in graphs), *data, "classes.json", *([detector] if detector else [])]
     of_images = submission.unit == "image"
@@ -155,8 +154,7 @@ def assemble(
             {
                 "file": graph.path.name,
                 "models": graph.models,
-                "size": graph.size,
-                "roi": graph.roi,
+                **({"size": None, "roi": None} if graph.framing is None else graph.framing.record),
                 "inputs": graph.inputs,
                 "outputs": graph.outputs,
             }
@@ -201,17 +199,15 @@ def _add_detector(folder: Path) -> str:
 
 
 def _calibration_images(source: Source, run: FinishedRun) -> Images:
-    """Training images by size and region: uint8 (images, height, width, 3)."""
+    """Training images by their framing: uint8 (images, height, width, 3)."""
     chosen = photographs(source.manifest("train"), source.root, _CALIBRATION)
     whole = [read_image(*file, run.images)[1].pixels for file in chosen.files]
     faces: Sequence[Any] = [None] * len(whole)
-    if any(roi.startswith("face-") for _, roi in run.inputs):
+    if any(framing.of_faces for framing in run.inputs):
         faces = [confident_face(image, run.min_confidence) for image in whole]
     return {
-        (size, roi): np.stack(
-            [cut(image, roi, face, parse_size(size)) for image, face in zip(whole, faces, strict=True)]
-        )
-        for size, roi in run.inputs
+        framing: np.stack([cut(image, framing, face) for image, face in zip(whole, faces, strict=True)])
+        for framing in run.inputs
     }
 
 

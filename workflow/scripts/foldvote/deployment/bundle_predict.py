@@ -32,7 +32,7 @@ try:
     import numpy.typing as npt
     import onnxruntime
 
-    from foldvote.config.image_size import parse_size
+    from foldvote.config.image_size import Framing
     from foldvote.data.cropping import cut
     from foldvote.data.face_detector import confident_region, detect_face
     from foldvote.data.image_decoding import BadImage, accepted_array, decode, read_image
@@ -114,6 +114,7 @@ class Bundle:
         if threads:
             cv2.setNumThreads(threads)
         self._graphs = [graph for graph in self.settings["graphs"] if graph["size"] is not None]
+        self._framings = [Framing(one["size"], one["roi"], one.get("fit", "squash")) for one in self._graphs]
         self._sessions = {
             graph["file"]: onnxruntime.InferenceSession(
                 str(self.folder / graph["file"]), options, providers=["CPUExecutionProvider"]
@@ -215,7 +216,7 @@ class Bundle:
         face = None
         if self._detector is not None:
             face = confident_region(detect_face(pixels, self._detector), self.settings["min_confidence"])
-        return [cut(pixels, graph["roi"], face, parse_size(graph["size"])) for graph in self._graphs]
+        return [cut(pixels, framing, face) for framing in self._framings]
 
     def _predicted(self, seen: Mapping[int, list[npt.NDArray[np.uint8]]], bad: dict[int, BadImage]) -> Piece:
         if not seen:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from foldvote.config.image_size import parse_size
 from foldvote.config.runtime import Runtime
 from foldvote.data.image_inspection import RejectedImage
 from foldvote.data.label_space import known_classes
@@ -19,7 +18,7 @@ from foldvote.deployment.finished_run import Codes, FinishedRun, Floats, read_fi
 from foldvote.deployment.new_pixels import FileBelow, NewImage, PixelRows, Source, faces_fault, reader
 from foldvote.errors import UserError, raise_all
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import View, ready_views
+from foldvote.inference.tta import View, views_of
 from foldvote.io.paths import MemberKey
 from foldvote.runtime.device import Device, name_nondeterminism
 from foldvote.runtime.parallel_map import stream_processes
@@ -78,15 +77,17 @@ class Ensemble:
         """
         self.run, self.classes = run, list(run.label_space.classes)
         inputs = list(run.inputs)
-        raise_all(filter(None, [faces_fault(run.results, [roi for _, roi in inputs])]))
+        raise_all(filter(None, [faces_fault(run.results, inputs)]))
         self.classes_ = np.array(sorted(self.classes))
         self._column_of = np.argsort(np.array(self.classes))
         self._batch = resources.runtime.predict_batch
-        self._views = {size: ready_views(run.views, *parse_size(size)) for size, _ in inputs}
+        alike = {(recipe.packed.shape, recipe.size): recipe for recipe in run.recipes.values()}
+        ready = {key: views_of(recipe, run.views) for key, recipe in alike.items()}
+        self._views = {model: ready[recipe.packed.shape, recipe.size] for model, recipe in run.recipes.items()}
         self._by_content = any(view.change for views in self._views.values() for view in views)
         self._reader = reader(run.images, inputs, run.min_confidence, of_pixels=False)
         self._reader_of_content = reader(run.images, inputs, run.min_confidence, of_pixels=True)
-        image_bytes = sum(3 * height * width for height, width in (parse_size(size) for size, _ in inputs))
+        image_bytes = sum(3 * height * width for height, width in (framing.shape for framing in inputs))
         batches = min(_MOST_IMAGES, _MOST_BYTES // image_bytes) // self._batch
         self.images_at_once = max(batches, 1) * self._batch
         self._members: dict[MemberKey, tuple[nn.Module, Device]] = {}
@@ -234,10 +235,10 @@ class Ensemble:
     def _vote(self, ids: Sequence[str], seen: Sequence[NewImage]) -> tuple[npt.NDArray[np.float64], Codes]:
         """The vote of all networks on prepared images."""
         logits: dict[MemberKey, dict[str, Floats]] = {}
-        for number, ((size, _), models) in enumerate(self.run.inputs.items()):
+        for number, models in enumerate(self.run.inputs.values()):
             images = PixelRows(ids, [one.pixels[number] for one in seen])
             for member in (member for member in self._members if member[0] in models):
-                logits[member] = self._logits(member, images, self._views[size])
+                logits[member] = self._logits(member, images, self._views[member[0]])
         return self.run.vote(logits)
 
     def _logits(self, member: MemberKey, images: PixelRows, views: Sequence[View]) -> dict[str, Floats]:

@@ -11,6 +11,7 @@ import pyarrow as pa
 from torch import nn
 
 from foldvote.config.data import Images
+from foldvote.config.image_size import Framing
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
 from foldvote.data.label_space import LabelSpace, read_label_space
@@ -67,11 +68,11 @@ class FinishedRun:
         return [(model, fold) for model in self.recipes for fold in self.folds[model]]
 
     @property
-    def inputs(self) -> dict[tuple[str, str], list[str]]:
-        """The models by the images that they see: (size, roi), such as ("128x96", "none")."""
-        found: dict[tuple[str, str], list[str]] = {}
+    def inputs(self) -> dict[Framing, list[str]]:
+        """The models by the images that they see."""
+        found: dict[Framing, list[str]] = {}
         for model, recipe in self.recipes.items():
-            found.setdefault((recipe.size, recipe.roi), []).append(model)
+            found.setdefault(recipe.packed, []).append(model)
         return dict(sorted(found.items()))
 
     def member_folder(self, member: MemberKey) -> Path:

@@ -49,7 +49,9 @@ def _members(run: FinishedRun, facts: Mapping[str, Any]) -> Iterator[str]:
     yield from ("## What is inside", "", "| model | network | pixels | region | folds |", "|---|---|---|---|---|")
     for model, recipe in run.recipes.items():
         folds = ", ".join(map(str, run.folds[model]))
-        yield f"| {model} | {recipe.net} | {recipe.size} | {recipe.roi} | {folds} |"
+        fit = recipe.packed.fit
+        region = recipe.roi if fit == "squash" else f"{recipe.roi}, fit {fit}"
+        yield f"| {model} | {recipe.net} | {recipe.size} | {region} | {folds} |"
     views = ", ".join(map(view_name, run.views))
     yield from ("", f"Views: {views}. Vote: {facts['vote']}. Calibration: {run.scaling['method']}.", "")
 

@@ -15,8 +15,9 @@ from foldvote.deployment.graph_builder import BATCH, OPSET, Graph
 from foldvote.deployment.onnx_packages import onnx, onnxruntime, onnxscript
 from foldvote.deployment.quiet import quietly
 from foldvote.errors import UserError
-from foldvote.inference.tta import crop_box
+from foldvote.inference.tta import axis_weights, crop_box
 
+Shape = tuple[int, int]
 IMAGES, LOGITS = "images", "logits"
 _TOLERANCE = 1e-3  # of logits, relative to the largest; rounding is far below, a wrong graph far above
 
@@ -131,31 +132,43 @@ def add_normalised(graph: Graph, images: str, mean: npt.ArrayLike, std: npt.Arra
     return graph.op("Div", graph.op("Sub", share, graph.constant(mean, np.float32)), graph.constant(std, np.float32))
 
 
-def add_views(graph: Graph, images: str, moves: Sequence[str], height: int, width: int) -> str:
-    """All views of normalised images as one batch, view by view: float32 (views * batch, 3, height, width).
+def add_views(graph: Graph, images: str, moves: Sequence[str], shape: Shape, seen: Shape) -> str:
+    """All views of normalised images as one batch, view by view: float32 (views * batch, 3, *seen).
 
     Args:
         graph: the graph.
-        images: float32 (batch, 3, height, width).
+        images: float32 (batch, 3, *shape).
         moves: names of the views.
-        height: height of the images in pixels.
-        width: width of the images in pixels.
+        shape: height and width of the images in pixels.
+        seen: height and width of what the network takes.
     """
-    seen = [_moved(graph, images, move, height, width) for move in moves]
-    return graph.op("Concat", *seen, axis=0) if len(seen) > 1 else seen[0]
+    found = [_moved(graph, images, move, shape, seen) for move in moves]
+    return graph.op("Concat", *found, axis=0) if len(found) > 1 else found[0]
 
 
-def _moved(graph: Graph, images: str, move: str, height: int, width: int) -> str:
+def _resized(graph: Graph, images: str, shape: Shape, seen: Shape) -> str:
+    """Images resized as `foldvote.inference.tta.resized` does."""
+    rows, columns = (axis_weights(old, new) for old, new in zip(shape, seen, strict=True))
+    across = graph.op("MatMul", images, graph.constant(columns.T, np.float32))
+    return graph.op("MatMul", graph.constant(rows, np.float32), across)
+
+
+def _moved(graph: Graph, images: str, move: str, shape: Shape, seen: Shape) -> str:
     """One view, as `foldvote.inference.tta` makes it."""
+    height, width = shape
     if (crop := crop_of(move)) is not None:
         top, left, rows, columns = crop_box(height, width, *crop)
         bounds = ([top, left], [top + rows, left + columns], [2, 3])
         part = graph.op("Slice", images, *(graph.constant(numbers, np.int64) for numbers in bounds))
+        if seen != shape:
+            return _resized(graph, part, (rows, columns), seen)
         size = graph.constant([height, width], np.int64)
         return graph.op(
             "Resize", part, "", "", size, axes=[2, 3], mode="linear", coordinate_transformation_mode="half_pixel"
         )
     flips = {"identity": (), "hflip": (3,), "vflip": (2,), "rot90": (3,), "rot180": (2, 3), "rot270": (2,)}[move]
+    if seen != shape:
+        images = _resized(graph, images, shape, seen)
     for axis in flips:
         images = graph.flipped(images, axis)
     return graph.op("Transpose", images, perm=[0, 1, 3, 2]) if move in ("rot90", "rot270") else images

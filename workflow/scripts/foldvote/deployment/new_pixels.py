@@ -1,7 +1,7 @@
 """From a new image, a file or an array, to the pixels that the networks of an ensemble see, or why it is rejected."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from foldvote.config.data import Images
-from foldvote.config.image_size import parse_size
+from foldvote.config.image_size import Framing
 from foldvote.data.cropping import cut
 from foldvote.data.face_detection import confident_face, model_path
 from foldvote.data.image_decoding import BadImage, accepted_array, read_image
@@ -51,12 +51,12 @@ class PixelRows:
         return self._pixels[row]
 
 
-def reader(rules: Images, inputs: Sequence[tuple[str, str]], min_confidence: float, *, of_pixels: bool) -> Reader:
+def reader(rules: Images, inputs: Sequence[Framing], min_confidence: float, *, of_pixels: bool) -> Reader:
     """`read_new` for one ensemble, as a function of the source that can be sent to worker processes.
 
     Args:
         rules: which images are accepted.
-        inputs: (size, roi) of each kind of pixels that networks see.
+        inputs: how each kind of pixels that networks see is made.
         min_confidence: of a face, below which the centre is cropped.
         of_pixels: whether the digest is of the decoded pixels, and so that of a file's content in any format; otherwise
             it is of the file.
@@ -64,13 +64,13 @@ def reader(rules: Images, inputs: Sequence[tuple[str, str]], min_confidence: flo
     Raises:
         UserError: if faces are cropped and the package of the detector is missing.
     """
-    if any(roi.startswith("face-") for _, roi in inputs):
+    if any(framing.of_faces for framing in inputs):
         model_path()
     return partial(read_new, rules, tuple(inputs), min_confidence, of_pixels)
 
 
 def read_new(
-    rules: Images, inputs: Sequence[tuple[str, str]], min_confidence: float, of_pixels: bool, source: Source
+    rules: Images, inputs: Sequence[Framing], min_confidence: float, of_pixels: bool, source: Source
 ) -> NewImage | RejectedImage:
     """Read one image, crop and resize it; the arguments are those of `reader`.
 
@@ -83,9 +83,8 @@ def read_new(
         else:
             data, decoded = read_image(*source, rules)
             image = decoded.pixels
-        faces = any(roi.startswith("face-") for _, roi in inputs)
-        box = confident_face(image, min_confidence) if faces else None
-        pixels = [cut(image, roi, box, parse_size(size)) for size, roi in inputs]
+        box = confident_face(image, min_confidence) if any(framing.of_faces for framing in inputs) else None
+        pixels = [cut(image, framing, box) for framing in inputs]
     except BadImage as bad:
         return RejectedImage(bad.reason, bad.message)
     except UserError as error:
@@ -95,15 +94,15 @@ def read_new(
     return NewImage(hashlib.sha256(data).hexdigest(), pixels)
 
 
-def faces_fault(results: Path, rois: Sequence[str]) -> str | None:
+def faces_fault(results: Path, inputs: Iterable[Framing]) -> str | None:
     """Why the faces of new images cannot be found as the run found them, or None.
 
     Args:
         results: the folder of the run.
-        rois: the regions that its networks see.
+        inputs: how the pixels that its networks see are made.
     """
     boxes = results / "data/boxes/split=train/boxes.parquet"
-    if not any(roi.startswith("face-") for roi in rois) or not boxes.is_file():
+    if not any(framing.of_faces for framing in inputs) or not boxes.is_file():
         return None
     if read_record(boxes).get("source") != "file":
         return None

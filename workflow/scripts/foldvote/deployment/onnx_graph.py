@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from foldvote.config.image_size import parse_size
+from foldvote.config.image_size import Framing, parse_size
 from foldvote.config.tta import checked_views, turn_fault, view_name
 from foldvote.data.label_space import known_classes
 from foldvote.deployment.finished_run import FinishedRun
@@ -27,10 +27,11 @@ from foldvote.deployment.onnx_packages import onnx, packages_fault
 from foldvote.deployment.vote_graph import VOTES, add_vote
 from foldvote.ensemble.methods import split_offsets
 from foldvote.errors import UserError, raise_all
+from foldvote.inference.tta import plain_view
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
 
-Images = Mapping[tuple[str, str], npt.NDArray[np.uint8]]
+Images = Mapping[Framing, npt.NDArray[np.uint8]]
 PROBABILITIES, CODES, MEANS = "probabilities", "codes", "means"
 VOTE_FILE = "vote.onnx"
 _CPU = Device(torch.device("cpu"), torch.float32, torch.contiguous_format)
@@ -44,8 +45,7 @@ class GraphFile:
     Attributes:
         path: the file.
         models: the models in it; empty for the vote of several files.
-        size: height and width of the images that it takes, such as "128x96"; None for the vote.
-        roi: the region of the images that it takes; None for the vote.
+        framing: how the images that it takes are made; None for the vote.
         inputs: `images`, uint8 (batch, height, width, 3) RGB. For the vote, by name of each of the other files (without
             `.onnx`) its `means`.
         outputs: `probabilities`, float32 (batch, classes), and `codes`, int64 (batch,). Where there are several files,
@@ -55,8 +55,7 @@ class GraphFile:
 
     path: Path
     models: tuple[str, ...]
-    size: str | None
-    roi: str | None
+    framing: Framing | None
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     data: Path | None = None
@@ -147,7 +146,7 @@ def _with_views(params: Mapping[str, Any], views: set[str]) -> dict[str, Any]:
 def write_graphs(
     run: FinishedRun, folder: Path, precision: Precision = "fp32", calibration_images: Images | None = None
 ) -> list[GraphFile]:
-    """Write a run as ONNX files: one for each size and region of its images, and the vote where there are several.
+    """Write a run as ONNX files: one for each framing of its images, and the vote where there are several.
 
     Members are loaded one after the other; the files hold their weights.
 
@@ -155,7 +154,7 @@ def write_graphs(
         run: the finished run.
         folder: where the files are written; it exists.
         precision: of the networks; the vote is in float64.
-        calibration_images: for int8, some images by size and region, uint8 (images, height, width, 3).
+        calibration_images: for int8, some images by their framing, uint8 (images, height, width, 3).
 
     Raises:
         UserError: with one line for each part that cannot be exported.
@@ -163,11 +162,11 @@ def write_graphs(
     raise_all(export_refusals(run))
     single, views = len(run.inputs) == 1, sorted(view_name(view) for view in checked_views(list(run.views)))
     files: list[GraphFile] = []
-    for (size, roi), models in run.inputs.items():
+    for framing, models in run.inputs.items():
         graph = Graph()
-        height, width = parse_size(size)
+        height, width = framing.shape
         images = graph.input(IMAGES, np.uint8, [BATCH, height, width, 3])
-        sample = None if calibration_images is None else calibration_images[size, roi]
+        sample = None if calibration_images is None else calibration_images[framing]
         means = {model: _add_model(graph, run, model, images, views, precision, sample) for model in models}
         if single:
             outputs: tuple[str, ...] = _add_outputs(graph, run, _by_view(graph, means, views))
@@ -176,9 +175,9 @@ def write_graphs(
             shape: list[int | str] = [len(models) * len(views), BATCH, len(run.label_space.classes)]
             graph.output(MEANS, stacked, np.float32, shape)
             outputs = (MEANS,)
-        path = folder / f"{size}-{roi}.onnx"
+        path = folder / f"{'-'.join(framing.record.values())}.onnx"
         data = _write(graph, path)
-        files.append(GraphFile(path, tuple(models), size, roi, (IMAGES,), outputs, data))
+        files.append(GraphFile(path, tuple(models), framing, (IMAGES,), outputs, data))
     return files if single else [*files, _write_vote(run, files, views, folder / VOTE_FILE)]
 
 
@@ -196,16 +195,19 @@ def _add_model(
     height, width = parse_size(recipe.size)
     raise_all(f"predict.views: {view}: {fault}" for view in views if (fault := turn_fault(view, height, width)))
     own, code_of = known_classes(recipe, run.label_space)
+    plain = plain_view(recipe)
     parts, layers = [], None
     for fold in run.folds[model]:
         network = run.load((model, fold))
         mean, std = normalisation(network, _CPU.torch_device)
-        seen = add_views(graph, add_normalised(graph, images, mean.numpy(), std.numpy()), views, height, width)
+        seen = add_views(
+            graph, add_normalised(graph, images, mean.numpy(), std.numpy()), views, recipe.packed.shape, (height, width)
+        )
         name = f"model {model}, fold {fold}"
         layers = layers or export_network(name, network, height, width)
         exported = with_weights(layers, network)
         check_answers(name, network, exported, height, width)
-        floats = None if sample is None else _CPU.normalise(torch.from_numpy(sample), mean, std).numpy()
+        floats = None if sample is None else plain.move(_CPU.normalise(torch.from_numpy(sample), mean, std)).numpy()
         ready = in_precision(simplified(exported), precision, floats)
         logits = graph.include(ready, f"{model}/{fold}/", {IMAGES: seen})
         by_view = graph.op("Reshape", logits, graph.constant([len(views), -1, len(own.classes)], np.int64))
@@ -242,7 +244,7 @@ def _write_vote(run: FinishedRun, files: Sequence[GraphFile], views: Sequence[st
         means |= {pair: graph.take(stacked, at, axis=0) for at, pair in enumerate(pairs)}
     outputs = _add_outputs(graph, run, means)
     _write(graph, path)
-    return GraphFile(path, (), None, None, tuple(file.path.stem for file in files), outputs)
+    return GraphFile(path, (), None, tuple(file.path.stem for file in files), outputs)
 
 
 def _write(graph: Graph, path: Path) -> Path | None:

@@ -4,10 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from foldvote.config.image_size import parse_size
+from foldvote.config.image_size import Framing, parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
 from foldvote.models.licences import weights_origin
+
+_FITS = {
+    "squash": "without keeping its aspect ratio",
+    "pad": "with its aspect ratio kept and bars of grey (128) beside it, where timm takes the mean colour",
+    "crop": "after cutting off, at both ends, what is too much for this aspect ratio",
+}
 
 
 @dataclass(frozen=True)
@@ -170,7 +176,7 @@ def _use_lines(facts: MemberFacts, name: str) -> list[str]:
         *answer,
         "```",
         "",
-        f"{roi} It is then resized to {height} x {width} pixels (height x width) without keeping its aspect ratio, by "
+        f"{roi} It is then resized to {height} x {width} pixels (height x width) {_FITS[recipe.packed.fit]}, by "
         "area averaging (images smaller than that: bicubic), divided by 255, and normalised with mean "
         f"{given['mean']} and standard deviation {given['std']}. timm resizes with Pillow's box filter, while the "
         "network was trained on OpenCV's INTER_AREA: their pixels differ a little. For the very same pixels:",
@@ -178,9 +184,40 @@ def _use_lines(facts: MemberFacts, name: str) -> list[str]:
         "```python",
         "import cv2, numpy, torch",
         "",
-        f"pixels = cv2.resize(numpy.asarray(image), ({width}, {height}), interpolation=cv2.INTER_AREA)",
+        *pixel_lines(recipe.packed, (height, width)),
         f"mean, std = torch.tensor({given['mean']}), torch.tensor({given['std']})",
         "batch = ((torch.from_numpy(pixels) / 255 - mean) / std).permute(2, 0, 1)[None]",
         "```",
         "",
     ]
+
+
+def pixel_lines(framing: Framing, seen: tuple[int, int]) -> list[str]:
+    """Python from `image`, a picture of Pillow, to `pixels`, as `foldvote.data.cropping.cut` makes them.
+
+    Args:
+        framing: how the images are packed.
+        seen: height and width of what the network takes.
+    """
+    if framing.shape != seen:
+        again = f"pixels = cv2.resize(pixels, ({seen[1]}, {seen[0]}), interpolation=cv2.INTER_AREA)  # packed larger"
+        return [*pixel_lines(framing, framing.shape), again]
+    height, width = framing.shape
+    if framing.fit == "pad":
+        return [
+            f"scale = min({height} / image.height, {width} / image.width)",
+            "rows, columns = (max(round(scale * side), 1) for side in (image.height, image.width))",
+            f"top, left = ({height} - rows) // 2, ({width} - columns) // 2",
+            f"pixels = numpy.full(({height}, {width}, 3), 128, numpy.uint8)",
+            "resized = cv2.resize(numpy.asarray(image), (columns, rows), interpolation=cv2.INTER_AREA)",
+            "pixels[top : top + rows, left : left + columns] = resized",
+        ]
+    if framing.fit == "crop":
+        return [
+            f"scale = min(image.height / {height}, image.width / {width})",
+            f"rows, columns = max(round(scale * {height}), 1), max(round(scale * {width}), 1)",
+            "top, left = round((image.height - rows) / 2), round((image.width - columns) / 2)",
+            "part = numpy.asarray(image)[top : top + rows, left : left + columns]",
+            f"pixels = cv2.resize(part, ({width}, {height}), interpolation=cv2.INTER_AREA)",
+        ]
+    return [f"pixels = cv2.resize(numpy.asarray(image), ({width}, {height}), interpolation=cv2.INTER_AREA)"]

@@ -31,6 +31,7 @@ from foldvote.splits.folds import SplitFiles
 Answers = Literal["logits", "log_probabilities", "features"]
 TOLERANCE = 1e-5  # of the largest logit or, below 1, absolute
 _IMAGES = 4  # drawn images, on which a folder is compared with its member
+_CROP_MODES = {"squash": "squash", "pad": "border", "crop": "center"}  # timm's names of what a recipe calls fit
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def timm_config(plain: PlainNetwork, recipe: Recipe, label_names: Sequence[str])
 
     Args:
         plain: the network.
-        recipe: its recipe; net, size and pretrained are used.
+        recipe: its recipe; net, size, roi, fit and pretrained are used.
         label_names: of its logits.
     """
     network = plain.network
@@ -138,7 +139,7 @@ def timm_config(plain: PlainNetwork, recipe: Recipe, label_names: Sequence[str])
         "fixed_input_size": fixed,
         "interpolation": "box",
         "crop_pct": 1.0,
-        "crop_mode": "squash",
+        "crop_mode": _CROP_MODES[recipe.packed.fit],
         "mean": [round(value, 6) for value in mean],
         "std": [round(value, 6) for value in std],
         "num_classes": plain.classes,

@@ -51,7 +51,7 @@ def predict_logits(
         model: the network, placed on the device; it is left in evaluation mode.
         images: the images, such as packed ones.
         rows: positions in `images`, int64 (rows,).
-        views: views for images of this size, made by `tta.ready_views`.
+        views: views for images of this size, made by `tta.ready_views` or `tta.views_of`.
         device: where and how the network runs.
         batch_size: the largest number of images in a forward pass; `Device.prediction_batch` may take fewer.
         track: called with the batches and their number; returns the same batches and may show progress.

@@ -14,6 +14,7 @@ from foldvote.evaluation.vote_table import votes_schema
 from foldvote.inference.forward import halved_until_it_fits
 from foldvote.inference.heatmaps import ATTENTION, ClassHeatmap, choose_images, heatmap_rows
 from foldvote.inference.predict_member import load_member
+from foldvote.inference.tta import IDENTITY, Move, plain_view
 from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.io.paths import member_of
 from foldvote.models.factory import normalisation
@@ -34,7 +35,7 @@ def write_attention(
 
     Args:
         weights: `…/model=<m>/fold=<k>/model.safetensors` of each fold of the model, with model.json beside it.
-        images_path: packed training images of the model's size and region.
+        images_path: training images, packed as the model's recipe says.
         split: classes and folds.
         votes_path: ensemble/oof.parquet.
         resources: the resources of this job.
@@ -53,7 +54,7 @@ def write_attention(
             continue
         about, recipe, model = load_member(file, file.with_name("model.json"), split)
         device = resources.device(recipe)
-        images = open_packed_images(images_path, recipe.size, recipe.roi, about["data_sha256"])
+        images = open_packed_images(images_path, recipe.packed, about["data_sha256"])
         known, code_of = known_classes(recipe, label_space)
         pairs = [
             (row["image_id"], code)
@@ -63,7 +64,7 @@ def write_attention(
         codes = code_of[[code for _, code in pairs]]
         ids, batch = [image_id for image_id, _ in pairs], resources.runtime.predict_batch
         with name_nondeterminism():
-            heats = _heatmaps(device.place(model), images, ids, codes, device, batch)
+            heats = _heatmaps(device.place(model), images, ids, codes, device, batch, plain_view(recipe).move)
         if heats is None:
             log(f"{model_name}: this net has no maps of what it sees, so that nothing is shown of where it looks")
             break
@@ -131,8 +132,12 @@ def _heatmaps(
     codes: npt.NDArray[np.int64],
     device: Device,
     batch_size: int,
+    move: Move = IDENTITY.move,
 ) -> list[npt.NDArray[np.uint8]] | None:
-    """Compute heatmaps of packed images, uint8 (rows, columns); `codes` are of the model's own label space."""
+    """Compute heatmaps of packed images, uint8 (rows, columns); `codes` are of the model's own label space.
+
+    `move` makes what the network sees of normalised images.
+    """
     model.eval().requires_grad_(requires_grad=False)
     mean, std = normalisation(model, device.torch_device)
     rows = images.rows(list(ids))
@@ -143,7 +148,7 @@ def _heatmaps(
             part = slice(start, start + images_at_once)
             raw = torch.from_numpy(np.stack([images[row] for row in rows[part]]))
             asked = torch.from_numpy(np.asarray(codes[part], np.int64)).to(device.torch_device)
-            heat = class_heat(model, device.normalise(raw, mean, std), asked)
+            heat = class_heat(model, move(device.normalise(raw, mean, std)), asked)
             if heat is None:
                 return None
             heats.extend((255 * heat).round().astype(np.uint8))

@@ -17,9 +17,11 @@ from foldvote.config.tta import view_name
 from foldvote.data.label_space import known_classes, read_label_space
 from foldvote.data.packed_images import PackedImages, open_packed_images
 from foldvote.errors import UserError, raise_all
+from foldvote.inference.feature_files import check_features
+from foldvote.inference.features import predict_from_features
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.prediction_files import LOGIT, predictions_schema
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import views_of
 from foldvote.io.files import read_json, sha256_bytes, write_json
 from foldvote.io.parquet import write_table
 from foldvote.models.factory import build_model
@@ -41,6 +43,7 @@ def predict_member(
     predictions: Path,
     timing: Path,
     resources: JobResources,
+    features: Path | None = None,
 ) -> None:
     """Predict images under every view, such as the validation images of a member, and write the logits.
 
@@ -58,10 +61,12 @@ def predict_member(
         predictions: the parquet table to write, one row per image and view.
         timing: the JSON file to write, with seconds, images and device.
         resources: the resources of this job.
+        features: for a probe the features of the packed images, from which its head predicts; the time that these
+            images took to make them counts as the member's.
 
     Raises:
         UserError: if the weights file was changed after training, or belongs to other classes, another split or other
-            images.
+            images; or if the features are of another net, or lack a view.
     """
     about, recipe, model = load_member(weights, sidecar, split)
     device = resources.device(recipe)
@@ -69,26 +74,32 @@ def predict_member(
     code_of = known_classes(recipe, whole)[1]
     folds, _ = read_folds(split.folds, split.certificate)
     certified = None if part == "test" else about["data_sha256"]
-    images = open_packed_images(images_path, recipe.size, recipe.roi, certified)
+    images = open_packed_images(images_path, recipe.packed, certified)
     rows = _images_to_predict(images, folds, part, about["fold"])
 
     name = f"{about['model']} fold {about['fold']}"
     started = time.monotonic()
-    logits = predict_logits(
-        device.place(model),
-        images,
-        images.rows(rows["image_id"].tolist()),
-        ready_views(views, *images.shape[:2]),
-        device,
-        resources.runtime.predict_batch,
-        partial(_tracked, f"{name}: {part} predictions, batches"),
-    )
-    seconds = time.monotonic() - started
+    names = [view_name(view) for view in views]
+    if features is not None:
+        _check_origin(features, about, recipe, images, names)
+        logits, spent = predict_from_features(model, features, rows["image_id"].tolist(), names)
+    else:
+        spent = 0.0
+        logits = predict_logits(
+            device.place(model),
+            images,
+            images.rows(rows["image_id"].tolist()),
+            views_of(recipe, views),
+            device,
+            resources.runtime.predict_batch,
+            partial(_tracked, f"{name}: {part} predictions, batches"),
+        )
+    seconds = spent + time.monotonic() - started
     record = {key: about[key] for key in ("model", "fold", "split_sha256", "classes")} | {
         "split": part,
         "data_sha256": images.record["data_sha256"],
         "weights_sha256": about["sha256"],
-        "views": [view_name(view) for view in views],
+        "views": names,
         "factors": recipe.factors,
         "label_smoothing": recipe.label_smoothing,
     }
@@ -96,6 +107,15 @@ def predict_member(
     write_table(frame, predictions, predictions_schema(whole.classes), key=("image_id", "view"), record=record)
     write_json(timing, {"seconds": seconds, "images": len(rows), "device": device.name})
     log(f"{name}: {part} predictions of {len(rows):,} images x {len(views)} views in {seconds:.1f} s on {device.name}")
+
+
+def _check_origin(
+    features: Path, about: dict[str, Any], recipe: Recipe, images: PackedImages, views: list[str]
+) -> None:
+    """Check that features are those of a member's net, images and views."""
+    expected = {"net": recipe.net, "size": recipe.size, "roi": recipe.roi}
+    expected |= {"pretrained_sha256": about["pretrained_sha256"], "data_sha256": images.record["data_sha256"]}
+    check_features(features, expected, views)
 
 
 def load_member(weights: Path, sidecar: Path, split: SplitFiles) -> tuple[dict[str, Any], Recipe, nn.Module]:

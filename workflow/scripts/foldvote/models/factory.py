@@ -83,7 +83,9 @@ def head_parameters(model: nn.Module) -> set[str]:
     held = {id(parameter) for part in head_modules(model) for parameter in part.parameters()}
     names = {name for name, parameter in model.named_parameters() if id(parameter) in held}
     if not names:
-        raise UserError(f"{type(model).__name__}: this net has no classifier of its own; set freeze_epochs: 0")
+        raise UserError(
+            f"{type(model).__name__}: this net has no classifier of its own; drop freeze_epochs and head_lr_factor"
+        )
     return names
 
 

@@ -12,6 +12,7 @@ from foldvote.io.files import whole_file
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import SplitFiles
 from foldvote.training.dataloader import Batch
+from foldvote.training.device_augmentation import augmented
 from foldvote.training.mixup import mix_batch
 from foldvote.training.state import MemberSpec
 from foldvote.training.step import as_probabilities
@@ -38,7 +39,7 @@ def write_preview(
 
     Args:
         recipe: for its augmentation, mixes, sampler and batch size.
-        packed_path: packed training images of the recipe's size and region of interest.
+        packed_path: training images, packed as the recipe says.
         split: classes and folds.
         seeds: the member's seeds.
         path: the PNG file to write.
@@ -64,7 +65,7 @@ def first_batch(
 
     Args:
         recipe: for its augmentation, mixes, sampler and batch size.
-        packed_path: packed training images of the recipe's size and region of interest.
+        packed_path: training images, packed as the recipe says.
         split: classes and folds.
         seeds: the member's seeds.
 
@@ -81,7 +82,8 @@ def first_batch(
     spec = MemberSpec(seeds, recipe, inputs, training_set)
     label_space, packed = training_set.label_space, training_set.images
     positions = spec.order.batches(0)[0]
-    changed, targets = spec.augmented_images[Batch(0, 0, positions)]
+    loaded = spec.augmented_images[Batch(0, 0, positions)]
+    changed, targets = next(augmented([loaded], torch.device("cpu")))
     mixed, shares = mix_batch(
         recipe.mix,
         changed.permute(0, 3, 1, 2).float(),

@@ -1,6 +1,12 @@
-"""Out of memory: how it shows itself, on a GPU and on a CPU, and how to give back what is no longer used."""
+"""Memory: how its lack shows itself, on a GPU and on a CPU; how to give it back; how much was used at most."""
+
+import resource
+import sys
+from pathlib import Path
 
 import torch
+
+_STATUS = Path("/proc/self/status")
 
 # Parts of the texts of errors that say so, in lower case. cuDNN reports no engine where its working space did not fit;
 # cuBLAS and cuDNN are not initialised where their handles did not.
@@ -30,3 +36,19 @@ def release_memory() -> None:
     """Give memory that torch keeps for later use back to the GPU; nothing happens without one."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def peak_memory() -> dict[str, int]:
+    """The most memory that this process has used, in bytes: `peak_host_bytes`, without its children, `peak_gpu_bytes`.
+
+    On a GPU it is that of tensors on the current device. getrusage, which serves where Linux's own account is missing,
+    may count the parent as well.
+    """
+    if _STATUS.is_file():
+        host = (
+            next(int(line.split()[1]) for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM")) * 1024
+        )
+    else:
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    gpu = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+    return {"peak_host_bytes": host, "peak_gpu_bytes": gpu}

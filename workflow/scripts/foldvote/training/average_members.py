@@ -26,7 +26,7 @@ from foldvote.evaluation.probabilities import softmax, weighted_mean
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.predict_member import load_member
 from foldvote.inference.prediction_files import labelled_faults, read_member
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import plain_view, views_of
 from foldvote.io.files import write_json
 from foldvote.io.ids import positions_in
 from foldvote.models.factory import normalisation
@@ -284,19 +284,19 @@ def _averager(
     device, batch_size = resources.device(recipe), resources.runtime.predict_batch
     model, images = (
         device.place(network),
-        open_packed_images(inputs.pixels, recipe.size, recipe.roi, about["data_sha256"]),
+        open_packed_images(inputs.pixels, recipe.packed, about["data_sha256"]),
     )
     folds, _ = read_folds(inputs.split.folds, inputs.split.certificate)
     learnt = images.rows(sorted(folds.loc[folds["fold"] != RESERVE, "image_id"].unique()))
     order = EpochOrder(MemberSeeds(seed, about["model"], 0), len(learnt), recipe.batch_size)
-    ready, places = ready_views(views, *images.shape[:2]), images.rows(ids)
+    ready, places, plain = views_of(recipe, views), images.rows(ids), plain_view(recipe)
     mean, std = normalisation(model, device.torch_device)
 
     def average(members: Members) -> tuple[State, Floats]:
         with with_weights(model, model_soup([states[member] for member in members])):
             if len(members) > 1:
                 batches = plain_batches(images, learnt, order.batches(recipe.epochs))
-                normalised = (device.normalise(batch, mean, std) for batch in batches)
+                normalised = (plain.move(device.normalise(batch, mean, std)) for batch in batches)
                 recompute_batchnorm(model, normalised, about["parts"], recipe.freeze_epochs >= recipe.epochs, device)
             logits = predict_logits(model, images, places, ready, device, batch_size)
             state = clone_state(model.state_dict(), "cpu")

@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from foldvote.config.augment import AugmentStep
 from foldvote.data.augmentation import augmenter
+from foldvote.data.augmentation_draws import draw_changes
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages
 from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.runtime.signals import end_with_parent
+from foldvote.training.device_augmentation import Changes
 
 _BATCHES_AHEAD = 4  # for each loader process
 _SHARED = Path("/dev/shm")  # where they lie until they are used
@@ -136,7 +138,7 @@ class ResumableSampler(Sampler[Batch]):
                     yield Batch(epoch, step, self.group.shard(positions), self.group.shard(times))
 
 
-class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
     """Augmented training images, one whole batch at a time.
 
     Args:
@@ -149,6 +151,12 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         seeds: of the member; they draw the augmentation.
         weights: of the training images in the loss, float32 (training images,), for targets that are probabilities;
             None: they have none.
+        size: height and width of the augmented images; None: those of the packed ones.
+        on_device: whether the changes are only drawn, for `device_augmentation.augmented` to make them; of images that
+            are packed in their size.
+
+    Attributes:
+        shape: (height, width, 3) of the images of a batch.
     """
 
     def __init__(
@@ -160,14 +168,17 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         augment: Sequence[AugmentStep],
         seeds: MemberSeeds,
         weights: np.ndarray | None = None,
+        size: tuple[int, int] | None = None,
+        on_device: bool = False,
     ) -> None:
+        self.shape = (*(size or images.shape[:2]), 3)
         self.images, self.rows, self.image_ids, self.targets = images, rows, image_ids, targets
-        self.augment, self.seeds, self.weights = augment, seeds, weights
+        self.augment, self.seeds, self.weights, self.on_device = augment, seeds, weights, on_device
 
     @cached_property
     def change(self) -> Callable[[np.ndarray, int], np.ndarray]:
         """The augmentation. Each worker makes its own, as it cannot be sent to another process."""
-        return augmenter(self.augment, *self.images.shape[:2])
+        return augmenter(self.augment, *self.shape[:2], self.images.shape[:2])
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "change"}
@@ -175,24 +186,28 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, Changes]:
         """Load a batch.
 
         Returns:
-            uint8 images (batch, height, width, 3), and targets: codes (batch,) or probabilities, as `targets` are. With
-            weights each row of the targets is multiplied by its image's weight. When images are mixed, so are these
-            rows, and each label of a mixed image keeps the weight of the image that it comes from.
+            uint8 images (batch, height, width, 3); targets: codes (batch,) or probabilities, as `targets` are; and the
+            changes that are left to the device, as of augmentation_draws.draw_changes. With weights each row of the
+            targets is multiplied by its image's weight. When images are mixed, so are these rows, and each label of a
+            mixed image keeps the weight of the image that it comes from.
         """
-        augmented = np.empty((len(batch.positions), *self.images.shape), dtype=np.uint8)
-        times = np.zeros(len(batch.positions), int) if batch.occurrences is None else batch.occurrences
+        images = np.empty((len(batch.positions), *self.shape), dtype=np.uint8)
+        times, seeds = np.zeros(len(images), int) if batch.occurrences is None else batch.occurrences, []
         for place, (position, before) in enumerate(zip(batch.positions, times.tolist(), strict=True)):
             again = (before,) if before else ()  # an image that is drawn again within an epoch is changed anew
-            seed = self.seeds.key("augment", batch.epoch, self.image_ids[position], *again)
-            augmented[place] = self.change(self.images[self.rows[position]], seed)
+            seeds.append(self.seeds.key("augment", batch.epoch, self.image_ids[position], *again))
+            image = self.images[self.rows[position]]
+            images[place] = image if self.on_device else self.change(image, seeds[-1])
+        drawn = draw_changes(self.augment, seeds, *self.images.shape[:2]) if self.on_device else []
         targets = self.targets[batch.positions]
         if self.weights is not None:
             targets = targets * self.weights[batch.positions, None]
-        return torch.from_numpy(augmented), torch.from_numpy(targets)
+        changes = [(kind, torch.from_numpy(numbers)) for kind, numbers in drawn]
+        return torch.from_numpy(images), torch.from_numpy(targets), changes
 
 
 def plain_batches(
@@ -219,7 +234,7 @@ def training_loader(images: AugmentedImages, sampler: ResumableSampler, workers:
         pin: whether batches lie in pinned memory, from which copies to a GPU are faster.
     """
     shard = -(-sampler.order.size // sampler.group.size)
-    batch_bytes = shard * (math.prod(images.images.shape) + images.targets[:1].nbytes)
+    batch_bytes = shard * (math.prod(images.shape) + images.targets[:1].nbytes)
     fitting, ahead = batches_ahead(workers, batch_bytes, _free_shared_memory() // sampler.group.size)
     if workers and (fitting, ahead) != (workers, _BATCHES_AHEAD):
         loading = f"{fitting} of {workers} loader processes prepare {ahead} ahead each"

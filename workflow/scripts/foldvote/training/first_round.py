@@ -25,7 +25,7 @@ class PseudoInputs:
     """The test images that are learnt from, and what a first round predicts of them.
 
     Attributes:
-        images: packed test images of the recipe's size and region.
+        images: test images, packed as the recipe says.
         predictions: for each first-round model the test predictions of its member of this fold.
     """
 

@@ -20,6 +20,7 @@ import torch
 from foldvote.config.image_size import parse_size
 from foldvote.config.runtime import Runtime
 from foldvote.errors import Interrupted, UserError, first_line
+from foldvote.inference.tta import plain_view
 from foldvote.io.files import write_json
 from foldvote.models.factory import normalisation
 from foldvote.runtime.device import Device
@@ -29,8 +30,9 @@ from foldvote.runtime.signals import stop_on_signal
 from foldvote.training.checkpoint import remember_parts, save_checkpoint
 from foldvote.training.compile_trial import trial_of
 from foldvote.training.dataloader import ResumableSampler, end_workers, plain_batches, training_loader
+from foldvote.training.device_augmentation import augmented
 from foldvote.training.failures import as_raised, memory_advice, not_finite
-from foldvote.training.monitor import Clock, LossMonitor
+from foldvote.training.monitor import Clock, LossMonitor, timed
 from foldvote.training.optimizer import backbone_warmup, learning_rate, set_learning_rate
 from foldvote.training.state import MemberSpec, run_identity, start_or_resume
 from foldvote.training.step import TrainStep, freeze_backbone
@@ -124,8 +126,8 @@ class Trainer:
         self.state = start_or_resume(spec, device, resume_dir)
         chosen, weighted = spec.training_set, spec.training_set.weights is not None
         counts = class_counts(chosen.targets, len(chosen.label_space.classes), chosen.weights)
-        trial = trial_of(spec.recipe, device, resume_dir)
-        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, trial)
+        trial, steps = trial_of(spec.recipe, device, resume_dir), spec.order.steps
+        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, steps, trial)
         progress = self.state.progress
         self.monitor = LossMonitor(progress.loss_sum, progress.losses, device.group.mean)
         self._clock, self._since_save, self._save_seconds = Clock(), Clock(), 0.0
@@ -188,7 +190,8 @@ class Trainer:
         loss, progress.parts = self._step.fit_in_memory(images, targets, number, progress.parts, ahead)
         progress.compiled = self._step.compiled
         if recipe.ema is not None and not self._step.skipped:
-            lerp_(state.average, state.model.state_dict(), ema_weight(recipe.ema, progress.averaged))
+            newest = ema_weight(recipe.ema, progress.averaged, recipe.ema_warmup)
+            lerp_(state.average, state.model.state_dict(), newest)
             progress.averaged += 1
         self.monitor.add(number, loss, self._step.skipped)
         progress.step += 1
@@ -256,7 +259,9 @@ class Trainer:
         pin = self.device.torch_device.type == "cuda"
         loader = training_loader(spec.augmented_images, sampler, self._workers, pin)
         self._loading = iter(loader)
-        return track(self._loading, f"{spec.name}: training steps", epochs * spec.order.steps - self.steps_done)
+        batches = augmented(timed(self._loading, progress.wait), self.device.torch_device)
+        left = epochs * spec.order.steps - self.steps_done
+        return track(batches, f"{spec.name}: training steps", left)
 
     def _recompute_batchnorm(self, last_epoch: int) -> None:
         """Recompute the statistics of averaged weights; `last_epoch`, from 1, is the last one in the average."""
@@ -270,8 +275,9 @@ class Trainer:
         """
         mean, std = normalisation(self.state.model, self.device.torch_device)
         dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None)
+        move = plain_view(self.spec.recipe).move
         for batch in plain_batches(dataset.images, dataset.rows, order.batches(self.spec.recipe.epochs)):
-            yield self.device.normalise(batch, mean, std)
+            yield move(self.device.normalise(batch, mean, std))
 
     @contextmanager
     def _predicting_weights(self) -> Iterator[None]:
@@ -291,8 +297,9 @@ class Trainer:
         if not self.spec.validates:
             return {}, np.zeros(0, np.int64)
         label_space, batch_size, metrics = chosen.label_space, self.runtime.predict_batch, self.spec.metrics
+        model, view = self.state.model, plain_view(self.spec.recipe)
         scores, predicted = validate(
-            self.state.model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics
+            model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics, view
         )
         scores = group.broadcast(scores)
         if not math.isfinite(scores["val_loss"]):  # another score may just not be defined for these images

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from foldvote.config.recipe import CutMix, HalfFace, Mix, Mixup
+from foldvote.config.mixes import CutMix, HalfFace, Mix, Mixup
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
 from foldvote.runtime.distributed import SINGLE_PROCESS
+
+T = TypeVar("T")
 
 LOOK_EVERY = 20  # steps
 MOST_BAD = 10  # losses in a row that are not finite, where a gradient scaler skips such steps
@@ -86,3 +89,17 @@ class Clock:
         seconds = self.elapsed()
         self._start += seconds
         return seconds
+
+
+def timed(items: Iterable[T], told: Callable[[float], None]) -> Iterator[T]:
+    """Pass items on, and tell how long each was waited for. A GPU that computes meanwhile is not waited for.
+
+    Args:
+        items: such as the batches of a loader.
+        told: is given the seconds, once for each item.
+    """
+    clock = Clock()
+    for item in items:
+        told(clock.lap())
+        yield item
+        clock.lap()

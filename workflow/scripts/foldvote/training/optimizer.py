@@ -23,9 +23,10 @@ def make_optimizer(recipe: Recipe, model: nn.Module, fused: bool = False) -> tor
     """Make the timm optimizer of a recipe. Biases and normalisation weights have no weight decay.
 
     With `layer_decay`, the learning rate of each layer falls with its distance from the head (Clark et al., ICLR 2020).
+    With `head_lr_factor`, the head has a learning rate of its own.
 
     Args:
-        recipe: the recipe; optimizer, optimizer_args, lr, weight_decay and layer_decay are used.
+        recipe: the recipe; optimizer, optimizer_args, lr, weight_decay, layer_decay and head_lr_factor are used.
         model: the network whose parameters are updated.
         fused: whether one kernel updates all weights, for an optimizer of torch that has one.
 
@@ -46,8 +47,8 @@ def make_optimizer(recipe: Recipe, model: nn.Module, fused: bool = False) -> tor
             f"optimizer {recipe.optimizer}: cannot be made for {recipe.net} ({' '.join(str(error).split())[:200]}); "
             "correct optimizer_args, or drop layer_decay"
         ) from error
-    if 0 < recipe.freeze_epochs < recipe.epochs:
-        _split_groups(optimizer, model)
+    if 0 < recipe.freeze_epochs < recipe.epochs or recipe.head_lr_factor != 1:
+        _split_groups(optimizer, model, recipe.head_lr_factor)
     for group in optimizer.param_groups:
         if fused and group.get("fused", True) is None and not group.get("foreach"):
             group["fused"] = True
@@ -62,7 +63,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float, backbone: flo
 
     Args:
         optimizer: made by `make_optimizer`.
-        lr: learning rate of the head.
+        lr: learning rate that the scales of the groups refer to.
         backbone: factor of the learning rate of a backbone that was frozen at first, see `backbone_warmup`.
     """
     for group in optimizer.param_groups:
@@ -134,8 +135,11 @@ def plateaus(scores: Sequence[float], patience: int) -> int:
     return count
 
 
-def _split_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
-    """Divide each parameter group into the parameters of the head and those of the backbone (`backbone`: True)."""
+def _split_groups(optimizer: torch.optim.Optimizer, model: nn.Module, head_factor: float) -> None:
+    """Divide each parameter group into the parameters of the head and those of the backbone (`backbone`: True).
+
+    The learning rate of the head is `head_factor` times what it would be.
+    """
     names = head_parameters(model)
     head = {id(parameter) for name, parameter in model.named_parameters() if name in names}
     groups = []
@@ -143,7 +147,8 @@ def _split_groups(optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
         for backbone in (True, False):
             chosen = [parameter for parameter in group["params"] if (id(parameter) not in head) == backbone]
             if chosen:
-                groups.append({**group, "params": chosen, "backbone": backbone})
+                scale = group.get("lr_scale", 1.0) * (1.0 if backbone else head_factor)
+                groups.append({**group, "params": chosen, "backbone": backbone, "lr_scale": scale})
     optimizer.param_groups[:] = groups
 
 

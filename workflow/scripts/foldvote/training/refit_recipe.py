@@ -39,4 +39,8 @@ def refit_recipe(recipe: Recipe, found: Sequence[Sequence[int]]) -> Recipe:
     if epochs < recipe.epochs:
         values["warmup_epochs"] = recipe.warmup_epochs * epochs / recipe.epochs
         values["freeze_epochs"] = min(recipe.freeze_epochs, epochs)
+        values["mix_off_epochs"] = recipe.mix_off_epochs * epochs // recipe.epochs
+        if recipe.progressive is not None:
+            first = recipe.progressive.epochs * epochs // recipe.epochs
+            values["progressive"] = {"size": recipe.progressive.size, "epochs": first} if first else None
     return Recipe.model_validate(values)

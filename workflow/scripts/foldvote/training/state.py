@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldvote.config.image_size import parse_size
 from foldvote.config.metric_names import LOSS
 from foldvote.config.named_weights import pinned_digest
 from foldvote.config.recipe import Recipe, division_faults, parts_of
@@ -87,8 +88,11 @@ class MemberSpec:
         """The training images, augmented, with their targets."""
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
-        augment, seeds = self.recipe.augment, self.seeds
-        return AugmentedImages(chosen.source, places, ids, chosen.batch_targets, augment, seeds, chosen.weights)
+        augment, on_device = self.recipe.augment, self.recipe.augment_on == "device"
+        size = parse_size(self.recipe.size)
+        return AugmentedImages(
+            chosen.source, places, ids, chosen.batch_targets, augment, self.seeds, chosen.weights, size, on_device
+        )
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:
@@ -133,6 +137,7 @@ class Progress:
         loss_sum: sum of the finite losses of these steps.
         losses: number of these losses.
         seconds: time spent on these steps.
+        waited: seconds of all steps so far that were spent waiting for their images.
         parts: number of parts in which a batch goes through the network, over all processes.
         averaged: number of weights in the average.
         reproducible: whether all steps were taken with deterministic kernels.
@@ -145,11 +150,16 @@ class Progress:
     loss_sum: float = 0.0
     losses: int = 0
     seconds: float = 0.0
+    waited: float = 0.0
     parts: int = 1
     averaged: int = 0
     reproducible: bool = True
     compiled: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+
+    def wait(self, seconds: float) -> None:
+        """Note that the images of a step were waited for."""
+        self.waited += seconds
 
     def steps_done(self, steps_per_epoch: int) -> int:
         """Number of optimizer steps since the start of the run."""
@@ -224,18 +234,32 @@ def start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Train
         ) from error
 
 
+def new_state(spec: MemberSpec, device: Device) -> TrainState:
+    """The state at the beginning of a run.
+
+    Args:
+        spec: the member.
+        device: where and how it trains.
+
+    Raises:
+        UserError: if the network or its optimizer cannot be made.
+    """
+    recipe, inputs, label_space = spec.recipe, spec.inputs, spec.training_set.label_space
+    model = build_model(recipe, label_space, spec.seeds.key("init"), inputs.pretrained, inputs.bands)
+    if recipe.progressive is not None and getattr(model, "pretrained_cfg", {}).get("fixed_input_size"):
+        raise UserError(f"{spec.name}: {recipe.net} takes images of one size only; drop the recipe's progressive")
+    model = device.place(model)
+    averages = recipe.ema is not None or recipe.swa is not None
+    average = clone_state(model.state_dict()) if averages else {}
+    optimizer = make_optimizer(recipe, model, fused=not device.reproducible)
+    return TrainState(model, optimizer, device.scaler(), Progress(parts=recipe.accumulate), average)
+
+
 def _start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> TrainState:
     recipe, group = spec.recipe, device.group
     if recipe.sync_bn and group.size > 1 and device.torch_device.type == "cpu":
         raise UserError("sync_bn: torch has it on GPUs only; drop it, or set runtime.cpu_processes: 1")
-    inputs, label_space = spec.inputs, spec.training_set.label_space
-    model = build_model(recipe, label_space, spec.seeds.key("init"), inputs.pretrained, inputs.bands)
-    model = device.place(model)
-    averages = recipe.ema is not None or recipe.swa is not None
-    average = clone_state(model.state_dict()) if averages else {}
-    identity, progress = run_identity(spec, device), Progress(parts=recipe.accumulate)
-    optimizer = make_optimizer(recipe, model, fused=not device.reproducible)
-    state = TrainState(model, optimizer, device.scaler(), progress, average)
+    state, identity = new_state(spec, device), run_identity(spec, device)
     saved = load_checkpoint(resume_dir, identity, log)
     if saved is not None:
         state.load_state_dict(saved)

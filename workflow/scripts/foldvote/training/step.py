@@ -1,5 +1,6 @@
 """One optimizer step: a batch through the network in one or several parts, its loss, its gradients, the update."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -7,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.layers import DropPath
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, first_line
 from foldvote.models.factory import head_modules, head_parameters, normalisation, to_sync_batchnorm
@@ -57,6 +60,7 @@ class TrainStep:
         class_counts: np.ndarray,
         device: Device,
         weighted: bool = False,
+        epoch_steps: float = math.inf,
         trial: CompileTrial | None = None,
     ) -> None:
         """Set up the loss and the forward pass.
@@ -68,6 +72,7 @@ class TrainStep:
             class_counts: training images of each class, shape (classes,).
             device: where and how the model runs.
             weighted: whether images have weights, to which the rows of the targets sum.
+            epoch_steps: number of steps of an epoch; by default all steps are of the first one.
             trial: decides whether the net is compiled, after the first steps; None: `compile: true` does.
         """
         self.model, self.device, self._recipe, self._seeds = state.model, device, recipe, seeds
@@ -78,6 +83,9 @@ class TrainStep:
         self.compiled = DEFAULT if recipe.compile is True else None
         self._net: Net = torch.compile(self.model) if self.compiled and device.group.size == 1 else self.model
         self._trial, self._undecided = trial, trial is not None
+        self._epoch_steps = epoch_steps
+        paths = [part for part in self.model.modules() if isinstance(part, DropPath)]
+        self._drop_paths = [(part, part.drop_prob) for part in paths if part.drop_prob]
         self._ddp: DistributedDataParallel | None = None
         self._ddp_learns: list[bool] = []  # which parameters learnt when the model was wrapped
         self._synchronised = False  # whether batch normalisation waits for the other processes
@@ -104,10 +112,19 @@ class TrainStep:
         """
         batch, images, soft = self._on_device(batch, targets)
         self._prepare_ddp(images, soft, parts)
-        rank = self.device.group.rank
-        torch.manual_seed(self._seeds.key("step", number, *([rank] if rank else [])))
-        images, soft = self._mix(batch, images, soft, self._seeds.key("mix", number))
+        self._seed(number)
+        epoch = int(number // self._epoch_steps)
+        if epoch < self._recipe.epochs - self._recipe.mix_off_epochs:
+            images, soft = self._mix(batch, images, soft, self._seeds.key("mix", number))
+        for part, rate in self._drop_paths:
+            part.drop_prob = rate * drop_path_share(self._recipe, epoch)
+        progressive = self._recipe.progressive
+        if progressive is not None and epoch < progressive.epochs:
+            smaller = F.interpolate(images, parse_size(progressive.size), mode="bilinear", antialias=True)
+            images = smaller.contiguous(memory_format=self.device.layout)
         loss = self._accumulate_gradients(self._net, images, soft, parts, self._no_sync_before_last)
+        if self._recipe.sam is not None:
+            self._take_gradients_uphill(self._recipe.sam, images, soft, number, parts)
         self._updating = True
         self._together(self._update)
         self._updating = False
@@ -180,7 +197,8 @@ class TrainStep:
         recipe, buffers = self._recipe, self._copied_buffers()
         of = {name: getattr(recipe, name) for name in ("net", "size", "batch_size", "grad_checkpointing")}
         of |= {"parts": parts, "learning": sum(self._learns), "dtype": str(self.device.dtype).removeprefix("torch.")}
-        self._net, self.compiled = self._trial.choose(self.model, of, parts == 1, run, steps_ahead)
+        whole = parts == 1 and recipe.sam is None  # which needs the gradients of two passes at once
+        self._net, self.compiled = self._trial.choose(self.model, of, whole, run, steps_ahead)
         self._restore_buffers(buffers)
         self.model.zero_grad(set_to_none=True)
         self._undecided = False
@@ -285,6 +303,33 @@ class TrainStep:
             total += loss.detach()
         return total
 
+    def _take_gradients_uphill(
+        self, radius: float, images: torch.Tensor, targets: torch.Tensor, number: int, parts: int
+    ) -> None:
+        """Replace the gradients by those of weights moved by `radius` along them (Foret et al., ICLR 2021).
+
+        The second pass drops what the first one dropped, and its batch-normalisation statistics are not kept. A
+        gradient scaler needs no care: its factor cancels out, and what is not finite makes it leave the step out.
+        """
+        learning = [one for one in self._parameters if one.grad is not None]
+        gradients = [one.grad for one in learning if one.grad is not None]
+        own, buffers = [one.detach().clone() for one in learning], self._copied_buffers()
+        with torch.no_grad():
+            norm = nn.utils.get_total_norm(gradients)
+            torch._foreach_add_(learning, torch._foreach_mul(gradients, radius / (norm + 1e-12)))
+        self._seed(number)
+        try:
+            self._accumulate_gradients(self._net, images, targets, parts, self._no_sync_before_last)
+        finally:
+            with torch.no_grad():
+                torch._foreach_copy_(learning, own)
+            self._restore_buffers(buffers)
+
+    def _seed(self, number: int) -> None:
+        """Seed what the network draws in step `number`."""
+        rank = self.device.group.rank
+        torch.manual_seed(self._seeds.key("step", number, *([rank] if rank else [])))
+
     def _mix(
         self, batch: torch.Tensor, images: torch.Tensor, targets: torch.Tensor, seed: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -347,6 +392,12 @@ class TrainStep:
 def as_probabilities(targets: torch.Tensor, classes: int) -> torch.Tensor:
     """Targets as float32 (batch, classes), rows summing to 1: codes become one-hot, probabilities stay as they are."""
     return F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
+
+
+def drop_path_share(recipe: Recipe, epoch: int) -> float:
+    """The share of the recipe's `drop_path` that an epoch, from 0, has."""
+    done = epoch / max(recipe.epochs - 1, 1)
+    return {"constant": 1.0, "rising": done, "falling": 1 - done}[recipe.drop_path_schedule]
 
 
 def freeze_backbone(model: nn.Module, head_only: bool) -> None:

@@ -17,6 +17,7 @@ from foldvote.runtime.distributed import SINGLE_RANK, Rank, join_process_group, 
 from foldvote.runtime.job_log import log
 from foldvote.runtime.launch import run_together
 from foldvote.runtime.locks import folder_lock
+from foldvote.runtime.memory import peak_memory
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import drop_checkpoints
@@ -106,10 +107,8 @@ def _train(
             trained = trainer.fit()
     if not group.first:
         return
-    _write(trained, spec, device, files, trainer.state.progress)
-    seconds, epochs = float(trained.history["seconds"].sum()), len(trained.history)
-    images = spec.order.steps * recipe.batch_size * epochs
-    write_json(files.timing, {"seconds": seconds, "images": images, "device": device.name})
+    write_member(trained, spec, device, files, trainer.state.progress)
+    _write_timing(trained, spec, device.name, trainer.state.progress.waited, files.timing)
     drop_checkpoints(resume_dir)
 
 
@@ -124,8 +123,18 @@ def _log_start(spec: MemberSpec, device_name: str) -> None:
     )
 
 
-def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: MemberFiles, progress: Progress) -> None:
-    """Write the weights, the history and the sidecar."""
+def write_member(
+    trained: TrainResult, spec: MemberSpec, device: Device, files: MemberFiles, progress: Progress
+) -> None:
+    """Write the weights, the history and the sidecar of a member.
+
+    Args:
+        trained: what its training left.
+        spec: what it is made of.
+        device: where it was trained.
+        files: what to write.
+        progress: how its training ended, in which kernels.
+    """
     digest, last_digest = write_weights(trained.chosen, files.weights), write_weights(trained.last, files.last)
     history = trained.history.astype({"epoch": "int32"})
     write_table(history, files.history, history_schema(history), key=("epoch",), record=spec.origin)
@@ -144,6 +153,19 @@ def _write(trained: TrainResult, spec: MemberSpec, device: Device, files: Member
     if not spec.validates:
         sidecar["validation_images"] = 0  # the reason why there are no scores
     write_json(files.sidecar, spec.origin | sidecar)
+
+
+def _write_timing(trained: TrainResult, spec: MemberSpec, device_name: str, waited: float, path: Path) -> None:
+    """Write how long the training took, how much of it was spent waiting for images, and what memory it used."""
+    seconds, memory = float(trained.history["seconds"].sum()), peak_memory()
+    images = spec.order.steps * spec.recipe.batch_size * len(trained.history)
+    timing = {"seconds": seconds, "waited_seconds": waited, "images": images, "device": device_name}
+    write_json(path, timing | memory)
+    gpu = f" and {memory['peak_gpu_bytes'] / 1e9:.2f} GB on the GPU" if memory["peak_gpu_bytes"] else ""
+    log(
+        f"{spec.name}: trained in {seconds:,.1f} s, {waited / max(seconds, 1e-9):.0%} of it waiting for images; "
+        f"at most {memory['peak_host_bytes'] / 1e9:.2f} GB of memory{gpu}"
+    )
 
 
 def _versions() -> dict[str, str]:

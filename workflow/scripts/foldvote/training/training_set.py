@@ -4,6 +4,7 @@ Everything that a recipe changes about these is here: models of single factors, 
 other models teach (foldvote.training.first_round). A member is scored on the true labels of its validation groups.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from foldvote.config.layout_facts import NumericFactor
+from foldvote.config.named_weights import weights_path
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
 from foldvote.data.manifest_table import WEIGHT
@@ -28,7 +30,7 @@ class MemberInputs:
     """The files that a member is trained from.
 
     Attributes:
-        images: packed training images of the recipe's size and region.
+        images: training images, packed as the recipe says.
         split: classes and folds.
         pretrained: local weights file, or None.
         manifest: manifest of the training images; only needed by a recipe that treats labels by age.
@@ -54,6 +56,36 @@ class MemberInputs:
     def bands(self) -> dict[str, tuple[int, ...]]:
         """Borders of the bands of each factor that bins a number, for a regression head."""
         return self.numeric.bands if self.numeric else {}
+
+
+def inputs_of_job(
+    given: Mapping[str, Any], recipe: Recipe, numeric: NumericFactor | None, pretrained_sha256: str | None
+) -> MemberInputs:
+    """The files that a member is trained from, from the named input files of a job.
+
+    Args:
+        given: paths by name: pixels, classes, folds, certificate, and as far as the recipe needs them pretrained,
+            manifest, pseudo_pixels, pseudo, metric and teachers.
+        recipe: of the member; weights by name are no input of a job.
+        numeric: the factor that bins a number, such as age; None if there is none.
+        pretrained_sha256: the SHA-256 that the weights file must have; None or empty: any.
+
+    Raises:
+        UserError: if weights that the recipe names are not there.
+    """
+    file = given.get("pretrained") or (weights_path(recipe.named_weights) if recipe.named_weights else None)
+    pseudo = [Path(path) for path in given.get("pseudo") or ()]
+    return MemberInputs(
+        Path(given["pixels"]),
+        SplitFiles(Path(given["classes"]), Path(given["folds"]), Path(given["certificate"])),
+        Path(file) if file else None,
+        Path(given["manifest"]) if given.get("manifest") else None,
+        numeric,
+        PseudoInputs(Path(given["pseudo_pixels"]), tuple(pseudo)) if pseudo else None,
+        Path(given["metric"]) if given.get("metric") else None,
+        tuple(Path(path) for path in given.get("teachers") or ()),
+        pretrained_sha256,
+    )
 
 
 def training_targets(
@@ -200,7 +232,7 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         rows.assign(label=code_of[rows["label"].to_numpy(np.int64)]) for rows in fold_rows(folds, fold)
     )
     certified = read_json(inputs.split.certificate)["data_sha256"]
-    images = open_packed_images(inputs.images, recipe.size, recipe.roi, certified)
+    images = open_packed_images(inputs.images, recipe.packed, certified)
     weights = training[WEIGHT].to_numpy(np.float64) if WEIGHT in training else None
     training = training[["image_id", "label", "stratum"]].assign(row=images.rows(training["image_id"].tolist()))
     targets = training_targets(
@@ -223,7 +255,7 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         found = read_first_round(inputs.pseudo.predictions, "test", fold, whole.classes, digest)
         if recipe.pseudo is not None:
             found = found.surer_than(recipe.pseudo.confidence)
-        tests = open_packed_images(inputs.pseudo.images, recipe.size, recipe.roi, found.data_sha256)
+        tests = open_packed_images(inputs.pseudo.images, recipe.packed, found.data_sha256)
         chosen = _with_test_images(chosen, found, found.probabilities @ own_classes, tests)
         if recipe.distill is not None and chosen.taught is not None:
             taught = tempered(found.probabilities @ own_classes, recipe.distill.temperature)

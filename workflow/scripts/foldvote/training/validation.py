@@ -16,7 +16,7 @@ from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.evaluation.metrics import accuracy, balanced_accuracy, log_loss, macro_f1
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import IDENTITY
+from foldvote.inference.tta import IDENTITY, View
 from foldvote.runtime.device import Device
 
 
@@ -28,6 +28,7 @@ def validate(
     device: Device,
     batch_size: int,
     metrics: Sequence[Metric] = (),
+    view: View = IDENTITY,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Score a network on the true labels of images that it does not learn from, without augmentation.
 
@@ -39,17 +40,34 @@ def validate(
         device: where and how; each process of a group predicts its shard of the images.
         batch_size: images in one forward pass.
         metrics: what is scored in addition.
+        view: how the network sees the images.
+
+    Returns:
+        As `score_logits`.
+    """
+    places = images.rows(rows["image_id"].tolist())
+    logits = device.group.map_sharded(
+        lambda shard: predict_logits(model, images, shard, [view], device, batch_size)[view.name], places
+    )
+    return score_logits(logits, rows["label"].to_numpy(np.int64), label_space, metrics)
+
+
+def score_logits(
+    logits: np.ndarray, labels: np.ndarray, label_space: LabelSpace, metrics: Sequence[Metric] = ()
+) -> tuple[dict[str, float], np.ndarray]:
+    """The validation scores of logits.
+
+    Args:
+        logits: float (rows, classes).
+        labels: true codes, int64 (rows,).
+        label_space: the classes.
+        metrics: what is scored in addition.
 
     Returns:
         The scores val_loss (nats), val_macro_f1, val_accuracy, val_balanced_accuracy and val_<metric> of each metric,
         each over all rows at once, NaN for a metric that is not defined for these rows; and the predicted codes, int64
         (rows,).
     """
-    labels = rows["label"].to_numpy(np.int64)
-    places = images.rows(rows["image_id"].tolist())
-    logits = device.group.map_sharded(
-        lambda shard: predict_logits(model, images, shard, [IDENTITY], device, batch_size)[IDENTITY.name], places
-    )
     probabilities = softmax(logits)
     predicted, classes = probabilities.argmax(axis=1), len(label_space.classes)
     scores = {

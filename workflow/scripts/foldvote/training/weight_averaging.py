@@ -8,6 +8,7 @@ second network.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors.torch import save_file
@@ -22,16 +23,19 @@ from foldvote.runtime.device import Device
 State = dict[str, torch.Tensor]
 
 
-def ema_weight(decay: float, updates: int) -> float:
+def ema_weight(decay: float, updates: int, warmup: Literal["tensorflow", "timm"] = "tensorflow") -> float:
     """The weight of the newest weights in an exponential average (Polyak & Juditsky, 1992).
 
-    The decay rises from 0.1 to its final value, so that the initial weights are soon forgotten.
+    The decay rises to its final value, so that the initial weights are soon forgotten: from 0.1 as in TensorFlow's
+    ExponentialMovingAverage, or from 0 as in timm's ModelEmaV3 with its `use_warmup`.
 
     Args:
         decay: final value of the decay.
         updates: number of earlier updates.
+        warmup: how it rises, the recipe's `ema_warmup`.
     """
-    return 1 - min(decay, (1 + updates) / (10 + updates))
+    rising = 1 - (1 + updates) ** (-2 / 3) if warmup == "timm" else (1 + updates) / (10 + updates)
+    return 1 - min(decay, rising)
 
 
 def lerp_(average: State, newest: State, weight: float) -> None:

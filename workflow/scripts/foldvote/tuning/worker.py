@@ -25,7 +25,7 @@ from foldvote.errors import Interrupted, UserError
 from foldvote.evaluation.metric_registry import Answers, Metric, find_metric
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.forward import predict_logits
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import views_of
 from foldvote.io.files import read_json, sha256_file, write_json
 from foldvote.io.paths import member_of
 from foldvote.models.factory import build_model
@@ -129,7 +129,7 @@ class SearchInputs:
 
     Attributes:
         split: classes and folds.
-        images: packed training images, in folders `size=<HxW>/roi=<roi>`.
+        images: packed training images, in the folders of their framings (`Framing.folder`).
         pretrained: local weights files, by their path in the recipes or the name of timm's weights.
         manifest: manifest of the training images, if a recipe may treat labels by age.
         numeric: the factor that bins a number, such as age; None if there is none.
@@ -331,16 +331,16 @@ def _out_of_fold(
     model = build_model(spec.recipe, training_set.label_space, seed=0, bands=spec.inputs.bands)
     model.load_state_dict(trained.chosen)
     rows = training_set.images.rows(training_set.validation["image_id"].tolist())
-    ready = ready_views(views, *training_set.images.shape[:2])
+    ready = views_of(spec.recipe, views)
     batch_size = resources.runtime.predict_batch
     logits = predict_logits(device.place(model), training_set.images, rows, ready, device, batch_size)
     return np.mean([softmax(own) for own in logits.values()], axis=0)
 
 
 def _packed(paths: Sequence[Path], recipe: Recipe) -> Path:
-    """The file of packed images with the size and region of a recipe."""
-    wanted = (f"size={recipe.size}", f"roi={recipe.roi}")
-    found = [path for path in paths if path.parts[-3:-1] == wanted]
+    """The file of images that are packed as a recipe says."""
+    wanted = Path(recipe.packed.folder).parts
+    found = [path for path in paths if path.parent.parts[-len(wanted) :] == wanted]
     if not found:
         raise UserError(f"no images are packed at {' and '.join(wanted)}; run the same command again")
     return found[0]

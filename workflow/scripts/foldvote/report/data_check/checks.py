@@ -39,6 +39,7 @@ def run_checks(inputs: DataCheckInputs) -> list[Finding]:
         *_files(inputs),
         *_light(inputs),
         *_folds(inputs),
+        *_leaks(inputs),
         *_lookalikes(inputs),
         *_quarantine(inputs),
         *_ignored(inputs),
@@ -173,7 +174,8 @@ def _files(inputs: DataCheckInputs) -> Iterator[Finding]:
         text = (
             f"Images have different aspect ratios: width over height from {aspects.min():.2f} to {aspects.max():.2f}."
         )
-        yield Finding("warning", text, "They are stretched to the recipe's size; with a roi they are cropped.", "files")
+        remedy = "They are stretched to the recipe's size, unless its fit is pad or crop; with a roi they are cropped."
+        yield Finding("warning", text, remedy, "files")
     else:
         yield Finding("ok", "Images have several sizes and nearly one aspect ratio.", "", "files")
     formats = format_counts(inputs.manifests)
@@ -248,6 +250,11 @@ def _folds(inputs: DataCheckInputs) -> Iterator[Finding]:
     if rare:
         text = f"{_n(len(rare), 'class or stratum', 'classes and strata')} that some fold lacks: {rare[0]}."
         yield Finding("warning", text, "Add groups, use fewer folds, or stratify by fewer factors.", "folds")
+
+
+def _leaks(inputs: DataCheckInputs) -> Iterator[Finding]:
+    for told in inputs.leaks["told"] if inputs.leaks else ():
+        yield Finding(told["level"], f"Leak check: {told['text']}.", told["remedy"], "folds")
 
 
 def _lookalikes(inputs: DataCheckInputs) -> Iterator[Finding]:

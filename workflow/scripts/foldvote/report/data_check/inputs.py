@@ -29,6 +29,7 @@ class DataCheckFiles:
         certificate: its certificate.
         classes: the class list.
         overlap: images that are in train and in test.
+        leaks: what other splits would score, where a pretrained net is configured.
     """
 
     manifests: Mapping[str, Path]
@@ -38,6 +39,7 @@ class DataCheckFiles:
     certificate: Path
     classes: Path
     overlap: Path | None
+    leaks: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class DataCheckInputs:
         manifests: rows of the manifests.
         quarantines: rows of manifest_table.QUARANTINE.
         light: rows of image_statistics.IMAGE_STATISTICS, in the order of the manifest.
-        measured: size and region of interest of the packed images that `light` was measured on.
+        measured: of the packed images that `light` was measured on: size, roi and, unless it is squash, fit.
         folds: rows of folds.FOLDS.
         certificate: `folds/certificate.json`.
         lookalikes: pairs of equal or similar images, as returned by `lookalikes`.
@@ -58,6 +60,7 @@ class DataCheckInputs:
         ignored: number of files that were ignored, by name, for each split that has any.
         numeric: the factor with a number behind it, where there is one.
         spellings: by `group` and `class` the names that stood in several spellings in the data, each with these.
+        leaks: `leak_check.json`; None where no pretrained net is configured.
     """
 
     label_space: LabelSpace
@@ -73,6 +76,7 @@ class DataCheckInputs:
     ignored: dict[str, dict[str, int]]
     numeric: NumericFactor | None
     spellings: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    leaks: dict[str, Any] | None = None
 
     @property
     def train(self) -> pd.DataFrame:
@@ -103,16 +107,20 @@ def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None 
     if certificate["data_sha256"] != data["train"]:
         raise UserError(f"{files.certificate}: is of other images than the manifest holds; run `snakemake -R folds`")
     overlap = read_json(files.overlap) if files.overlap else None
+    leaks = read_json(files.leaks) if files.leaks else None
+    if leaks is not None and leaks["data_sha256"] != data["train"]:
+        raise UserError(f"{files.leaks}: is of other images than the manifest holds; run `snakemake -R leak_check`")
     pairs = lookalikes(manifests["train"], certificate, overlap)
     known = {(split, image_id) for split, rows in manifests.items() for image_id in rows["image_id"]}
     if not {key for side in "ab" for key in zip(pairs[f"{side}_split"], pairs[side], strict=True)} <= known:
         raise UserError(f"{files.overlap}: names images that the manifests lack; run `snakemake -R overlap`")
+    measured = read_record(files.light["train"])
     return DataCheckInputs(
         label_space=read_label_space(files.classes),
         manifests=manifests,
         quarantines={split: read_table(path, QUARANTINE) for split, path in files.quarantines.items()},
         light=light,
-        measured={name: str(read_record(files.light["train"])[name]) for name in ("size", "roi")},
+        measured={name: measured[name] for name in ("size", "roi", "fit") if name in measured},
         folds=folds,
         certificate=certificate,
         lookalikes=pairs,
@@ -121,6 +129,7 @@ def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None 
         ignored={split: record["ignored"] for split, record in records.items() if record.get("ignored")},
         numeric=numeric,
         spellings=read_record(files.manifests["train"]).get("spellings", {}),
+        leaks=leaks,
     )
 
 

@@ -70,6 +70,7 @@ class RunResults:
         leaderboard, slices, reliability: the CSV files, with numbers as numbers.
         issues: rows of label_issues.LABEL_ISSUES.
         histories, sidecars: by model and fold.
+        trainings: the timings of the trainings, by model and fold.
         devices: the devices that the networks ran on.
         data_sha256: digest of the training manifest.
         numeric: the factor with a number behind it, where there is one.
@@ -88,6 +89,7 @@ class RunResults:
     issues: pd.DataFrame
     histories: dict[MemberKey, pd.DataFrame]
     sidecars: dict[MemberKey, dict[str, Any]]
+    trainings: dict[MemberKey, dict[str, Any]]
     devices: tuple[str, ...]
     data_sha256: str
     numeric: NumericFactor | None = None
@@ -126,6 +128,7 @@ def read_run(files: RunFiles, numeric: NumericFactor | None = None) -> RunResult
     manifest = read_table(files.manifest)
     wanted = [*_MANIFEST_COLUMNS, *([numeric.column] if numeric else [])]
     known = manifest[[name for name in wanted if name in manifest]]
+    timings = {path: read_json(path) for path in files.timings}
     votes = read_table(files.votes, votes_schema(label_space.classes, labelled=True), key=("image_id",))
     rows = votes[["image_id", "profile", "label", "fold", "prediction"]].merge(known, on="image_id", how="left")
     return RunResults(
@@ -142,7 +145,8 @@ def read_run(files: RunFiles, numeric: NumericFactor | None = None) -> RunResult
         issues=read_table(files.issues, LABEL_ISSUES, key=("rank",)),
         histories={member_of(path): read_history(path) for path in sorted(files.histories)},
         sidecars=dict(sorted(sidecars.items())),
-        devices=tuple(sorted({str(read_json(path).get("device", "unknown")) for path in files.timings})),
+        trainings={member_of(path): own for path, own in timings.items() if path.parent.parent.name == "train"},
+        devices=tuple(sorted({str(own.get("device", "unknown")) for own in timings.values()})),
         data_sha256=data,
         numeric=numeric,
     )

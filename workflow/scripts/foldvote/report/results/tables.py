@@ -28,6 +28,8 @@ _LEADERBOARD_FORMATS |= dict.fromkeys(("optimistic_macro_f1", "test_macro_f1", "
 _LEADERBOARD_FORMATS |= {"macro_f1_over_folds": ".3f", "temperature": ".2f"}
 _LEADERBOARD_FORMATS |= dict.fromkeys(MORE_SCORES, ".4f")
 _LEADERBOARD_FORMATS |= dict.fromkeys(COST_COLUMNS, ",.1f")
+_MEMBER_FORMATS = {"seconds": ",.1f", "val_macro_f1": ".4f", "val_loss": ".4f", "waited": ".0%"}
+_MEMBER_FORMATS |= dict.fromkeys(("memory", "gpu_memory"), ".2f")
 _LABELS = {
     "macro_f1": "macro-F1",
     "macro_f1_low": "from",
@@ -42,6 +44,9 @@ _LABELS = {
     "megabytes": "MB",
     "val_macro_f1": "validation macro-F1",
     "val_loss": "validation loss",
+    "waited": "waiting for images",
+    "memory": "memory GB",
+    "gpu_memory": "GPU memory GB",
     "accuracy_low": "from",
     "accuracy_high": "to",
     "test_macro_f1": "test F1",
@@ -77,6 +82,9 @@ _HINTS = {
     "ece": "Expected calibration error, 15 bins",
     "test_macro_f1": "Macro-F1 on the test images; not used for any choice",
     "test_accuracy": "Accuracy on the test images; not used for any choice",
+    "waited": "Share of the seconds in which the training waited for images, or loaded them itself",
+    "memory": "The most that the training process held, without its loader processes",
+    "gpu_memory": "The most that its tensors took on a GPU",
 }
 
 
@@ -181,10 +189,11 @@ def page_tables(run: RunResults) -> dict[str, Any]:
         "calibration": _calibration(metrics),
         "consistency": _consistency(metrics["consistency"]["fields"]),
         "members": table(
-            pd.DataFrame(_members(run)),
+            pd.DataFrame(_members(run)).dropna(axis="columns", how="all"),
             "Members",
-            formats={"seconds": ",.1f", "val_macro_f1": ".4f", "val_loss": ".4f"},
+            formats=_MEMBER_FORMATS,
             labels=_LABELS,
+            hints=_HINTS,
         ),
         "weights": _or_none(
             pd.DataFrame(run.vote.get("weights", {}).items(), columns=["candidate", "weight"]),
@@ -348,7 +357,7 @@ def _consistency(fields: Mapping[str, Mapping[str, float]]) -> Table | None:
 
 def _members(run: RunResults) -> Iterable[dict[str, Any]]:
     for (model, fold), history in run.histories.items():
-        sidecar = run.sidecars[model, fold]
+        sidecar, timing = run.sidecars[model, fold], run.trainings.get((model, fold), {})
         yield {
             "model": model,
             "fold": fold,
@@ -357,6 +366,9 @@ def _members(run: RunResults) -> Iterable[dict[str, Any]]:
             "val_macro_f1": sidecar["val_macro_f1"],
             "val_loss": sidecar["val_loss"],
             "seconds": history["seconds"].sum(),
+            "waited": timing["waited_seconds"] / max(timing["seconds"], 1e-9) if "waited_seconds" in timing else None,
+            "memory": timing["peak_host_bytes"] / 1e9 if "peak_host_bytes" in timing else None,
+            "gpu_memory": timing["peak_gpu_bytes"] / 1e9 if timing.get("peak_gpu_bytes") else None,
             "weights": sidecar["sha256"][:12],
         }
 
