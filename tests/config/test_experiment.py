@@ -286,6 +286,15 @@ def test_batches_that_do_not_divide_among_processes_are_refused(runtime: dict, r
     assert len(told) == (parts is not None)
 
 
+def test_gpus_that_are_shared_and_members_on_several_exclude_each_other() -> None:
+    told = faults(BASE | {"runtime": {"members_per_gpu": 3, "gpus_per_member": 2}})
+    assert told == [
+        "config: runtime: members_per_gpu 3 and gpus_per_member 2 exclude each other: members share GPUs, or train on "
+        "several; set one of them to 1"
+    ]
+    assert check_config(BASE | {"runtime": {"members_per_gpu": 3, "member_threads": 1}}).runtime.member_threads == 1
+
+
 # --- what the rules pass on
 
 

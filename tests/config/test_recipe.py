@@ -36,6 +36,14 @@ def test_short_and_full_forms_are_one(short: dict, full: dict) -> None:
     assert Recipe.model_validate(recipe(**short).model_dump(mode="json")) == recipe(**short)
 
 
+def test_a_net_is_compiled_always_never_or_where_it_pays() -> None:
+    assert [recipe(compile=value).compile for value in (True, False, "auto")] == [True, False, "auto"]
+    assert recipe().compile == "auto"
+    with pytest.raises(ValidationError) as told:
+        recipe(compile="maybe")
+    assert told.value.error_count() == 1 and "'auto', True or False" in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,12 @@ from foldvote.data.augmentation_draws import draw_changes
 from foldvote.data.packed_images import pack_images
 from foldvote.errors import UserError
 from foldvote.inference.predict_member import predict_member
-from foldvote.io.files import read_json, sha256_file
+from foldvote.io.files import read_json, sha256_file, write_json
 from foldvote.runtime.device import choose_device, name_nondeterminism
-from foldvote.runtime.gpus import visible_gpus
+from foldvote.runtime.gpus import gpu_lease, visible_gpus
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training import compile_trial as trials
 from foldvote.training.device_augmentation import augment_batch
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
@@ -94,12 +96,13 @@ class Bench:
         gpus: int | None = None,
         pixels: Path | None = None,
         settings: dict[str, Any] | None = None,
+        given: Path | None = None,
         **changes: Any,
     ) -> Trained:
         """Train a member of the tiny recipe with these changes, on one device unless `gpus` says otherwise."""
         runtime = Runtime.model_validate({"workers": 0, **(settings or {})} | {"tracking": Tracking(tensorboard=False)})
         resources = JobResources(self.gpus if gpus is None else gpus, 1, runtime)
-        inputs, files = MemberInputs(pixels or self.tiny.pixels, self.tiny.split), self.tiny.files(name)
+        inputs, files = MemberInputs(pixels or self.tiny.pixels, self.tiny.split, given), self.tiny.files(name)
         arguments = (MemberSeeds(1, "tiny", 0), recipe(**changes), "code", inputs, self.tiny.resume / name, self.root)
         with quiet():
             train_member(*arguments, files, resources)
@@ -255,6 +258,55 @@ def fast(bench: Bench) -> str:
     return f"validation losses within {apart:.1e}"
 
 
+def compile_trial(bench: Bench) -> str:
+    """Fast mode tries compiled nets and remembers it; each mode trains a half-frozen net to about the same loss."""
+    bench.need_gpu()
+    _need_compiler()
+    weights, memory = bench.train("given", precision="fp32").weights, bench.tiny.root / "compile.json"
+    changes = {"precision": "fp32", "pretrained": str(weights), "freeze_epochs": 1, "epochs": 3, "ema": 0.9}
+    changes |= {"drop_rate": 0.0}  # compiled code drops other units
+    work = partial(bench.train, settings={"reproducible": False}, given=weights, **changes)
+    plain, worth = work("not-compiled", compile=False), trials._WORTH_A_TRIAL
+    trials._WORTH_A_TRIAL = 0.0
+    try:
+        memory.unlink(missing_ok=True)
+        work("tried")
+        measured = read_json(memory)
+        assert len(measured) == 2, f"{len(measured)} trials of a net that is frozen and one that is not"
+        assert all(one for entry in measured for one in entry["modes"].values()), f"a mode failed: {measured}"
+        seen = []
+        for mode in (trials.DEFAULT, trials.GRAPHS):
+            write_json(memory, [entry | {"modes": {mode: {"start": 0.0, "step": 0.0}}} for entry in measured])
+            done = work(mode)
+            assert done.sidecar["compiled"] == mode, f"compiled: {done.sidecar['compiled']}, not {mode}"
+            apart = abs(done.sidecar["val_loss"] - plain.sidecar["val_loss"])
+            assert apart < 0.1, f"{mode}: validation loss differs by {apart:.4f}"
+            seen.append(f"{mode} within {apart:.1e}")
+    finally:
+        trials._WORTH_A_TRIAL = worth
+        choose_device("fp32", None, bench.gpus, 1)  # put the switches back
+    whole = max(measured, key=lambda entry: entry["of"]["learning"])
+    speeds = [f"{mode} {one['step'] * 1000:.1f} after {one['start']:.0f} s" for mode, one in whole["modes"].items()]
+    return f"{', '.join(seen)}; ms a pass: {whole['plain'] * 1000:.1f}, {', '.join(speeds)}"
+
+
+def sharing(bench: Bench) -> str:
+    """Three members that train on one GPU at the same time have the bytes of a member alone."""
+    bench.need_gpu()
+    alone = bench.train("not-shared", epochs=4)
+    children = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(3, mp_context=children) as pool:
+        digests = list(pool.map(_train_on_a_place, [bench] * 3, ["shared-0", "shared-1", "shared-2"]))
+    assert {digest for digest, _ in digests} == {alone.digest}, "the bytes of members that shared differ"
+    assert len({device for _, device in digests}) <= max(bench.count, 1)
+    return f"3 members on {len({device for _, device in digests})} GPU(s): the bytes of one alone"
+
+
+def _train_on_a_place(bench: Bench, name: str) -> tuple[str, str]:
+    with gpu_lease(print, 1, bench.root / "places", sharers=3) as devices:
+        return bench.train(name, epochs=4).digest, devices[0]
+
+
 def exact_fp32(bench: Bench) -> str:
     """fp32 is fp32 if reproducible, in convolutions and matrix products; TF32 if not."""
     bench.need_gpu()
@@ -351,13 +403,17 @@ def _step(path: Path) -> int:
 def compiled(bench: Bench) -> str:
     """torch.compile: equal bytes, and close to the net as it is."""
     bench.need_gpu()
-    if shutil.which(os.environ.get("CC", "gcc")) is None and shutil.which("cc") is None:
-        raise Skipped("torch.compile needs a C compiler")
+    _need_compiler()
     plain = bench.train("plain", precision="fp32")
     whole = bench.twice("compiled", precision="fp32", compile=True)
     apart = abs(plain.sidecar["val_loss"] - whole.sidecar["val_loss"])
     assert apart < 0.05, f"validation loss differs by {apart:.4f}"
     return f"equal bytes; validation loss within {apart:.1e} of the net that is not compiled"
+
+
+def _need_compiler() -> None:
+    if shutil.which(os.environ.get("CC", "gcc")) is None and shutil.which("cc") is None:
+        raise Skipped("torch.compile needs a C compiler")
 
 
 def prediction(bench: Bench) -> str:
@@ -403,6 +459,8 @@ CHECKS: list[Callable[[Bench], str]] = [
     loader_processes,
     augment_on_device,
     fast,
+    compile_trial,
+    sharing,
     prediction,
     resume,
     out_of_memory,

@@ -18,6 +18,7 @@ from foldvote.data.packed_images import open_packed_images, pack_images
 from foldvote.models.factory import build_model, normalisation
 from foldvote.runtime.device import Device, choose_device
 from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.compile_trial import DEFAULT, GRAPHS
 from foldvote.training.dataloader import AugmentedImages, EpochOrder, ResumableSampler, training_loader
 from foldvote.training.device_augmentation import augmented
 from foldvote.training.optimizer import make_optimizer
@@ -46,20 +47,21 @@ def compare(root: Path, gpus: int, net: str, size: str, batch: int) -> str:
     tiny = make_tiny(folder, persons=max(24, -(-batch // 3)))
     pack_images(tiny.manifest, folder, Images(min_side=8), size, "none", folder / "speed.arrow", workers=1)
     print(f"{net} at {size}, batch {batch}, precision {recipe.precision}, {cores} cores: images per second")
-    print("  reproducible   forward+backward   foldvote's loop   share   augment_on: device   share")
-    for reproducible in (True, False):
-        work = partial(_measure, folder / "speed.arrow", recipe, gpus, cores, reproducible)
+    print("  reproducible   compiled          forward+backward   foldvote's loop   share   augment_on: device   share")
+    compiled = [(False, DEFAULT), (False, GRAPHS)] if gpus else []
+    for reproducible, mode in [(True, None), (False, None), *compiled]:
+        work = partial(_measure, folder / "speed.arrow", recipe, gpus, cores, reproducible, mode)
         if gpus:  # a process each: what cuBLAS is told holds for the whole of a process
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
                 bare, *loops = pool.submit(work).result()
         else:
             bare, *loops = work()
         shares = "".join(f" {loop:17,.0f} {loop / bare:7.2f}   " for loop in loops)
-        print(f"  {str(reproducible).lower():<12} {bare:18,.0f}{shares}")
+        print(f"  {str(reproducible).lower():<14} {mode or '-':<15} {bare:18,.0f}{shares}")
     return "measured"
 
 
-def _measure(packed: Path, recipe: Recipe, gpus: int, cores: int, reproducible: bool) -> list[float]:
+def _measure(packed: Path, recipe: Recipe, gpus: int, cores: int, reproducible: bool, mode: str | None) -> list[float]:
     """Images per second of pure forward and backward passes, and of foldvote's loop with either `augment_on`."""
     images = open_packed_images(packed, recipe.packed, None)
     ids = list(images.row_of)
@@ -71,8 +73,8 @@ def _measure(packed: Path, recipe: Recipe, gpus: int, cores: int, reproducible: 
     device = choose_device(recipe.precision, recipe.channels_last, gpus, cores, reproducible=reproducible)
     steps = (WARM_UP, MEASURED) if gpus else (1, 3)
     workers = max(cores - 1, 1) if gpus else 0
-    works = [_bare_steps(sources[0], recipe, device)]
-    works += [_loop_steps(source, recipe, device, workers) for source in sources]
+    works = [_bare_steps(sources[0], recipe, device, mode)]
+    works += [_loop_steps(source, recipe, device, mode, workers) for source in sources]
     return [_rate(work, device, recipe.batch_size, *steps) for work in works]
 
 
@@ -93,23 +95,28 @@ def _wait(device: Device) -> None:
         torch.cuda.synchronize()
 
 
-def _bare_steps(source: AugmentedImages, recipe: Recipe, device: Device) -> Iterator[None]:
+def _bare_steps(source: AugmentedImages, recipe: Recipe, device: Device, mode: str | None) -> Iterator[None]:
     """Forward and backward passes over one batch that lies ready, without an update."""
     state, _ = _made(recipe, device)
     pixels = np.stack([source.images[row] for row in source.rows[: recipe.batch_size]])
     ready = device.normalise(torch.from_numpy(pixels), *normalisation(state.model, device.torch_device))
     labels = torch.from_numpy(source.targets[: recipe.batch_size]).to(device.torch_device)
+    net = torch.compile(state.model, mode=mode) if mode else state.model
     while True:
         state.model.zero_grad(set_to_none=True)
         with device.autocast():
-            logits = state.model(ready)
+            logits = net(ready)
         state.scaler.scale(torch.nn.functional.cross_entropy(logits.float(), labels)).backward()
         yield
 
 
-def _loop_steps(source: AugmentedImages, recipe: Recipe, device: Device, workers: int) -> Iterator[None]:
+def _loop_steps(
+    source: AugmentedImages, recipe: Recipe, device: Device, mode: str | None, workers: int
+) -> Iterator[None]:
     """foldvote's step on what foldvote's loader gives."""
     _, step = _made(recipe, device)
+    if mode:
+        step._net = torch.compile(step.model, mode=mode)
     sampler = ResumableSampler(EpochOrder(SEEDS, len(source), recipe.batch_size), 10_000, (0, 0))
     batches = training_loader(source, sampler, workers, device.torch_device.type == "cuda")
     for number, (images, targets) in enumerate(augmented(batches, device.torch_device)):

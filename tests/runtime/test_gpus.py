@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -139,7 +140,8 @@ LEASE = """
     from pathlib import Path
     from foldvote.runtime import gpus
     gpus._POLL_SECONDS = 0.01
-    with gpus.gpu_lease(lambda _: None, int(sys.argv[3]), Path(sys.argv[1])) as devices:
+    sharers = int(sys.argv[4]) if sys.argv[4:] else 1
+    with gpus.gpu_lease(lambda _: None, int(sys.argv[3]), Path(sys.argv[1]), sharers) as devices:
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ",".join(devices) and len(devices) == int(sys.argv[3])
         for word in ("takes", "leaves"):
             with open(sys.argv[2], "a") as diary:  # one write of few lines is not split
@@ -169,6 +171,63 @@ def test_gpus_are_never_shared_by_many_jobs_and_none_waits_for_ever(
         else:
             assert taken.pop(device) == process
     assert used >= set(needed) and not taken
+
+
+@pytest.mark.parametrize(
+    ("gpus", "jobs"),
+    [
+        ("0", "1x3 1x3 1x3 1x3 1x3 1x3"),
+        ("0,1", "1x2 1x2 1x2 1x2 1x2 1x2 1x2"),
+        ("0,1", "1x3 1x1 1x3 1x2 2x1 1x3 1x1 1x2"),  # several runs with settings of their own
+    ],
+)
+def test_no_more_jobs_share_a_gpu_than_may_and_one_that_shares_with_none_is_alone(
+    tmp_path: Path, gpus: str, jobs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    diary, most = tmp_path / "diary", dict[int, int]()
+    started = []
+    for wanted, sharers in (job.split("x") for job in jobs.split()):
+        started.append(python(LEASE, tmp_path / "gpus", diary, wanted, sharers, CUDA_VISIBLE_DEVICES=gpus))
+        most[started[-1].pid] = int(sharers)
+    assert [job.communicate(timeout=120)[1] for job in started] == [""] * len(started)
+    on: dict[str, list[int]] = {device: [] for device in gpus.split(",")}
+    served = set()
+    for line in diary.read_text().splitlines():
+        process, word, device = int(line.split()[0]), *line.split()[1:]
+        if word == "takes":
+            on[device].append(process)
+            served.add(process)
+            assert len(on[device]) <= max(most[one] for one in on[device]), f"{len(on[device])} jobs on {device}"
+            assert len(on[device]) == 1 or min(most[one] for one in on[device]) > 1, "one of them was to be alone"
+        else:
+            on[device].remove(process)
+    assert served == set(most) and not any(on.values())
+
+
+def test_jobs_that_share_go_where_the_fewest_are_and_wait_where_there_is_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    monkeypatch.setattr(gpu_locks, "_POLL_SECONDS", 0.01)
+    told: list[str] = []
+    leases, devices = [], []
+    for _ in range(6):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+        leases.append(gpu_lease(told.append, 1, tmp_path, sharers=2))
+        devices += leases[-1].__enter__()
+    assert devices == ["0", "1", "2", "0", "1", "2"] and not told
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    threading.Timer(0.1, lambda: leases[4].__exit__(None, None, None)).start()
+    with gpu_lease(told.append, 1, tmp_path, sharers=2) as late:
+        assert late == ["1"] and told == ["waiting for 1 of 3 GPUs to be free"]
+    for lease in leases[:4] + leases[5:]:
+        lease.__exit__(None, None, None)
+    with gpu_lease(told.append, 1, tmp_path, sharers=2) as first:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+        with gpu_lease(told.append, 1, tmp_path) as alone:
+            assert (first, alone) == (["0"], ["1"])  # not on the first, although a place is free there
+    assert len(told) == 1
 
 
 def test_the_gpus_of_a_killed_job_are_free_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

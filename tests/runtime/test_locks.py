@@ -26,6 +26,18 @@ def test_a_lock_is_held_by_one_and_free_when_closed(tmp_path: Path) -> None:
     assert holder(tmp_path / "none") == "an unknown process"
 
 
+def test_a_lock_may_be_held_by_several_who_share_it(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    first, second = try_lock(path, shared=True), try_lock(path, shared=True)
+    assert first is not None and second is not None and try_lock(path) is None
+    first.close()
+    assert try_lock(path) is None
+    second.close()
+    alone = try_lock(path)
+    assert alone is not None and try_lock(path, shared=True) is None
+    alone.close()
+
+
 HOLD = """
     import sys, time
     from foldvote.runtime.locks import try_lock

@@ -74,6 +74,14 @@ def test_fused_updates_are_the_same_up_to_rounding_and_left_out_where_there_are_
     torch.testing.assert_close(models[0].state_dict(), models[1].state_dict(), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["adagrad", "adamw", "sgd"])
+def test_what_a_fused_update_counts_with_is_on_the_device_of_the_weights(name: str) -> None:
+    model = net().to("meta")  # any device but the CPU
+    optimizer = make_optimizer(recipe(optimizer=name, lr=0.01), model, fused=True)
+    assert all(group["fused"] for group in optimizer.param_groups)
+    assert all(state["step"].device.type == "meta" for state in optimizer.state.values() if "step" in state)
+
+
 def test_an_unknown_optimizer_is_named_with_its_nearest_and_wrong_arguments_are_told() -> None:
     with pytest.raises(ValidationError, match=r"no optimizer 'adamm'; did you mean"):
         recipe(optimizer="adamm")

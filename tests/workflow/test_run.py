@@ -78,7 +78,7 @@ def test_the_second_run_does_nothing_and_says_so(finished: Path) -> None:
 def test_f51_only_what_a_change_touches_is_planned(copy: Path) -> None:
     below = {"train": 2, "oof": 2, "tta": 2, "ensemble": 1, "review": 1, "submission": 1}
     elsewhere = {"state_dir": "elsewhere", "container": "docker://registry.example/foldvote"}
-    together = {"gpus_per_member": 2, "cpu_processes": 4}
+    together = {"members_per_gpu": 2, "cpu_processes": 4, "member_threads": 1}
     write_config(copy, runtime={"workers": 1, "predict_batch": 17} | together | elsewhere)
     assert planned(copy) == {}
     recipe = CONFIG["models"]["tiny"]
@@ -257,11 +257,20 @@ def test_a_member_asks_for_its_gpus_and_threads_to_feed_them(copy: Path, monkeyp
 
 def test_gpus_share_the_cores_and_are_asked_for_by_number(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    for offered, threads, gpus in (("gpu=2", 1, 1), ("gpu=1", 2, 1), ("gpu=0", 2, 0)):
+    small = {"members_per_gpu": 2, "member_threads": 1}
+    for runtime, offered, threads, gpus in (
+        ({}, "gpu=2", 1, 1),
+        ({}, "gpu=1", 2, 1),
+        ({}, "gpu=0", 2, 0),
+        (small, "gpu=4", 1, 1),
+        (small, "gpu=1", 2, 1),
+        (small, "gpu=0", 1, 0),
+    ):
+        write_config(copy, runtime=runtime)
         printed = snakemake(copy, "-n", "-R", MEMBER.format(0), "--resources", offered)
         job = printed.partition("rule train:")[2].partition("rule ")[0]
         assert f"gpu={gpus}" in job
-        assert f"threads: {threads}" in job or threads == 1
+        assert (f"threads: {threads}" in job) == (threads > 1), printed
 
 
 def test_a_second_round_and_models_of_some_factors_run_to_a_submission(tmp_path: Path) -> None:

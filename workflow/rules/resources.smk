@@ -27,8 +27,10 @@ def offered_gpus():
 
 
 def training_cores(wildcards):
-    """All cores for a network on the CPU; with GPUs, each network gets its share of the cores to load images."""
+    """All cores for a network on the CPU, or as the user says; with GPUs, its share of the cores to load images."""
     offered = max(offered_gpus(), 1)
+    if not offered_gpus() and CONFIG.runtime.member_threads:
+        return min(CONFIG.runtime.member_threads, CORES) if works_here() else 1
     share = CORES * min(CONFIG.runtime.gpus_per_member, offered) // offered
     return max(share, 1) if works_here() else 1
 
@@ -54,7 +56,7 @@ def trial_cores(wildcards):
 
 
 def one_gpu(wildcards):
-    """One GPU if this machine has any, else none."""
+    """One GPU, or a place on a shared one, if this machine has any; else none."""
     return 1 if GPUS and works_here() else 0
 
 

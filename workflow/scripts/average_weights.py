@@ -16,7 +16,8 @@ with imports_stay():
 if __name__ == "__main__":
     given, params = snakemake.input, snakemake.params
     split = SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate))
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+    runtime = Runtime.model_validate(snakemake.config["runtime"])
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu):
         average_members(
             inputs=named_files(AverageInputs, given, split=split),
             files=named_files(AverageFiles, snakemake.output),
@@ -24,7 +25,5 @@ if __name__ == "__main__":
             score=params.score,
             draws=params.draws,
             seed=params.seed,
-            resources=JobResources(
-                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
-            ),
+            resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
         )

@@ -15,7 +15,8 @@ with imports_stay():
 
 if __name__ == "__main__":
     given, made, of, params = snakemake.input, snakemake.output, snakemake.wildcards, snakemake.params
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+    runtime = Runtime.model_validate(snakemake.config["runtime"])
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu):
         file = weights_path(params.weights) if params.weights else Path(given.pretrained)
         compute_features(
             recipe=Recipe(kind="probe", net=of.net, pretrained=str(file), size=of.size, roi=of.roi),
@@ -25,7 +26,5 @@ if __name__ == "__main__":
             views=list(params.views),
             path=Path(made.features),
             timing=Path(made.timing),
-            resources=JobResources(
-                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
-            ),
+            resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
         )

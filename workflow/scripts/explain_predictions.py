@@ -14,14 +14,13 @@ with imports_stay():
 
 if __name__ == "__main__":
     given = snakemake.input
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+    runtime = Runtime.model_validate(snakemake.config["runtime"])
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu):
         write_attention(
             weights=[Path(path) for path in given.weights],
             images_path=Path(given.pixels),
             split=SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
             votes_path=Path(given.votes),
-            resources=JobResources(
-                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
-            ),
+            resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             path=Path(snakemake.output.attention),
         )

@@ -18,8 +18,11 @@ with imports_stay():
 
 if __name__ == "__main__":
     given, params, of = snakemake.input, snakemake.params, snakemake.wildcards
-    recipe, runtime = Recipe.model_validate(json.loads(params.recipe)), snakemake.config["runtime"]
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
+    recipe, runtime = (
+        Recipe.model_validate(json.loads(params.recipe)),
+        Runtime.model_validate(snakemake.config["runtime"]),
+    )
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu) as gpus:
         gpu_count = len(gpus) or snakemake.resources.gpu
         write_lr_range(
             seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
@@ -27,7 +30,7 @@ if __name__ == "__main__":
             inputs=inputs_of_job(
                 dict(given.items()), recipe, numeric_factor_of(params.numeric), params.pretrained_sha256
             ),
-            resources=JobResources(gpu_count, snakemake.threads, Runtime.model_validate(runtime)),
+            resources=JobResources(gpu_count, snakemake.threads, runtime),
             table=Path(snakemake.output.table),
             figure=Path(snakemake.output.figure),
         )

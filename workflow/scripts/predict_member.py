@@ -14,7 +14,8 @@ with imports_stay():
 
 if __name__ == "__main__":
     given, made, params = snakemake.input, snakemake.output, snakemake.params
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+    runtime = Runtime.model_validate(snakemake.config["runtime"])
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu):
         predict_member(
             weights=Path(given.weights),
             sidecar=Path(given.sidecar),
@@ -24,8 +25,6 @@ if __name__ == "__main__":
             views=list(params.views),
             predictions=Path(made.predictions),
             timing=Path(made.timing),
-            resources=JobResources(
-                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
-            ),
+            resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             features=Path(given.features[0]) if given.get("features") else None,
         )

@@ -17,15 +17,14 @@ with imports_stay():
 
 if __name__ == "__main__":
     params = snakemake.params
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+    runtime = Runtime.model_validate(snakemake.config["runtime"])
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu):
         folder = Path(snakemake.output.table).parent
         results = folder.parent
         predict_new(
             results=results,
             listed=list_new_images(Path(params.new), layout_section(json.loads(params.data)), results),
             files=named_files(NewFiles, snakemake.output, store=folder / "parts"),
-            resources=JobResources(
-                snakemake.resources.gpu, snakemake.threads, Runtime.model_validate(snakemake.config["runtime"])
-            ),
+            resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             code=params.code,
         )

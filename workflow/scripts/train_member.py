@@ -29,7 +29,7 @@ if __name__ == "__main__":
     )
     # A plan is for the members of the folds. Its epochs are in their recipe.
     planned = None if params.get("below") else (snakemake.config.get("plan") or {}).get(of.model)
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu) as gpus:
         train_member(
             seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
             recipe=recipe,

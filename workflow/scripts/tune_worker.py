@@ -20,7 +20,7 @@ with imports_stay():
 if __name__ == "__main__":
     given, params = snakemake.input, snakemake.params
     runtime = Runtime.model_validate(snakemake.config["runtime"])
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu):
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu):
         run_worker(
             search=SearchSpec(
                 params.model,

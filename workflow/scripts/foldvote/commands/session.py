@@ -295,7 +295,9 @@ def check_before_jobs(config: Config) -> None:
         print(f"note: {note}", file=sys.stderr)
 
 
-def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_member: int) -> None:
+def begin_run(
+    results: str, gpus: list[str], cores: int | None, offered: int, a_member: int = 1, sharers: int = 1
+) -> None:
     """Lock the results folder for this process, and print which hardware networks run on.
 
     If another run holds the lock, this process exits with one line.
@@ -306,6 +308,7 @@ def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_
         cores: CPU cores of the run; None if jobs run on other machines, about which nothing is printed.
         offered: number of GPUs that the run may use (--resources gpu=N).
         a_member: number of GPUs that should train one member together.
+        sharers: number of jobs that may share a GPU.
     """
     try:
         _held.append(run_lock(results))
@@ -319,6 +322,12 @@ def begin_run(results: str, gpus: list[str], cores: int | None, offered: int, a_
         print(
             f"runtime.gpus_per_member is {a_member} and --resources gpu={offered} offers {offered}: "
             f"each member trains on {offered}.",
+            file=sys.stderr,
+        )
+    elif 0 < offered < sharers:
+        print(
+            f"runtime.members_per_gpu is {sharers} and --resources gpu={offered} offers {offered}: no more than "
+            f"{offered} at a time; each GPU counts as {sharers}, so offer gpu={sharers * len(gpus)} for all.",
             file=sys.stderr,
         )
 

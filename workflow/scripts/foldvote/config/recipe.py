@@ -210,8 +210,9 @@ class Recipe(Section):
     """auto: bf16 or fp16 on a GPU, whichever it supports well, and fp32 on a CPU."""
     channels_last: bool | None = None
     """Memory layout; null: on a GPU, and on a CPU for predictions only."""
-    compile: bool = False
-    """Train with torch.compile: about a minute more at the start, faster steps afterwards."""
+    compile: Literal["auto", True, False] = "auto"
+    """Train with torch.compile: about a minute more at the start, faster steps afterwards. auto: on a GPU, with
+    `runtime.reproducible: false`, if a short trial finds that it pays; else not."""
     sync_bn: bool = False
     """Where several GPUs train a member: batch normalisation over the images of all GPUs, not of each separately."""
     grad_checkpointing: bool = False
@@ -354,7 +355,7 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         yield "mix_off_epochs without a mix to switch off; set mix, or drop it"
     if recipe.mix_off_epochs >= recipe.epochs:
         yield f"mix_off_epochs {recipe.mix_off_epochs} leaves none of {recipe.epochs} epochs with mixes; lower it"
-    if recipe.drop_path_schedule != "constant" and (recipe.drop_path == 0 or recipe.compile):
+    if recipe.drop_path_schedule != "constant" and (recipe.drop_path == 0 or recipe.compile is True):
         why = "drop_path is 0" if recipe.drop_path == 0 else "compile would compile each epoch anew"
         yield f"drop_path_schedule {recipe.drop_path_schedule}: {why}; change one"
     if recipe.progressive is not None:

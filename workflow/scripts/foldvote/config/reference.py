@@ -98,7 +98,7 @@ def _kind(about: Mapping[str, Any]) -> str:
     if "const" in about:
         return f"`{about['const']}`"
     if "enum" in about:
-        return ", ".join(f"`{value}`" for value in about["enum"])
+        return ", ".join(f"`{str(value).lower() if isinstance(value, bool) else value}`" for value in about["enum"])
     for several in ("anyOf", "oneOf"):
         if several in about:
             return " or ".join(dict.fromkeys(map(_kind, about[several])))

@@ -1,6 +1,6 @@
 """How a run uses the machine: processes, GPUs, checkpoints, tracking, and the time that it may take."""
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from foldvote.config.base import FilePath, FolderPath, Section, Share
 
@@ -23,6 +23,10 @@ class Runtime(Section):
     """Processes that load images, for each process that trains; null: as many as the threads of the job allow."""
     gpus_per_member: int = Field(default=1, ge=1, le=64)
     """GPUs of one machine that train a member together; `--resources gpu=N` must offer at least as many."""
+    members_per_gpu: int = Field(default=1, ge=1, le=64)
+    """Jobs that share a GPU; `--resources gpu=N` must offer that many for each GPU."""
+    member_threads: int | None = Field(default=None, ge=1, le=1024)
+    """Threads of a training on the CPU; null: all cores. Fewer train several members side by side."""
     cpu_processes: int = Field(default=1, ge=1, le=64)
     """Processes that train a member together where it has no GPU; they share the threads of the job."""
     reproducible: bool = True
@@ -43,3 +47,12 @@ class Runtime(Section):
     """With max_hours, the smallest share of its epochs that a model is trained for; where even these do not fit, models
     are left out, the last first."""
     tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _shared_or_several(self) -> "Runtime":
+        if self.members_per_gpu > 1 and self.gpus_per_member > 1:
+            raise ValueError(
+                f"members_per_gpu {self.members_per_gpu} and gpus_per_member {self.gpus_per_member} exclude each "
+                "other: members share GPUs, or train on several; set one of them to 1"
+            )
+        return self

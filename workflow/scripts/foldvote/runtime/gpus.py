@@ -1,4 +1,7 @@
-"""Leases of the GPUs of this machine: each GPU belongs to one job, by a lock that ends with its holder.
+"""Leases of the GPUs of this machine: a GPU belongs to one job, or to a few that share it, by locks that end with them.
+
+A job that has a GPU to itself holds the GPU's lock. Jobs that share it hold this lock together, and one of the locks of
+its places each. So runs whose jobs share GPUs and runs whose jobs do not can work side by side.
 
 Snakemake grants a number of GPUs, but does not say which ones. They are named by UUID where nvidia-smi tells it, as
 numbers do not mean the same everywhere: those of the device files are not CUDA's inside a container, and those of
@@ -24,6 +27,7 @@ _POLL_SECONDS = 0.5
 _LISTING_SECONDS = 60  # nvidia-smi may have to start the driver first
 _MIG = "MIG-"
 _DEVICE_FILES = Path("/dev")
+_Held = dict[str, list[IO[str]]]  # devices, and the open lock files of each
 
 
 class _Gpu(NamedTuple):
@@ -92,8 +96,10 @@ def _resolve(entry: str, gpus: list[_Gpu]) -> list[str]:
 
 
 @contextmanager
-def gpu_lease(log: Callable[[str], None], wanted: int, folder: Path | None = None) -> Iterator[list[str]]:
-    """Take free GPUs for the block, and make only these visible to CUDA.
+def gpu_lease(
+    log: Callable[[str], None], wanted: int, folder: Path | None = None, sharers: int = 1
+) -> Iterator[list[str]]:
+    """Take free GPUs for the block, or a place on one, and make only these visible to CUDA.
 
     A Slurm job has its own devices, and their numbers may be the same as in another job. So they are leased within the
     job, and a single device needs no lock.
@@ -102,6 +108,7 @@ def gpu_lease(log: Callable[[str], None], wanted: int, folder: Path | None = Non
         log: called with one message if the job has to wait, and if there are fewer devices than wanted.
         wanted: number of GPUs granted to the job; 0 takes none.
         folder: folder of the lock files; None takes one of this user on this machine, or of this Slurm job.
+        sharers: number of jobs that may be on one GPU, `runtime.members_per_gpu`. A job of several GPUs shares none.
 
     Yields:
         The ids of the devices: the wanted number, or all if there are fewer.
@@ -119,14 +126,13 @@ def gpu_lease(log: Callable[[str], None], wanted: int, folder: Path | None = Non
         yield devices
         return
     name = "-".join(filter(None, ["foldvote-gpus", str(os.getuid()), slurm]))
-    held = _wait_for_devices(devices, wanted, folder or Path(tempfile.gettempdir()) / name, log)
+    held = _wait_for_devices(devices, wanted, sharers, folder or Path(tempfile.gettempdir()) / name, log)
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(held)
     try:
         yield list(held)
     finally:
-        for file in held.values():
-            file.close()
+        _free(held)
         if before is None:
             del os.environ["CUDA_VISIBLE_DEVICES"]
         else:
@@ -144,10 +150,10 @@ def _whole(devices: list[str]) -> list[str]:
     return whole
 
 
-def _wait_for_devices(devices: list[str], wanted: int, folder: Path, log: Callable[[str], None]) -> dict[str, IO[str]]:
+def _wait_for_devices(devices: list[str], wanted: int, sharers: int, folder: Path, log: Callable[[str], None]) -> _Held:
     """Wait until enough devices are free. Returns their ids and locks."""
     logged = False
-    while len(held := _try_all(devices, wanted, folder)) < wanted:
+    while len(held := _try_all(devices, wanted, sharers, folder)) < wanted:
         if not logged:
             log(f"waiting for {wanted} of {len(devices)} GPUs to be free")
             logged = True
@@ -155,20 +161,44 @@ def _wait_for_devices(devices: list[str], wanted: int, folder: Path, log: Callab
     return held
 
 
-def _try_all(devices: list[str], wanted: int, folder: Path) -> dict[str, IO[str]]:
+def _try_all(devices: list[str], wanted: int, sharers: int, folder: Path) -> _Held:
     """Take as many devices as wanted, or none.
 
     No job holds some devices while it waits for more, and only one job tries at a time, so that jobs cannot block each
     other.
     """
-    held: dict[str, IO[str]] = {}
     with turn(folder):
+        if wanted == 1 and sharers > 1:
+            return _try_place(devices, sharers, folder)
+        held: _Held = {}
         for device in devices:
-            file = try_lock(folder / f"{re.sub('[^A-Za-z0-9-]', '_', device)}.lock") if len(held) < wanted else None
+            file = try_lock(_lock_file(folder, device)) if len(held) < wanted else None
             if file is not None:
-                held[device] = file
+                held[device] = [file]
         if len(held) < wanted:
-            for file in held.values():
-                file.close()
+            _free(held)
             held.clear()
     return held
+
+
+def _try_place(devices: list[str], sharers: int, folder: Path) -> _Held:
+    """Take a place on the GPU that has the most free ones, the first of equals; nothing where there is none."""
+    free: _Held = {}
+    for device in devices:
+        if (file := try_lock(_lock_file(folder, device), shared=True)) is not None:
+            places = [try_lock(_lock_file(folder, f"{device}.{number}")) for number in range(sharers)]
+            free[device] = [file, *filter(None, places)]
+    emptiest = max(free, key=lambda device: len(free[device]), default="")
+    held = {emptiest: free[emptiest][:2]} if len(free.get(emptiest, [])) > 1 else {}
+    _free({device: [file for file in files if file not in held.get(device, [])] for device, files in free.items()})
+    return held
+
+
+def _lock_file(folder: Path, name: str) -> Path:
+    return folder / f"{re.sub('[^A-Za-z0-9.-]', '_', name)}.lock"
+
+
+def _free(held: _Held) -> None:
+    for files in held.values():
+        for file in files:
+            file.close()

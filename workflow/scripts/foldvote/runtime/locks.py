@@ -29,11 +29,12 @@ def announce_run() -> None:
     os.environ[MASTER] = str(os.getpid())
 
 
-def try_lock(path: str | Path) -> IO[str] | None:
+def try_lock(path: str | Path, shared: bool = False) -> IO[str] | None:
     """Try to take a lock, without waiting.
 
     Args:
         path: the lock file; its folder is created.
+        shared: whether others may hold it at the same time, if they share it as well.
 
     Returns:
         The open file, which holds the lock until it is closed, or None if another process holds it.
@@ -48,7 +49,7 @@ def try_lock(path: str | Path) -> IO[str] | None:
     except OSError as error:
         raise UserError(f"{path.parent}: cannot be written ({error.strerror}); choose another `results`") from error
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
         return None

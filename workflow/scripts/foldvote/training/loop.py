@@ -28,6 +28,7 @@ from foldvote.runtime.job_log import log, track
 from foldvote.runtime.memory import is_out_of_memory
 from foldvote.runtime.signals import stop_on_signal
 from foldvote.training.checkpoint import remember_parts, save_checkpoint
+from foldvote.training.compile_trial import trial_of
 from foldvote.training.dataloader import ResumableSampler, end_workers, plain_batches, training_loader
 from foldvote.training.device_augmentation import augmented
 from foldvote.training.failures import as_raised, memory_advice, not_finite
@@ -125,7 +126,8 @@ class Trainer:
         self.state = start_or_resume(spec, device, resume_dir)
         chosen, weighted = spec.training_set, spec.training_set.weights is not None
         counts = class_counts(chosen.targets, len(chosen.label_space.classes), chosen.weights)
-        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, spec.order.steps)
+        trial, steps = trial_of(spec.recipe, device, resume_dir), spec.order.steps
+        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, steps, trial)
         progress = self.state.progress
         self.monitor = LossMonitor(progress.loss_sum, progress.losses, device.group.mean)
         self._clock, self._since_save, self._save_seconds = Clock(), Clock(), 0.0
@@ -180,10 +182,13 @@ class Trainer:
         scores = [selection_score(row, recipe) for row in progress.history] if self.spec.validates else []
         lr = learning_rate(recipe, number, self.spec.order.steps, scores)
         set_learning_rate(state.optimizer, lr, backbone_warmup(recipe, number, self.spec.order.steps))
+        head_only = progress.epoch < recipe.freeze_epochs
         if self._first_step or progress.step == 0:
-            freeze_backbone(state.model, head_only=progress.epoch < recipe.freeze_epochs)
+            freeze_backbone(state.model, head_only)
         self._first_step = False
-        loss, progress.parts = self._step.fit_in_memory(images, targets, number, progress.parts)
+        ahead = (recipe.freeze_epochs if head_only else recipe.epochs) * self.spec.order.steps - number
+        loss, progress.parts = self._step.fit_in_memory(images, targets, number, progress.parts, ahead)
+        progress.compiled = self._step.compiled
         if recipe.ema is not None and not self._step.skipped:
             newest = ema_weight(recipe.ema, progress.averaged, recipe.ema_warmup)
             lerp_(state.average, state.model.state_dict(), newest)

@@ -52,6 +52,9 @@ def make_optimizer(recipe: Recipe, model: nn.Module, fused: bool = False) -> tor
     for group in optimizer.param_groups:
         if fused and group.get("fused", True) is None and not group.get("foreach"):
             group["fused"] = True
+            for parameter in filter(optimizer.state.__contains__, group["params"]):  # Adagrad counts from the start
+                state = optimizer.state[parameter]
+                state["step"] = state["step"].to(parameter.device)
     return optimizer
 
 

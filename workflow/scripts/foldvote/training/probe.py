@@ -19,7 +19,7 @@ from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import read_folds
 from foldvote.training.loop import TrainResult
-from foldvote.training.state import MemberSpec, build_spec
+from foldvote.training.state import MemberSpec, Progress, build_spec
 from foldvote.training.train_member import MemberFiles, write_member
 from foldvote.training.training_set import MemberInputs
 from foldvote.training.validation import score_logits
@@ -65,7 +65,7 @@ def train_probe(
     seconds = time.monotonic() - started
     row = {"epoch": 1, "train_loss": fitted.loss, **scores, "lr": 0.0, "seconds": seconds, "best": True}
     weights = _weights(spec, fitted)
-    write_member(TrainResult(weights, weights, [1], scores, pd.DataFrame([row]), 1), spec, device, files, True)
+    write_member(TrainResult(weights, weights, [1], scores, pd.DataFrame([row]), 1), spec, device, files, Progress())
     write_json(files.timing, {"seconds": seconds, "images": len(known), "device": "CPU"})
 
 

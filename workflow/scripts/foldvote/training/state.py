@@ -141,6 +141,7 @@ class Progress:
         parts: number of parts in which a batch goes through the network, over all processes.
         averaged: number of weights in the average.
         reproducible: whether all steps were taken with deterministic kernels.
+        compiled: the mode of torch.compile in which the net took the last step; None: it was not compiled.
         history: rows of history.HISTORY.
     """
 
@@ -153,6 +154,7 @@ class Progress:
     parts: int = 1
     averaged: int = 0
     reproducible: bool = True
+    compiled: str | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def wait(self, seconds: float) -> None:

@@ -20,12 +20,11 @@ from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
 from foldvote.runtime.memory import is_out_of_memory, release_memory
 from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.compile_trial import DEFAULT, CompileTrial, Net, forget_compiled
 from foldvote.training.losses import make_loss
 from foldvote.training.mixup import apply_mix, mix_batch, plan_mix
 from foldvote.training.state import TrainState
 from foldvote.training.weight_averaging import State, clone_state
-
-Net = Callable[[torch.Tensor], torch.Tensor]
 
 
 class AllOutOfMemoryError(torch.OutOfMemoryError):
@@ -50,6 +49,7 @@ class TrainStep:
         model: on the device.
         device: where and how it runs, and with which other processes.
         skipped: whether the last step was left out, because its gradients were not finite (fp16).
+        compiled: the mode of torch.compile that the net is compiled in; None: it is not.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class TrainStep:
         device: Device,
         weighted: bool = False,
         epoch_steps: float = math.inf,
+        trial: CompileTrial | None = None,
     ) -> None:
         """Set up the loss and the forward pass.
 
@@ -72,16 +73,19 @@ class TrainStep:
             device: where and how the model runs.
             weighted: whether images have weights, to which the rows of the targets sum.
             epoch_steps: number of steps of an epoch; by default all steps are of the first one.
+            trial: decides whether the net is compiled, after the first steps; None: `compile: true` does.
         """
         self.model, self.device, self._recipe, self._seeds = state.model, device, recipe, seeds
         self._optimizer, self._scaler = state.optimizer, state.scaler
         self._classes, self._loss = len(class_counts), make_loss(recipe, class_counts, weighted)
         self._mean, self._std = normalisation(self.model, device.torch_device)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.compiled = DEFAULT if recipe.compile is True else None
+        self._net: Net = torch.compile(self.model) if self.compiled and device.group.size == 1 else self.model
+        self._trial, self._undecided = trial, trial is not None
         self._epoch_steps = epoch_steps
         paths = [part for part in self.model.modules() if isinstance(part, DropPath)]
         self._drop_paths = [(part, part.drop_prob) for part in paths if part.drop_prob]
-        self._net: Net = torch.compile(self.model) if recipe.compile and device.group.size == 1 else self.model
         self._ddp: DistributedDataParallel | None = None
         self._ddp_learns: list[bool] = []  # which parameters learnt when the model was wrapped
         self._synchronised = False  # whether batch normalisation waits for the other processes
@@ -106,9 +110,7 @@ class TrainStep:
         Raises:
             AllOutOfMemoryError: in a group, by every process if the memory of one does not suffice for a careful step.
         """
-        batch = batch.to(self.device.torch_device, non_blocking=True)
-        images = self.device.normalise(batch, self._mean, self._std)
-        soft = as_probabilities(targets.to(self.device.torch_device, non_blocking=True), self._classes)
+        batch, images, soft = self._on_device(batch, targets)
         self._prepare_ddp(images, soft, parts)
         self._seed(number)
         epoch = int(number // self._epoch_steps)
@@ -129,7 +131,7 @@ class TrainStep:
         return loss
 
     def fit_in_memory(
-        self, batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int
+        self, batch: torch.Tensor, targets: torch.Tensor, number: int, parts: int, steps_ahead: int = 0
     ) -> tuple[torch.Tensor, int]:
         """Take one step, in twice as many parts as long as the memory of the device does not suffice.
 
@@ -140,6 +142,7 @@ class TrainStep:
             targets: class codes (batch,) or probabilities (batch, classes).
             number: number of the step in the run.
             parts: number of parts of the first try.
+            steps_ahead: number of steps for which a compiled net has to pay, if there is a trial.
 
         Returns:
             The loss, and the number of parts that fitted.
@@ -152,6 +155,9 @@ class TrainStep:
         learns = [parameter.requires_grad for parameter in self.model.parameters()]
         if learns != self._learns:
             self._learns, self._careful = learns, 2
+            self._decide_anew()
+        if self._undecided and not self._careful:  # memory has been found to suffice
+            self._choose_net(batch, targets, parts, steps_ahead)
         buffers = self._copied_buffers()
         weights = self._copied_weights() if self._careful else None
         while True:
@@ -167,6 +173,7 @@ class TrainStep:
                         f"({first_line(error)}); choose a smaller net or size, or set grad_checkpointing: true"
                     ) from error
             self._undo(buffers, weights)
+            self._decide_anew()
             parts *= 2
             release_memory()
             log(
@@ -178,6 +185,36 @@ class TrainStep:
         else:
             self._careful = max(self._careful - 1, 0)
         return loss, parts
+
+    def _choose_net(self, batch: torch.Tensor, targets: torch.Tensor, parts: int, steps_ahead: int) -> None:
+        """Let the trial decide whether the net is compiled. It changes neither weights nor buffers."""
+        assert self._trial is not None
+        _, images, soft = self._on_device(batch, targets)
+
+        def run(net: Net) -> None:
+            self._accumulate_gradients(net, images, soft, parts, lambda _last: nullcontext())
+
+        recipe, buffers = self._recipe, self._copied_buffers()
+        of = {name: getattr(recipe, name) for name in ("net", "size", "batch_size", "grad_checkpointing")}
+        of |= {"parts": parts, "learning": sum(self._learns), "dtype": str(self.device.dtype).removeprefix("torch.")}
+        whole = parts == 1 and recipe.sam is None  # which needs the gradients of two passes at once
+        self._net, self.compiled = self._trial.choose(self.model, of, whole, run, steps_ahead)
+        self._restore_buffers(buffers)
+        self.model.zero_grad(set_to_none=True)
+        self._undecided = False
+
+    def _decide_anew(self) -> None:
+        """Go on with the net as it is, until the trial, if there is one, has decided for what has changed."""
+        if self._trial is not None:
+            if self.compiled:
+                forget_compiled()
+            self._net, self.compiled, self._undecided = self.model, None, True
+
+    def _on_device(self, batch: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The batch on the device, its normalised images, and its targets as probabilities."""
+        batch = batch.to(self.device.torch_device, non_blocking=True)
+        soft = as_probabilities(targets.to(self.device.torch_device, non_blocking=True), self._classes)
+        return batch, self.device.normalise(batch, self._mean, self._std), soft
 
     def _update(self) -> None:
         """Clip the gradients and move the weights; `skipped` tells whether the gradient scaler left that out."""
@@ -336,7 +373,7 @@ class TrainStep:
             self._synchronised = True
         self._ddp = DistributedDataParallel(self.model, gradient_as_bucket_view=True, find_unused_parameters=True)
         # In this order torch cuts the compiled graph where a bucket of gradients is sent.
-        self._net = torch.compile(self._ddp) if self._recipe.compile else self._ddp
+        self._net = torch.compile(self._ddp) if self.compiled else self._ddp
         self._ddp_learns = self._learns
 
     def _no_sync_before_last(self, last: bool) -> AbstractContextManager[None]:

@@ -24,7 +24,7 @@ from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import drop_checkpoints
 from foldvote.training.history import history_schema
 from foldvote.training.loop import Trainer, TrainResult, never_stop, no_sinks
-from foldvote.training.state import MemberSpec, build_spec
+from foldvote.training.state import MemberSpec, Progress, build_spec
 from foldvote.training.tracking import open_sinks
 from foldvote.training.training_set import MemberInputs
 from foldvote.training.validation import out_of_time
@@ -116,7 +116,7 @@ def _train(
             trained = trainer.fit()
     if not group.first:
         return
-    write_member(trained, spec, device, files, trainer.state.progress.reproducible, planned)
+    write_member(trained, spec, device, files, trainer.state.progress, planned)
     _write_timing(trained, spec, device.name, trainer.state.progress.waited, files.timing)
     drop_checkpoints(resume_dir)
 
@@ -137,7 +137,7 @@ def write_member(
     spec: MemberSpec,
     device: Device,
     files: MemberFiles,
-    reproducible: bool,
+    progress: Progress,
     planned: PlannedModel | None = None,
 ) -> None:
     """Write the weights, the history and the sidecar of a member.
@@ -147,7 +147,7 @@ def write_member(
         spec: what it is made of.
         device: where it was trained.
         files: what to write.
-        reproducible: whether the same training gives the same bytes again.
+        progress: how its training ended, in which kernels.
         planned: what the plan of the run says, if there is one.
     """
     digest, last_digest = write_weights(trained.chosen, files.weights), write_weights(trained.last, files.last)
@@ -160,7 +160,8 @@ def write_member(
         "epochs": trained.epochs,
         **{name: float(value) if math.isfinite(value) else None for name, value in trained.scores.items()},
         "parts": trained.parts,
-        "reproducible": reproducible,
+        "reproducible": progress.reproducible,
+        "compiled": progress.compiled,
         "dtype": str(device.dtype).removeprefix("torch."),
         "versions": _versions(),
     }

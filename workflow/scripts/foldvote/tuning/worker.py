@@ -299,15 +299,16 @@ def _score(
         own = inputs.of(recipe, fold)
         spec = build_spec(MemberSeeds(search.seed, search.model, fold), recipe, search.origin["code"], own)
         with _values_at_fault(), name_nondeterminism():
-            trained = Trainer(
+            trainer = Trainer(
                 replace(spec, title=f"trial {trial.number} fold {fold}", scored_by=(search.tune.score,)),
                 device,
                 resume / f"fold={fold}",
                 resources.runtime,
                 resources.workers(device),
                 stop_early=partial(pruner.report, place, recipe),
-            ).fit()
-        if recipe.compile:
+            )
+            trained = trainer.fit()
+        if trainer.state.progress.compiled:
             torch.compiler.reset()  # otherwise the cached code counts against the limits of the next trial
         pruner.close(place, recipe, trained.history, device.name)
         if pruner.pruned:
