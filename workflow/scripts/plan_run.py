@@ -35,7 +35,7 @@ if __name__ == "__main__":
         )
         for (name, recipe), train, tested in zip(recipes.items(), given.train, test, strict=True)
     }
-    with job(snakemake.log[0]), gpu_lease(log, wanted=snakemake.resources.gpu) as gpus:
+    with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu) as gpus:
         write_plan(
             wanted,
             params.seed,
