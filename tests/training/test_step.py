@@ -18,9 +18,11 @@ from foldvote.io.files import read_json
 from foldvote.models.factory import build_model, head_modules, head_parameters
 from foldvote.runtime.device import Device
 from foldvote.runtime.seeding import MemberSeeds
+from foldvote.training.mixup import as_probabilities
 from foldvote.training.optimizer import make_optimizer
+from foldvote.training.phases import freeze_backbone
 from foldvote.training.state import Progress, TrainState
-from foldvote.training.step import TrainStep, as_probabilities, freeze_backbone
+from foldvote.training.step import TrainStep
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 from support.tiny_training import train
 

@@ -13,9 +13,8 @@ from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import SplitFiles
 from foldvote.training.dataloader import Batch
 from foldvote.training.device_augmentation import augmented
-from foldvote.training.mixup import mix_batch
+from foldvote.training.mixup import as_probabilities, mix_batch
 from foldvote.training.state import MemberSpec
-from foldvote.training.step import as_probabilities
 from foldvote.training.training_set import MemberInputs, build_training_set
 
 _PAIRS_PER_ROW = 4

@@ -1,11 +1,12 @@
 """What fails in the middle of a training, said in words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, first_line
+from foldvote.training.dataloader import EpochOrder
 
 LESS_MEMORY = "lower batch_size, or set accumulate: 2, grad_checkpointing: true or precision: bf16"
 _TOLD = f"{UserError.__module__}.{UserError.__qualname__}: "
@@ -33,6 +34,21 @@ def memory_advice(error: BaseException, recipe: Recipe, parts: int) -> tuple[str
         return f"{told}; {LESS_MEMORY}", parts
     again = f"the same command goes on from the last checkpoint, with batches in {2 * parts} parts"
     return f"{told}; {again}; if that does not help, {LESS_MEMORY}", 2 * parts
+
+
+def batches_of(numbers: Iterable[int], order: EpochOrder, image_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """The batches of some steps of a training: `epoch` and `step`, from 1, and `image_ids`.
+
+    Args:
+        numbers: of the steps, from 0 at the start of the training.
+        order: of the training images.
+        image_ids: of the training images.
+    """
+    batches = []
+    for epoch, step in (divmod(number, order.steps) for number in numbers):
+        names = [image_ids[place] for place in order.batches(epoch)[step]]
+        batches.append({"epoch": epoch + 1, "step": step + 1, "image_ids": names})
+    return batches
 
 
 def not_finite(name: str, what: str, first: Mapping[str, Any], path: Path) -> UserError:

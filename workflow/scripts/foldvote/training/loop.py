@@ -31,11 +31,12 @@ from foldvote.training.checkpoint import remember_parts, save_checkpoint
 from foldvote.training.compile_trial import trial_of
 from foldvote.training.dataloader import ResumableSampler, end_workers, plain_batches, training_loader
 from foldvote.training.device_augmentation import augmented
-from foldvote.training.failures import as_raised, memory_advice, not_finite
+from foldvote.training.failures import as_raised, batches_of, memory_advice, not_finite
 from foldvote.training.monitor import Clock, LossMonitor, timed
 from foldvote.training.optimizer import backbone_warmup, learning_rate, set_learning_rate
+from foldvote.training.phases import freeze_backbone
 from foldvote.training.state import MemberSpec, run_identity, start_or_resume
-from foldvote.training.step import TrainStep, freeze_backbone
+from foldvote.training.step import TrainStep
 from foldvote.training.tracking import Sinks
 from foldvote.training.training_set import class_counts
 from foldvote.training.validation import early_stop_reason, selection_score, validate
@@ -257,11 +258,9 @@ class Trainer:
         spec, progress, epochs = self.spec, self.state.progress, self.spec.recipe.epochs
         sampler = ResumableSampler(spec.order, epochs, (progress.epoch, progress.step), self.device.group)
         pin = self.device.torch_device.type == "cuda"
-        loader = training_loader(spec.augmented_images, sampler, self._workers, pin)
-        self._loading = iter(loader)
+        self._loading = iter(training_loader(spec.augmented_images, sampler, self._workers, pin))
         batches = augmented(timed(self._loading, progress.wait), self.device.torch_device)
-        left = epochs * spec.order.steps - self.steps_done
-        return track(batches, f"{spec.name}: training steps", left)
+        return track(batches, f"{spec.name}: training steps", epochs * spec.order.steps - self.steps_done)
 
     def _recompute_batchnorm(self, last_epoch: int) -> None:
         """Recompute the statistics of averaged weights; `last_epoch`, from 1, is the last one in the average."""
@@ -296,11 +295,9 @@ class Trainer:
         group.sync_buffers(self.state.model)
         if not self.spec.validates:
             return {}, np.zeros(0, np.int64)
-        label_space, batch_size, metrics = chosen.label_space, self.runtime.predict_batch, self.spec.metrics
-        model, view = self.state.model, plain_view(self.spec.recipe)
-        scores, predicted = validate(
-            model, chosen.images, chosen.validation, label_space, self.device, batch_size, metrics, view
-        )
+        model, batch_size, view = self.state.model, self.runtime.predict_batch, plain_view(self.spec.recipe)
+        images, rows, label_space = chosen.images, chosen.validation, chosen.label_space
+        scores, predicted = validate(model, images, rows, label_space, self.device, batch_size, self.spec.metrics, view)
         scores = group.broadcast(scores)
         if not math.isfinite(scores["val_loss"]):  # another score may just not be defined for these images
             raise UserError(
@@ -370,10 +367,7 @@ class Trainer:
         if self.monitor.look(skips=self.state.scaler.is_enabled()) and (self.monitor.counted or not epoch_ends):
             return
         order, ids, path = self.spec.order, self.spec.augmented_images.image_ids, self._resume_dir / "not-finite.json"
-        batches = []
-        for epoch, step in (divmod(number, order.steps) for number in self.monitor.bad or self.monitor.skipped):
-            names = [ids[place] for place in order.batches(epoch)[step]]
-            batches.append({"epoch": epoch + 1, "step": step + 1, "image_ids": names})
+        batches = batches_of(self.monitor.bad or self.monitor.skipped, order, ids)
         if self.device.group.first:
             write_json(path, batches)
         what = "the loss is" if self.monitor.bad else "gradients are"

@@ -10,8 +10,9 @@ from foldvote.runtime.device import Device
 from foldvote.training.dataloader import ResumableSampler, end_workers, training_loader
 from foldvote.training.device_augmentation import augmented
 from foldvote.training.optimizer import set_learning_rate
+from foldvote.training.phases import freeze_backbone
 from foldvote.training.state import MemberSpec, new_state
-from foldvote.training.step import TrainStep, freeze_backbone
+from foldvote.training.step import TrainStep
 from foldvote.training.training_set import class_counts
 
 STEPS = 100

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from foldvote.config.mixes import CutMix, HalfFace, Mix, Mixup
 
@@ -110,3 +111,8 @@ def _rectangle(mix: CutMix, height: int, width: int, rng: np.random.Generator) -
         max(middle_x - half_x, 0),
         min(middle_x + half_x, width),
     )
+
+
+def as_probabilities(targets: torch.Tensor, classes: int) -> torch.Tensor:
+    """Targets as float32 (batch, classes), rows summing to 1: codes become one-hot, probabilities stay as they are."""
+    return F.one_hot(targets, classes).float() if targets.ndim == 1 else targets

@@ -15,16 +15,17 @@ from torch.nn.parallel import DistributedDataParallel
 from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, first_line
-from foldvote.models.factory import head_modules, head_parameters, normalisation, to_sync_batchnorm
+from foldvote.models.factory import normalisation, to_sync_batchnorm
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
 from foldvote.runtime.memory import is_out_of_memory, release_memory
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.compile_trial import DEFAULT, CompileTrial, Net, forget_compiled
 from foldvote.training.losses import make_loss
-from foldvote.training.mixup import apply_mix, mix_batch, plan_mix
+from foldvote.training.mixup import apply_mix, as_probabilities, mix_batch, plan_mix
+from foldvote.training.phases import drop_path_share
 from foldvote.training.state import TrainState
-from foldvote.training.weight_averaging import State, clone_state
+from foldvote.training.weight_averaging import State, clone_state, copied_to_cpu, copy_all
 
 
 class AllOutOfMemoryError(torch.OutOfMemoryError):
@@ -387,45 +388,3 @@ class TrainStep:
 
     def _restore_buffers(self, saved: list[torch.Tensor]) -> None:
         copy_all(list(self.model.buffers()), saved)
-
-
-def as_probabilities(targets: torch.Tensor, classes: int) -> torch.Tensor:
-    """Targets as float32 (batch, classes), rows summing to 1: codes become one-hot, probabilities stay as they are."""
-    return F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
-
-
-def drop_path_share(recipe: Recipe, epoch: int) -> float:
-    """The share of the recipe's `drop_path` that an epoch, from 0, has."""
-    done = epoch / max(recipe.epochs - 1, 1)
-    return {"constant": 1.0, "rising": done, "falling": 1 - done}[recipe.drop_path_schedule]
-
-
-def freeze_backbone(model: nn.Module, head_only: bool) -> None:
-    """Set the whole network to training mode, or its head alone.
-
-    The backbone of a network whose head alone learns keeps its batch-normalisation statistics as well: they are part
-    of the features.
-    """
-    head = head_parameters(model)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not head_only or name in head)
-    model.train(not head_only)
-    if head_only:
-        for part in head_modules(model):
-            part.train()
-
-
-def copy_all(into: list[torch.Tensor], source: list[torch.Tensor]) -> None:
-    """Copy tensors into others of their types, all of one type at once."""
-    for dtype in {tensor.dtype for tensor in into}:
-        pairs = [(one, other) for one, other in zip(into, source, strict=True) if one.dtype == dtype]
-        torch._foreach_copy_([one for one, _ in pairs], [other for _, other in pairs])
-
-
-def copied_to_cpu(state: Any) -> Any:
-    """A copy of nested dicts, lists and tensors, with all tensors on the CPU."""
-    if isinstance(state, torch.Tensor):
-        return state.detach().to("cpu", copy=True)
-    if isinstance(state, dict):
-        return {key: copied_to_cpu(value) for key, value in state.items()}
-    return [copied_to_cpu(value) for value in state] if isinstance(state, list) else state

@@ -8,7 +8,7 @@ second network.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import save_file
@@ -135,3 +135,19 @@ def _load(model: nn.Module, state: State) -> None:
     """
     model.load_state_dict(state)
     model.train().eval()
+
+
+def copy_all(into: list[torch.Tensor], source: list[torch.Tensor]) -> None:
+    """Copy tensors into others of their types, all of one type at once."""
+    for dtype in {tensor.dtype for tensor in into}:
+        pairs = [(one, other) for one, other in zip(into, source, strict=True) if one.dtype == dtype]
+        torch._foreach_copy_([one for one, _ in pairs], [other for _, other in pairs])
+
+
+def copied_to_cpu(state: Any) -> Any:
+    """A copy of nested dicts, lists and tensors, with all tensors on the CPU."""
+    if isinstance(state, torch.Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        return {key: copied_to_cpu(value) for key, value in state.items()}
+    return [copied_to_cpu(value) for value in state] if isinstance(state, list) else state
