@@ -18,10 +18,8 @@ with imports_stay():
 
 if __name__ == "__main__":
     given, params, of = snakemake.input, snakemake.params, snakemake.wildcards
-    recipe, runtime = (
-        Recipe.model_validate(json.loads(params.recipe)),
-        Runtime.model_validate(snakemake.config["runtime"]),
-    )
+    recipe = Recipe.model_validate(json.loads(params.recipe))
+    runtime = Runtime.model_validate(snakemake.config["runtime"])
     with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu) as gpus:
         gpu_count = len(gpus) or snakemake.resources.gpu
         write_lr_range(
