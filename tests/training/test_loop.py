@@ -239,13 +239,15 @@ def test_a_skipped_step_of_fp16_moves_no_average_and_counts_for_no_loss(tiny: Ti
     trainer = trainer_of(tiny, tmp_path, torch.float16, ema=0.9)
     losses, fit = [], trainer._step.fit_in_memory
 
-    def step(images: torch.Tensor, targets: torch.Tensor, number: int, parts: int) -> tuple[torch.Tensor, int]:
+    def step(
+        images: torch.Tensor, targets: torch.Tensor, number: int, *parts_and_ahead: int
+    ) -> tuple[torch.Tensor, int]:
         scaler, average = trainer.state.scaler, {name: one.clone() for name, one in trainer.state.average.items()}
         averages.append(average)
         scale = scaler.get_scale()
         if number == 2:
             scaler.update(2.0**120)
-        loss, parts = fit(images, targets, number, parts)
+        loss, parts = fit(images, targets, number, *parts_and_ahead)
         if number == 2:
             scaler.update(scale)
             loss = loss * float("nan")
