@@ -80,3 +80,16 @@ def test_train_and_test_are_told_apart_only_where_they_differ() -> None:
     assert alike["low"] < 0.5 < alike["high"]
     other = score_apart(own[:160], own[160:] + 0.7, groups, 0.3, 0)
     assert other["low"] > 0.8
+
+
+def test_the_luck_of_a_deal_is_no_leak() -> None:
+    """Groups that are drawn for each image alike say nothing, and images dealt alone score the same but for luck."""
+    told_of = []
+    for seed in range(12):
+        draw = np.random.default_rng(seed)
+        labels = draw.choice(8, 160, p=[0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05])
+        features = (0.7 * np.eye(8, WIDTH)[labels] + draw.normal(size=(160, WIDTH))).astype(np.float32)
+        groups = np.char.add("g", draw.permutation(np.arange(160) // 5).astype(str))
+        found = score_splits(Rows(features, labels, groups, 8, seed), {}, 0.3)["image"]
+        told_of.append(found["difference_low"] > 0 or found["difference_high"] < 0)
+    assert sum(told_of) <= 1

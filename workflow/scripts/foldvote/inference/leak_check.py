@@ -4,6 +4,7 @@ Splits by image leak where images of a group resemble one another. Here the gain
 computed once, in seconds and before any training.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ Text = npt.NDArray[np.str_]
 PARTS = 5
 MOST_IMAGES = 20_000  # of more, whole groups are drawn
 _DRAWS, _AUC_DRAWS, _SHUFFLES = 1000, 200, 20
+_DEALS = 4  # of the images to parts: the luck of one is as large as many a leak
+_DIFFERENCES = ("difference", "difference_low", "difference_high")
 _VIEW = "identity"
 _TOLD = ("level", "text", "remedy")
 
@@ -137,15 +140,19 @@ def score_splits(rows: Rows, values: Mapping[str, Text], strength: float) -> dic
     units = {"group": rows.groups, "image": np.arange(len(rows.labels)).astype(str), **values}
     _, group = np.unique(rows.groups, return_inverse=True)
     sums: dict[str, GroupSums] = {}
+    deals: dict[str, list[float]] = {}
     found: dict[str, dict[str, Any]] = {}
     for name, unit in units.items():
-        parts = deal_parts(rows.labels, unit, PARTS, rows.seed, "leak check", "parts")
-        probabilities = _cross_predicted(rows, parts, strength, apart=name not in ("group", "image"))
-        if probabilities is None:
+        dealt = [deal_parts(rows.labels, unit, PARTS, rows.seed, "leak check", "parts", n) for n in range(_DEALS)]
+        predicted = [_cross_predicted(rows, parts, strength, apart=name not in ("group", "image")) for parts in dealt]
+        said = [one for one in predicted if one is not None]
+        if len(said) < _DEALS:
             found[name] = {"parts": 0, "units": len(np.unique(unit))}
             continue
-        sums[name] = group_sums(rows.labels, probabilities, group, rows.classes)
-        found[name] = {"parts": int(parts.max()) + 1, "units": len(np.unique(unit))}
+        labels, groups = np.tile(rows.labels, _DEALS), np.tile(group, _DEALS)
+        sums[name] = group_sums(labels, np.concatenate(said), groups, rows.classes)
+        deals[name] = [macro_f1(rows.labels, one.argmax(axis=1), rows.classes) for one in said]
+        found[name] = {"parts": int(dealt[0].max()) + 1, "units": len(np.unique(unit))}
     drawn = {name: own["macro_f1"] for name, own in bootstrap(sums, _DRAWS, rows.seed).items()}
     points = {name: scores(own)["macro_f1"] for name, own in sums.items()}
     for name, point in points.items():
@@ -153,8 +160,14 @@ def score_splits(rows: Rows, values: Mapping[str, Text], strength: float) -> dic
         found[name] |= {"macro_f1": point, "low": low, "high": high}
         if name != "group" and "group" in points:
             pair = compare(drawn[name], drawn["group"], "higher", points=(point, points["group"]))
-            found[name] |= dict(zip(("difference", "difference_low", "difference_high"), pair[:3], strict=True))
+            luck = float(2 * np.std(np.subtract(deals[name], deals["group"]), ddof=1) / math.sqrt(_DEALS))
+            found[name] |= dict(zip(_DIFFERENCES, _widened(*pair[:3], luck), strict=True))
     return found
+
+
+def _widened(point: float, low: float, high: float, luck: float) -> tuple[float, float, float]:
+    """A number and its interval over groups, widened by what it owes to the luck of the deals."""
+    return point, point - math.hypot(point - low, luck), point + math.hypot(high - point, luck)
 
 
 def score_drawn_labels(rows: Rows, strength: float) -> dict[str, float]:
