@@ -141,6 +141,12 @@ def plot_classes(scores: pd.DataFrame, name: str = "F1") -> Figure:
     return figure
 
 
+def several_values(slices: pd.DataFrame) -> pd.DataFrame:
+    """Without slicings of one value, which repeat the score of all images; unchanged if there are no others."""
+    several = slices.groupby("slice")["value"].transform("size") > 1
+    return slices[several] if several.any() else slices
+
+
 def plot_slices(slices: pd.DataFrame) -> Figure:
     """Accuracy of each slice with its interval from a bootstrap over persons, in the order given.
 

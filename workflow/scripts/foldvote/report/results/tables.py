@@ -216,7 +216,7 @@ def draw_figures(run: RunResults, gallery: ReportGallery) -> dict[str, Figure]:
         "curves": figures.plot_curves(_by_model(run)),
         "confusion": _confusion(gallery.confusions[0]),
         "reliability": figures.plot_reliability(run.reliability),
-        "slices": figures.plot_slices(_several_values(run.slices).head(MOST_SLICES)),
+        "slices": figures.plot_slices(figures.several_values(run.slices).head(MOST_SLICES)),
         "classes": figures.plot_classes(class_scores(run.metrics).head(figures.MOST_BARS)),
     }
 
@@ -311,14 +311,14 @@ def _votes(metrics: Mapping[str, Any]) -> Table:
 
 def _slices(slices: pd.DataFrame) -> list[tuple[str, Table]]:
     """A table for each slicing, with its name, for tabs."""
-    shown = _several_values(slices).dropna(axis="columns", how="all")
+    shown = figures.several_values(slices).dropna(axis="columns", how="all")
     return [
         (
             name,
             table(
                 rows.drop(columns="slice"),
                 f"Slices by {name.replace('_', ' ')}",
-                formats=_slice_formats(rows),
+                formats={one: ".3f" for one in rows if one.startswith(("accuracy", "macro_f1", "log_loss"))},
                 labels=_LABELS,
             ),
         )
@@ -392,16 +392,6 @@ def _curve(model: str, folds: Mapping[int, pd.DataFrame]) -> Drawing:
 def _confusion(confusion: Any) -> Figure:
     name = "classes" if confusion.name == JOINT else confusion.name
     return figures.plot_confusion(confusion.counts, confusion.levels, name)
-
-
-def _several_values(slices: pd.DataFrame) -> pd.DataFrame:
-    """Without slicings of one value, which repeat the score of all images; unchanged if there are no others."""
-    several = slices.groupby("slice")["value"].transform("size") > 1
-    return slices[several] if several.any() else slices
-
-
-def _slice_formats(rows: pd.DataFrame) -> dict[str, str]:
-    return {name: ".3f" for name in rows.columns if name.startswith(("accuracy", "macro_f1", "log_loss"))}
 
 
 def _or_none(rows: pd.DataFrame, caption: str, **options: Any) -> Table | None:
