@@ -12,7 +12,7 @@ from foldvote.errors import UserError
 from foldvote.io.files import read_json
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
-from foldvote.training import speed
+from foldvote.training import loop, speed
 from foldvote.training.plan_run import Limits, Wanted, write_plan
 from foldvote.training.speed import Speed, measure_speed
 from foldvote.training.training_set import MemberInputs
@@ -115,6 +115,16 @@ def test_a_time_in_which_nothing_fits_is_refused_with_one_that_suffices(
     hours = float(str(told.value).split("set ")[1].split()[0])
     plan = planned(tiny, replace(HOUR, hours=hours), monkeypatch)
     assert plan["models"]["a"]["epochs"] >= 5 and plan["models"]["b"]["epochs"] == 0
+
+
+@pytest.mark.usefixtures("quick")
+def test_no_compiler_is_tried_while_a_model_is_measured(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a trial takes a minute, and would write its file two folders above that of the measurement."""
+    seen: list[object] = []
+    monkeypatch.setattr(loop, "trial_of", lambda chosen, *_: seen.append(chosen.compile))
+    inputs = MemberInputs(tiny.pixels, tiny.split)
+    measure_speed(MemberSeeds(1, "tiny", 0), recipe(compile="auto"), inputs, ["identity"], HERE)
+    assert seen == [False]
 
 
 def test_a_teacher_predicts_more_and_test_images_are_more_steps(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,7 @@ def _alone(recipe: Recipe) -> Recipe:
     frozen = recipe.freeze_epochs if recipe.freeze_epochs == recipe.epochs else 0
     changes: dict[str, Any] = {
         "kind": "network",
+        "compile": recipe.compile is True,  # a trial would take longer than all that is measured here
         "progressive": None,
         "pretrained": None,
         "labels": Treatment(),
