@@ -22,7 +22,6 @@ from foldvote.config.run_plan import (
     plan_path,
     read_plan,
     run_seconds,
-    with_epochs,
 )
 from foldvote.errors import UserError
 
@@ -124,18 +123,18 @@ def test_models_of_factors_and_teachers_are_needed() -> None:
 @pytest.mark.parametrize("schedule", ["cosine", "one_cycle", {"name": "step", "every": 4}])
 def test_a_shorter_recipe_keeps_the_shape_of_its_course(schedule: object) -> None:
     whole = Recipe(net="resnet18", epochs=20, warmup_epochs=2, schedule=schedule, pretrained="w.pth", freeze_epochs=5)
-    short = with_epochs(whole, 10)
+    short = whole.with_epochs(10)
     assert (short.epochs, short.warmup_epochs, short.freeze_epochs) == (10, 1, 2)
     assert getattr(short.schedule, "every", 2) == 2
-    assert with_epochs(whole, 20) is whole
+    assert whole.with_epochs(20) is whole
     assert Recipe.model_validate(short.model_dump(mode="json")) == short
     growing = Recipe(
         net="resnet18", epochs=8, progressive={"size": "64x48", "epochs": 3}, mix="mixup", mix_off_epochs=2
     )
-    assert with_epochs(growing, 4).progressive.epochs == with_epochs(growing, 4).mix_off_epochs == 1
-    assert with_epochs(growing, 2).progressive is None
+    assert growing.with_epochs(4).progressive.epochs == growing.with_epochs(4).mix_off_epochs == 1
+    assert growing.with_epochs(2).progressive is None
     probe = Recipe(net="resnet18", epochs=9, pretrained="w.pth", freeze_epochs=9)
-    assert with_epochs(probe, 1).freeze_epochs == 1
+    assert probe.with_epochs(1).freeze_epochs == 1
 
 
 def test_a_plan_is_read_for_the_configuration_that_it_was_made_for(tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ def test_it_has_the_epochs_that_the_folds_found_and_decides_nothing() -> None:
     best = Recipe(net="resnet18", epochs=8, epoch="best", soup=2, pretrained="w.pth", freeze_epochs=6)
     made = refit_recipe(best, [[5, 4], [4, 2], [1, 2]])  # means 4.5, 3 and 1.5
     assert (made.epochs, made.epoch, made.soup, made.freeze_epochs) == (3, "last", 1, 3)
+    stepped = Recipe(net="resnet18", epochs=8, epoch="best", schedule={"name": "step", "every": 4})
+    assert refit_recipe(stepped, [[4]]).schedule.every == 2
     mixed = Recipe(net="resnet18", epochs=3, epoch="best", mix="mixup", mix_off_epochs=2)
     assert [refit_recipe(mixed, [[found]]).mix_off_epochs for found in (1, 2, 3)] == [0, 1, 2]
     growing = Recipe(net="resnet18", epochs=4, epoch="best", progressive={"size": "64x48", "epochs": 2})

@@ -1,6 +1,6 @@
 """What does not fit between the models of one configuration."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
 from foldvote.config.probe import LeakCheck
@@ -20,6 +20,10 @@ def first_round_faults(models: Models, has_test: bool) -> Iterator[str]:
     Returns:
         One line for each fault.
     """
+
+    def teachers(name: str) -> Sequence[str]:
+        return models[name].learns_from if name in models else ()
+
     for name, recipe in models.items():
         key = "pseudo" if recipe.pseudo else "distill"
         if recipe.first_round and not has_test:
@@ -33,7 +37,7 @@ def first_round_faults(models: Models, has_test: bool) -> Iterator[str]:
                 yield f"{place} is itself of the second round; name models without pseudo"
             elif first == name:
                 yield f"{place} is this model itself; name another one, which may have the same recipe"
-            elif name in _all_before(models, first):
+            elif name in all_needed(first, teachers):
                 yield f"{place} learns from {name!r} in its turn; break the circle"
             elif models[first].factors is not None:
                 yield f"{place} learns some factors only; name models of whole classes"
@@ -83,12 +87,17 @@ def leak_check_faults(leak_check: LeakCheck | None, models: Models) -> Iterator[
         yield f"leak_check.model: {name} has no pretrained weights, and drawn ones see little; name one that has"
 
 
-def _all_before(models: Models, name: str) -> set[str]:
-    """The models that a model learns from, directly or through others."""
+def all_needed(name: str, needs: Callable[[str], Iterable[str]]) -> set[str]:
+    """A model and all others that it needs, directly or through others.
+
+    Args:
+        name: of the model.
+        needs: the models that one needs directly.
+    """
     found, waiting = set[str](), [name]
     while waiting:
-        recipe = models.get(waiting.pop())
-        new = set(recipe.learns_from) - found if recipe else set()
-        found |= new
-        waiting += new
+        one = waiting.pop()
+        if one not in found:
+            found.add(one)
+            waiting += needs(one)
     return found

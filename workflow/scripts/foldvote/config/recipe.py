@@ -252,6 +252,24 @@ class Recipe(Section):
         size = "x".join(str(round(side * self.pack)) for side in parse_size(self.size))
         return Framing(size, self.roi, "squash" if self.roi.startswith("face-") else self.fit)
 
+    def with_epochs(self, epochs: int) -> "Recipe":
+        """The same with fewer epochs, within which the learning rate, and what belongs to some epochs, runs its course.
+
+        Args:
+            epochs: from 1 to those of the recipe; as many leave it as it is.
+        """
+        if epochs == self.epochs:
+            return self
+        changes: dict[str, Any] = {"epochs": epochs, "warmup_epochs": self.warmup_epochs * epochs / self.epochs}
+        changes |= {name: getattr(self, name) * epochs // self.epochs for name in ("freeze_epochs", "mix_off_epochs")}
+        if self.progressive is not None:
+            first = self.progressive.epochs * epochs // self.epochs
+            changes["progressive"] = self.progressive.model_copy(update={"epochs": first}) if first else None
+        if self.schedule.name == "step":
+            every = self.schedule.every * epochs / self.epochs
+            changes["schedule"] = self.schedule.model_copy(update={"every": every})
+        return self.model_copy(update=changes)
+
     @property
     def chooses_epochs(self) -> bool:
         """Whether `best_by` decides anything: the epoch, the end of training, or a drop of the learning rate."""

@@ -5,12 +5,13 @@ Every fold of a model is trained or none: without one of them, the out-of-fold p
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from foldvote.config.experiment import Config
+from foldvote.config.model_relations import all_needed
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
 from foldvote.io.files import canonical, read_json, sha256_bytes
@@ -72,7 +73,7 @@ def fitting_epochs(costs: Costs, seconds: float, least: float, at_once: int = 1)
 
     kept: dict[str, int] = {}
     for name in costs:
-        wanted = _with_needs(costs, name) | set(kept)
+        wanted = all_needed(name, lambda other: costs[other].needs) | set(kept)
         tried = {other: one.least(least) for other, one in costs.items() if other in wanted}
         if fits(tried):
             kept = tried
@@ -105,7 +106,7 @@ def run_seconds(costs: Costs, epochs: Mapping[str, int], at_once: int = 1) -> fl
 
 def least_seconds(costs: Costs, least: float, at_once: int = 1) -> float:
     """Seconds of the smallest run: the first model, with what it needs, each with the smallest share of its epochs."""
-    first = _with_needs(costs, next(iter(costs)))
+    first = all_needed(next(iter(costs)), lambda other: costs[other].needs)
     return run_seconds(costs, {name: one.least(least) for name, one in costs.items() if name in first}, at_once)
 
 
@@ -121,17 +122,6 @@ def needs_of(models: Mapping[str, Recipe]) -> dict[str, tuple[str, ...]]:
 def _with_one_more(costs: Costs, epochs: Mapping[str, int]) -> Iterator[dict[str, int]]:
     """The same epochs with one more of one model, in the order of the models."""
     return (dict(epochs) | {name: number + 1} for name, number in epochs.items() if number < costs[name].epochs)
-
-
-def _with_needs(costs: Costs, name: str) -> Set[str]:
-    """A model and all that it needs, directly or through others."""
-    found, waiting = set[str](), [name]
-    while waiting:
-        one = waiting.pop()
-        if one not in found:
-            found.add(one)
-            waiting += costs[one].needs
-    return found
 
 
 def _chain_seconds(costs: Costs, epochs: Mapping[str, int], name: str) -> float:
@@ -219,7 +209,7 @@ def apply_plan(config: Config, plan: Plan | None) -> Config:
     if plan is None:
         return config
     models = {
-        name: with_epochs(recipe, plan[name].epochs) for name, recipe in config.models.items() if plan[name].epochs
+        name: recipe.with_epochs(plan[name].epochs) for name, recipe in config.models.items() if plan[name].epochs
     }
     changes: dict[str, Any] = {"models": models}
     if config.refit is not None and config.refit.models != "all":
@@ -227,28 +217,6 @@ def apply_plan(config: Config, plan: Plan | None) -> Config:
     if config.searched_model not in models:
         changes["tune"] = None  # a search is a run of its own
     return config.model_copy(update=changes)
-
-
-def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """The recipe with fewer epochs, within which the learning rate runs its whole course.
-
-    Args:
-        recipe: as the user wrote it.
-        epochs: from 1 to those of the recipe; as many leave it as it is.
-    """
-    if epochs == recipe.epochs:
-        return recipe
-    share = epochs / recipe.epochs
-    changes: dict[str, Any] = {"epochs": epochs, "warmup_epochs": recipe.warmup_epochs * share}
-    frozen = recipe.freeze_epochs
-    changes["freeze_epochs"] = epochs if frozen == recipe.epochs else math.floor(frozen * share)
-    changes["mix_off_epochs"] = math.floor(recipe.mix_off_epochs * share)
-    if recipe.progressive is not None:
-        first = math.floor(recipe.progressive.epochs * share)
-        changes["progressive"] = recipe.progressive.model_copy(update={"epochs": first}) if first else None
-    if recipe.schedule.name == "step":
-        changes["schedule"] = recipe.schedule.model_copy(update={"every": recipe.schedule.every * share})
-    return recipe.model_copy(update=changes)
 
 
 def in_words(plan: Plan) -> Iterable[str]:

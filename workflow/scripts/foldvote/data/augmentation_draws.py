@@ -1,7 +1,7 @@
 """What is drawn for training images that are augmented in whole batches, on the device that trains.
 
 The draws of an image depend on its seed alone, and those of its steps not on each other. Their distributions are those
-of the same short steps in foldvote.data.augmentation, where albumentations draws all steps of an image by one seed.
+of the same short steps in foldvote.data.augmentation.
 """
 
 from collections.abc import Callable, Sequence

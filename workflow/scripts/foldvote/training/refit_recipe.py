@@ -34,13 +34,8 @@ def refit_recipe(recipe: Recipe, found: Sequence[Sequence[int]]) -> Recipe:
             number of epochs; the learning rate runs its whole course within them.
     """
     epochs = max(round(fmean(fmean(own) for own in found)), 1)
-    values = recipe.model_dump(mode="json", exclude={"best_by"})
-    values |= {"epochs": epochs, "epoch": "last", "soup": 1, "patience": None, "max_minutes": None}
-    if epochs < recipe.epochs:
-        values["warmup_epochs"] = recipe.warmup_epochs * epochs / recipe.epochs
-        values["freeze_epochs"] = min(recipe.freeze_epochs, epochs)
-        values["mix_off_epochs"] = recipe.mix_off_epochs * epochs // recipe.epochs
-        if recipe.progressive is not None:
-            first = recipe.progressive.epochs * epochs // recipe.epochs
-            values["progressive"] = {"size": recipe.progressive.size, "epochs": first} if first else None
+    values = recipe.with_epochs(epochs).model_dump(mode="json", exclude={"best_by"})
+    values |= {"epoch": "last", "soup": 1, "patience": None, "max_minutes": None}
+    # The networks of the folds that found the epochs had a frozen backbone for as long.
+    values["freeze_epochs"] = min(recipe.freeze_epochs, epochs)
     return Recipe.model_validate(values)
