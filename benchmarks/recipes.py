@@ -1,13 +1,14 @@
-"""Train every recipe of config/recipes.yaml on one data set at equal budget, and make a table of the scores.
+"""Train every recipe of config/recipes.yaml on one data set over the same folds, and make a table of what differs.
 
-    .venv/bin/python benchmarks/recipes.py --data-root FOLDER [--models plain,focal] [--cores 2] [--page PAGE.md]
+    .venv/bin/python benchmarks/recipes.py --data-root FOLDER [--models today,focal] [--cores 2] [--page PAGE.md]
 
-FOLDER has the home task's layout. Members are trained through the workflow (existing ones are not trained again). The
-out-of-fold predictions of each repeat are scored separately: the table has the mean and half the range over repeats.
+FOLDER has the home task's layout. Members are trained through the workflow (existing ones are not trained again), one
+thread each, so that as many run side by side as there are cores. Scores are those of out-of-fold predictions, on
+average over the repeats of the split. Differences are to the first model of the file, over the same groups, with an
+interval of XX
 """
 
 import argparse
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +17,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow" / "scrip
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from foldvote.config.experiment import Config, load_config
-from foldvote.data.label_space import read_label_space
-from foldvote.evaluation.metrics import accuracy, factor_scores, macro_f1
+from foldvote.data.label_space import LabelSpace, read_label_space
+from foldvote.evaluation.bootstrap import GroupSums, group_sums, scores
+from foldvote.evaluation.metrics import factor_scores
+from foldvote.evaluation.paired_scores import mean_sums, paired_scores
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.prediction_files import LOGIT
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "config/recipes.yaml"
 BEGIN, END = "<!-- table: benchmarks/recipes.py -->", "<!-- end of table -->"
+DRAWS = 4000
+SHOWN = {"macro_f1": "macro-F1", "log_loss": "log-loss"}
 
 
 def train(config: Config, models: list[str], data_root: str, cores: int) -> None:
@@ -39,60 +45,117 @@ def train(config: Config, models: list[str], data_root: str, cores: int) -> None
     subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
 
 
-def scores_of(config: Config, model: str) -> dict[str, float | str]:
-    """One row of the table."""
-    results = ROOT / config.results
-    label_space = read_label_space(results / "data/classes.json")
-    names, repeats = [LOGIT + name for name in label_space.classes], []
+def out_of_fold(config: Config, model: str) -> list[pd.DataFrame]:
+    """The predictions of each repeat of the split, one row per image, in one order, with the image's `group`."""
+    results, repeats = ROOT / config.results, []
+    split = pd.read_parquet(results / "folds/folds.parquet", columns=["image_id", "group"]).drop_duplicates()
     for repeat in range(config.folds.repeats):
         folds = range(repeat * config.folds.k, (repeat + 1) * config.folds.k)
-        rows = pd.concat(
-            pd.read_parquet(results / f"oof/model={model}/fold={fold}/predictions.parquet") for fold in folds
-        )
-        labels, probabilities = rows["label"].to_numpy(np.int64), softmax(rows[names].to_numpy())
-        predicted = probabilities.argmax(axis=1)
-        factors = factor_scores(labels, probabilities, label_space)
-        repeats.append(
-            {
-                "macro-F1": macro_f1(labels, predicted, len(label_space.classes)),
-                "accuracy": accuracy(labels, predicted),
-                **{name: score["accuracy"] for name, score in factors.items()},
-            }
-        )
-    timings = (results / f"timings/train/model={model}").glob("fold=*.json")
-    seconds = sum(json.loads(path.read_text(encoding="utf-8"))["seconds"] for path in timings) / len(repeats)
-    table = pd.DataFrame(repeats)
-    spread = (table.max() - table.min()) / 2
-    shown = {name: f"{table[name].mean():.3f} ± {spread[name]:.3f}" for name in ("macro-F1", "accuracy")}
-    factor_means = {name: f"{table[name].mean():.3f}" for name in label_space.factors}
-    return {"recipe": model, **shown, **factor_means, "seconds": f"{seconds:.0f}", "order": table["macro-F1"].mean()}
+        files = [results / f"oof/model={model}/fold={fold}/predictions.parquet" for fold in folds]
+        rows = pd.concat(pd.read_parquet(file) for file in files)
+        repeats.append(rows.merge(split, on="image_id", validate="one_to_one").sort_values("image_id"))
+    return repeats
 
 
-def as_markdown(rows: list[dict[str, float | str]]) -> str:
-    """The rows as a table, the best macro-F1 first."""
-    ordered = sorted(rows, key=lambda row: -float(row["order"]))
-    columns = [name for name in ordered[0] if name != "order"]
+def sums_of(rows: pd.DataFrame, label_space: LabelSpace) -> GroupSums:
+    """What the scores of one repeat are computed from, for each group."""
+    groups = np.unique(rows["group"].to_numpy(), return_inverse=True)[1]
+    probabilities = softmax(rows[[LOGIT + name for name in label_space.classes]].to_numpy())
+    return group_sums(rows["label"].to_numpy(np.int64), probabilities, groups, len(label_space.classes))
+
+
+def factor_means(repeats: list[pd.DataFrame], label_space: LabelSpace) -> dict[str, float]:
+    """Accuracy of each factor, the mean over repeats."""
+    names = [LOGIT + name for name in label_space.classes]
+    found = [
+        factor_scores(rows["label"].to_numpy(np.int64), softmax(rows[names].to_numpy()), label_space)
+        for rows in repeats
+    ]
+    return {factor: float(np.mean([one[factor]["accuracy"] for one in found])) for factor in label_space.factors}
+
+
+def cpu_seconds(config: Config, model: str) -> float:
+    """CPU seconds of the training of one member, on average over the members."""
+    files = (ROOT / config.results / f"benchmarks/train/model={model}").glob("fold=*.tsv")
+    return float(np.mean([pd.read_csv(file, sep="\t")["cpu_time"].iloc[-1] for file in files]))
+
+
+def changes() -> dict[str, str]:
+    """What each model of the file says beside its `base`, as YAML in a line."""
+    models = yaml.safe_load((ROOT / CONFIG).read_text(encoding="utf-8"))["models"]
+    said = {name: {key: value for key, value in recipe.items() if key != "base"} for name, recipe in models.items()}
+    return {
+        name: yaml.safe_dump(keys, default_flow_style=True, width=10_000, sort_keys=False).strip()[1:-1]
+        for name, keys in said.items()
+    }
+
+
+def difference(row: dict[str, float], score: str, each: list[float]) -> str:
+    """A difference and its interval, in bold if the interval excludes 0 and every repeat of the split agrees.
+
+    Args:
+        row: of `paired_scores`.
+        score: name of the score.
+        each: the difference in each repeat.
+    """
+    low, high = row[f"{score}_difference_low"], row[f"{score}_difference_high"]
+    text = f"{row[f'{score}_difference']:+.3f} ({low:+.3f} to {high:+.3f})"
+    return f"**{text}**" if low * high > 0 and all(one * low > 0 for one in each) else text
+
+
+def table(config: Config, models: list[str]) -> list[dict[str, str]]:
+    """The rows, the best macro-F1 first; the first of the models is the reference.
+
+    Args:
+        config: of the file of recipes.
+        models: names; every member's out-of-fold predictions exist.
+    """
+    label_space = read_label_space(ROOT / config.results / "data/classes.json")
+    frames = {model: out_of_fold(config, model) for model in models}
+    sums = {model: [sums_of(rows, label_space) for rows in repeats] for model, repeats in frames.items()}
+    means = {model: mean_sums(own) for model, own in sums.items()}
+    reference, said = models[0], changes()
+    paired = paired_scores(means, reference, DRAWS, config.seed, SHOWN)
+    rows = []
+    for model in sorted(models, key=lambda name: -paired[name]["macro_f1"]):
+        row = {"recipe": model, "change": f"`{said[model]}`" if said[model] else ""}
+        for score, title in SHOWN.items():
+            each = [
+                scores(own)[score] - scores(other)[score]
+                for own, other in zip(sums[model], sums[reference], strict=True)
+            ]
+            row[title] = f"{paired[model][score]:.3f}"
+            row[f"{title} against {reference}"] = "" if model == reference else difference(paired[model], score, each)
+        row |= {factor: f"{score:.3f}" for factor, score in factor_means(frames[model], label_space).items()}
+        rows.append(row | {"CPU s": f"{cpu_seconds(config, model):.0f}"})
+    return rows
+
+
+def as_markdown(rows: list[dict[str, str]]) -> str:
+    """The rows as a table."""
+    columns = list(rows[0])
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-    lines += ["| " + " | ".join(str(row[name]) for name in columns) + " |" for row in ordered]
-    return "\n".join(lines)
+    return "\n".join(lines + ["| " + " | ".join(row[name] for name in columns) + " |" for row in rows])
 
 
 def main() -> None:
     """Train, score, and write the table between its marks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", required=True, help="folder of the home task's shape")
-    parser.add_argument("--models", help="names, separated by commas; all by default")
+    parser.add_argument("--models", help="names, separated by commas, the reference first; all by default")
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--page", type=Path, help="page whose table, between two marks, is replaced")
+    parser.add_argument("--no-training", action="store_true", help="score what has been trained")
     asked = parser.parse_args()
     config = load_config(ROOT / CONFIG, {"data_root": asked.data_root})
     models = asked.models.split(",") if asked.models else list(config.models)
-    train(config, models, asked.data_root, asked.cores)
-    table = as_markdown([scores_of(config, model) for model in models])
-    print(table)
+    if not asked.no_training:
+        train(config, models, asked.data_root, asked.cores)
+    text = as_markdown(table(config, models))
+    print(text)
     if asked.page:
         before, _, rest = asked.page.read_text(encoding="utf-8").partition(BEGIN)
-        asked.page.write_text(f"{before}{BEGIN}\n{table}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        asked.page.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":
