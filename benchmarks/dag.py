@@ -3,8 +3,8 @@
     python benchmarks/dag.py --members 50 500 5000
 
 Ten folds per model. Each measurement is repeated in the same run with two bare Snakefiles: the least one has as many
-jobs (train, OOF and test predictions of each member, one job that reads all) with one file each; the full one has the
-inputs, outputs, logs and benchmarks of foldvote's own rules. Nothing is trained: for the run with nothing to do, every
+jobs (train and predict each member, one job that reads all) with one file each; the full one has the inputs, outputs,
+logs and benchmarks of foldvote's own rules. Nothing is trained: for the run with nothing to do, every
 output is an empty file. Medians of CPU seconds of the process and its children. Peak memory is the largest of all.
 """
 
@@ -37,18 +37,13 @@ rule train:
     output: "out/train/model={{m}}/fold={{k}}"
     shell: "touch {{output}}"
 
-rule oof:
+rule predict:
     input: "out/folds", "out/train/model={{m}}/fold={{k}}"
-    output: "out/oof/model={{m}}/fold={{k}}"
-    shell: "touch {{output}}"
-
-rule tta:
-    input: "out/folds", "out/train/model={{m}}/fold={{k}}"
-    output: "out/test/model={{m}}/fold={{k}}"
+    output: "out/predictions/model={{m}}/fold={{k}}"
     shell: "touch {{output}}"
 
 rule ensemble:
-    input: [f"out/{{part}}/model={{m}}/fold={{k}}" for part in ("oof", "test", "train") for m, k in MEMBERS]
+    input: [f"out/{{part}}/model={{m}}/fold={{k}}" for part in ("predictions", "train") for m, k in MEMBERS]
     output: "out/ensemble"
     shell: "touch {{output}}"
 """
@@ -78,26 +73,18 @@ rule train:
     benchmark: "out/benchmarks/train/model={{m}}/fold={{k}}.tsv"
     shell: "touch {{output}}"
 
-rule oof:
+rule predict:
     input:
-        SPLIT, "out/train.arrow",
+        SPLIT, "out/train.arrow", "out/test.arrow",
         "out/train/model={{m}}/fold={{k}}/model.safetensors", "out/train/model={{m}}/fold={{k}}/model.json",
     output:
         "out/oof/model={{m}}/fold={{k}}/predictions.parquet",
-        "out/timings/oof/model={{m}}/fold={{k}}.json",
-    log: "out/logs/oof/model={{m}}/fold={{k}}.log"
-    benchmark: "out/benchmarks/oof/model={{m}}/fold={{k}}.tsv"
-    shell: "touch {{output}}"
-
-use rule oof as tta with:
-    input:
-        SPLIT, "out/test.arrow",
-        "out/train/model={{m}}/fold={{k}}/model.safetensors", "out/train/model={{m}}/fold={{k}}/model.json",
-    output:
         "out/test/model={{m}}/fold={{k}}/predictions.parquet",
+        "out/timings/oof/model={{m}}/fold={{k}}.json",
         "out/timings/test/model={{m}}/fold={{k}}.json",
-    log: "out/logs/test/model={{m}}/fold={{k}}.log"
-    benchmark: "out/benchmarks/test/model={{m}}/fold={{k}}.tsv"
+    log: "out/logs/predict/model={{m}}/fold={{k}}.log"
+    benchmark: "out/benchmarks/predict/model={{m}}/fold={{k}}.tsv"
+    shell: "touch {{output}}"
 
 rule ensemble:
     input:

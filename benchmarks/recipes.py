@@ -40,8 +40,8 @@ def train(config: Config, models: list[str], data_root: str, cores: int) -> None
     targets = [
         f"{config.results}/oof/model={name}/fold={fold}/predictions.parquet" for name in models for fold in folds
     ]
-    command = [Path(sys.executable).with_name("snakemake"), "--cores", str(cores), "--set-threads", "train=1", "oof=1"]
-    command += ["--configfile", CONFIG, "--config", f"data_root={data_root}", "--", *targets]
+    command = [Path(sys.executable).with_name("snakemake"), "--cores", str(cores), "--configfile", CONFIG]
+    command += ["--config", f"data_root={data_root}", "--set-threads", "train=1", "predict_member=1", "--", *targets]
     subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
 
 

@@ -14,7 +14,7 @@ from check import Skipped
 from foldvote.config.data import Images
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.data.packed_images import pack_images
-from foldvote.inference.predict_member import predict_member
+from foldvote.inference.predict_member import PartFiles, predict_member
 from foldvote.io.files import read_json, sha256_file
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
@@ -103,17 +103,7 @@ class Bench:
         """Logits of a trained member's validation images."""
         files, out = self.tiny.files(name), self.root / f"{name}-{gpus}.parquet"
         resources = JobResources(gpus, 1, Runtime())
-        views = ["identity", "hflip"]
+        parts = [PartFiles("oof", self.tiny.pixels, out, self.root / "timing.json")]
         with quiet():
-            predict_member(
-                files.weights,
-                files.sidecar,
-                self.tiny.pixels,
-                self.tiny.split,
-                "oof",
-                views,
-                out,
-                self.root / "timing.json",
-                resources,
-            )
+            predict_member(files.weights, files.sidecar, self.tiny.split, parts, ["identity", "hflip"], resources)
         return pd.read_parquet(out).filter(like="logit")

@@ -265,7 +265,7 @@ def missed(found: set[tuple[str, str]], *scripts: str) -> set[tuple[str, str]]:
 
 
 def test_all_code_that_runs_in_data_stages_and_training_is_covered(tmp_path: Path) -> None:
-    from foldvote.inference.predict_member import predict_member
+    from foldvote.inference.predict_member import PartFiles, predict_member
     from foldvote.runtime.resources import JobResources
     from foldvote.runtime.seeding import MemberSeeds
     from foldvote.training.train_member import MemberInputs, train_member
@@ -292,11 +292,11 @@ def test_all_code_that_runs_in_data_stages_and_training_is_covered(tmp_path: Pat
     assert missed(found, "train_member.py") == set()
 
     gamma = {"name": "gamma", "steps": [{"RandomGamma": {"p": 1}}]}
+    parts = [PartFiles("oof", tiny.pixels, tmp_path / "model=tiny/fold=0/oof.parquet", tmp_path / "oof.json")]
     with executed() as found:
         predict_member(
-            files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", ["identity", "crop-centre-90", gamma],
-            tmp_path / "model=tiny/fold=0/oof.parquet", tmp_path / "oof.json", resources,
-        )  # fmt: skip
+            files.weights, files.sidecar, tiny.split, parts, ["identity", "crop-centre-90", gamma], resources
+        )
     assert len(found) > 40
     assert missed(found, "predict_member.py") == set()
 

@@ -30,7 +30,7 @@ CONFIG = {
     "runtime": {"workers": 1, "tracking": {"tensorboard": False}},
 }
 # One thread: on a CPU the last bits of a sum depend on their number.
-THREADS = ["--set-threads", "train=1", "oof=1", "tta=1"]
+THREADS = ["--set-threads", "train=1", "predict_member=1"]
 SAME = [f"results/train/model=tiny/fold={fold}/{name}.safetensors" for fold in (0, 1) for name in ("model", "last")]
 SAME += [f"results/{part}/model=tiny/fold={fold}/predictions.parquet" for part in ("oof", "test") for fold in (0, 1)]
 SAME += ["results/ensemble/oof.parquet", "results/ensemble/test.parquet", "results/submission.csv"]

@@ -20,7 +20,7 @@ from foldvote.data.packed_images import PackedImages, pack_images
 from foldvote.ensemble.build_ensemble import EnsembleFiles, make_ensemble
 from foldvote.ensemble.inputs import EnsembleInputs
 from foldvote.ensemble.review import ReviewFiles, ReviewInputs, write_review
-from foldvote.inference.predict_member import predict_member
+from foldvote.inference.predict_member import PartFiles, predict_member
 from foldvote.io.files import sha256_file, write_json
 from foldvote.models.factory import build_model, normalisation
 from foldvote.runtime.resources import JobResources
@@ -131,14 +131,15 @@ def _member(run: DeployedRun, name: str, recipe: Recipe, fold: int, split: Split
     write_json(
         weights.with_name("model.json"), about | {"recipe": recipe.model_dump(mode="json"), "pretrained_sha256": None}
     )
-    written = {}
+    written, parts = {}, []
     for part, pixels in (("oof", images["train"]), ("test", images["test"])):
         written[part] = results / f"{part}/model={name}/fold={fold}/predictions.parquet"
         written[part].parent.mkdir(parents=True)
         timing = results / f"timings/{part}/model={name}/fold={fold}.json"
         timing.parent.mkdir(parents=True, exist_ok=True)
-        sidecar, resources = weights.with_name("model.json"), JobResources(0, 1, Runtime())
-        predict_member(weights, sidecar, pixels, split, part, list(run.views), written[part], timing, resources)
+        parts.append(PartFiles(part, pixels, written[part], timing))
+    sidecar, resources = weights.with_name("model.json"), JobResources(0, 1, Runtime())
+    predict_member(weights, sidecar, split, parts, list(run.views), resources)
     return written
 
 

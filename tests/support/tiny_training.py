@@ -1,7 +1,7 @@
 """The training of one member on the tiny data stage. Imports torch."""
 
 from foldvote.config.runtime import Runtime, Tracking
-from foldvote.inference.predict_member import predict_member
+from foldvote.inference.predict_member import PartFiles, predict_member
 from foldvote.io.files import sha256_file
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
@@ -34,7 +34,5 @@ def train(tiny: Tiny, name: str, changes: dict[str, object], workers: int = 0) -
 def teach(tiny: Tiny, name: str) -> None:
     """Let a trained member predict the images that it was trained on, for students."""
     files, resources = tiny.files(name), JobResources(0, 1, Runtime(predict_batch=16))
-    timing = files.timing.with_name("teach.json")
-    predict_member(
-        files.weights, files.sidecar, tiny.pixels, tiny.split, "teach", ["identity"], tiny.taught, timing, resources
-    )
+    parts = [PartFiles("teach", tiny.pixels, tiny.taught, files.timing.with_name("teach.json"))]
+    predict_member(files.weights, files.sidecar, tiny.split, parts, ["identity"], resources)

@@ -10,7 +10,7 @@ from foldvote.config.folds import Folds
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.errors import UserError
 from foldvote.evaluation.paired_scores import mean_sums, paired_scores
-from foldvote.inference.predict_member import load_member, predict_member
+from foldvote.inference.predict_member import PartFiles, load_member, predict_member
 from foldvote.io.files import read_json, sha256_file, write_json
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds, generator
@@ -42,10 +42,8 @@ def make_members(tiny: Tiny, seeds: list[int], **changes: object) -> AverageInpu
         name = MemberSeeds(seed, "tiny", fold)
         train_member(name, asked, "code", inputs, tiny.resume / str(fold), tiny.root, files, RESOURCES)
         path = tiny.root / f"reserve/model=tiny/fold={fold}/predictions.parquet"
-        timing, views = path.with_name("t.json"), ["identity", "hflip"]
-        predict_member(
-            files.weights, files.sidecar, tiny.pixels, tiny.split, "reserve", list(views), path, timing, RESOURCES
-        )
+        parts = [PartFiles("reserve", tiny.pixels, path, path.with_name("t.json"))]
+        predict_member(files.weights, files.sidecar, tiny.split, parts, ["identity", "hflip"], RESOURCES)
         for kind, made in zip(kinds, (files.weights, files.sidecar, path), strict=True):
             paths[kind].append(made)
     return AverageInputs(paths["weights"], paths["sidecars"], paths["reserve"], tiny.pixels, tiny.split)

@@ -15,7 +15,7 @@ from foldvote.data.packed_images import PackedImages
 from foldvote.errors import UserError
 from foldvote.inference.feature_files import read_features
 from foldvote.inference.features import compute_features
-from foldvote.inference.predict_member import load_member, predict_member
+from foldvote.inference.predict_member import PartFiles, load_member, predict_member
 from foldvote.io.parquet import read_table
 from foldvote.models.factory import build_model
 from foldvote.runtime.resources import JobResources
@@ -98,9 +98,8 @@ def test_predictions_from_features_are_those_of_the_networks_own_forward_pass(
     files, tables = tiny.files("member0"), []
     for features in (None, tiny.root / "features.parquet"):
         out, timing = tmp_path / f"{bool(features)}/model=tiny/fold=0/p.parquet", tmp_path / "t.json"
-        predict_member(
-            files.weights, files.sidecar, tiny.pixels, tiny.split, part, VIEWS, out, timing, RESOURCES, features
-        )
+        parts = [PartFiles(part, tiny.pixels, out, timing, features)]
+        predict_member(files.weights, files.sidecar, tiny.split, parts, VIEWS, RESOURCES)
         tables.append(read_table(out))
     names = [name for name in tables[0] if name.startswith("logit_")]
     pd.testing.assert_frame_equal(tables[0].drop(columns=names), tables[1].drop(columns=names))

@@ -8,7 +8,7 @@ import pytest
 from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.errors import UserError
-from foldvote.inference.predict_member import predict_member
+from foldvote.inference.predict_member import PartFiles, predict_member
 from foldvote.io.files import read_json, sha256_file, write_json
 from foldvote.io.parquet import read_record, write_table
 from foldvote.runtime.resources import JobResources
@@ -77,8 +77,8 @@ def test_a_network_of_all_groups_is_predicted_like_a_member(tiny: Tiny) -> None:
     train(tiny, "whole", split, 7, **LAST)
     files, out = tiny.files("whole"), tiny.root / "whole.predictions.parquet"
     resources = JobResources(0, 1, Runtime(workers=0))
-    timing = tiny.root / "timing.json"
-    predict_member(files.weights, files.sidecar, tiny.pixels, split, "test", ["identity"], out, timing, resources)
+    parts = [PartFiles("test", tiny.pixels, out, tiny.root / "timing.json")]
+    predict_member(files.weights, files.sidecar, split, parts, ["identity"], resources)
     assert len(pd.read_parquet(out)) == table["image_id"].nunique()
     assert (read_record(out)["fold"], read_record(out)["split_sha256"]) == (7, split_sha256(everyone(table)))
 

@@ -22,7 +22,7 @@ from foldvote.data.packed_images import PackedImages, pack_images
 from foldvote.errors import INTERRUPTED, Interrupted, UserError
 from foldvote.evaluation.metrics import log_loss
 from foldvote.evaluation.probabilities import softmax
-from foldvote.inference.predict_member import predict_member
+from foldvote.inference.predict_member import PartFiles, predict_member
 from foldvote.inference.prediction_files import LOGIT
 from foldvote.io.files import read_json, sha256_file
 from foldvote.io.parquet import read_record, read_table
@@ -293,9 +293,8 @@ def test_f32_training_refuses_an_edited_split(tiny: Tiny, tmp_path: Path) -> Non
 def test_a_member_predicts_only_the_persons_it_never_saw(tiny: Tiny, tmp_path: Path) -> None:
     files, out = tiny.files("undisturbed"), tmp_path / "oof.parquet"
     views = ["identity", "hflip"]
-    predict_member(
-        files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", views, out, tmp_path / "t.json", RESOURCES
-    )
+    parts = [PartFiles("oof", tiny.pixels, out, tmp_path / "t.json")]
+    predict_member(files.weights, files.sidecar, tiny.split, parts, views, RESOURCES)
     rows = pd.read_parquet(out)
     training, validation = fold_rows(read_folds(tiny.split.folds, tiny.split.certificate)[0], 0)
     assert set(rows["image_id"]) == set(validation["image_id"])
@@ -313,8 +312,8 @@ def test_a_member_of_larger_images_validates_as_it_predicts_and_reads_no_others(
     assert weights_of(larger, "packed") == weights_of(larger, "again") != weights_of(tiny, "undisturbed")
     files, table = larger.files("packed"), tmp_path / "oof.parquet"
     assert read_json(files.sidecar)["recipe"]["pack"] == 1.25
-    asked = (files.weights, files.sidecar, larger.pixels, larger.split, "oof", ["identity", "crop-centre-80"])
-    predict_member(*asked, table, tmp_path / "t.json", RESOURCES)
+    parts, views = [PartFiles("oof", larger.pixels, table, tmp_path / "t.json")], ["identity", "crop-centre-80"]
+    predict_member(files.weights, files.sidecar, larger.split, parts, list(views), RESOURCES)
     found = read_table(table)
     logits = {view: rows.filter(regex=f"^{LOGIT}").to_numpy() for view, rows in found.groupby("view")}
     labels = found.loc[found["view"] == "identity", "label"].to_numpy(int)
@@ -333,9 +332,8 @@ def test_a_member_of_one_factor_says_the_same_of_classes_that_differ_in_others(t
     write_label_space(label_space, tiny.split.classes)
     train(tiny, "sizes", epochs=1, warmup_epochs=0, factors=["size"])
     files, out = tiny.files("sizes"), tmp_path / "oof/model=tiny/fold=0/predictions.parquet"
-    predict_member(
-        files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", ["identity"], out, tmp_path / "t.json", RESOURCES
-    )
+    parts = [PartFiles("oof", tiny.pixels, out, tmp_path / "t.json")]
+    predict_member(files.weights, files.sidecar, tiny.split, parts, ["identity"], RESOURCES)
     rows = pd.read_parquet(out)
     assert read_record(out)["factors"] == ["size"]
     for level in ("small", "large"):
@@ -351,17 +349,8 @@ def test_altered_weights_are_refused_before_they_predict(tiny: Tiny, tmp_path: P
     altered[-1] ^= 1
     (tmp_path / "model.safetensors").write_bytes(altered)
     with pytest.raises(UserError, match="is not the file that was trained"):
-        predict_member(
-            tmp_path / "model.safetensors",
-            files.sidecar,
-            tiny.pixels,
-            tiny.split,
-            "oof",
-            ["identity"],
-            tmp_path / "oof.parquet",
-            tmp_path / "t.json",
-            RESOURCES,
-        )
+        parts = [PartFiles("oof", tiny.pixels, tmp_path / "oof.parquet", tmp_path / "t.json")]
+        predict_member(tmp_path / "model.safetensors", files.sidecar, tiny.split, parts, ["identity"], RESOURCES)
     assert not (tmp_path / "oof.parquet").exists()
 
 
@@ -374,17 +363,8 @@ def test_a_flipped_pixel_is_refused_by_a_prediction(tiny: Tiny, tmp_path: Path) 
     (tmp_path / "train.arrow").write_bytes(content)
     files, out = tiny.files("undisturbed"), tmp_path / "oof.parquet"
     with pytest.raises(UserError, match=rf"train\.arrow: damaged: the pixels of image {image_id}"):
-        predict_member(
-            files.weights,
-            files.sidecar,
-            tmp_path / "train.arrow",
-            tiny.split,
-            "oof",
-            ["identity"],
-            out,
-            tmp_path / "t.json",
-            RESOURCES,
-        )
+        parts = [PartFiles("oof", tmp_path / "train.arrow", out, tmp_path / "t.json")]
+        predict_member(files.weights, files.sidecar, tiny.split, parts, ["identity"], RESOURCES)
     assert not out.exists()
 
 

@@ -19,7 +19,7 @@ from foldvote.errors import Interrupted, UserError
 from foldvote.evaluation.metric_registry import find_metric
 from foldvote.evaluation.metrics import log_loss, macro_f1
 from foldvote.evaluation.probabilities import softmax
-from foldvote.inference.predict_member import predict_member
+from foldvote.inference.predict_member import PartFiles, predict_member
 from foldvote.inference.prediction_files import LOGIT
 from foldvote.io.files import read_json
 from foldvote.io.parquet import read_table
@@ -120,10 +120,8 @@ def test_the_score_of_a_trial_is_that_of_the_run_which_its_recipe_makes(
             RESOURCES,
         )
         table = tmp_path / f"{fold}.parquet"
-        views = ["identity", "hflip"]
-        predict_member(
-            files.weights, files.sidecar, tiny.pixels, tiny.split, "oof", views, table, tmp_path / "t.json", RESOURCES
-        )
+        predicted = [PartFiles("oof", tiny.pixels, table, tmp_path / "t.json")]
+        predict_member(files.weights, files.sidecar, tiny.split, predicted, ["identity", "hflip"], RESOURCES)
         parts.append(read_table(table))
     rows = pd.concat(parts)
     logits = [name for name in rows if name.startswith(LOGIT)]

@@ -27,7 +27,7 @@ def test_one_fold_again_gives_the_same_bytes_and_touches_nothing_else(copy: Path
     before = digests(copy)
     other = (copy / MEMBER.format(0)).stat().st_mtime_ns
     printed = snakemake(copy, "-R", MEMBER.format(1))
-    assert jobs_that_ran(printed) == {"train": 1, "oof": 1, "tta": 1, "ensemble": 1, "review": 1, "submission": 1}
+    assert jobs_that_ran(printed) == {"train": 1, "predict_member": 1, "ensemble": 1, "review": 1, "submission": 1}
     assert digests(copy) == before
     assert (copy / MEMBER.format(0)).stat().st_mtime_ns == other
     assert "Nothing to be done" in snakemake(copy)
@@ -113,4 +113,4 @@ def test_f52_a_fold_that_fails_lets_the_others_go_on_and_is_named(copy: Path) ->
     assert "is not the file that was trained" in printed
     assert not (copy / PREDICTIONS[0]).exists()
     assert (copy / PREDICTIONS[1]).is_file()
-    assert "Error in rule oof" in printed
+    assert "Error in rule predict_member" in printed

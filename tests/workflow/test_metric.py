@@ -85,7 +85,7 @@ def test_two_classes_are_scored_and_chosen_by_roc_auc_from_a_table_to_probabilit
     # Another metric reruns the model that chooses an epoch by it, and what follows; the other one stays.
     after = {"ensemble": 1, "review": 1, "submission": 1}
     write_config(tmp_path, **settings | {"metric": "average_precision"})
-    assert planned(tmp_path) == {"train": 1, "oof": 1, "reserve": 1, "tta": 1, **after}
+    assert planned(tmp_path) == {"train": 1, "predict_member": 1, **after}
 
     # A metric of one's own: its text is an input, and one that fails is told before anything runs.
     own = tmp_path / "closeness.py"

@@ -27,9 +27,9 @@ def test_a_probe_is_a_model_like_any_other_and_the_leak_check_uses_its_features(
     changes = {"leak_check": {"columns": ["gender"]}, "predict": {"views": ["identity", "hflip"]}}
     write_config(tmp_path, models={"probe": probe}, **changes)
     printed = snakemake(tmp_path, "all", "data_check")
-    ran, ours = jobs_that_ran(printed), ("features", "probe", "oof", "tta", "leak_check")
+    ran, ours = jobs_that_ran(printed), ("features", "probe", "predict_member", "leak_check")
     assert "train" not in ran
-    assert {name: ran[name] for name in ours} == {"features": 2, "probe": 2, "oof": 2, "tta": 2, "leak_check": 1}
+    assert {name: ran[name] for name in ours} == {"features": 2, "probe": 2, "predict_member": 2, "leak_check": 1}
     assert "probe" in set(pd.read_csv(tmp_path / "results/leaderboard.csv")["model"].dropna())
     found = json.loads((tmp_path / "results/leak_check.json").read_text())
     assert set(found["splits"]) == {"group", "image", "gender"} and found["images"] == 84 and found["groups"] == 11
@@ -43,9 +43,8 @@ def test_a_probe_is_a_model_like_any_other_and_the_leak_check_uses_its_features(
     write_config(tmp_path, models={"tiny": TINY, "probe": same, "second": by_file}, **changes)
     plan = planned(tmp_path, "all", "data_check")
     assert "leak_check" not in plan
-    assert {name: plan[name] for name in ("train", *ours[:4])} == {"train": 2} | {
+    assert {name: plan[name] for name in ("train", *ours[:3])} == {"train": 2} | {
         "features": 2,
         "probe": 2,
-        "oof": 4,
-        "tta": 4,
+        "predict_member": 4,
     }

@@ -76,7 +76,7 @@ def test_the_second_run_does_nothing_and_says_so(finished: Path) -> None:
 
 
 def test_f51_only_what_a_change_touches_is_planned(copy: Path) -> None:
-    below = {"train": 2, "oof": 2, "tta": 2, "ensemble": 1, "review": 1, "submission": 1}
+    below = {"train": 2, "predict_member": 2, "ensemble": 1, "review": 1, "submission": 1}
     elsewhere = {"state_dir": "elsewhere", "container": "docker://registry.example/foldvote"}
     together = {"members_per_gpu": 2, "cpu_processes": 4, "member_threads": 1}
     write_config(copy, runtime={"workers": 1, "predict_batch": 17} | together | elsewhere)
@@ -94,6 +94,10 @@ def test_f51_only_what_a_change_touches_is_planned(copy: Path) -> None:
     assert planned(copy) == {"ensemble": 1, "review": 1, "submission": 1}
     write_config(copy, vote={"coverage": 0.8, "covers": "group"})
     assert planned(copy) == {"review": 1}
+    write_config(copy)
+    tests = {"manifest": 1, "pixels": 1, "overlap": 1, "predict_member": 2}
+    again = planned(copy, "-R", "results/data/manifest/split=test/manifest.parquet")
+    assert again == tests | {"ensemble": 1, "review": 1, "submission": 1}  # test images retrain nothing
 
 
 def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(copy: Path) -> None:

@@ -58,4 +58,5 @@ def test_external_images_and_weights_from_the_table_to_the_submission(tmp_path: 
     assert planned(tmp_path) == {}
     put_csv(tmp_path / "table.csv", HEADER, [(*rows[0][:5], "3"), *rows[1:]])
     again = planned(tmp_path)
-    assert {"manifest", "folds"} <= set(again) and again["train"] == again["oof"] == 2  # a changed weight retrains
+    assert {"manifest", "folds"} <= set(again)
+    assert again["train"] == again["predict_member"] == 2  # a changed weight retrains

@@ -22,10 +22,21 @@ def feature_files(recipe, split):
     return [f"{folder}/{split}.parquet", f"{folder}/{split}.json"]
 
 
-def probe_features(wildcards, split):
-    """The features that a member is predicted from; none for a network."""
-    wanted = recipe(wildcards)
-    return feature_files(wanted, split) if wanted.kind == "probe" else []
+def predicted_images(*parts):
+    """The packed images of each part that a member predicts and, for a probe, their features, as named inputs."""
+    splits = ["test" if part == "test" else "train" for part in parts]
+
+    def inputs(wildcards):
+        wanted = recipe(wildcards)
+        made = [feature_files(wanted, split) for split in splits]
+        made = made if wanted.kind == "probe" else []
+        return {
+            "pixels": [pixels(wanted, split) for split in splits],
+            "features": [features for features, _ in made],
+            "feature_timings": [timing for _, timing in made],
+        }
+
+    return inputs
 
 
 def featured(wildcards):

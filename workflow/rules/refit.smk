@@ -132,39 +132,49 @@ if CONFIG.refit is not None:
             own_metric=lambda w: own_metric_digest(recipe(w).best_by),
             code=digest("train_member.py"),
 
-    use rule oof as curve_oof with:
+    use rule predict_member as curve_oof with:
         input:
+            unpack(predicted_images("oof")),
             weights="<results>/refit/curve/share={share}/train/model={model}/fold={fold}/model.safetensors",
             sidecar="<results>/refit/curve/share={share}/train/model={model}/fold={fold}/model.json",
-            pixels=lambda w: pixels(recipe(w), "train"),
             folds="<results>/refit/curve/share={share}/folds.parquet",
             certificate="<results>/refit/curve/share={share}/certificate.json",
             classes="<results>/data/classes.json",
         output:
-            predictions="<results>/refit/curve/share={share}/oof/model={model}/fold={fold}/predictions.parquet",
-            timing="<results>/refit/curve/share={share}/timings/oof/model={model}/fold={fold}.json",
+            predictions=[
+                "<results>/refit/curve/share={share}/oof/model={model}/fold={fold}/predictions.parquet",
+            ],
+            timings=[
+                "<results>/refit/curve/share={share}/timings/oof/model={model}/fold={fold}.json",
+            ],
         log:
             "<logs>/refit/curve/share={share}/oof/model={model}/fold={fold}.log",
         benchmark:
             "<benchmarks>/refit/curve/share={share}/oof/model={model}/fold={fold}.tsv"
+        params:
+            parts=["oof"],
+            views=CONFIG.predict.views,
+            code=digest("predict_member.py"),
 
-    use rule oof as refit_test with:
+    use rule predict_member as refit_test with:
         input:
+            unpack(predicted_images("test")),
             weights="<results>/refit/train/model={model}/fold={fold}/model.safetensors",
             sidecar="<results>/refit/train/model={model}/fold={fold}/model.json",
-            pixels=lambda w: pixels(recipe(w), "test"),
             folds="<results>/refit/folds.parquet",
             certificate="<results>/refit/certificate.json",
             classes="<results>/data/classes.json",
         output:
-            predictions="<results>/refit/test/model={model}/fold={fold}/predictions.parquet",
-            timing="<results>/refit/timings/test/model={model}/fold={fold}.json",
+            predictions=[
+                "<results>/refit/test/model={model}/fold={fold}/predictions.parquet",
+            ],
+            timings=["<results>/refit/timings/test/model={model}/fold={fold}.json"],
         log:
             "<logs>/refit/test/model={model}/fold={fold}.log",
         benchmark:
             "<benchmarks>/refit/test/model={model}/fold={fold}.tsv"
         params:
-            part="test",
+            parts=["test"],
             views=CONFIG.predict.views,
             code=digest("predict_member.py"),
 

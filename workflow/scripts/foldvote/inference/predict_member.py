@@ -1,6 +1,8 @@
-"""The prediction job of one member: it writes the logits of every view."""
+"""The prediction job of one member: it writes the logits of every view, for one or several parts of the images."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch import nn
 
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
-from foldvote.data.label_space import known_classes, read_label_space
+from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
 from foldvote.data.packed_images import PackedImages, open_packed_images
 from foldvote.errors import UserError, raise_all
 from foldvote.inference.feature_files import check_features
@@ -25,27 +27,46 @@ from foldvote.inference.tta import views_of
 from foldvote.io.files import read_json, sha256_bytes, write_json
 from foldvote.io.parquet import write_table
 from foldvote.models.factory import build_model
-from foldvote.runtime.device import name_nondeterminism
+from foldvote.runtime.device import Device, name_nondeterminism
 from foldvote.runtime.job_log import log, track
 from foldvote.runtime.resources import JobResources
 from foldvote.splits.folds import SplitFiles, fold_rows, read_folds
 from foldvote.splits.reserve import reserve_rows
 
 
+@dataclass(frozen=True)
+class PartFiles:
+    """A part of the images that a member predicts, and the files of this part.
+
+    Attributes:
+        part: "oof" predicts the validation images of the member's fold, "reserve" the images in no fold, "teach" those
+            that the member was trained on, "test" every packed image.
+        images: packed images of the test split (part "test") or of the training split (all other parts).
+        predictions: the parquet table to write, one row per image and view.
+        timing: the JSON file to write, with seconds, images and device.
+        features: for a probe the features of the packed images, from which its head predicts; the time that these
+            images took to make them counts as the member's.
+    """
+
+    part: str
+    images: Path
+    predictions: Path
+    timing: Path
+    features: Path | None = None
+
+
 @name_nondeterminism()
 def predict_member(
     weights: Path,
     sidecar: Path,
-    images_path: Path,
     split: SplitFiles,
-    part: str,
+    parts: Sequence[PartFiles],
     views: list[str | dict[str, Any]],
-    predictions: Path,
-    timing: Path,
     resources: JobResources,
-    features: Path | None = None,
 ) -> None:
     """Predict images under every view, such as the validation images of a member, and write the logits.
+
+    The network is loaded once for all parts; the images of a part are closed before those of the next one are opened.
 
     A model of only some factors predicts their levels; each class gets the logit of its levels. So classes that differ
     only in other factors have equal logits.
@@ -53,45 +74,64 @@ def predict_member(
     Args:
         weights: the member's model.safetensors.
         sidecar: its model.json.
-        images_path: packed images of the test split (part "test") or of the training split (all other parts).
         split: classes and folds.
-        part: "oof" predicts the validation images of the member's fold, "reserve" the images in no fold, "teach" those
-            that the member was trained on, "test" every packed image.
+        parts: what to predict, in this order.
         views: the test-time views of the checked configuration.
-        predictions: the parquet table to write, one row per image and view.
-        timing: the JSON file to write, with seconds, images and device.
         resources: the resources of this job.
-        features: for a probe the features of the packed images, from which its head predicts; the time that these
-            images took to make them counts as the member's.
 
     Raises:
         UserError: if the weights file was changed after training, or belongs to other classes, another split or other
             images; or if the features are of another net, or lack a view.
     """
     about, recipe, model = load_member(weights, sidecar, split)
-    device = resources.device(recipe)
-    whole = read_label_space(split.classes)
-    code_of = known_classes(recipe, whole)[1]
-    folds, _ = read_folds(split.folds, split.certificate)
+    member = _Member(
+        about,
+        recipe,
+        model,
+        resources.device(recipe),
+        resources.runtime.predict_batch,
+        read_label_space(split.classes),
+        read_folds(split.folds, split.certificate)[0],
+    )
+    for files in parts:
+        _predict_part(member, files, views)
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A loaded member and what all its parts are predicted with."""
+
+    about: dict[str, Any]
+    recipe: Recipe
+    model: nn.Module
+    device: Device
+    batch_size: int
+    whole: LabelSpace
+    folds: pd.DataFrame
+
+
+def _predict_part(member: _Member, files: PartFiles, views: list[str | dict[str, Any]]) -> None:
+    """Predict one part and write its files."""
+    about, recipe, part = member.about, member.recipe, files.part
     certified = None if part == "test" else about["data_sha256"]
-    images = open_packed_images(images_path, recipe.packed, certified)
-    rows = _images_to_predict(images, folds, part, about["fold"])
+    images = open_packed_images(files.images, recipe.packed, certified)
+    rows = _images_to_predict(images, member.folds, part, about["fold"])
 
     name = f"{about['model']} fold {about['fold']}"
     started = time.monotonic()
     names = [view_name(view) for view in views]
-    if features is not None:
-        _check_origin(features, about, recipe, images, names)
-        logits, spent = predict_from_features(model, features, rows["image_id"].tolist(), names)
+    if files.features is not None:
+        _check_origin(files.features, about, recipe, images, names)
+        logits, spent = predict_from_features(member.model, files.features, rows["image_id"].tolist(), names)
     else:
         spent = 0.0
         logits = predict_logits(
-            device.place(model),
+            member.device.place(member.model),
             images,
             images.rows(rows["image_id"].tolist()),
             views_of(recipe, views),
-            device,
-            resources.runtime.predict_batch,
+            member.device,
+            member.batch_size,
             partial(_tracked, f"{name}: {part} predictions, batches"),
         )
     seconds = spent + time.monotonic() - started
@@ -103,10 +143,12 @@ def predict_member(
         "factors": recipe.factors,
         "label_smoothing": recipe.label_smoothing,
     }
+    whole, code_of = member.whole, known_classes(recipe, member.whole)[1]
     frame = _long_table(rows, {view: own[:, code_of] for view, own in logits.items()}, whole.classes)
-    write_table(frame, predictions, predictions_schema(whole.classes), key=("image_id", "view"), record=record)
-    write_json(timing, {"seconds": seconds, "images": len(rows), "device": device.name})
-    log(f"{name}: {part} predictions of {len(rows):,} images x {len(views)} views in {seconds:.1f} s on {device.name}")
+    write_table(frame, files.predictions, predictions_schema(whole.classes), key=("image_id", "view"), record=record)
+    write_json(files.timing, {"seconds": seconds, "images": len(rows), "device": member.device.name})
+    told = f"{part} predictions of {len(rows):,} images x {len(views)} views"
+    log(f"{name}: {told} in {seconds:.1f} s on {member.device.name}")
 
 
 def _check_origin(

@@ -118,7 +118,7 @@ def write_plan(
 
 
 def _predicted_images(one: Wanted, spec: MemberSpec) -> list[int]:
-    """Number of images of each prediction job of a member."""
+    """Number of images of each part that a member predicts."""
     chosen = spec.training_set
     folds, _ = read_folds(one.inputs.split.folds, one.inputs.split.certificate)
     images = [len(chosen.validation), len(reserve_rows(folds)), _test_images(one)]
@@ -142,7 +142,8 @@ def _cost(
     if recipe.kind == "probe":
         epoch = PROBE_SECONDS
     start = JOB_SECONDS + import_seconds + speed.start_seconds
-    other = (1 + len(images)) * start + sum(images) * speed.views_seconds
+    jobs = 2 + one.teaches  # training, predictions, and what it teaches
+    other = jobs * start + sum(images) * speed.views_seconds
     return ModelCost(folds, recipe.epochs, epoch, other, one.needs, tuple(recipe.learns_from))
 
 
