@@ -360,6 +360,12 @@ def test_the_command_takes_the_file_as_an_argument(hub: Hub, capsys: pytest.Capt
     assert "there is nothing to fetch" in capsys.readouterr().out
 
 
+def test_the_command_needs_no_data(hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+    net = {"net": "test_resnet", "size": "64x48", "pretrained": True}
+    Path("home.yaml").write_text(json.dumps({"data": {"layout": "maskbase"}, "models": {"a": net}}), encoding="utf-8")
+    assert main(["fetch", "home.yaml"]) == 0 and capsys.readouterr().out.startswith(f"{NAME}: 0.4 MB")
+
+
 def test_the_command_needs_no_torch() -> None:
     code = "import sys; import foldvote.commands.fetch; print(sys.modules.keys() & {'torch', 'timm', 'pandas'})"
     environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow/scripts")}

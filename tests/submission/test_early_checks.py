@@ -140,3 +140,18 @@ def test_folds_that_cannot_be_made_are_told_by_doctor_before_any_image_is_opened
     config = config_for(root, TABLE, folds={"method": "file", "file": str(own), "k": 2})
     (told,) = [finding.text for finding in _contents(config) if finding.level == "error"]
     assert "group person 3 of the manifest has no fold; add a row" in told
+
+
+# --- the columns of the leak check
+
+
+def test_a_column_of_the_leak_check_that_is_nowhere_is_told_with_the_nearest_one(tmp_path: Path) -> None:
+    """`race` is in the table alone, `width` in the manifest alone; without pretrained weights nothing is checked."""
+    weights = "resources/weights/tf_efficientnet_lite0.safetensors"
+    net, root = {"net": "tf_efficientnet_lite0", "pretrained": weights}, maskbase_folder(tmp_path / "d")
+    columns = {"columns": ["race", "width", "gendr", "profile"]}
+    (told,) = faults(config_for(root, models={"a": net}, leak_check=columns))
+    assert told == (
+        "leak_check.columns: neither the manifest nor the table of data has 'gendr'; did you mean 'gender'?"
+    )
+    assert faults(config_for(root, leak_check=columns)) == []

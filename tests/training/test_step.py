@@ -12,7 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.layers import DropPath
 
+from foldvote.config.experiment import load_config
+from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
+from foldvote.data.layouts.registry import layout_of
 from foldvote.errors import UserError
 from foldvote.io.files import read_json
 from foldvote.models.factory import build_model, head_modules, head_parameters
@@ -23,6 +26,7 @@ from foldvote.training.optimizer import make_optimizer
 from foldvote.training.phases import freeze_backbone
 from foldvote.training.state import Progress, TrainState
 from foldvote.training.step import TrainStep
+from support.snakemake_run import ROOT
 from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
 from support.tiny_training import train
 
@@ -373,3 +377,25 @@ def test_a_step_that_the_scaler_skips_changes_nothing() -> None:
     step.fit_in_memory(BATCH, LABELS, 1, 1)
     assert not step.skipped
     assert not torch.equal(state.model.state_dict()["bn1.running_mean"], before["bn1.running_mean"])
+
+
+# --- the nets of config/maskbase_gpu.yaml
+
+
+@pytest.mark.parametrize(("name", "size"), [("convnext", "64x64"), ("eva", "56x42"), ("efficient", "64x64")])
+def test_each_net_for_a_gpu_takes_a_step_of_its_recipe(name: str, size: str) -> None:
+    """With random weights and on small images: the nets, heads, layers' rates, mixes and loss are the recipe's own."""
+    small = {"pretrained": None, "size": size, "batch_size": 2}
+    config = load_config(ROOT / "config/maskbase_gpu.yaml", {"data_root": "data", "models": {name: small}})
+    asked, label_space = config.models[name], layout_of(config.data).label_space(set())
+    model = build_model(asked, label_space, 1)
+    learns = {key: model.get_parameter(key) for key in head_parameters(model)}
+    before = {key: parameter.detach().clone() for key, parameter in learns.items()}
+    state = TrainState(model, make_optimizer(asked, model), CPU.scaler(), Progress())
+    step = TrainStep(asked, MemberSeeds(1, name, 0), state, np.ones(len(label_space.classes), np.int64), CPU)
+    draw = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (2, *parse_size(size), 3), dtype=torch.uint8, generator=draw)
+    loss = step(images, torch.tensor([0, 17]), 0, 1)
+    assert len(label_space.classes) == 18 and 1 < loss.item() < 9  # chance: log 18 = 2.9
+    assert all(gradient.isfinite().all() for gradient in gradients(step).values())
+    assert [key for key, parameter in learns.items() if torch.equal(parameter, before[key])] == []

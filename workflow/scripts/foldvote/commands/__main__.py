@@ -12,6 +12,7 @@ import yaml
 from foldvote import __version__
 from foldvote.commands.session import add_configuration
 from foldvote.config.experiment import Config, load_config
+from foldvote.config.yaml_file import load_yaml
 from foldvote.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[4]  # the folder with pyproject.toml and config/
@@ -131,8 +132,11 @@ def _fetch(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
 
     if asked.file is not None:
         asked.configfile = [asked.file]
-    file, load = _configuration(asked)
-    return run_fetch(load(), file)
+    file, _ = _configuration(asked)
+    data = load_yaml(file).get("data")
+    if not (isinstance(data, dict) and data.get("layout") == "demo"):
+        asked.config = ["data_root=.", *asked.config]  # weights need no data: these may lie on another machine
+    return run_fetch(_load(file, asked.config), file)
 
 
 def _forecast(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:

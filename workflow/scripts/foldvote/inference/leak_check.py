@@ -14,16 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldvote.config.data import Layout, TableLayout
+from foldvote.config.data import Layout
+from foldvote.data.further_columns import column_values
 from foldvote.data.label_space import read_label_space
-from foldvote.errors import UserError, did_you_mean
 from foldvote.evaluation.bootstrap import GroupSums, bootstrap, drawn_units, group_sums, scores
 from foldvote.evaluation.intervals import compare, interval, reflected_interval
 from foldvote.evaluation.metrics import macro_f1
 from foldvote.evaluation.probabilities import softmax
 from foldvote.evaluation.ranking import ranks, roc_auc
 from foldvote.inference.feature_files import check_features, feature_ids, read_features
-from foldvote.io.csv_files import plain_cells, read_user_table
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_record, read_table
 from foldvote.models.linear_probe import choose_strength, deal_parts, fit_probe
@@ -109,7 +108,8 @@ def check_leaks(inputs: LeakInputs, layout: Layout, columns: Sequence[str], seed
         len(read_label_space(inputs.split.classes).classes),
         seed,
     )
-    values = {name: _column(inputs, layout, ids, name) for name in columns}
+    manifest = read_table(inputs.manifest).set_index("image_id")
+    values = {name: column_values(manifest, inputs.tables, layout, ids, name) for name in columns}
     strength = choose_strength(rows.features, rows.labels, rows.groups, rows.classes, derive(seed, "leak check"))
     splits = score_splits(rows, values, strength)
     drawn = score_drawn_labels(rows, strength)
@@ -325,22 +325,3 @@ def _some_groups(groups: Text, most: int, seed: int) -> npt.NDArray[np.bool_]:
     kept = np.zeros(len(names), bool)
     kept[order[np.cumsum(sizes[order]) <= most]] = True
     return kept[group]
-
-
-def _column(inputs: LeakInputs, layout: Layout, ids: Sequence[str], name: str) -> Text:
-    """The value of each image in a column of the manifest, or else of the layout's table; empty where it has none."""
-    manifest = read_table(inputs.manifest).set_index("image_id")
-    if name in manifest.columns:
-        return manifest[name].reindex(ids).astype("str").fillna("").to_numpy(str)
-    key, of = (layout.id or layout.path, "image_id") if isinstance(layout, TableLayout) else ("path", "profile")
-    known = list(manifest.columns)
-    for path in inputs.tables:
-        table = plain_cells(read_user_table(path))
-        known += list(table.columns)
-        if name in table.columns and key in table.columns:
-            values = table.drop_duplicates(key).set_index(key)[name]
-            places = pd.Series(ids) if of == "image_id" else manifest["profile"].reindex(ids)
-            return values.reindex(places).fillna("").to_numpy(str)
-    raise UserError(
-        f"leak_check.columns: neither the manifest nor the table of data has {name!r}{did_you_mean(name, known)}"
-    )

@@ -10,6 +10,7 @@ import pandas as pd
 from foldvote.config.experiment import Config
 from foldvote.data.entries import Entries, entries
 from foldvote.data.file_listing import Split
+from foldvote.data.further_columns import column_faults
 from foldvote.errors import UserError, first_few
 from foldvote.io.csv_files import read_csv
 from foldvote.io.ids import id_faults
@@ -52,6 +53,8 @@ def early_checks(config: Config, *, split: bool = False) -> EarlyChecks:
     checks: list[Callable[[], None]] = [
         partial(check, config, classes, ids, found) for check in (_check_sample, _check_answers)
     ]
+    if train and config.leak_check is not None and config.leak_model is not None:
+        checks.append(partial(_check_columns, config, config.leak_check.columns, found))
     if split and train:
         checks.append(partial(check_split, train.frame, config.folds, config.seed))
     for check in checks:
@@ -145,6 +148,11 @@ def _check_answers(
         found.notes.append("answers: is not used, as section data names no test images")
     if config.answers_path is not None and classes is not None and ids is not None:
         read_answers(config.answers_path, ids, "the test images", classes, **_columns(config))
+
+
+def _check_columns(config: Config, names: Sequence[str], found: EarlyChecks) -> None:
+    """Look for the columns of the leak check in what the manifest will hold, and in the layout's tables."""
+    found.faults.extend(column_faults(config, names))
 
 
 def _columns(config: Config) -> dict[str, Any]:
