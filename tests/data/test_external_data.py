@@ -9,13 +9,12 @@ import pytest
 from foldvote.config.experiment import Config
 from foldvote.config.folds import Folds
 from foldvote.data.entries import entries
-from foldvote.data.file_listing import listing_digest
 from foldvote.data.image_folders import ImageFolders, block_of
 from foldvote.data.manifest import build_manifest
 from foldvote.data.manifest_table import ONLY, WEIGHT
 from foldvote.data.packed_images import PackedImages, pack_images
 from foldvote.errors import UserError
-from foldvote.io.files import canonical, read_json
+from foldvote.io.files import read_json
 from foldvote.io.parquet import read_table
 from foldvote.splits.folds import fold_rows, make_folds, read_folds
 from foldvote.splits.train_only import TRAIN_ONLY
@@ -101,9 +100,6 @@ def test_a_factor_of_a_table_in_another_order_is_the_same(tmp_path: Path) -> Non
     theirs = TABLE | {"label": None, "factors": {"sex": ["f", "m"], "hat": ["red", "none"], "wear": ["no", "yes"]}}
     last = entries(with_blocks(root, data, web={"data": theirs}), "train").frame.iloc[-1]
     assert (last["class_name"], last["label"], last["wear"], last["sex"]) == ("no-f", 3, "no", "f")
-    with pytest.raises(UserError) as told:
-        with_blocks(root, data, web={"data": TABLE | {"label": None, "factors": {"sex": ["f", "m"]}}})
-    assert "external: web.data: has no wear, and a class of the data is made of wear x sex; add" in str(told.value)
 
 
 def test_faults_of_all_blocks_are_told_at_once_with_their_names(tmp_path: Path) -> None:
@@ -151,31 +147,6 @@ def test_an_image_of_the_data_with_the_id_of_an_external_one_is_refused(tmp_path
     table_folder(root, [*OWN, ("web/x/q_a.jpg", "p9", "x")])
     (told,) = layout_faults(with_blocks(root, web={}))
     assert "the image id 'web/x/q_a.jpg' is that of 'web/x/q_a.jpg' and 'web://x/q_a.jpg'; give the block" in told
-
-
-def test_settings_that_no_block_can_have_are_refused(tmp_path: Path) -> None:
-    root = table_and(tmp_path / "d", "x/q_a.jpg")
-    for block, text in (
-        ({"data": TABLE | {"role": "role"}}, "external: a.data.role: all images of external data are only trained on"),
-        ({"data": {"layout": "demo"}}, "external.a.data: no 'demo'"),
-        ({"weight": 0}, "external.a.weight"),
-        ({"clases": {}}, "external.a.clases: unknown key; did you mean 'classes'?"),
-    ):
-        with pytest.raises(UserError, match="external") as told:
-            with_blocks(root, a=block)
-        assert text in str(told.value)
-
-
-def test_without_blocks_nothing_is_another_and_test_images_depend_on_none(tmp_path: Path) -> None:
-    root = table_and(tmp_path / "d", "x/q_a.jpg")
-    plain, blocks = config_for(root, TABLE), with_blocks(root, web={})
-    assert "external" not in canonical(plain.for_split("train"))
-    assert "external" not in canonical(blocks.for_split("test"))
-    assert plain.external_folders("train") == blocks.external_folders("test") == {}
-    assert listing_digest(plain, "train") != listing_digest(blocks, "train")
-    before = listing_digest(blocks, "train")
-    put(tmp_path / "web/x/r_a.jpg", encoded(picture()))
-    assert listing_digest(blocks, "train") != before and listing_digest(blocks, "test") == listing_digest(plain, "test")
 
 
 def test_no_member_learns_from_an_external_picture_of_a_person_or_a_file_that_it_is_scored_on(tmp_path: Path) -> None:
