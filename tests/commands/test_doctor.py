@@ -13,7 +13,7 @@ from foldvote.commands.doctor import run_doctor
 from foldvote.commands.environment import check_torch, examine_disk, examine_environment
 from foldvote.config.experiment import Config, check_config
 from foldvote.runtime.checks import Finding, as_text
-from support.data_folders import config_for, maskbase_folder, put, table_folder
+from support.data_folders import class_folders, config_for, maskbase_folder, put, table_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 WHEEL = {"version": "2.14.1", "cuda": "13.0", "usable": True, "devices": [], "built": [75, 80, 90]}
@@ -95,6 +95,24 @@ def test_a_table_of_any_images_is_counted_by_its_rows_and_one_without_test_image
     assert code == 0
     assert "6 rows" in line_with(lines, "table.csv")
     assert "no submission will be written" in line_with(lines, "no test images")
+
+
+def test_external_data_is_counted_and_what_is_wrong_with_it_is_told(tmp_path: Path) -> None:
+    root = table_folder(tmp_path / "d", [(f"{n}.jpg", f"p{n}", "xy"[n % 2]) for n in range(4)])
+    class_folders(tmp_path / "web", ["x/1.jpg", "x/2.jpg"])
+    block = {"data_root": str(tmp_path / "web"), "data": {"layout": "folders", "train": ".", "group_pattern": "^(.*)$"}}
+    values = {"folds": {"k": 2}, "data": {"layout": "table", "table": "table.csv"}}
+    lines, code = told(lambda: config_for(root, **values, external={"web": block}))
+    assert code == 0 and "web: layout folders, only trained on" in line_with(lines, "external.web")
+    assert "2 pictures" in line_with(lines, f"{tmp_path}/web: 2")
+    (tmp_path / "web/x").rename(tmp_path / "web/z")
+    lines, code = told(lambda: config_for(root, **values, external={"web": block}))
+    assert code == 1 and "the data has no class 'z', which 2 images here are of" in line_with(
+        lines, "external.web: the"
+    )
+    lost = block | {"data": block["data"] | {"train": "gone"}}
+    lines, code = told(lambda: config_for(root, **values, external={"web": lost}))
+    assert code == 1 and "web/gone: no such folder" in line_with(lines, "external.web")
 
 
 def test_a_recipe_that_needs_a_package_which_is_not_there_is_broken(

@@ -48,6 +48,12 @@ def test_f_groups_of_several_classes_are_named(tmp_path):
     assert "2 groups have different classes: p1 (cat, dog), p3 (cat, dog)" in fault
 
 
+def test_a_group_of_external_images_needs_no_answer_and_so_no_single_class(tmp_path):
+    class_folders(tmp_path / "web", ["cat/one_1.jpg", "dog/one_2.jpg"])
+    folders = {"layout": "folders", "train": ".", "group_pattern": "^(one)"}
+    check_groups(of_groups(tmp_path / "data", external={"web": {"data_root": str(tmp_path / "web"), "data": folders}}))
+
+
 def test_f_test_images_without_a_group_are_named_and_nothing_is_said_for_images(tmp_path):
     rows = [*ROWS, ("c4.jpg", "", "", "test")]
     (fault,) = refused(of_groups(tmp_path / "data", rows))

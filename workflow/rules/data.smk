@@ -36,6 +36,7 @@ rule manifest:
     """Find, decode, check, hash and label all images of a split."""
     input:
         tables=lambda w: [own(table) for table in CONFIG.tables(w.split)],
+        external=lambda w: [own(table) for table in CONFIG.external_tables(w.split)],
         corrections=lambda w: own(
             CONFIG.corrections_path if w.split == "train" else None
         ),
@@ -102,6 +103,7 @@ rule boxes:
     threads: all_cores
     params:
         root=str(CONFIG.root),
+        external=lambda w: canonical(CONFIG.external_folders(w.split)),
         images=canonical(CONFIG.images.model_dump(mode="json")),
         code=digest("detect_faces.py"),
     script:
@@ -128,6 +130,7 @@ rule pixels:
     threads: all_cores
     params:
         root=str(CONFIG.root),
+        external=lambda w: canonical(CONFIG.external_folders(w.split)),
         images=canonical(CONFIG.images.model_dump(mode="json")),
         # Settings of faces must not rerun the packing of other regions.
         min_confidence=lambda w: (

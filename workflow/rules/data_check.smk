@@ -58,6 +58,7 @@ rule data_check:
     params:
         splits=SPLITS,
         root=str(CONFIG.root),
+        external=canonical(CONFIG.external_folders("train")),
         images=canonical(CONFIG.images.model_dump(mode="json")),
         numeric=numeric_factor(),
         model=next(iter(CONFIG.models)),

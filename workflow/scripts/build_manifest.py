@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from foldvote.config.data import DataSettings
+from foldvote.config.external import AllData
 from foldvote.data.manifest import build_manifest
 from foldvote.runtime.job_log import job
 
 if __name__ == "__main__":
     with job(snakemake.log[0]):
         build_manifest(
-            DataSettings.model_validate_json(snakemake.params.settings),
+            AllData.model_validate_json(snakemake.params.settings),
             snakemake.wildcards.split,
             Path(snakemake.output.manifest),
             Path(snakemake.output.quarantine),

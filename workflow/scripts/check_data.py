@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from foldvote.config.data import Images, numeric_factor_of
+from foldvote.data.image_folders import image_folders
 from foldvote.io.paths import named_files
 from foldvote.report.data_check.inputs import DataCheckFiles
 from foldvote.report.data_check.page import write_data_check
@@ -19,7 +20,7 @@ if __name__ == "__main__":
                 quarantines=dict(zip(params.splits, map(Path, given.quarantines), strict=True)),
                 light=dict(zip(params.splits, map(Path, given.light), strict=True)),
             ),
-            root=Path(params.root),
+            root=image_folders(params.root, params.external),
             rules=Images.model_validate_json(params.images),
             previews={params.model: Path(given.preview)},
             page_path=Path(snakemake.output.page),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from foldvote.config.data import Images
 from foldvote.data.face_detection import write_boxes, write_own_boxes
+from foldvote.data.image_folders import image_folders
 from foldvote.runtime.job_log import job
 
 if __name__ == "__main__":
@@ -16,7 +17,7 @@ if __name__ == "__main__":
         else:
             write_boxes(
                 manifest_path=manifest,
-                root=Path(snakemake.params.root),
+                root=image_folders(snakemake.params.root, snakemake.params.external),
                 rules=Images.model_validate_json(snakemake.params.images),
                 path=boxes,
                 workers=snakemake.threads,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from foldvote.config.data import Images
+from foldvote.data.image_folders import image_folders
 from foldvote.data.packed_images import pack_images
 from foldvote.runtime.job_log import job
 
@@ -10,7 +11,7 @@ if __name__ == "__main__":
     with job(snakemake.log[0]):
         pack_images(
             manifest_path=Path(snakemake.input.manifest),
-            root=Path(snakemake.params.root),
+            root=image_folders(snakemake.params.root, snakemake.params.external),
             rules=Images.model_validate_json(snakemake.params.images),
             size=snakemake.wildcards.size,
             roi=snakemake.wildcards.roi,

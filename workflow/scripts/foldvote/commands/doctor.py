@@ -20,6 +20,7 @@ from foldvote.commands.session import (
     check_units,
 )
 from foldvote.commands.weights_check import check_digests
+from foldvote.config.data import DataSettings
 from foldvote.config.experiment import Config
 from foldvote.config.named_weights import UNPACKED
 from foldvote.errors import UserError
@@ -113,6 +114,10 @@ def _data(config: Config, fetch: str) -> Iterator[Finding]:
     for split in ("train", "test") if config.has_test else ("train",):
         yield from _tables(config, split)
         yield from _folder(config, split)
+    for name, block in config.blocks.items():
+        yield Finding("ok", f"external.{name}: {block.root}: layout {block.data.layout}, only trained on", "", "data")
+        yield from _tables(block, "train")
+        yield from _folder(block, "train")
     yield from _contents(config)
     if not config.has_test:
         yield Finding("ok", "no test images are configured: no submission will be written", "", "data")
@@ -131,7 +136,7 @@ def _contents(config: Config) -> Iterator[Finding]:
         yield from (Finding("warning", note, "", "data") for note in notes)
 
 
-def _tables(config: Config, split: str) -> Iterator[Finding]:
+def _tables(config: DataSettings, split: str) -> Iterator[Finding]:
     for path in config.tables(split):
         if path.suffix.lower() != ".csv":
             yield Finding("ok", f"{path}: {path.stat().st_size:,} bytes", "", f"{split} table")
@@ -148,7 +153,7 @@ def _tables(config: Config, split: str) -> Iterator[Finding]:
         )
 
 
-def _folder(config: Config, split: str) -> Iterator[Finding]:
+def _folder(config: DataSettings, split: str) -> Iterator[Finding]:
     """Number and size of the pictures in the folder of a split, if the layout has such a folder."""
     folder = _images_folder(config, split)
     if folder is None:
@@ -183,7 +188,7 @@ def _picture_sizes(folder: Path) -> list[int]:
         return []
 
 
-def _images_folder(config: Config, split: str) -> Path | None:
+def _images_folder(config: DataSettings, split: str) -> Path | None:
     folder = config.data.image_folder(split)
     return config.root / folder if folder is not None else None
 
@@ -208,6 +213,8 @@ def _packed_bytes(config: Config) -> float:
     else:
         folders = [_images_folder(config, split) for split in (("train", "test") if config.has_test else ("train",))]
         images = sum(len(_picture_sizes(folder)) for folder in folders if folder)
+    elsewhere = [_images_folder(block, "train") for block in config.blocks.values()]
+    images += sum(len(_picture_sizes(folder)) for folder in elsewhere if folder)
     packed = {recipe.packed for recipe in config.models.values()}
     return float(images * sum(3 * height * width for height, width in (framing.shape for framing in packed)))
 

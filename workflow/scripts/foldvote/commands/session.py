@@ -120,6 +120,10 @@ def check_files(config: Config, fetch: str) -> None:
         named |= {"data_root": config.root, "corrections": config.corrections_path, "answers": config.answers_path}
         named |= {"submission.sample": config.sample_path}
         named |= {f"the {split} table of data": path for split in ("train", "test") for path in config.tables(split)}
+    for name, block in config.blocks.items():
+        tables = block.tables("train") if block.root.exists() else []
+        named |= {f"external.{name}.data_root": block.root}
+        named |= {f"the table of external.{name}": path for path in tables}
     for name, guest in config.guests.items():
         named |= {f"guests.{name}.{part}": Path(path) for part, path in guest.model_dump().items() if path}
     weights = []
@@ -134,6 +138,10 @@ def check_files(config: Config, fetch: str) -> None:
     raise_all(missing[:1] if missing and missing[0].startswith("data_root") else missing)
     if isinstance(config.data, FoldersLayout):
         raise_all(folder_faults(config.root, config.data, Path(config.results)))
+    for name, block in config.blocks.items():
+        if isinstance(block.data, FoldersLayout):
+            faults = folder_faults(block.root, block.data, Path(config.results))
+            raise_all(f"external.{name}: {fault}" for fault in faults)
 
 
 def refuse_bundle(config: Config) -> None:

@@ -11,8 +11,9 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 from foldvote.config.augmentation_names import transform_faults
 from foldvote.config.base import FilePath, Name, model_name_faults
 from foldvote.config.bundle import NOT_EXPORTED, Bundle
-from foldvote.config.data import DataSettings, Layout
+from foldvote.config.data import Layout
 from foldvote.config.ensemble import OFFSETS, Submission, Vote
+from foldvote.config.external import AllData
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
@@ -30,7 +31,7 @@ from foldvote.config.yaml_file import load_yaml
 from foldvote.errors import did_you_mean, raise_all
 
 
-class Config(DataSettings):
+class Config(AllData):
     """The whole configuration of one experiment."""
 
     seed: int = Field(default=42, ge=0, lt=2**53)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from foldvote.config.data import DataSettings
+from foldvote.config.external import AllData
+from foldvote.data.external_data import with_external
 from foldvote.data.file_listing import Split
 from foldvote.data.label_corrections import apply_corrections
 from foldvote.data.label_space import LabelSpace
@@ -19,8 +20,9 @@ class Entries(NamedTuple):
     """The images of one split.
 
     Attributes:
-        frame: one row per image: image_id, path (relative to the data folder, with /), profile, group, one column per
-            factor, the layout's raw columns, label (int16, -1 where unknown), class_name, corrected.
+        frame: one row per image: image_id, path (relative to the data folder, with /; of external data see
+            `image_folders`), profile, group, one column per factor, the layout's raw columns, label (int16, -1 where
+            unknown), class_name, corrected.
         label_space: the classes.
         corrections: the corrections that were applied and skipped, for the provenance record.
         spellings: by `group` and `class` the names that stood in several spellings, each with these.
@@ -32,8 +34,8 @@ class Entries(NamedTuple):
     spellings: Spellings
 
 
-def entries(config: DataSettings, split: Split) -> Entries:
-    """Find the images of a split, apply the corrections and label them.
+def entries(config: AllData, split: Split) -> Entries:
+    """Find the images of a split, apply the corrections and label them; to those of train add external data.
 
     Args:
         config: the configuration of the data.
@@ -61,8 +63,10 @@ def entries(config: DataSettings, split: Split) -> Entries:
         summary = {}
         frame = frame.assign(corrected=False)
     label_space = layout.label_space(found)
-    frame = _labelled(frame, label_space, split)
-    return Entries(frame.reset_index(drop=True), label_space, summary, spellings)
+    frame = _labelled(frame, label_space, split).reset_index(drop=True)
+    if split == "train" and config.external:
+        frame = with_external(frame, label_space, config)
+    return Entries(frame, label_space, summary, spellings)
 
 
 def _labelled(frame: pd.DataFrame, label_space: LabelSpace, split: Split) -> pd.DataFrame:

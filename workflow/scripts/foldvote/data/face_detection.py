@@ -18,6 +18,7 @@ from foldvote.config.data import Images
 from foldvote.data.cropping import Region
 from foldvote.data.face_detector import Box, confident_region, detect_face
 from foldvote.data.image_decoding import read_unchanged
+from foldvote.data.image_folders import Root, image_place
 from foldvote.errors import UserError, raise_all
 from foldvote.io.csv_files import read_user_table
 from foldvote.io.files import sha256_file
@@ -29,12 +30,12 @@ _SIDES = ("left", "top", "right", "bottom")
 _SHOWN = 3
 
 
-def write_boxes(manifest_path: Path, root: Path, rules: Images, path: Path, workers: int) -> None:
+def write_boxes(manifest_path: Path, root: Root, rules: Images, path: Path, workers: int) -> None:
     """Detect the face in each image of one manifest and write the table of boxes.
 
     Args:
         manifest_path: manifest of one split.
-        root: the data folder.
+        root: the data folder, or with it those of external data.
         rules: how images are decoded.
         path: the parquet file to write, schema BOXES, in the order of the manifest.
         workers: number of processes.
@@ -121,9 +122,9 @@ def model_path() -> Path:
     return path
 
 
-def _find(root: Path, rules: Images, work: tuple[str, str, str]) -> Box | None:
+def _find(root: Root, rules: Images, work: tuple[str, str, str]) -> Box | None:
     image_id, relative, digest = work
-    return detect(read_unchanged(root, relative, digest, rules, image_id))
+    return detect(read_unchanged(*image_place(root, relative), digest, rules, image_id))
 
 
 def _own_rows(table: pd.DataFrame, manifest: pd.DataFrame, own: Path) -> list[tuple[float, ...]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from foldvote.config.data import DataSettings, FoldersLayout, Layout, MaskbaseLayout, TableLayout
+from foldvote.config.external import AllData
 from foldvote.config.layout_facts import ImageList
 from foldvote.data.layouts.maskbase_labels import SHOTS
 from foldvote.io.paths import files_below, is_ignored, relative_fault
@@ -46,8 +47,8 @@ class FolderFiles(NamedTuple):
     passed_over: Counter[str]
 
 
-def listing_digest(config: DataSettings, split: Split) -> str:
-    """SHA-256 over the sorted paths and sizes of the image files that belong to a split.
+def listing_digest(config: AllData, split: Split) -> str:
+    """SHA-256 over the sorted paths and sizes of the image files that belong to a split, external data included.
 
     Faults of the files are ignored here; the manifest stage reports them. For data that the workflow draws itself the
     digest is a constant, because Snakemake already tracks these files as outputs.
@@ -57,9 +58,11 @@ def listing_digest(config: DataSettings, split: Split) -> str:
         split: `train` or `test`.
     """
     digest = hashlib.sha256()
-    if config.data.drawn is None:
-        for path, size in sorted(_files(config, split)):
-            digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
+    files = sorted(_files(config, split)) if config.data.drawn is None else []
+    for name, block in config.blocks.items() if split == "train" else ():
+        files += [(f"{name}\0{path}", size) for path, size in sorted(_files(block, split))]
+    for path, size in files:
+        digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import imagehash
 import numpy as np
@@ -11,6 +10,7 @@ from PIL import Image
 
 from foldvote.config.data import Images
 from foldvote.data.image_decoding import BadImage, read_image
+from foldvote.data.image_folders import Root, image_place
 
 
 @dataclass(frozen=True)
@@ -43,24 +43,24 @@ class RejectedImage:
     message: str
 
 
-def inspector(root: Path, rules: Images) -> partial[AcceptedImage | RejectedImage]:
+def inspector(root: Root, rules: Images) -> partial[AcceptedImage | RejectedImage]:
     """`inspect` for one data folder, as a function of the relative path that can be sent to worker processes."""
     return partial(inspect, root, rules)
 
 
-def inspect(root: Path, rules: Images, relative: str) -> AcceptedImage | RejectedImage:
+def inspect(root: Root, rules: Images, relative: str) -> AcceptedImage | RejectedImage:
     """Decode one image file and collect what the manifest needs.
 
     Args:
-        root: the data folder.
+        root: the data folder, or with it those of external data.
         rules: which images are accepted.
-        relative: path of the image below the data folder.
+        relative: path of the image, as in the manifest.
 
     Returns:
         The accepted image, or the reason for its rejection; a bad image raises nothing.
     """
     try:
-        data, decoded = read_image(root, relative, rules)
+        data, decoded = read_image(*image_place(root, relative), rules)
     except BadImage as bad:
         return RejectedImage(bad.reason, bad.message)
     return AcceptedImage(

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from foldvote.config.data import DataSettings
+from foldvote.config.external import AllData
 from foldvote.data.entries import entries
 from foldvote.data.file_listing import Split, passed_over
+from foldvote.data.image_folders import ImageFolders, Root, image_place
 from foldvote.data.image_inspection import AcceptedImage, RejectedImage, inspector
 from foldvote.data.label_space import LabelSpace
 from foldvote.data.layouts.registry import layout_of
-from foldvote.data.manifest_table import LEFT_OUT, QUARANTINE, manifest_schema
+from foldvote.data.manifest_table import LEFT_OUT, QUARANTINE, USES, manifest_schema
 from foldvote.errors import MOST_TOLD, UserError, did_you_mean, raise_all
 from foldvote.io.files import sha256_lines
 from foldvote.io.parquet import write_table
@@ -24,7 +25,7 @@ _LOST_TEST = "a test image left out is missing in the submission, which is then 
 
 
 def build_manifest(
-    config: DataSettings,
+    config: AllData,
     split: Split,
     manifest_path: str | Path,
     quarantine_path: str | Path,
@@ -54,15 +55,18 @@ def build_manifest(
         told = ", ".join(f"{count} x {name}" if count > 1 else name for name, count in strangers.items())
         log(f"ignored among the {split} images: {told}")
     paths = frame["path"].tolist()
-    findings = list(map_processes(inspector(config.root, config.images), paths, workers, f"decoding {split} images"))
+    root = ImageFolders(config.root, config.external_folders(split))
+    findings = list(map_processes(inspector(root, config.images), paths, workers, f"decoding {split} images"))
     findings = _without(frame, findings, config.leave_out if split == "train" else [])
     bad = [(path, found) for path, found in zip(paths, findings, strict=True) if isinstance(found, RejectedImage)]
-    _refuse_or_log(bad, config, split, len(paths), Path(quarantine_path))
+    _refuse_or_log(bad, config, root, split, len(paths), Path(quarantine_path))
     accepted = [isinstance(found, AcceptedImage) for found in findings]
     columns = pd.DataFrame([asdict(found) for found in findings if isinstance(found, AcceptedImage)])
     frame = pd.concat([frame[accepted].reset_index(drop=True), columns], axis=1)
     _log_warnings(frame, label_space, split)
-    schema = manifest_schema(config.data.factor_names, layout_of(config.data).raw_columns)
+    raw = layout_of(config.data).raw_columns
+    uses = tuple((name, kind) for name, kind in USES.items() if name in frame and name not in dict(raw))
+    schema = manifest_schema(config.data.factor_names, (*raw, *uses))
     quarantine = pd.DataFrame([(path, found.reason, found.message) for path, found in bad], columns=QUARANTINE.names)
     write_table(quarantine, quarantine_path, QUARANTINE)
     record = {
@@ -106,7 +110,12 @@ def _lines(manifest: pd.DataFrame) -> Iterator[str]:
 
 
 def _refuse_or_log(
-    bad: Sequence[tuple[str, RejectedImage]], config: DataSettings, split: Split, total: int, quarantine_path: Path
+    bad: Sequence[tuple[str, RejectedImage]],
+    config: AllData,
+    root: Root,
+    split: Split,
+    total: int,
+    quarantine_path: Path,
 ) -> None:
     """Raise an error for bad images or log that they are left out, as configured."""
     asked = sum(found.reason == LEFT_OUT for _, found in bad)
@@ -120,7 +129,7 @@ def _refuse_or_log(
         note = f"; {_LOST_TEST}" if split == "test" else ""
         log(f"{len(bad)} of {total} {split} images are left out ({counts}), listed in {quarantine_path}{note}")
         return
-    told = [f"{config.root / path}: {found.reason}: {found.message}" for path, found in bad[:MOST_TOLD]]
+    told = [f"{Path(*image_place(root, path))}: {found.reason}: {found.message}" for path, found in bad[:MOST_TOLD]]
     if len(bad) > MOST_TOLD:
         told.append(f"... and {len(bad) - MOST_TOLD} more")
     remedy = "mend them, or set images.on_bad: quarantine to go on without them"

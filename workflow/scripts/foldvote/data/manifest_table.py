@@ -7,6 +7,7 @@ import pyarrow as pa
 from foldvote.io.parquet import required
 
 ONLY, WEIGHT = "train_only", "sample_weight"  # columns of rows that are only trained on, and of weights in the loss
+USES = {ONLY: pa.bool_(), WEIGHT: pa.float64()}  # their types
 
 
 def manifest_schema(factors: Iterable[str], raw: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Schema:

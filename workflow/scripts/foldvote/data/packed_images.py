@@ -20,6 +20,7 @@ from foldvote.data.cropping import Region, cut
 from foldvote.data.face_detection import BOXES
 from foldvote.data.face_detector import Box, confident_region
 from foldvote.data.image_decoding import read_unchanged
+from foldvote.data.image_folders import Root, image_place
 from foldvote.errors import UserError
 from foldvote.io.files import canonical, sha256_file, whole_file
 from foldvote.io.parquet import read_record, read_table
@@ -31,7 +32,7 @@ _ROWS_PER_BATCH = 256
 
 def pack_images(
     manifest_path: Path,
-    root: Path,
+    root: Root,
     rules: Images,
     size: str,
     roi: str,
@@ -45,7 +46,7 @@ def pack_images(
 
     Args:
         manifest_path: manifest of one split.
-        root: the data folder.
+        root: the data folder, or with it those of external data.
         rules: how images are decoded.
         size: height x width such as "128x96".
         roi: region of interest, as in the configuration.
@@ -199,9 +200,9 @@ def _checksum(image_id: str, pixels: bytes | memoryview) -> int:
     return zlib.crc32(pixels, zlib.crc32(image_id.encode()))
 
 
-def _prepare(root: Path, rules: Images, framing: Framing, work: tuple[str, str, str, Region | None]) -> bytes:
+def _prepare(root: Root, rules: Images, framing: Framing, work: tuple[str, str, str, Region | None]) -> bytes:
     image_id, relative, digest, box = work
-    image = read_unchanged(root, relative, digest, rules, image_id)
+    image = read_unchanged(*image_place(root, relative), digest, rules, image_id)
     try:
         return cut(image, framing, box).tobytes()
     except UserError as error:

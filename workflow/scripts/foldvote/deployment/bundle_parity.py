@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from foldvote.data.image_folders import block_of
 from foldvote.errors import UserError
 from foldvote.io.parquet import read_columns, read_table
 
@@ -47,7 +48,7 @@ class Photographs:
 
 
 def photographs(manifest: Path, root: Path, most: int, among: Sequence[str] | None = None) -> Photographs:
-    """Images of a manifest, spread evenly over it.
+    """Images of a manifest, spread evenly over it; none of external data.
 
     Args:
         manifest: the manifest of a split.
@@ -56,6 +57,7 @@ def photographs(manifest: Path, root: Path, most: int, among: Sequence[str] | No
         among: ids of those that count; None: all.
     """
     table = read_table(manifest)
+    table = table[block_of(table["path"]) == ""]
     if among is not None:
         table = table[table["image_id"].isin(set(among))]
     rows = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(most, len(table))).round().astype(int))]

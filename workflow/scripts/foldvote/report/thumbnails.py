@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ from PIL import Image
 
 from foldvote.config.data import Images
 from foldvote.data.image_decoding import read_unchanged
+from foldvote.data.image_folders import Root, image_place
 from foldvote.runtime.parallel_map import map_processes
 
 Key = tuple[str, str]  # split and image id
@@ -18,14 +18,14 @@ _PER_PROCESS = 40  # images from which a further process saves more time than it
 
 
 def load_thumbnails(
-    manifests: Mapping[str, pd.DataFrame], keys: Iterable[Key], root: Path, rules: Images, height: int, workers: int
+    manifests: Mapping[str, pd.DataFrame], keys: Iterable[Key], root: Root, rules: Images, height: int, workers: int
 ) -> dict[Key, npt.NDArray[np.uint8]]:
     """Decode and shrink some images of the data.
 
     Args:
         manifests: manifest rows by split.
         keys: split and image id of each image.
-        root: the data folder.
+        root: the data folder, or with it those of external data.
         rules: how images are decoded.
         height: the largest height of a thumbnail in pixels; its largest width is twice that.
         workers: number of processes.
@@ -45,8 +45,8 @@ def load_thumbnails(
     return dict(zip(keys, small, strict=True))
 
 
-def _resized(root: Path, rules: Images, height: int, work: tuple[str, str, str]) -> npt.NDArray[np.uint8]:
+def _resized(root: Root, rules: Images, height: int, work: tuple[str, str, str]) -> npt.NDArray[np.uint8]:
     image_id, path, digest = work
-    image = Image.fromarray(read_unchanged(root, path, digest, rules, image_id))
+    image = Image.fromarray(read_unchanged(*image_place(root, path), digest, rules, image_id))
     image.thumbnail((2 * height, height), Image.Resampling.BOX)
     return np.asarray(image)

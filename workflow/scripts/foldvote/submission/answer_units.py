@@ -7,6 +7,7 @@ import pandas as pd
 from foldvote.config.experiment import Config
 from foldvote.data.entries import entries
 from foldvote.data.layouts.folders import group_pattern
+from foldvote.data.manifest_table import ONLY
 from foldvote.errors import UserError, first_few, raise_all
 from foldvote.io.csv_files import read_csv
 from foldvote.io.ids import id_faults
@@ -28,7 +29,8 @@ def check_groups(config: Config) -> None:
     if config.submission.unit == "image":
         return
     train = entries(config, "train")
-    faults = label_faults(train.frame)
+    rows = train.frame
+    faults = label_faults(rows[~rows[ONLY]] if ONLY in rows else rows)  # no answer is given for the others
     if config.has_test:
         try:
             names = answered_names(config, entries(config, "test").frame)

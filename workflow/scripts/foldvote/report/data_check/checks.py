@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from foldvote.data.image_folders import block_of
 from foldvote.data.image_statistics import cohens_d, eta_squared
 from foldvote.data.manifest_table import LEFT_OUT, WEIGHT
 from foldvote.io.names import alike, spelled
@@ -245,6 +246,11 @@ def _folds(inputs: DataCheckInputs) -> Iterator[Finding]:
             f"{_n(outside['images'], 'image')} of {_n(outside['groups'], 'group')} only trained on, never scored; no "
             "member learns from those of groups that it is scored on."
         )
+        yield Finding("ok", text, "", "folds")
+    blocks = block_of(inputs.train["path"])
+    for name, rows in inputs.train[blocks != ""].groupby(blocks):
+        weight = f", weight {rows[WEIGHT].mean():.3g} on average" if WEIGHT in rows else ""
+        text = f"external.{name}: {_n(len(rows), 'image')} of {_n(rows['group'].nunique(), 'group')}{weight}."
         yield Finding("ok", text, "", "folds")
     rare = certificate["warnings"]
     if rare:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from foldvote.config.data import Images
 from foldvote.config.layout_facts import NumericFactor
+from foldvote.data.image_folders import Root
 from foldvote.errors import UserError
 from foldvote.io.csv_files import write_csv
 from foldvote.report.data_check.checks import certificate_in_words, run_checks
@@ -40,7 +41,7 @@ CONTENTS = (
 
 def write_data_check(
     files: DataCheckFiles,
-    root: Path,
+    root: Root,
     rules: Images,
     previews: Mapping[str, Path],
     page_path: Path,
@@ -53,7 +54,7 @@ def write_data_check(
 
     Args:
         files: the outputs of the data stages.
-        root: the data folder, from which the images are read.
+        root: the data folder, and those of external data, from which the images are read.
         rules: how images are decoded.
         previews: PNG files of an augmented batch, by model.
         page_path: the HTML file to write.
