@@ -57,6 +57,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "progressive": {"progressive": {"size": "16x12", "epochs": 1}, "mix": "half_face"},
     "drop_path_rising": {"net": "test_efficientnet", "drop_path": 0.5, "drop_path_schedule": "rising"},
     "bf16": {"precision": "bf16", "channels_last": True, "grad_checkpointing": True},
+    "group_shots": {"group_shots": 2},
     "on_device": {"augment_on": "device", "augment": ["light", {"rotate": 0.05}, {"erase": 0.3}], "mix": "mixup"},
 }
 

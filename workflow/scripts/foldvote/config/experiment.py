@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from foldvote.config.augmentation_names import transform_faults
 from foldvote.config.base import FilePath, Name, model_name_faults
+from foldvote.config.batch_parts import division_faults, parts_of
 from foldvote.config.bundle import NOT_EXPORTED, Bundle
 from foldvote.config.data import DataSettings, Layout
 from foldvote.config.ensemble import OFFSETS, Submission, Vote
@@ -18,7 +19,7 @@ from foldvote.config.guests import Guest
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
 from foldvote.config.model_relations import first_round_faults, leak_check_faults, product_faults
 from foldvote.config.probe import LeakCheck
-from foldvote.config.recipe import Recipe, division_faults, parts_of
+from foldvote.config.recipe import Recipe
 from foldvote.config.recipe_resolution import with_bases, with_included
 from foldvote.config.refit import Refit, refit_faults
 from foldvote.config.runtime import Runtime
@@ -139,7 +140,8 @@ class Config(DataSettings):
         yield from (f"augment: {fault}" for fault in transform_faults(recipe.augment))
         for processes in sorted({self.runtime.gpus_per_member, self.runtime.cpu_processes}):
             parts = parts_of(recipe.accumulate, processes)
-            yield from (f"batch_size: {fault}" for fault in division_faults(recipe.batch_size, parts, processes))
+            faults = division_faults(recipe.batch_size, parts, processes, recipe.group_shots)
+            yield from (f"batch_size: {fault}" for fault in faults)
         if recipe.labels.active and numeric is None:
             yield "labels: age borders are the home task's; drop it"
 

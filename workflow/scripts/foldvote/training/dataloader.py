@@ -56,12 +56,16 @@ class EpochOrder:
         images: number of training images.
         batch_size: images in a batch.
         chances: chance of each image to be drawn, shape (images,), summing to 1; None: each comes once.
+        groups: number of each image's group, int64 (images,); None: groups do not matter.
+        shots: number of images of one group that come one after another; `batch_size` is a multiple of it.
     """
 
     seeds: MemberSeeds
     images: int
     batch_size: int
     chances: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    shots: int = 1
 
     @property
     def size(self) -> int:
@@ -77,14 +81,32 @@ class EpochOrder:
         """The batches of one epoch, as positions of images: each at most once, or drawn by their chances.
 
         A last batch that would be smaller is left out. Its images come in other epochs, as each has its own order.
+
+        With groups each consists of blocks of `shots` images of one group. What is left of groups whose number of
+        images is no multiple of it makes blocks of images of several groups, which lie among the others.
         """
         rng = generator(self.seeds.seed, "order", self.seeds.model, self.seeds.fold, epoch)
-        order = (
-            rng.permutation(self.images)
-            if self.chances is None
-            else rng.choice(self.images, self.images, p=self.chances)
-        )
+        if self.groups is not None:
+            order = _in_shots(self.groups, self.shots, rng)
+        elif self.chances is None:
+            order = rng.permutation(self.images)
+        else:
+            order = rng.choice(self.images, self.images, p=self.chances)
         return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+
+
+def _in_shots(groups: np.ndarray, shots: int, rng: np.random.Generator) -> np.ndarray:
+    """A random order of all images in blocks of `shots` images of one group, as far as the groups have so many left."""
+    drawn = rng.permutation(len(groups))
+    places = rng.permutation(groups.max() + 1)[groups[drawn]]  # groups in random order, and so neighbours in rests
+    order = drawn[np.argsort(places, kind="stable")]
+    of_group = groups[order]
+    counts = np.bincount(groups)[of_group]
+    whole = occurrences(of_group) < counts - counts % shots
+    rest = order[~whole]
+    mixed = len(rest) - len(rest) % shots
+    blocks = np.concatenate([order[whole], rest[:mixed]]).reshape(-1, shots)
+    return np.concatenate([rng.permutation(blocks).ravel(), rest[mixed:]])
 
 
 def balanced_probabilities(kinds: Sequence[str | int], power: float, weights: np.ndarray | None = None) -> np.ndarray:

@@ -273,7 +273,7 @@ class Trainer:
         Images sorted by id would be batches of one person or class, whose statistics differ from those of a fair draw.
         """
         mean, std = normalisation(self.state.model, self.device.torch_device)
-        dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None)
+        dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None, groups=None)
         move = plain_view(self.spec.recipe).move
         for batch in plain_batches(dataset.images, dataset.rows, order.batches(self.spec.recipe.epochs)):
             yield move(self.device.normalise(batch, mean, std))

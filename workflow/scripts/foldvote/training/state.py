@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldvote.config.batch_parts import division_faults, parts_of
 from foldvote.config.image_size import parse_size
 from foldvote.config.metric_names import LOSS
 from foldvote.config.named_weights import pinned_digest
-from foldvote.config.recipe import Recipe, division_faults, parts_of
+from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, first_line, raise_all
 from foldvote.evaluation.metric_registry import Metric, find_metrics
 from foldvote.io.files import canonical, sha256_file
@@ -81,7 +82,9 @@ class MemberSpec:
         weights = self.training_set.weights
         kinds = None if sampler is None else rows["label" if sampler.by == "class" else "stratum"].tolist()
         chances = None if sampler is None or kinds is None else balanced_probabilities(kinds, sampler.power, weights)
-        return EpochOrder(self.seeds, len(rows), self.recipe.batch_size, chances)
+        shots = self.recipe.group_shots
+        groups = rows["group"].to_numpy(np.int64) if shots else None
+        return EpochOrder(self.seeds, len(rows), self.recipe.batch_size, chances, groups, shots or 1)
 
     @cached_property
     def augmented_images(self) -> AugmentedImages:
@@ -271,5 +274,6 @@ def _start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Trai
     progress.reproducible &= device.reproducible
     # The checkpoint may have been written by another number of processes.
     progress.parts = parts_of(max(progress.parts, remembered_parts(resume_dir, identity)), group.size)
-    raise_all(f"{spec.name}: {fault}" for fault in division_faults(spec.order.size, progress.parts, group.size))
+    faults = division_faults(spec.order.size, progress.parts, group.size, recipe.group_shots)
+    raise_all(f"{spec.name}: {fault}" for fault in faults)
     return state
