@@ -155,6 +155,8 @@ class Config(DataSettings):
         heads = recipe.heads if isinstance(recipe.heads, dict) else {}
         others = [name for name in heads if name in self.factor_names and name not in learnt]
         yield from (f"heads.{name}: this model does not learn {name}; drop it or add it to factors" for name in others)
+        agreed = [name for term in recipe.agreements for name in term.factors or [] if name not in learnt]
+        yield from (f"loss.consistency: no factor {name!r}{did_you_mean(name, learnt)}" for name in agreed)
         numeric = self.data.numeric_factor
         if recipe.labels.active and numeric is not None and numeric.name not in learnt:
             yield f"labels: this model does not learn {numeric.name}; drop it or add {numeric.name} to factors"

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from foldvote.config.base import Section
+from foldvote.config.first_round import Several
 
 
 def each_named(value: Any) -> Any:
@@ -58,5 +59,14 @@ class Ldam(LossTerm):
     """Margin of the rarest class, on the logits."""
 
 
-Loss = Annotated[CrossEntropy | Focal | SoftF1 | Asymmetric | Ldam, Field(discriminator="name")]
+class Consistency(LossTerm):
+    """The images of a group agree: divergence of each prediction from the mean of its group in the batch."""
+
+    name: Literal["consistency"]
+    factors: Several | None = None
+    """The factors that belong to the group, such as [gender, age]; null: the class does."""
+
+
+LabelLoss = CrossEntropy | Focal | SoftF1 | Asymmetric | Ldam
+Loss = Annotated[LabelLoss | Consistency, Field(discriminator="name")]
 Losses = Annotated[list[Loss], BeforeValidator(each_named), Field(min_length=1)]

@@ -15,7 +15,7 @@ from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size
 from foldvote.config.batch_parts import accumulation_faults
 from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.image_size import Framing, parse_size
-from foldvote.config.losses import CrossEntropy, Losses, each_named
+from foldvote.config.losses import Consistency, CrossEntropy, Losses, each_named
 from foldvote.config.metric_names import MetricName
 from foldvote.config.mixes import Mixes
 from foldvote.config.named_weights import weights_faults, weights_name
@@ -254,6 +254,16 @@ class Recipe(Section):
         return self.epoch == "best" or self.patience is not None or self.schedule.name == "plateau"
 
     @property
+    def tells_groups(self) -> bool:
+        """Whether a training step is told the groups of its images."""
+        return bool(self.agreements) or any(mix.partner == "group" for mix in self.mix)
+
+    @property
+    def agreements(self) -> list[Consistency]:
+        """The terms of the loss that compare the images of a group."""
+        return [term for term in self.loss if isinstance(term, Consistency)]
+
+    @property
     def named_weights(self) -> str | None:
         """The name of timm's weights that `pretrained` asks for, such as resnet50.a1_in1k; None for a file or null."""
         return weights_name(self.net, self.pretrained)
@@ -322,6 +332,11 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
     yield from accumulation_faults(
         recipe.batch_size, recipe.accumulate, recipe.group_shots, draws=recipe.sampler is not None
     )
+    if recipe.tells_groups and recipe.group_shots is None:
+        what = "loss: consistency" if recipe.agreements else "mix: partner: group"
+        yield f"{what} needs several images of a group in a batch; set group_shots, such as 2"
+    if len(recipe.agreements) == len(recipe.loss):
+        yield "loss: consistency alone learns no labels; add another term, such as cross_entropy"
     if recipe.ema is not None and recipe.swa is not None:
         yield "ema and swa are two averages of the same weights; set one of them"
     if recipe.ema is None and recipe.ema_warmup != "tensorflow":

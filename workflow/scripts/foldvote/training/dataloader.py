@@ -169,12 +169,10 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
         images: the packed images.
         rows: row of each training image in `images`, int64 (training images,).
         image_ids: their ids.
-        targets: class codes (training images,) or probabilities (training images, classes); with `distill` followed
-            by those of the teachers (training images, 2 x classes).
+        targets: class codes (training images,), or numbers of any meaning (training images, columns), as of
+            `TrainingSet.batch_targets`.
         augment: steps of the augmentation.
         seeds: of the member; they draw the augmentation.
-        weights: of the training images in the loss, float32 (training images,), for targets that are probabilities;
-            None: they have none.
         size: height and width of the augmented images; None: those of the packed ones.
         on_device: whether the changes are only drawn, for `device_augmentation.augmented` to make them; of images that
             are packed in their size.
@@ -191,13 +189,12 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
         targets: np.ndarray,
         augment: Sequence[AugmentStep],
         seeds: MemberSeeds,
-        weights: np.ndarray | None = None,
         size: tuple[int, int] | None = None,
         on_device: bool = False,
     ) -> None:
         self.shape = (*(size or images.shape[:2]), 3)
         self.images, self.rows, self.image_ids, self.targets = images, rows, image_ids, targets
-        self.augment, self.seeds, self.weights, self.on_device = augment, seeds, weights, on_device
+        self.augment, self.seeds, self.on_device = augment, seeds, on_device
 
     @cached_property
     def change(self) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -214,10 +211,8 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
         """Load a batch.
 
         Returns:
-            uint8 images (batch, height, width, 3); targets: codes (batch,) or probabilities, as `targets` are; and the
-            changes that are left to the device, as of augmentation_draws.draw_changes. With weights each row of the
-            targets is multiplied by its image's weight. When images are mixed, so are these rows, and each label of a
-            mixed image keeps the weight of the image that it comes from.
+            uint8 images (batch, height, width, 3); their rows of `targets`; and the changes that are left to the
+            device, as of augmentation_draws.draw_changes.
         """
         images = np.empty((len(batch.positions), *self.shape), dtype=np.uint8)
         times, seeds = np.zeros(len(images), int) if batch.occurrences is None else batch.occurrences, []
@@ -227,11 +222,8 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
             image = self.images[self.rows[position]]
             images[place] = image if self.on_device else self.change(image, seeds[-1])
         drawn = draw_changes(self.augment, seeds, *self.images.shape[:2]) if self.on_device else []
-        targets = self.targets[batch.positions]
-        if self.weights is not None:
-            targets = targets * self.weights[batch.positions, None]
         changes = [(kind, torch.from_numpy(numbers)) for kind, numbers in drawn]
-        return torch.from_numpy(images), torch.from_numpy(targets), changes
+        return torch.from_numpy(images), torch.from_numpy(self.targets[batch.positions]), changes
 
 
 def plain_batches(

@@ -11,21 +11,25 @@ import torch
 import torch.nn.functional as F
 
 from foldvote.config.first_round import Distill
-from foldvote.config.losses import Asymmetric, CrossEntropy, Focal, Ldam, Loss, SoftF1
+from foldvote.config.losses import Asymmetric, Consistency, CrossEntropy, Focal, LabelLoss, Ldam, SoftF1
 from foldvote.config.recipe import Recipe
+from foldvote.data.label_space import LabelSpace
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _Term = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 _EFFECTIVE_BETA = 0.999
 
 
-def make_loss(recipe: Recipe, counts: np.ndarray, weighted: bool = False) -> LossFunction:
+def make_loss(
+    recipe: Recipe, counts: np.ndarray, weighted: bool = False, label_space: LabelSpace | None = None
+) -> LossFunction:
     """Make the training loss of a recipe.
 
     Args:
         recipe: the recipe; loss, label_smoothing, class_weights and distill are used.
         counts: number of training images of each class, shape (classes,).
         weighted: whether images have weights. Then the rows of the targets sum to them.
+        label_space: the classes; only for a term that names factors.
 
     Returns:
         A function of logits (batch, classes), float32, and targets (batch, classes), float32 rows that sum to 1,
@@ -37,13 +41,16 @@ def make_loss(recipe: Recipe, counts: np.ndarray, weighted: bool = False) -> Los
         temperature, each row multiplied by the weight of its image. The scalar is 1 - `weight` times the sum above plus
         `weight` times `distillation`.
 
+        With `tells_groups` a last column of the targets is the number of each image's group. The terms `consistency`
+        are added to all of the above.
+
         A term is the mean over the images of weight times loss, not divided by the weights of the batch: so parts of a
         batch add up, and in expectation over batches it is the weighted loss of all training images, whose weights are
         1 on average. The soft macro-F1 counts images by their weights.
     """
     smoothing, classes = recipe.label_smoothing, len(counts)
     weights = torch.from_numpy(class_weights(recipe.class_weights, counts)).float()
-    terms = [(term.weight, _term(term, counts)) for term in recipe.loss]
+    terms = [(term.weight, _term(term, counts)) for term in recipe.loss if not isinstance(term, Consistency)]
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         images = targets.sum(dim=1) if weighted else None
@@ -52,7 +59,8 @@ def make_loss(recipe: Recipe, counts: np.ndarray, weighted: bool = False) -> Los
         own = weights.to(logits.device, non_blocking=True)
         return torch.stack([weight * term(logits, smooth, own, images) for weight, term in terms]).sum()
 
-    return loss if recipe.distill is None else _taught(loss, recipe.distill, classes, weighted)
+    labels_loss = loss if recipe.distill is None else _taught(loss, recipe.distill, classes, weighted)
+    return _grouped(labels_loss, recipe, label_space, classes, weighted) if recipe.tells_groups else labels_loss
 
 
 def distillation(
@@ -70,6 +78,55 @@ def distillation(
     """
     logs = F.log_softmax(logits / temperature, dim=1)
     return temperature**2 * _mean(F.kl_div(logs, taught, reduction="none").sum(dim=1), images)
+
+
+def consistency(
+    logits: torch.Tensor, groups: torch.Tensor, of_level: torch.Tensor, images: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean divergence KL(mean of the group || own) of the images' predictions of one factor.
+
+    The mean has no gradient: each image is drawn towards what its group says, all of it together. An image alone in its
+    group diverges from nothing. Means are over the images that are here, so a part of a batch is a batch by itself.
+
+    Args:
+        logits: float32 (batch, classes).
+        groups: number of each image's group, float (batch,); negative: of an image that is not compared.
+        of_level: whether a class has a level of the factor, bool (levels, classes).
+        images: weights of the images, float32 (batch,); None: they have none.
+    """
+    logs = F.log_softmax(logits, dim=1)
+    own = torch.where(of_level, logs[:, None], -torch.inf).logsumexp(dim=2)
+    with torch.no_grad():
+        same = ((groups[:, None] == groups) & (groups >= 0)).to(own.dtype)
+        mean = same @ own.exp() / same.sum(dim=1, keepdim=True).clamp_min(1)
+    return _mean(F.kl_div(own, mean, reduction="none").sum(dim=1), images)
+
+
+def _grouped(
+    labels_loss: LossFunction, recipe: Recipe, label_space: LabelSpace | None, classes: int, weighted: bool
+) -> LossFunction:
+    """The loss on labels, and on groups, whose numbers are the last column of the targets."""
+    terms = [(term.weight, of_level) for term in recipe.agreements for of_level in _levels(term, label_space, classes)]
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        rows, groups = targets[:, :-1], targets[:, -1]
+        images = rows[:, :classes].sum(dim=1) if weighted else None
+        total = labels_loss(logits, rows)
+        for weight, of_level in terms:
+            on_device = of_level.to(logits.device, non_blocking=True)
+            total = total + weight * consistency(logits, groups, on_device, images)
+        return total
+
+    return loss
+
+
+def _levels(term: Consistency, label_space: LabelSpace | None, classes: int) -> list[torch.Tensor]:
+    """For each factor that a term names the classes of each of its levels, bool (levels, classes); else each class."""
+    if term.factors is None:
+        return [torch.eye(classes, dtype=torch.bool)]
+    assert label_space is not None
+    codes = [label_space.level_codes(name) for name in term.factors]
+    return [torch.from_numpy(of_class == np.unique(of_class)[:, None]) for of_class in codes]
 
 
 def _taught(labels_loss: LossFunction, distill: Distill, classes: int, weighted: bool) -> LossFunction:
@@ -105,7 +162,7 @@ def class_weights(kind: str, counts: np.ndarray) -> np.ndarray:
     return weights * np.sum(counts) / np.sum(weights * counts)
 
 
-def _term(term: Loss, counts: np.ndarray) -> _Term:
+def _term(term: LabelLoss, counts: np.ndarray) -> _Term:
     """One term: a function of logits, targets, class weights, and weights of the images or None."""
     match term:
         case CrossEntropy():

@@ -92,10 +92,8 @@ class MemberSpec:
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
         augment, on_device = self.recipe.augment, self.recipe.augment_on == "device"
-        size = parse_size(self.recipe.size)
-        return AugmentedImages(
-            chosen.source, places, ids, chosen.batch_targets, augment, self.seeds, chosen.weights, size, on_device
-        )
+        size, targets = parse_size(self.recipe.size), chosen.batch_targets(self.recipe.tells_groups)
+        return AugmentedImages(chosen.source, places, ids, targets, augment, self.seeds, size, on_device)
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:
@@ -122,6 +120,12 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
     if inputs.metric is not None:
         origin["metric_sha256"] = sha256_file(inputs.metric)
     spec = MemberSpec(seeds, recipe, inputs, training_set, origin, code)
+    of_group = training_set.training.groupby("group")["label"].nunique()
+    if any(term.factors is None for term in recipe.agreements) and of_group.max() > 1:
+        raise UserError(
+            f"{spec.name}: loss.consistency: images of one group have several classes; name the factors that belong to "
+            "a group, such as factors: [gender, age], or drop it"
+        )
     if recipe.chooses_epochs and not spec.validates:
         raise UserError(
             f"{spec.name}: learns from all groups, and its recipe decides by validation scores; set epoch: last, no "

@@ -205,13 +205,25 @@ class TrainingSet:
     weights: np.ndarray | None = None
     taught: np.ndarray | None = None
 
-    @property
-    def batch_targets(self) -> np.ndarray:
-        """What a batch is given: the targets; with `distill` as probabilities, followed by those of the teachers:
-        float32 (images, 2 x classes)."""
-        if self.taught is None:
+    def batch_targets(self, grouped: bool) -> np.ndarray:
+        """What a batch is given of its images, one row each.
+
+        Args:
+            grouped: whether it is told their groups.
+
+        Returns:
+            The targets. With `distill` probabilities, followed by those of the teachers: float32 (images, 2 x classes).
+            With weights both are multiplied by them. Groups are a last column, whose numbers float32 holds exactly.
+        """
+        if self.taught is None and not grouped and self.weights is None:
             return self.targets
-        return np.concatenate([_as_probabilities(self.targets, self.taught.shape[1]), self.taught], axis=1)
+        rows = _as_probabilities(self.targets, len(self.label_space.classes))
+        if self.taught is not None:
+            rows = np.concatenate([rows, self.taught], axis=1)
+        if self.weights is not None:
+            rows = rows * self.weights[:, None]
+        groups = self.training["group"].to_numpy(np.float32)[:, None]
+        return np.concatenate([rows, groups], axis=1) if grouped else rows
 
 
 def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> TrainingSet:
