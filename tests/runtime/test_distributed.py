@@ -39,7 +39,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "normalised over batches": {"net": "test_resnet"},
     "by groups": {
         "group_shots": 4,
-        "loss": ["cross_entropy", "consistency"],
+        "loss": ["cross_entropy", "consistency", "sup_con"],
         "mix": [{"name": "mixup", "partner": "group", "p": 0.5}, {"name": "cutmix", "p": 0.3}],
     },
     "augmented on the device": {"augment_on": "device", "augment": ["light", {"rotate": 0.1}, {"erase": 0.5}]},

@@ -63,6 +63,7 @@ RECIPES: dict[str, dict[str, object]] = {
         "loss": ["cross_entropy", {"name": "consistency", "factors": ["hue"]}],
         "mix": {"name": "mixup", "p": 0.5},
     },
+    "sup_con": {"loss": ["cross_entropy", {"name": "sup_con", "weight": 0.1}], "heads": "factored", "sam": 0.05},
     "partners_of_a_group": {"group_shots": 2, "mix": {"name": "half_face", "partner": "group"}},
     "on_device": {"augment_on": "device", "augment": ["light", {"rotate": 0.05}, {"erase": 0.3}], "mix": "mixup"},
 }

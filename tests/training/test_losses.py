@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldvote.data.label_space import LabelSpace, factor_label_space
-from foldvote.training.losses import LossFunction, class_weights, consistency, distillation, make_loss
+from foldvote.training.losses import LossFunction, class_weights, consistency, distillation, make_loss, sup_con
 from foldvote.training.mixup import mix_batch, plan_mix
 from support.tiny_member import recipe
 
@@ -263,3 +263,56 @@ def test_consistency_counts_images_by_their_weights_and_comes_on_top_of_teachers
     usual = make_loss(recipe(distill=distill), COUNTS, weighted=True)(logits, rows)
     expected = usual + consistency(logits, groups, torch.eye(4, dtype=torch.bool), weights)
     assert torch.allclose(found, expected, atol=1e-5) and expected > usual
+
+
+def contrast(features: torch.Tensor, **term: object) -> LossFunction:
+    """The term `sup_con` alone, as the difference that it makes, in six classes of two factors."""
+    space = factor_label_space({"mask": ("wear", "none"), "age": ("young", "middle", "old")})
+    both, counts = recipe(loss=["cross_entropy", {"name": "sup_con", **term}]), np.ones(6)
+    whole = make_loss(both, counts, label_space=space, features=lambda: features)
+    return lambda logits, targets: whole(logits, targets) - make_loss(recipe(), counts)(logits, targets)
+
+
+def test_the_supervised_contrastive_loss_is_that_of_the_paper_by_hand() -> None:
+    draw = torch.Generator().manual_seed(3)
+    features, logits = torch.randn(5, 7, generator=draw), torch.randn(5, 6, generator=draw)
+    ages, targets = [0, 0, 0, 1, 2], torch.eye(6)[[0, 3, 0, 1, 2]]
+    unit = (features / features.norm(dim=1, keepdim=True)).numpy()
+    powers = np.exp(unit @ unit.T / 0.5)
+
+    def by_hand(levels: list[int]) -> float:
+        total = 0.0
+        for one in range(5):
+            others = [place for place in range(5) if place != one]
+            same = [place for place in others if levels[place] == levels[one]]
+            below = sum(powers[one, place] for place in others)
+            total -= sum(np.log(powers[one, place] / below) for place in same) / max(len(same), 1)
+        return total / 5
+
+    found = contrast(features, factors=["age"], temperature=0.5)(logits, targets)
+    assert found.item() == pytest.approx(by_hand(ages), rel=1e-4)
+    assert contrast(features, temperature=0.5, weight=2)(logits, targets).item() == pytest.approx(
+        2 * by_hand([0, 3, 0, 1, 2]), rel=1e-4
+    )
+
+
+def test_mixed_images_are_contrasted_by_the_factors_that_their_partner_shares() -> None:
+    draw = torch.Generator().manual_seed(3)
+    features, logits = torch.randn(4, 7, generator=draw), torch.randn(4, 6, generator=draw)
+    mixed = (torch.eye(6)[[0, 0, 1, 4]] + torch.eye(6)[[3, 0, 4, 1]]) / 2  # masks are mixed, ages stay
+    pure = torch.eye(6)[[0, 0, 1, 4]]
+    age, classes = contrast(features, factors=["age"]), contrast(features)
+    assert torch.allclose(age(logits, mixed), age(logits, pure), atol=1e-5)
+    assert classes(logits, mixed).item() == pytest.approx(0, abs=1e-5) and classes(logits, pure) > 0.1
+
+
+def test_features_followed_down_hill_lie_together_by_class() -> None:
+    features = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    shares = torch.eye(2).repeat(4, 1)
+    for _ in range(300):
+        (slope,) = torch.autograd.grad(sup_con(features, shares, 0.1), features)
+        assert torch.isfinite(slope).all()
+        features = (features - slope).detach().requires_grad_()
+    unit = F.normalize(features.detach(), dim=1)
+    cosines = unit @ unit.T
+    assert cosines[::2, ::2].min() > cosines[::2, 1::2].max() + 0.5

@@ -16,6 +16,7 @@ from foldvote.config.data import DataSettings, Layout
 from foldvote.config.ensemble import OFFSETS, Submission, Vote
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
+from foldvote.config.losses import OfFactors
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
 from foldvote.config.model_relations import first_round_faults, leak_check_faults, product_faults
 from foldvote.config.probe import LeakCheck
@@ -155,8 +156,11 @@ class Config(DataSettings):
         heads = recipe.heads if isinstance(recipe.heads, dict) else {}
         others = [name for name in heads if name in self.factor_names and name not in learnt]
         yield from (f"heads.{name}: this model does not learn {name}; drop it or add it to factors" for name in others)
-        agreed = [name for term in recipe.agreements for name in term.factors or [] if name not in learnt]
-        yield from (f"loss.consistency: no factor {name!r}{did_you_mean(name, learnt)}" for name in agreed)
+        terms = [
+            (term.name, name) for term in recipe.loss if isinstance(term, OfFactors) for name in term.factors or []
+        ]
+        absent = [(term, name) for term, name in terms if name not in learnt]
+        yield from (f"loss.{term}: no factor {name!r}{did_you_mean(name, learnt)}" for term, name in absent)
         numeric = self.data.numeric_factor
         if recipe.labels.active and numeric is not None and numeric.name not in learnt:
             yield f"labels: this model does not learn {numeric.name}; drop it or add {numeric.name} to factors"

@@ -15,7 +15,7 @@ from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size
 from foldvote.config.batch_parts import accumulation_faults
 from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.image_size import Framing, parse_size
-from foldvote.config.losses import Consistency, CrossEntropy, Losses, each_named
+from foldvote.config.losses import Consistency, CrossEntropy, Losses, OfFactors, SupCon, each_named
 from foldvote.config.metric_names import MetricName
 from foldvote.config.mixes import Mixes
 from foldvote.config.named_weights import weights_faults, weights_name
@@ -256,12 +256,13 @@ class Recipe(Section):
     @property
     def tells_groups(self) -> bool:
         """Whether a training step is told the groups of its images."""
-        return bool(self.agreements) or any(mix.partner == "group" for mix in self.mix)
+        agree = any(isinstance(term, Consistency) for term in self.loss)
+        return agree or any(mix.partner == "group" for mix in self.mix)
 
     @property
-    def agreements(self) -> list[Consistency]:
-        """The terms of the loss that compare the images of a group."""
-        return [term for term in self.loss if isinstance(term, Consistency)]
+    def contrasts(self) -> bool:
+        """Whether the loss is of the features as well."""
+        return any(isinstance(term, SupCon) for term in self.loss)
 
     @property
     def named_weights(self) -> str | None:
@@ -333,10 +334,11 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
         recipe.batch_size, recipe.accumulate, recipe.group_shots, draws=recipe.sampler is not None
     )
     if recipe.tells_groups and recipe.group_shots is None:
-        what = "loss: consistency" if recipe.agreements else "mix: partner: group"
-        yield f"{what} needs several images of a group in a batch; set group_shots, such as 2"
-    if len(recipe.agreements) == len(recipe.loss):
-        yield "loss: consistency alone learns no labels; add another term, such as cross_entropy"
+        yield "consistency and partner: group need several images of a group in a batch; set group_shots, such as 2"
+    if all(isinstance(term, OfFactors) for term in recipe.loss):
+        yield f"loss: {recipe.loss[0].name} learns no labels; add another term, such as cross_entropy"
+    if recipe.contrasts and recipe.compile is True:
+        yield "loss: sup_con is of features within the net, which compile hides; drop one of them"
     if recipe.ema is not None and recipe.swa is not None:
         yield "ema and swa are two averages of the same weights; set one of them"
     if recipe.ema is None and recipe.ema_warmup != "tensorflow":

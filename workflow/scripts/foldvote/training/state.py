@@ -11,6 +11,7 @@ from torch import nn
 
 from foldvote.config.batch_parts import division_faults, parts_of
 from foldvote.config.image_size import parse_size
+from foldvote.config.losses import Consistency
 from foldvote.config.metric_names import LOSS
 from foldvote.config.named_weights import pinned_digest
 from foldvote.config.recipe import Recipe
@@ -121,7 +122,8 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
         origin["metric_sha256"] = sha256_file(inputs.metric)
     spec = MemberSpec(seeds, recipe, inputs, training_set, origin, code)
     of_group = training_set.training.groupby("group")["label"].nunique()
-    if any(term.factors is None for term in recipe.agreements) and of_group.max() > 1:
+    of_classes = any(isinstance(term, Consistency) and term.factors is None for term in recipe.loss)
+    if of_classes and of_group.max() > 1:
         raise UserError(
             f"{spec.name}: loss.consistency: images of one group have several classes; name the factors that belong to "
             "a group, such as factors: [gender, age], or drop it"

@@ -16,7 +16,7 @@ from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError, first_line
-from foldvote.models.factory import normalisation, to_sync_batchnorm
+from foldvote.models.factory import head_inputs, normalisation, to_sync_batchnorm
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
 from foldvote.runtime.memory import is_out_of_memory, release_memory
@@ -81,7 +81,9 @@ class TrainStep:
         """
         self.model, self.device, self._recipe, self._seeds = state.model, device, recipe, seeds
         self._optimizer, self._scaler = state.optimizer, state.scaler
-        self._classes, self._loss = len(class_counts), make_loss(recipe, class_counts, weighted, label_space)
+        features = head_inputs(self.model) if recipe.contrasts else None
+        self._classes = len(class_counts)
+        self._loss = make_loss(recipe, class_counts, weighted, label_space, features)
         self._mean, self._std = normalisation(self.model, device.torch_device)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.compiled = DEFAULT if recipe.compile is True else None
