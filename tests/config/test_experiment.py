@@ -100,6 +100,18 @@ def test_the_shipped_configurations_are_valid() -> None:
             "models.a.factors: no factor 'gendr'; did you mean 'gender'?",
         ),
         (
+            {
+                "models": {
+                    "a": {
+                        "net": "resnet18",
+                        "group_shots": 2,
+                        "loss": ["focal", {"name": "consistency", "factors": ["aeg"]}],
+                    }
+                }
+            },
+            "models.a.loss.consistency: no factor 'aeg'; did you mean 'age'?",
+        ),
+        (
             {"models": {"a": {"net": "resnet18", "factors": ["mask"]}}},
             "no model of age, gender stands beside those of some factors (a), so that they make no class",
         ),

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from foldvote.config.recipe import Recipe, division_faults, parts_of
+from foldvote.config.batch_parts import division_faults, parts_of
+from foldvote.config.recipe import Recipe
 
 
 def recipe(**values: Any) -> Recipe:
@@ -53,6 +54,20 @@ def test_a_net_is_compiled_always_never_or_where_it_pays() -> None:
         ({"freeze_epochs": 1}, "freeze_epochs would keep drawn weights as they are"),
         ({"batch_size": 10, "accumulate": 3}, "accumulate 3 does not cut batch_size 10 into equal parts"),
         ({"batch_size": 4, "accumulate": 4}, "accumulate 4 does not cut batch_size 4 into equal parts"),
+        ({"batch_size": 8, "group_shots": 3}, "group_shots 3 does not divide batch_size 8; change one"),
+        (
+            {"batch_size": 8, "accumulate": 4, "group_shots": 4},
+            "group_shots 4 does not divide a part of batch_size 8 (accumulate 4)",
+        ),
+        ({"group_shots": 2, "sampler": {"by": "class"}}, "group_shots and sampler are two ways"),
+        ({"loss": ["focal", "consistency"]}, "consistency and partner: group need several images of a group"),
+        (
+            {"mix": {"name": "mixup", "partner": "group"}},
+            "consistency and partner: group need several images of a group",
+        ),
+        ({"loss": "consistency", "group_shots": 2}, "loss: consistency learns no labels; add another term"),
+        ({"loss": ["sup_con"]}, "loss: sup_con learns no labels; add another term"),
+        ({"loss": ["focal", "sup_con"], "compile": True}, "loss: sup_con is of features within the net, which compile"),
         ({"ema": 0.9, "swa": 0.5}, "ema and swa are two averages"),
         ({"soup": 2}, "soup 2 averages the best epochs"),
         ({"dropout_samples": 2}, "dropout_samples without dropout are all alike"),
@@ -133,3 +148,6 @@ def test_batches_that_cannot_be_shared_are_refused_with_the_keys_to_change() -> 
     for batch, parts in ((7, 2), (4, 4), (12, 8)):
         (fault,) = division_faults(batch, parts, 2)
         assert f"batches of {batch} images" in fault and "runtime.gpus_per_member" in fault
+    assert not list(division_faults(16, 4, 2, shots=4)) and not list(division_faults(6, 3, 1, shots=4))
+    (fault,) = division_faults(12, 2, 2, shots=4)
+    assert "give each of 2 processes 6, which cut the 4 images of a group (group_shots)" in fault

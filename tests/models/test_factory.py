@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from foldvote.config.timm_names import net_names
 from foldvote.config.timm_names import patch_stride as listed_stride
-from foldvote.data.label_space import LabelSpace
+from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.errors import UserError
-from foldvote.models.factory import build_model, head_modules, patch_stride
+from foldvote.models.factory import build_model, head_inputs, head_modules, patch_stride
 from foldvote.models.pretrained import extract_lite
 from support.tiny_member import LABEL_SPACE, recipe
 
@@ -112,6 +112,34 @@ def test_logits_are_float32_whatever_the_precision(net: str) -> None:
     assert logits.dtype == torch.float32
     assert logits.unique().numel() >= 1140  # of 1,152; 718 were distinct where the classifier computed in bfloat16
     torch.testing.assert_close(logits, plain, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("net", "heads"),
+    [(net, "joint") for net in ("test_resnet", "test_vit", "levit_128s", "test_mambaout")]
+    + [(net, "factored") for net in ("test_resnet", "test_vit", "tf_efficientnet_lite0")],
+)
+def test_the_features_before_the_head_are_those_of_the_last_pass(net: str, heads: str) -> None:
+    space = factor_label_space({"hue": ("red", "blue"), "size": ("small", "large")})
+    model = build_model(recipe(net=net, size="32x32", drop_rate=0.0, heads=heads), space, 1).eval()
+    features = head_inputs(model)
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    model(images + 1)
+    logits = model(images)
+    with torch.no_grad():
+        found = features()
+        assert found.shape[0] == 4 and found.ndim == 2
+        if net != "levit_128s":  # two heads, whose mean it gives
+            torch.testing.assert_close(head_modules(model)[0](found), logits)
+        model(images)
+    assert found.requires_grad
+    with pytest.raises(IndexError):
+        features()
+
+
+def test_a_net_without_a_classifier_has_no_features_for_a_loss() -> None:
+    with pytest.raises(UserError, match="Identity: this net has no classifier of its own; drop sup_con"):
+        head_inputs(torch.nn.Identity())
 
 
 def blind(model: torch.nn.Module, size: tuple[int, int]) -> tuple[int, int]:

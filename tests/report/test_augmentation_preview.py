@@ -58,6 +58,12 @@ def test_a_mixed_batch_is_shown_mixed_with_the_shares_of_its_classes(tiny: Tiny)
     assert before.shape == after.shape == (8, 32, 24, 3) and after.dtype == np.uint8
 
 
+def test_images_of_a_group_that_are_mixed_stay_of_its_class(tiny: Tiny) -> None:
+    mixed = recipe(augment="none", group_shots=2, mix=[{"name": "mixup", "alpha": 10, "partner": "group"}])
+    before, after, shares, _ = first_batch(mixed, tiny.pixels, tiny.split, DRAWS)
+    assert not np.array_equal(before, after) and np.array_equal(np.sort(shares, axis=1), [[0, 0, 1]] * 8)
+
+
 def test_the_sheet_is_written_whole_and_is_the_same_again(tiny: Tiny, tmp_path: Path) -> None:
     first, again = tmp_path / "new/sheet.png", tmp_path / "again.png"
     for path in (first, again):

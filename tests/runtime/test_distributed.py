@@ -37,6 +37,11 @@ RECIPES: dict[str, dict[str, object]] = {
     "uphill": {"sam": 0.05, "mix": "mixup", "mix_off_epochs": 1, "progressive": {"size": "16x12", "epochs": 1}},
     "frozen": {"freeze_epochs": 1, "pretrained": "given", "sampler": {"by": "class"}, "soup": 2},
     "normalised over batches": {"net": "test_resnet"},
+    "by groups": {
+        "group_shots": 4,
+        "loss": ["cross_entropy", "consistency", "sup_con"],
+        "mix": [{"name": "mixup", "partner": "group", "p": 0.5}, {"name": "cutmix", "p": 0.3}],
+    },
     "augmented on the device": {"augment_on": "device", "augment": ["light", {"rotate": 0.1}, {"erase": 0.5}]},
 }
 THIRDS = {"net": "test_resnet", "drop_rate": 0.3, "ema": 0.9, "batch_size": 6, "epochs": 3}

@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from foldvote.data.packed_images import PackedImages
 from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
-from foldvote.runtime.seeding import MemberSeeds
+from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.training import dataloader
 from foldvote.training.dataloader import (
     AugmentedImages,
@@ -125,6 +126,44 @@ def test_epochs_folds_models_and_seeds_have_orders_of_their_own() -> None:
     keys = [(seed, model, fold, epoch) for seed in (0, 1) for model in "ab" for fold in (0, 1) for epoch in (0, 1, 2)]
     orders = {EpochOrder(MemberSeeds(s, m, f), 64, 64).batches(e)[0].tobytes() for s, m, f, e in keys}
     assert len(orders) == len(keys)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=30),
+    st.integers(2, 5),
+    st.integers(1, 6),
+    st.integers(0, 2**53 - 1),
+)
+@settings(max_examples=100, deadline=None)
+def test_batches_hold_shots_of_groups_and_an_epoch_all_that_fits(
+    sizes: list[int], shots: int, times: int, seed: int
+) -> None:
+    groups = generator(seed, "names").permutation(np.repeat(np.arange(len(sizes)), sizes))
+    plain = EpochOrder(MemberSeeds(seed, "m", 0), len(groups), shots * times)
+    order = replace(plain, groups=groups, shots=shots)
+    batches = order.batches(3)
+    assert [len(batch) for batch in batches] == [len(batch) for batch in plain.batches(3)]
+    seen = np.concatenate(batches)
+    assert len(set(seen.tolist())) == len(seen) and set(seen.tolist()) <= set(range(len(groups)))
+    blocks = groups[seen[: len(seen) - len(seen) % shots]].reshape(-1, shots)
+    whole = sum(size // shots for size in sizes)
+    left_out = -(-(len(groups) - len(seen)) // shots)  # blocks of the batch that would be smaller
+    assert whole - left_out <= (blocks == blocks[:, :1]).all(axis=1).sum()
+    assert (blocks != blocks[:, :1]).any(axis=1).sum() <= sum(size % shots for size in sizes) // shots
+    assert all(np.array_equal(a, b) for a, b in zip(batches, order.batches(3), strict=True))
+
+
+def test_what_is_left_of_groups_is_other_images_of_other_neighbours_in_each_epoch() -> None:
+    groups = np.repeat(np.arange(20), 7)
+    order = EpochOrder(MemberSeeds(0, "m", 0), 140, 20, groups=groups, shots=4)  # of each group 4 and 3
+    rests, pairs = set(), set()
+    for epoch in range(6):
+        blocks = np.concatenate(order.batches(epoch)).reshape(-1, 4)
+        mixed = blocks[(groups[blocks] != groups[blocks[:, :1]]).any(axis=1)]
+        assert len(mixed) == 15
+        rests |= set(mixed.ravel().tolist())
+        pairs |= {frozenset(row) for row in groups[mixed].tolist()}
+    assert len(rests) > 130 and len(pairs) > 60
 
 
 def test_what_one_epoch_leaves_out_comes_in_others() -> None:

@@ -94,7 +94,7 @@ def test_test_images_are_taught_as_they_were_predicted(tiny: Tiny) -> None:
     predicted = expected(["one"], chosen.training["image_id"][added].tolist())
     np.testing.assert_allclose(chosen.targets[added], predicted, rtol=1e-4)
     np.testing.assert_allclose(chosen.taught[added], tempered(predicted, 3), rtol=1e-4)
-    assert chosen.batch_targets.shape == (len(chosen.training), 6)
+    assert chosen.batch_targets(grouped=False).shape == (len(chosen.training), 6)
 
 
 def test_a_student_of_one_factor_learns_its_share_of_whole_classes(tiny: Tiny, tmp_path: Path) -> None:

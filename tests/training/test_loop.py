@@ -57,6 +57,14 @@ RECIPES: dict[str, dict[str, object]] = {
     "progressive": {"progressive": {"size": "16x12", "epochs": 1}, "mix": "half_face"},
     "drop_path_rising": {"net": "test_efficientnet", "drop_path": 0.5, "drop_path_schedule": "rising"},
     "bf16": {"precision": "bf16", "channels_last": True, "grad_checkpointing": True},
+    "group_shots": {"group_shots": 2},
+    "consistency": {
+        "group_shots": 4,
+        "loss": ["cross_entropy", {"name": "consistency", "factors": ["hue"]}],
+        "mix": {"name": "mixup", "p": 0.5},
+    },
+    "sup_con": {"loss": ["cross_entropy", {"name": "sup_con", "weight": 0.1}], "heads": "factored", "sam": 0.05},
+    "partners_of_a_group": {"group_shots": 2, "mix": {"name": "half_face", "partner": "group"}},
     "on_device": {"augment_on": "device", "augment": ["light", {"rotate": 0.05}, {"erase": 0.3}], "mix": "mixup"},
 }
 

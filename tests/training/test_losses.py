@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foldvote.training.losses import class_weights, distillation, make_loss
+from foldvote.data.label_space import LabelSpace, factor_label_space
+from foldvote.training.losses import LossFunction, class_weights, consistency, distillation, make_loss, sup_con
 from foldvote.training.mixup import mix_batch, plan_mix
 from support.tiny_member import recipe
 
@@ -198,3 +199,120 @@ def test_each_label_of_a_mixed_image_keeps_its_own_weight() -> None:
     expected = (plan.kept * weights * each[0] + (1 - plan.kept) * weights[plan.order] * each[1]).mean()
     loss = make_loss(recipe(label_smoothing=0.0), COUNTS, weighted=True)
     assert loss(logits, mixed).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def agreement(label_space: LabelSpace | None = None, **term: object) -> LossFunction:
+    """The term `consistency` alone, as the difference that it makes."""
+    both = recipe(loss=["cross_entropy", {"name": "consistency", **term}], group_shots=2)
+    plain, counts = make_loss(recipe(), np.ones(6)), np.ones(6)
+    grouped = make_loss(both, counts, label_space=label_space)
+    return lambda logits, targets: grouped(logits, targets) - plain(logits, targets[:, :-1])
+
+
+def test_consistency_is_the_divergence_from_the_mean_of_a_group_by_hand() -> None:
+    space = factor_label_space({"mask": ("wear", "none"), "age": ("young", "middle", "old")})
+    joint = np.array([[0.1, 0.2, 0.1, 0.3, 0.2, 0.1], [0.3, 0.1, 0.1, 0.3, 0.1, 0.1], [0.4, 0.1, 0.1, 0.2, 0.1, 0.1]])
+    age = np.array([[0.4, 0.4, 0.2], [0.6, 0.2, 0.2]])  # of the first two, which are of one group
+    mean = age.mean(axis=0)
+    by_hand = sum((mean * np.log(mean / own)).sum() for own in age) / 3
+    targets = torch.cat([torch.eye(6)[:3], torch.tensor([[7.0], [7.0], [2.0]])], dim=1)
+    logits = torch.from_numpy(np.log(joint)).float() + 3  # of any height
+    found = agreement(space, factors=["age"])(logits, targets)
+    assert found.item() == pytest.approx(by_hand, rel=1e-4)
+    assert agreement(space, factors=["age"], weight=0.5)(logits, targets).item() == pytest.approx(by_hand / 2, rel=1e-4)
+    mask = agreement(space, factors=["mask"])(logits, targets).item()
+    assert agreement(space, factors=["mask", "age"])(logits, targets).item() == pytest.approx(by_hand + mask, rel=1e-4)
+    mean = joint[:2].mean(axis=0)
+    by_hand = sum((mean * np.log(mean / own)).sum() for own in joint[:2]) / 3
+    assert agreement()(logits, targets).item() == pytest.approx(by_hand, rel=1e-4)
+
+
+@given(seeds)
+@settings(deadline=None, max_examples=20)
+def test_consistency_compares_groups_alone_and_parts_of_whole_groups_add_up(seed: int) -> None:
+    logits = torch.randn(12, 6, generator=torch.Generator().manual_seed(seed)) * 3
+    labels, groups = torch.eye(6).repeat(2, 1), torch.arange(6.0).repeat_interleave(2)[:, None]
+    term = agreement()
+    whole = term(logits, torch.cat([labels, groups], dim=1))
+    parts = [term(*part) for part in zip(logits.split(4), torch.cat([labels, groups], dim=1).split(4), strict=True)]
+    assert whole.item() > 0 and torch.allclose(torch.stack(parts).mean(), whole, atol=1e-5)
+    for alone in (torch.arange(12.0)[:, None], torch.full((12, 1), -1.0)):  # -1: mixed of several groups
+        assert term(logits, torch.cat([labels, alone], dim=1)).item() == pytest.approx(0, abs=1e-5)
+
+
+def test_consistency_followed_down_hill_makes_a_group_agree_on_its_mean() -> None:
+    groups = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    logits = torch.tensor([[4.0, 0, 0], [0, 4.0, 0], [0, 0, 4.0], [0, 0, 2.0]], requires_grad=True)
+    before = torch.softmax(logits.detach(), dim=1)
+    for _ in range(2000):
+        (slope,) = torch.autograd.grad(consistency(logits, groups, torch.eye(3, dtype=torch.bool)), logits)
+        logits = (logits - slope).detach().requires_grad_()
+    after = torch.softmax(logits.detach(), dim=1)
+    assert torch.allclose(after[0], after[1], atol=1e-3) and torch.allclose(after[2], after[3], atol=1e-3)
+    assert torch.allclose(after[0], before[:2].mean(dim=0), atol=0.1) and after[2, 2] > 0.8
+
+
+def test_consistency_counts_images_by_their_weights_and_comes_on_top_of_teachers() -> None:
+    logits, labels = batch(5)
+    taught, weights = torch.softmax(batch(6)[0], dim=1), torch.arange(1, len(logits) + 1) / 2
+    groups = torch.arange(6.0).repeat_interleave(2)
+    distill = {"models": ["teacher"], "temperature": 3, "weight": 0.25}
+    asked = recipe(distill=distill, loss=["cross_entropy", "consistency"], group_shots=2)
+    rows = torch.cat([labels, taught], dim=1) * weights[:, None]
+    found = make_loss(asked, COUNTS, weighted=True)(logits, torch.cat([rows, groups[:, None]], dim=1))
+    usual = make_loss(recipe(distill=distill), COUNTS, weighted=True)(logits, rows)
+    expected = usual + consistency(logits, groups, torch.eye(4, dtype=torch.bool), weights)
+    assert torch.allclose(found, expected, atol=1e-5) and expected > usual
+
+
+def contrast(features: torch.Tensor, **term: object) -> LossFunction:
+    """The term `sup_con` alone, as the difference that it makes, in six classes of two factors."""
+    space = factor_label_space({"mask": ("wear", "none"), "age": ("young", "middle", "old")})
+    both, counts = recipe(loss=["cross_entropy", {"name": "sup_con", **term}]), np.ones(6)
+    whole = make_loss(both, counts, label_space=space, features=lambda: features)
+    return lambda logits, targets: whole(logits, targets) - make_loss(recipe(), counts)(logits, targets)
+
+
+def test_the_supervised_contrastive_loss_is_that_of_the_paper_by_hand() -> None:
+    draw = torch.Generator().manual_seed(3)
+    features, logits = torch.randn(5, 7, generator=draw), torch.randn(5, 6, generator=draw)
+    ages, targets = [0, 0, 0, 1, 2], torch.eye(6)[[0, 3, 0, 1, 2]]
+    unit = (features / features.norm(dim=1, keepdim=True)).numpy()
+    powers = np.exp(unit @ unit.T / 0.5)
+
+    def by_hand(levels: list[int]) -> float:
+        total = 0.0
+        for one in range(5):
+            others = [place for place in range(5) if place != one]
+            same = [place for place in others if levels[place] == levels[one]]
+            below = sum(powers[one, place] for place in others)
+            total -= sum(np.log(powers[one, place] / below) for place in same) / max(len(same), 1)
+        return total / 5
+
+    found = contrast(features, factors=["age"], temperature=0.5)(logits, targets)
+    assert found.item() == pytest.approx(by_hand(ages), rel=1e-4)
+    assert contrast(features, temperature=0.5, weight=2)(logits, targets).item() == pytest.approx(
+        2 * by_hand([0, 3, 0, 1, 2]), rel=1e-4
+    )
+
+
+def test_mixed_images_are_contrasted_by_the_factors_that_their_partner_shares() -> None:
+    draw = torch.Generator().manual_seed(3)
+    features, logits = torch.randn(4, 7, generator=draw), torch.randn(4, 6, generator=draw)
+    mixed = (torch.eye(6)[[0, 0, 1, 4]] + torch.eye(6)[[3, 0, 4, 1]]) / 2  # masks are mixed, ages stay
+    pure = torch.eye(6)[[0, 0, 1, 4]]
+    age, classes = contrast(features, factors=["age"]), contrast(features)
+    assert torch.allclose(age(logits, mixed), age(logits, pure), atol=1e-5)
+    assert classes(logits, mixed).item() == pytest.approx(0, abs=1e-5) and classes(logits, pure) > 0.1
+
+
+def test_features_followed_down_hill_lie_together_by_class() -> None:
+    features = torch.randn(8, 5, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    shares = torch.eye(2).repeat(4, 1)
+    for _ in range(300):
+        (slope,) = torch.autograd.grad(sup_con(features, shares, 0.1), features)
+        assert torch.isfinite(slope).all()
+        features = (features - slope).detach().requires_grad_()
+    unit = F.normalize(features.detach(), dim=1)
+    cosines = unit @ unit.T
+    assert cosines[::2, ::2].min() > cosines[::2, 1::2].max() + 0.5

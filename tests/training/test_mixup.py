@@ -1,19 +1,20 @@
 """Mixes of a batch: what comes from whom, and in which shares."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldvote.config.mixes import Mix
-from foldvote.training.mixup import mix_batch
+from foldvote.training.mixup import mix_batch, plan_mix
 from support.tiny_member import recipe
 
 seeds = st.integers(0, 2**63 - 1)
 
 
 def mixes(*given_mixes: object) -> list[Mix]:
-    return recipe(mix=list(given_mixes)).mix
+    return recipe(mix=list(given_mixes), group_shots=2).mix
 
 
 def batch(size: int = 8, height: int = 10, width: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,3 +92,36 @@ def test_what_teachers_say_is_mixed_as_the_labels_are(seed: int, name: str) -> N
     assert torch.equal(mixed, alone[0])
     assert torch.equal(both[:, :8], alone[1])
     assert torch.allclose(both[:, 8:], alone[1] @ taught, atol=1e-6)
+
+
+@given(seeds, st.sampled_from(["mixup", "cutmix", "half_face"]), st.lists(st.integers(0, 3), min_size=8, max_size=8))
+@settings(deadline=None)
+def test_partners_of_a_group_are_all_others_of_it_once_and_its_number_stays(
+    seed: int, name: str, groups: list[int]
+) -> None:
+    images, labels = batch()
+    numbers = np.array(groups, np.float32)
+    plan = plan_mix(mixes({"name": name, "partner": "group"}), 8, 10, 7, seed, numbers)
+    assert plan is not None and sorted(plan.order) == list(range(8))
+    assert (numbers[plan.order] == numbers).all()
+    alone = np.bincount(groups, minlength=4)[groups] == 1
+    assert ((plan.order == np.arange(8)) == alone).all()
+    targets = torch.cat([labels, torch.from_numpy(numbers)[:, None]], dim=1)
+    mixed, shares = mix_batch(mixes({"name": name, "partner": "group"}), images, targets, seed, numbers)
+    assert torch.equal(shares[:, -1], targets[:, -1])
+    assert torch.equal(mixed[alone], images[alone]) and torch.equal(shares[alone], targets[alone])
+    torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), shares[:, :8] @ torch.arange(8.0), atol=1e-4, rtol=0)
+
+
+@given(seeds, st.sampled_from(["mixup", "half_face"]))
+@settings(deadline=None)
+def test_an_image_of_two_groups_is_of_none(seed: int, name: str) -> None:
+    images, labels = batch()
+    numbers = np.repeat(np.arange(0, 8, 2), 2).astype(np.float32)  # half of 0 and half of 4 would be 2
+    targets = torch.cat([labels, torch.from_numpy(numbers)[:, None]], dim=1)
+    plan = plan_mix(mixes(name), 8, 10, 7, seed, numbers)
+    mixed, shares = mix_batch(mixes(name), images, targets, seed, numbers)
+    expected = np.where(numbers[plan.order] == numbers, numbers, -1)
+    assert shares[:, -1].tolist() == expected.tolist()
+    plain = mix_batch(mixes(name), images, labels, seed)
+    assert torch.equal(mixed, plain[0]) and torch.equal(shares[:, :-1], plain[1])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import foldvote.training.state
 from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError
 from foldvote.io.files import sha256_file
@@ -168,3 +169,18 @@ def test_a_net_that_does_not_fit_on_the_device_is_told(
     monkeypatch.setattr(Device, "place", place)
     with pytest.raises(UserError, match=r"tiny fold 0: test_resnet does not fit on the device \(CUDA out of memory\. "):
         start_or_resume(spec_of(tiny), CPU, tmp_path)
+
+
+def test_a_class_that_does_not_belong_to_the_group_needs_named_factors(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = spec_of(tiny).training_set
+    shared = replace(chosen, training=chosen.training.assign(group=0))
+    agreeing = recipe(group_shots=2, loss=["cross_entropy", "consistency"])
+    assert spec_of(tiny, agreeing).order.groups.max() == 7
+    monkeypatch.setattr(foldvote.training.state, "build_training_set", lambda *_: shared)
+    with pytest.raises(
+        UserError, match=r"tiny fold 0: loss\.consistency: images of one group have several classes; name"
+    ):
+        spec_of(tiny, agreeing)
+    spec_of(tiny, recipe(group_shots=2))

@@ -63,6 +63,9 @@ def test_only_images_that_the_mean_of_the_first_round_is_sure_of_are_learnt_from
     chosen = second_round(tiny, paths, confidence=0.8)
     added = chosen.training.iloc[len(plain.training) :]
     assert added["image_id"].tolist() == ["test0", "test1"]
+    own = plain.training["image_id"].str.split("/").str[0]  # the person
+    assert (own.groupby(plain.training["group"]).nunique() == 1).all() and own.nunique() == 8
+    assert added["group"].nunique() == 2 and not set(added["group"]) & set(plain.training["group"])
     np.testing.assert_allclose(chosen.targets[len(plain.training) :], [[0.05, 0.9, 0.05]] * 2, rtol=1e-6)
     np.testing.assert_array_equal(chosen.targets[: len(plain.training)].argmax(axis=1), plain.targets)
     pd.testing.assert_frame_equal(chosen.validation, plain.validation)

@@ -10,16 +10,18 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from foldvote.config.augmentation_names import transform_faults
 from foldvote.config.base import FilePath, Name, model_name_faults
+from foldvote.config.batch_parts import division_faults, parts_of
 from foldvote.config.bundle import NOT_EXPORTED, Bundle
 from foldvote.config.data import Layout
 from foldvote.config.ensemble import OFFSETS, Submission, Vote
 from foldvote.config.external import AllData
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
+from foldvote.config.losses import OfFactors
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
 from foldvote.config.model_relations import first_round_faults, leak_check_faults, product_faults
 from foldvote.config.probe import LeakCheck
-from foldvote.config.recipe import Recipe, division_faults, parts_of
+from foldvote.config.recipe import Recipe
 from foldvote.config.recipe_resolution import with_bases, with_included
 from foldvote.config.refit import Refit, refit_faults
 from foldvote.config.runtime import Runtime
@@ -140,7 +142,8 @@ class Config(AllData):
         yield from (f"augment: {fault}" for fault in transform_faults(recipe.augment))
         for processes in sorted({self.runtime.gpus_per_member, self.runtime.cpu_processes}):
             parts = parts_of(recipe.accumulate, processes)
-            yield from (f"batch_size: {fault}" for fault in division_faults(recipe.batch_size, parts, processes))
+            faults = division_faults(recipe.batch_size, parts, processes, recipe.group_shots)
+            yield from (f"batch_size: {fault}" for fault in faults)
         if recipe.labels.active and numeric is None:
             yield "labels: age borders are the home task's; drop it"
 
@@ -154,6 +157,11 @@ class Config(AllData):
         heads = recipe.heads if isinstance(recipe.heads, dict) else {}
         others = [name for name in heads if name in self.factor_names and name not in learnt]
         yield from (f"heads.{name}: this model does not learn {name}; drop it or add it to factors" for name in others)
+        terms = [
+            (term.name, name) for term in recipe.loss if isinstance(term, OfFactors) for name in term.factors or []
+        ]
+        absent = [(term, name) for term, name in terms if name not in learnt]
+        yield from (f"loss.{term}: no factor {name!r}{did_you_mean(name, learnt)}" for term, name in absent)
         numeric = self.data.numeric_factor
         if recipe.labels.active and numeric is not None and numeric.name not in learnt:
             yield f"labels: this model does not learn {numeric.name}; drop it or add {numeric.name} to factors"

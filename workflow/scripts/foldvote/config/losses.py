@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from foldvote.config.base import Section
+from foldvote.config.first_round import Several
 
 
 def each_named(value: Any) -> Any:
@@ -58,5 +59,27 @@ class Ldam(LossTerm):
     """Margin of the rarest class, on the logits."""
 
 
-Loss = Annotated[CrossEntropy | Focal | SoftF1 | Asymmetric | Ldam, Field(discriminator="name")]
+class OfFactors(LossTerm):
+    """A term on some factors, that compares the images of a batch."""
+
+    factors: Several | None = None
+    """The factors that it is about, such as [gender, age]; null: the class."""
+
+
+class Consistency(OfFactors):
+    """The images of a group agree: divergence of each prediction from the mean of its group in the batch."""
+
+    name: Literal["consistency"]
+
+
+class SupCon(OfFactors):
+    """Supervised contrastive loss: the features of a class lie together (Khosla et al., NeurIPS 2020)."""
+
+    name: Literal["sup_con"]
+    temperature: float = Field(default=0.1, ge=0.01, le=10)
+    """The lower, the more the nearest images of other classes count."""
+
+
+LabelLoss = CrossEntropy | Focal | SoftF1 | Asymmetric | Ldam
+Loss = Annotated[LabelLoss | Consistency | SupCon, Field(discriminator="name")]
 Losses = Annotated[list[Loss], BeforeValidator(each_named), Field(min_length=1)]

@@ -13,6 +13,8 @@ class Mixed(Section):
 
     p: Share = 1.0
     """Share of the batches that are mixed in this way."""
+    partner: Literal["batch", "group"] = "batch"
+    """What an image is mixed with: any image of the batch, or another one of its group, if the batch has one."""
 
 
 class Mixup(Mixed):

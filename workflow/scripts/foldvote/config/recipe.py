@@ -12,9 +12,10 @@ from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_
 
 from foldvote.config.augment import DEFAULT_AUGMENT, DEVICE_STEPS, Augment, expanded
 from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size
+from foldvote.config.batch_parts import accumulation_faults
 from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.image_size import Framing, parse_size
-from foldvote.config.losses import CrossEntropy, Losses, each_named
+from foldvote.config.losses import Consistency, CrossEntropy, Losses, OfFactors, SupCon, each_named
 from foldvote.config.metric_names import MetricName
 from foldvote.config.mixes import Mixes
 from foldvote.config.named_weights import weights_faults, weights_name
@@ -24,32 +25,6 @@ from foldvote.config.timm_names import known_name, net_names, optimizer_names, p
 from foldvote.io.files import sha256_bytes
 
 OFFLINE = "resources/weights/tf_efficientnet_lite0.safetensors (net: tf_efficientnet_lite0), which needs no download"
-
-
-def parts_of(parts: int, processes: int) -> int:
-    """The number of parts that a batch is divided into where several processes share it: a multiple of `processes`.
-
-    Args:
-        parts: as `accumulate` or the memory demands; no part becomes larger than with this number.
-        processes: number of processes that train the member together.
-    """
-    return -(-parts // processes) * processes
-
-
-def division_faults(batch: int, parts: int, processes: int) -> Iterator[str]:
-    """Why several processes cannot share a batch, if they cannot; one process can always take it whole.
-
-    Args:
-        batch: number of images in a batch.
-        parts: number of parts that it is divided into, as `parts_of` gives it.
-        processes: number of processes that train the member together.
-    """
-    if processes > 1 and (batch % parts or batch // parts < 2):
-        yield (
-            f"batches of {batch} images do not divide into {parts} equal parts of 2 images or more, "
-            f"{parts // processes} for each of {processes} processes; change batch_size or accumulate, or the number "
-            "of processes (runtime.gpus_per_member, on a CPU runtime.cpu_processes)"
-        )
 
 
 # --- heads and targets
@@ -139,6 +114,9 @@ class Recipe(Section):
     accumulate: int = Field(default=1, ge=1, le=4096)
     """Number of parts that a batch is divided into (gradient accumulation): less memory, the same optimizer step except
     for batch normalisation. Where several processes train a member, each takes its share of the parts."""
+    group_shots: int | None = Field(default=None, ge=2, le=1024)
+    """Number of images of one group that come together: a batch has so many of each of batch_size / group_shots groups.
+    null: groups do not matter."""
     optimizer: str = "adamw"
     """Any optimizer of timm, by name."""
     optimizer_args: dict[str, Any] = Field(default={})
@@ -276,6 +254,17 @@ class Recipe(Section):
         return self.epoch == "best" or self.patience is not None or self.schedule.name == "plateau"
 
     @property
+    def tells_groups(self) -> bool:
+        """Whether a training step is told the groups of its images."""
+        agree = any(isinstance(term, Consistency) for term in self.loss)
+        return agree or any(mix.partner == "group" for mix in self.mix)
+
+    @property
+    def contrasts(self) -> bool:
+        """Whether the loss is of the features as well."""
+        return any(isinstance(term, SupCon) for term in self.loss)
+
+    @property
     def named_weights(self) -> str | None:
         """The name of timm's weights that `pretrained` asks for, such as resnet50.a1_in1k; None for a file or null."""
         return weights_name(self.net, self.pretrained)
@@ -341,11 +330,15 @@ def _recipe_faults(recipe: Recipe) -> Iterator[str]:
             yield f"{key}: a probe (kind: probe) {REFUSED[key]}; drop it"
     if recipe.freeze_epochs and recipe.pretrained is None:
         yield "freeze_epochs would keep drawn weights as they are; set pretrained, or drop it"
-    if recipe.batch_size % recipe.accumulate or recipe.batch_size // recipe.accumulate < 2:
-        yield (
-            f"accumulate {recipe.accumulate} does not cut batch_size {recipe.batch_size} into equal parts of 2 images "
-            "or more; change one"
-        )
+    yield from accumulation_faults(
+        recipe.batch_size, recipe.accumulate, recipe.group_shots, draws=recipe.sampler is not None
+    )
+    if recipe.tells_groups and recipe.group_shots is None:
+        yield "consistency and partner: group need several images of a group in a batch; set group_shots, such as 2"
+    if all(isinstance(term, OfFactors) for term in recipe.loss):
+        yield f"loss: {recipe.loss[0].name} learns no labels; add another term, such as cross_entropy"
+    if recipe.contrasts and recipe.compile is True:
+        yield "loss: sup_con is of features within the net, which compile hides; drop one of them"
     if recipe.ema is not None and recipe.swa is not None:
         yield "ema and swa are two averages of the same weights; set one of them"
     if recipe.ema is None and recipe.ema_warmup != "tensorflow":

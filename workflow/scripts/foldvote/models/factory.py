@@ -74,6 +74,26 @@ def head_modules(model: nn.Module) -> list[nn.Module]:
     return [heads] if isinstance(heads, nn.Module) else list(heads or ())
 
 
+def head_inputs(model: nn.Module) -> Callable[[], torch.Tensor]:
+    """Keep what enters the head of a network, its first one if it has two.
+
+    Returns:
+        A function that gives the features of the last forward pass, float (batch, features), once.
+
+    Raises:
+        UserError: if the network has no head.
+    """
+    heads, kept = head_modules(model), list[torch.Tensor]()
+    if not heads:
+        raise UserError(f"{type(model).__name__}: this net has no classifier of its own; drop sup_con from the loss")
+
+    def keep(_head: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        kept[:] = given[:1] if torch.is_grad_enabled() else ()
+
+    heads[0].register_forward_pre_hook(keep)
+    return lambda: kept.pop().flatten(1)
+
+
 def head_parameters(model: nn.Module) -> set[str]:
     """Names of the parameters of a network's head, the only ones that are trained while the backbone is frozen.
 

@@ -13,7 +13,7 @@ from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import SplitFiles
 from foldvote.training.dataloader import Batch
 from foldvote.training.device_augmentation import augmented
-from foldvote.training.mixup import as_probabilities, mix_batch
+from foldvote.training.mixup import as_probabilities, groups_in, mix_batch
 from foldvote.training.state import MemberSpec
 from foldvote.training.training_set import MemberInputs, build_training_set
 
@@ -88,7 +88,9 @@ def first_batch(
         changed.permute(0, 3, 1, 2).float(),
         as_probabilities(targets, len(label_space.classes)),
         seeds.key("mix", 0),
+        groups_in(targets, recipe.tells_groups),
     )
+    shares = shares[:, : len(label_space.classes)]
     if training_set.weights is not None:  # to which the rows of the targets sum
         shares = shares / shares.sum(dim=1, keepdim=True)
     before = np.stack([packed[row] for row in spec.augmented_images.rows[positions]])

@@ -134,11 +134,12 @@ def trial_of(recipe: Recipe, device: Device, resume_dir: Path) -> CompileTrial |
     Args:
         recipe: the recipe; compile is used.
         device: where and how the member trains. Several processes that train it together make no trial, nor does a
-            net whose input or dropped paths change from epoch to epoch: it would be compiled again each time.
+            net whose input or dropped paths change from epoch to epoch: it would be compiled again each time, or one
+            whose features the loss needs.
         resume_dir: the folder of its checkpoints, <state>/resume/model=<m>/fold=<k> or the like.
     """
     changes = recipe.progressive is not None or (recipe.drop_path > 0 and recipe.drop_path_schedule != "constant")
-    if recipe.compile != "auto" or device.reproducible or device.group.size > 1 or changes:
+    if recipe.compile != "auto" or device.reproducible or device.group.size > 1 or changes or recipe.contrasts:
         return None
     return CompileTrial(resume_dir.parents[1] / _FILE, device)
 

@@ -56,12 +56,16 @@ class EpochOrder:
         images: number of training images.
         batch_size: images in a batch.
         chances: chance of each image to be drawn, shape (images,), summing to 1; None: each comes once.
+        groups: number of each image's group, int64 (images,); None: groups do not matter.
+        shots: number of images of one group that come one after another; `batch_size` is a multiple of it.
     """
 
     seeds: MemberSeeds
     images: int
     batch_size: int
     chances: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    shots: int = 1
 
     @property
     def size(self) -> int:
@@ -77,14 +81,32 @@ class EpochOrder:
         """The batches of one epoch, as positions of images: each at most once, or drawn by their chances.
 
         A last batch that would be smaller is left out. Its images come in other epochs, as each has its own order.
+
+        With groups each consists of blocks of `shots` images of one group. What is left of groups whose number of
+        images is no multiple of it makes blocks of images of several groups, which lie among the others.
         """
         rng = generator(self.seeds.seed, "order", self.seeds.model, self.seeds.fold, epoch)
-        order = (
-            rng.permutation(self.images)
-            if self.chances is None
-            else rng.choice(self.images, self.images, p=self.chances)
-        )
+        if self.groups is not None:
+            order = _in_shots(self.groups, self.shots, rng)
+        elif self.chances is None:
+            order = rng.permutation(self.images)
+        else:
+            order = rng.choice(self.images, self.images, p=self.chances)
         return [order[step * self.batch_size : (step + 1) * self.batch_size] for step in range(self.steps)]
+
+
+def _in_shots(groups: np.ndarray, shots: int, rng: np.random.Generator) -> np.ndarray:
+    """A random order of all images in blocks of `shots` images of one group, as far as the groups have so many left."""
+    drawn = rng.permutation(len(groups))
+    places = rng.permutation(groups.max() + 1)[groups[drawn]]  # groups in random order, and so neighbours in rests
+    order = drawn[np.argsort(places, kind="stable")]
+    of_group = groups[order]
+    counts = np.bincount(groups)[of_group]
+    whole = occurrences(of_group) < counts - counts % shots
+    rest = order[~whole]
+    mixed = len(rest) - len(rest) % shots
+    blocks = np.concatenate([order[whole], rest[:mixed]]).reshape(-1, shots)
+    return np.concatenate([rng.permutation(blocks).ravel(), rest[mixed:]])
 
 
 def balanced_probabilities(kinds: Sequence[str | int], power: float, weights: np.ndarray | None = None) -> np.ndarray:
@@ -147,12 +169,10 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
         images: the packed images.
         rows: row of each training image in `images`, int64 (training images,).
         image_ids: their ids.
-        targets: class codes (training images,) or probabilities (training images, classes); with `distill` followed
-            by those of the teachers (training images, 2 x classes).
+        targets: class codes (training images,), or numbers of any meaning (training images, columns), as of
+            `TrainingSet.batch_targets`.
         augment: steps of the augmentation.
         seeds: of the member; they draw the augmentation.
-        weights: of the training images in the loss, float32 (training images,), for targets that are probabilities;
-            None: they have none.
         size: height and width of the augmented images; None: those of the packed ones.
         on_device: whether the changes are only drawn, for `device_augmentation.augmented` to make them; of images that
             are packed in their size.
@@ -169,13 +189,12 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
         targets: np.ndarray,
         augment: Sequence[AugmentStep],
         seeds: MemberSeeds,
-        weights: np.ndarray | None = None,
         size: tuple[int, int] | None = None,
         on_device: bool = False,
     ) -> None:
         self.shape = (*(size or images.shape[:2]), 3)
         self.images, self.rows, self.image_ids, self.targets = images, rows, image_ids, targets
-        self.augment, self.seeds, self.weights, self.on_device = augment, seeds, weights, on_device
+        self.augment, self.seeds, self.on_device = augment, seeds, on_device
 
     @cached_property
     def change(self) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -192,10 +211,8 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
         """Load a batch.
 
         Returns:
-            uint8 images (batch, height, width, 3); targets: codes (batch,) or probabilities, as `targets` are; and the
-            changes that are left to the device, as of augmentation_draws.draw_changes. With weights each row of the
-            targets is multiplied by its image's weight. When images are mixed, so are these rows, and each label of a
-            mixed image keeps the weight of the image that it comes from.
+            uint8 images (batch, height, width, 3); their rows of `targets`; and the changes that are left to the
+            device, as of augmentation_draws.draw_changes.
         """
         images = np.empty((len(batch.positions), *self.shape), dtype=np.uint8)
         times, seeds = np.zeros(len(images), int) if batch.occurrences is None else batch.occurrences, []
@@ -205,11 +222,8 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
             image = self.images[self.rows[position]]
             images[place] = image if self.on_device else self.change(image, seeds[-1])
         drawn = draw_changes(self.augment, seeds, *self.images.shape[:2]) if self.on_device else []
-        targets = self.targets[batch.positions]
-        if self.weights is not None:
-            targets = targets * self.weights[batch.positions, None]
         changes = [(kind, torch.from_numpy(numbers)) for kind, numbers in drawn]
-        return torch.from_numpy(images), torch.from_numpy(targets), changes
+        return torch.from_numpy(images), torch.from_numpy(self.targets[batch.positions]), changes
 
 
 def plain_batches(

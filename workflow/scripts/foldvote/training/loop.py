@@ -126,9 +126,10 @@ class Trainer:
         self._resume_dir, self._workers, self._stop_early = resume_dir, workers, stop_early
         self.state = start_or_resume(spec, device, resume_dir)
         chosen, weighted = spec.training_set, spec.training_set.weights is not None
-        counts = class_counts(chosen.targets, len(chosen.label_space.classes), chosen.weights)
-        trial, steps = trial_of(spec.recipe, device, resume_dir), spec.order.steps
-        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, steps, trial)
+        steps, space = spec.order.steps, chosen.label_space
+        counts = class_counts(chosen.targets, len(space.classes), chosen.weights)
+        trial = trial_of(spec.recipe, device, resume_dir)
+        self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, steps, trial, space)
         progress = self.state.progress
         self.monitor = LossMonitor(progress.loss_sum, progress.losses, device.group.mean)
         self._clock, self._since_save, self._save_seconds = Clock(), Clock(), 0.0
@@ -273,7 +274,7 @@ class Trainer:
         Images sorted by id would be batches of one person or class, whose statistics differ from those of a fair draw.
         """
         mean, std = normalisation(self.state.model, self.device.torch_device)
-        dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None)
+        dataset, order = self.spec.augmented_images, replace(self.spec.order, chances=None, groups=None)
         move = plain_view(self.spec.recipe).move
         for batch in plain_batches(dataset.images, dataset.rows, order.batches(self.spec.recipe.epochs)):
             yield move(self.device.normalise(batch, mean, std))

@@ -11,21 +11,39 @@ import torch
 import torch.nn.functional as F
 
 from foldvote.config.first_round import Distill
-from foldvote.config.losses import Asymmetric, CrossEntropy, Focal, Ldam, Loss, SoftF1
+from foldvote.config.losses import (
+    Asymmetric,
+    CrossEntropy,
+    Focal,
+    LabelLoss,
+    Ldam,
+    OfFactors,
+    SoftF1,
+    SupCon,
+)
 from foldvote.config.recipe import Recipe
+from foldvote.data.label_space import LabelSpace
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 _Term = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
 _EFFECTIVE_BETA = 0.999
 
 
-def make_loss(recipe: Recipe, counts: np.ndarray, weighted: bool = False) -> LossFunction:
+def make_loss(
+    recipe: Recipe,
+    counts: np.ndarray,
+    weighted: bool = False,
+    label_space: LabelSpace | None = None,
+    features: Callable[[], torch.Tensor] | None = None,
+) -> LossFunction:
     """Make the training loss of a recipe.
 
     Args:
         recipe: the recipe; loss, label_smoothing, class_weights and distill are used.
         counts: number of training images of each class, shape (classes,).
         weighted: whether images have weights. Then the rows of the targets sum to them.
+        label_space: the classes; only for a term that names factors.
+        features: gives those of the images that the logits are of, float (batch, features); only for `sup_con`.
 
     Returns:
         A function of logits (batch, classes), float32, and targets (batch, classes), float32 rows that sum to 1,
@@ -37,13 +55,16 @@ def make_loss(recipe: Recipe, counts: np.ndarray, weighted: bool = False) -> Los
         temperature, each row multiplied by the weight of its image. The scalar is 1 - `weight` times the sum above plus
         `weight` times `distillation`.
 
+        With `tells_groups` a last column of the targets is the number of each image's group. The terms `consistency`
+        and `sup_con` are added to all of the above.
+
         A term is the mean over the images of weight times loss, not divided by the weights of the batch: so parts of a
         batch add up, and in expectation over batches it is the weighted loss of all training images, whose weights are
         1 on average. The soft macro-F1 counts images by their weights.
     """
     smoothing, classes = recipe.label_smoothing, len(counts)
     weights = torch.from_numpy(class_weights(recipe.class_weights, counts)).float()
-    terms = [(term.weight, _term(term, counts)) for term in recipe.loss]
+    terms = [(term.weight, _term(term, counts)) for term in recipe.loss if not isinstance(term, OfFactors)]
 
     def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         images = targets.sum(dim=1) if weighted else None
@@ -52,7 +73,9 @@ def make_loss(recipe: Recipe, counts: np.ndarray, weighted: bool = False) -> Los
         own = weights.to(logits.device, non_blocking=True)
         return torch.stack([weight * term(logits, smooth, own, images) for weight, term in terms]).sum()
 
-    return loss if recipe.distill is None else _taught(loss, recipe.distill, classes, weighted)
+    labels_loss = loss if recipe.distill is None else _taught(loss, recipe.distill, classes, weighted)
+    compares = recipe.tells_groups or recipe.contrasts
+    return _comparing(labels_loss, recipe, label_space, classes, weighted, features) if compares else labels_loss
 
 
 def distillation(
@@ -70,6 +93,97 @@ def distillation(
     """
     logs = F.log_softmax(logits / temperature, dim=1)
     return temperature**2 * _mean(F.kl_div(logs, taught, reduction="none").sum(dim=1), images)
+
+
+def consistency(
+    logits: torch.Tensor, groups: torch.Tensor, of_level: torch.Tensor, images: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean divergence KL(mean of the group || own) of the images' predictions of one factor.
+
+    The mean has no gradient: each image is drawn towards what its group says, all of it together. An image alone in its
+    group diverges from nothing. Means are over the images that are here, so a part of a batch is a batch by itself.
+
+    Args:
+        logits: float32 (batch, classes).
+        groups: number of each image's group, float (batch,); negative: of an image that is not compared.
+        of_level: whether a class has a level of the factor, bool (levels, classes).
+        images: weights of the images, float32 (batch,); None: they have none.
+    """
+    logs = F.log_softmax(logits, dim=1)
+    own = torch.where(of_level, logs[:, None], -torch.inf).logsumexp(dim=2)
+    with torch.no_grad():
+        same = ((groups[:, None] == groups) & (groups >= 0)).to(own.dtype)
+        mean = same @ own.exp() / same.sum(dim=1, keepdim=True).clamp_min(1)
+    return _mean(F.kl_div(own, mean, reduction="none").sum(dim=1), images)
+
+
+def sup_con(
+    features: torch.Tensor, shares: torch.Tensor, temperature: float, images: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Supervised contrastive loss, the mean over positives outside the logarithm (Khosla et al., NeurIPS 2020, eq. 2).
+
+    Images of several levels, which are mixed ones or have soft labels, are left out; one that is the only image of its
+    level has no positives, and is a negative for others.
+
+    Args:
+        features: float (batch, features), of any length.
+        shares: of each level in the targets, float32 (batch, levels), rows sum to 1.
+        temperature: by which the cosines are divided.
+        images: weights of the images, float32 (batch,); None: they have none.
+    """
+    unit = F.normalize(features.float(), dim=1)
+    share, level = shares.max(dim=1)
+    pure = share > 1 - 1e-4
+    others = pure[:, None] & pure & ~torch.eye(len(unit), dtype=torch.bool, device=unit.device)
+    cosines = unit @ unit.T / temperature
+    logs = F.log_softmax(cosines.masked_fill(~others, torch.finfo(cosines.dtype).min), dim=1)
+    positive = others & (level[:, None] == level)
+    return -_mean(torch.where(positive, logs, 0).sum(dim=1) / positive.sum(dim=1).clamp_min(1), images)
+
+
+def _comparing(
+    labels_loss: LossFunction,
+    recipe: Recipe,
+    label_space: LabelSpace | None,
+    classes: int,
+    weighted: bool,
+    features: Callable[[], torch.Tensor] | None,
+) -> LossFunction:
+    """The loss on labels, and the terms that compare the images of a batch."""
+    terms = [
+        (term, of_level)
+        for term in recipe.loss
+        if isinstance(term, OfFactors)
+        for of_level in _levels(term, label_space, classes)
+    ]
+
+    def loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        rows, groups = (targets[:, :-1], targets[:, -1]) if recipe.tells_groups else (targets, None)
+        labels, total = rows[:, :classes], labels_loss(logits, rows)
+        images = labels.sum(dim=1) if weighted else None
+        shares = labels if images is None else labels / images[:, None]
+        own = features() if features is not None else None
+        for term, of_level in terms:
+            on_device = of_level.to(logits.device, non_blocking=True)
+            if isinstance(term, SupCon):
+                assert own is not None
+                value = sup_con(own, shares @ on_device.float().T, term.temperature, images)
+            else:
+                assert groups is not None
+                value = consistency(logits, groups, on_device, images)
+            total = total + term.weight * value
+        return total
+
+    return loss
+
+
+def _levels(term: OfFactors, label_space: LabelSpace | None, classes: int) -> list[torch.Tensor]:
+    """For each factor that a term names the classes of each of its levels, bool (levels, classes); else each class."""
+    if term.factors is None:
+        return [torch.eye(classes, dtype=torch.bool)]
+    assert label_space is not None
+    codes = [label_space.level_codes(name) for name in term.factors]
+    return [torch.from_numpy(of_class == np.unique(of_class)[:, None]) for of_class in codes]
 
 
 def _taught(labels_loss: LossFunction, distill: Distill, classes: int, weighted: bool) -> LossFunction:
@@ -105,7 +219,7 @@ def class_weights(kind: str, counts: np.ndarray) -> np.ndarray:
     return weights * np.sum(counts) / np.sum(weights * counts)
 
 
-def _term(term: Loss, counts: np.ndarray) -> _Term:
+def _term(term: LabelLoss, counts: np.ndarray) -> _Term:
     """One term: a function of logits, targets, class weights, and weights of the images or None."""
     match term:
         case CrossEntropy():

@@ -54,7 +54,9 @@ def measure_lr_range(spec: MemberSpec, device: Device, workers: int, steps: int 
     """
     state, recipe, chosen = new_state(spec, device), spec.recipe, spec.training_set
     counts = class_counts(chosen.targets, len(chosen.label_space.classes), chosen.weights)
-    take_step = TrainStep(recipe, spec.seeds, state, counts, device, chosen.weights is not None)
+    take_step = TrainStep(
+        recipe, spec.seeds, state, counts, device, chosen.weights is not None, label_space=chosen.label_space
+    )
     freeze_backbone(state.model, head_only=recipe.freeze_epochs > 0)
     sampler = ResumableSampler(spec.order, math.ceil(steps / spec.order.steps), (0, 0))
     loading = iter(training_loader(spec.augmented_images, sampler, workers, device.torch_device.type == "cuda"))

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from foldvote.config.batch_parts import division_faults, parts_of
 from foldvote.config.image_size import parse_size
+from foldvote.config.losses import Consistency
 from foldvote.config.metric_names import LOSS
 from foldvote.config.named_weights import pinned_digest
-from foldvote.config.recipe import Recipe, division_faults, parts_of
+from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, first_line, raise_all
 from foldvote.evaluation.metric_registry import Metric, find_metrics
 from foldvote.io.files import canonical, sha256_file
@@ -81,7 +83,9 @@ class MemberSpec:
         weights = self.training_set.weights
         kinds = None if sampler is None else rows["label" if sampler.by == "class" else "stratum"].tolist()
         chances = None if sampler is None or kinds is None else balanced_probabilities(kinds, sampler.power, weights)
-        return EpochOrder(self.seeds, len(rows), self.recipe.batch_size, chances)
+        shots = self.recipe.group_shots
+        groups = rows["group"].to_numpy(np.int64) if shots else None
+        return EpochOrder(self.seeds, len(rows), self.recipe.batch_size, chances, groups, shots or 1)
 
     @cached_property
     def augmented_images(self) -> AugmentedImages:
@@ -89,10 +93,8 @@ class MemberSpec:
         chosen, rows = self.training_set, self.training_set.training
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
         augment, on_device = self.recipe.augment, self.recipe.augment_on == "device"
-        size = parse_size(self.recipe.size)
-        return AugmentedImages(
-            chosen.source, places, ids, chosen.batch_targets, augment, self.seeds, chosen.weights, size, on_device
-        )
+        size, targets = parse_size(self.recipe.size), chosen.batch_targets(self.recipe.tells_groups)
+        return AugmentedImages(chosen.source, places, ids, targets, augment, self.seeds, size, on_device)
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:
@@ -119,6 +121,13 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
     if inputs.metric is not None:
         origin["metric_sha256"] = sha256_file(inputs.metric)
     spec = MemberSpec(seeds, recipe, inputs, training_set, origin, code)
+    of_group = training_set.training.groupby("group")["label"].nunique()
+    of_classes = any(isinstance(term, Consistency) and term.factors is None for term in recipe.loss)
+    if of_classes and of_group.max() > 1:
+        raise UserError(
+            f"{spec.name}: loss.consistency: images of one group have several classes; name the factors that belong to "
+            "a group, such as factors: [gender, age], or drop it"
+        )
     if recipe.chooses_epochs and not spec.validates:
         raise UserError(
             f"{spec.name}: learns from all groups, and its recipe decides by validation scores; set epoch: last, no "
@@ -271,5 +280,6 @@ def _start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> Trai
     progress.reproducible &= device.reproducible
     # The checkpoint may have been written by another number of processes.
     progress.parts = parts_of(max(progress.parts, remembered_parts(resume_dir, identity)), group.size)
-    raise_all(f"{spec.name}: {fault}" for fault in division_faults(spec.order.size, progress.parts, group.size))
+    faults = division_faults(spec.order.size, progress.parts, group.size, recipe.group_shots)
+    raise_all(f"{spec.name}: {fault}" for fault in faults)
     return state

@@ -14,15 +14,16 @@ from torch.nn.parallel import DistributedDataParallel
 
 from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
+from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError, first_line
-from foldvote.models.factory import normalisation, to_sync_batchnorm
+from foldvote.models.factory import head_inputs, normalisation, to_sync_batchnorm
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
 from foldvote.runtime.memory import is_out_of_memory, release_memory
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.compile_trial import DEFAULT, CompileTrial, Net, forget_compiled
 from foldvote.training.losses import make_loss
-from foldvote.training.mixup import apply_mix, as_probabilities, mix_batch, plan_mix
+from foldvote.training.mixup import apply_mix, as_probabilities, groups_in, mix_batch, mix_targets, plan_mix
 from foldvote.training.phases import drop_path_share
 from foldvote.training.state import TrainState
 from foldvote.training.weight_averaging import State, clone_state, copied_to_cpu, copy_all
@@ -63,6 +64,7 @@ class TrainStep:
         weighted: bool = False,
         epoch_steps: float = math.inf,
         trial: CompileTrial | None = None,
+        label_space: LabelSpace | None = None,
     ) -> None:
         """Set up the loss and the forward pass.
 
@@ -75,10 +77,13 @@ class TrainStep:
             weighted: whether images have weights, to which the rows of the targets sum.
             epoch_steps: number of steps of an epoch; by default all steps are of the first one.
             trial: decides whether the net is compiled, after the first steps; None: `compile: true` does.
+            label_space: the classes; only for a loss that names factors.
         """
         self.model, self.device, self._recipe, self._seeds = state.model, device, recipe, seeds
         self._optimizer, self._scaler = state.optimizer, state.scaler
-        self._classes, self._loss = len(class_counts), make_loss(recipe, class_counts, weighted)
+        features = head_inputs(self.model) if recipe.contrasts else None
+        self._classes = len(class_counts)
+        self._loss = make_loss(recipe, class_counts, weighted, label_space, features)
         self._mean, self._std = normalisation(self.model, device.torch_device)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.compiled = DEFAULT if recipe.compile is True else None
@@ -101,7 +106,7 @@ class TrainStep:
 
         Args:
             batch: uint8 images (batch, height, width, 3); in a group of processes this one's shard of the batch.
-            targets: class codes (batch,) or probabilities (batch, classes), with `distill` (batch, 2 x classes).
+            targets: class codes (batch,) or probabilities (batch, classes), or more of `TrainingSet.batch_targets`.
             number: number of the step in the run, from 0.
             parts: number of parts, over all processes, in which the batch goes through the network.
 
@@ -116,7 +121,8 @@ class TrainStep:
         self._seed(number)
         epoch = int(number // self._epoch_steps)
         if epoch < self._recipe.epochs - self._recipe.mix_off_epochs:
-            images, soft = self._mix(batch, images, soft, self._seeds.key("mix", number))
+            groups = groups_in(targets, self._recipe.tells_groups)
+            images, soft = self._mix(batch, images, soft, self._seeds.key("mix", number), groups)
         for part, rate in self._drop_paths:
             part.drop_prob = rate * drop_path_share(self._recipe, epoch)
         progressive = self._recipe.progressive
@@ -332,18 +338,20 @@ class TrainStep:
         torch.manual_seed(self._seeds.key("step", number, *([rank] if rank else [])))
 
     def _mix(
-        self, batch: torch.Tensor, images: torch.Tensor, targets: torch.Tensor, seed: int
+        self, batch: torch.Tensor, images: torch.Tensor, targets: torch.Tensor, seed: int, groups: np.ndarray | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mix images and targets with partners from the whole batch, also where this process has a shard of it."""
         group, mixes = self.device.group, self._recipe.mix
         if group.size == 1:
-            return mix_batch(mixes, images, targets, seed)
-        plan = plan_mix(mixes, group.size * len(images), images.shape[-2], images.shape[-1], seed)
+            return mix_batch(mixes, images, targets, seed, groups)
+        whole = None if groups is None else group.gather(torch.from_numpy(groups)).numpy()
+        plan = plan_mix(mixes, group.size * len(images), images.shape[-2], images.shape[-1], seed, whole)
         if plan is None:
             return images, targets
         order = torch.from_numpy(group.shard(plan.order)).to(self.device.torch_device)
         partners = self.device.normalise(group.gather(batch)[order], self._mean, self._std)
-        return apply_mix(plan, images, partners), torch.lerp(group.gather(targets)[order], targets, plan.kept)
+        others = group.gather(targets)[order]
+        return apply_mix(plan, images, partners), mix_targets(plan, targets, others, groups is not None)
 
     def _prepare_ddp(self, images: torch.Tensor, targets: torch.Tensor, parts: int) -> None:
         """Wrap the model in DistributedDataParallel, where there are several processes and others learn than before.

@@ -184,8 +184,8 @@ class TrainingSet:
         label_space: the classes of the model: all classes, or those of its factors.
         images: packed training images.
         source: the images that `training` refers to: `images`, or these followed by the packed test images.
-        training: one row per training image: image_id, label (code in `label_space`), stratum (empty for a test image)
-            and row (its position in `source`).
+        training: one row per training image: image_id, label (code in `label_space`), stratum (empty for a test image),
+            row (its position in `source`) and group (a number; a test image is a group by itself).
         targets: targets of these images: int64 codes (images,) or float32 probabilities (images, classes), which they
             are if images have weights.
         validation: rows of folds.FOLDS, with labels in `label_space`.
@@ -205,13 +205,25 @@ class TrainingSet:
     weights: np.ndarray | None = None
     taught: np.ndarray | None = None
 
-    @property
-    def batch_targets(self) -> np.ndarray:
-        """What a batch is given: the targets; with `distill` as probabilities, followed by those of the teachers:
-        float32 (images, 2 x classes)."""
-        if self.taught is None:
+    def batch_targets(self, grouped: bool) -> np.ndarray:
+        """What a batch is given of its images, one row each.
+
+        Args:
+            grouped: whether it is told their groups.
+
+        Returns:
+            The targets. With `distill` probabilities, followed by those of the teachers: float32 (images, 2 x classes).
+            With weights both are multiplied by them. Groups are a last column, whose numbers float32 holds exactly.
+        """
+        if self.taught is None and not grouped and self.weights is None:
             return self.targets
-        return np.concatenate([_as_probabilities(self.targets, self.taught.shape[1]), self.taught], axis=1)
+        rows = _as_probabilities(self.targets, len(self.label_space.classes))
+        if self.taught is not None:
+            rows = np.concatenate([rows, self.taught], axis=1)
+        if self.weights is not None:
+            rows = rows * self.weights[:, None]
+        groups = self.training["group"].to_numpy(np.float32)[:, None]
+        return np.concatenate([rows, groups], axis=1) if grouped else rows
 
 
 def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> TrainingSet:
@@ -234,7 +246,9 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
     certified = read_json(inputs.split.certificate)["data_sha256"]
     images = open_packed_images(inputs.images, recipe.packed, certified)
     weights = training[WEIGHT].to_numpy(np.float64) if WEIGHT in training else None
-    training = training[["image_id", "label", "stratum"]].assign(row=images.rows(training["image_id"].tolist()))
+    groups, _ = pd.factorize(training["group"], sort=True)
+    rows = images.rows(training["image_id"].tolist())
+    training = training[["image_id", "label", "stratum"]].assign(row=rows, group=groups)
     targets = training_targets(
         label_space,
         training["label"].to_numpy(np.int64),
@@ -279,7 +293,10 @@ def _with_test_images(
 ) -> TrainingSet:
     """A training set with test images, whose targets are the probabilities that were predicted."""
     rows = {"image_id": found.image_ids, "label": probabilities.argmax(axis=1), "stratum": ""}
-    added = pd.DataFrame(rows).assign(row=len(chosen.images) + tests.rows(found.image_ids))
+    after = chosen.training["group"].max() + 1
+    added = pd.DataFrame(rows).assign(
+        row=len(chosen.images) + tests.rows(found.image_ids), group=after + np.arange(len(found.image_ids))
+    )
     own = _as_probabilities(chosen.targets, len(chosen.label_space.classes))
     about = {"images": len(added), "test_sha256": found.data_sha256, "weights_sha256": found.sources}
     return replace(
