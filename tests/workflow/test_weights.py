@@ -75,4 +75,4 @@ def test_the_configuration_for_a_gpu_names_what_it_needs_and_then_plans_all_of_i
         put(tmp_path / f"resources/weights/{weights}.safetensors", "which a dry run does not read")
     stats = run(tmp_path, *dry).rpartition("Job stats:")[2]
     jobs = dict(line.split() for line in stats.splitlines() if len(line.split()) == 2 and line.split()[1].isdigit())
-    assert jobs["train"] == jobs["oof"] == jobs["tta"] == "15" and jobs["submission"] == "1"
+    assert jobs["train"] == jobs["predict_member"] == "15" and jobs["submission"] == "1"
