@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from foldvote.config.ensemble import METHOD_NAMES
+from foldvote.config.ensemble import METHOD_NAMES, OF_METADATA
 from foldvote.data.label_space import factor_label_space
 from foldvote.deployment.graph_builder import BATCH, Graph
 from foldvote.deployment.network_graph import session
@@ -103,8 +103,8 @@ def test_images_other_than_those_of_the_fit(kind: str) -> None:
     _assert_equal(_predictions(WHOLE, 6)[0], params, {"method": "none"})
 
 
-def test_all_methods_but_trees_have_a_graph() -> None:
-    assert set(METHOD_NAMES) - set(VOTES) == {"lightgbm"}
+def test_all_methods_but_trees_and_those_of_metadata_have_a_graph() -> None:
+    assert set(METHOD_NAMES) - set(VOTES) == {"lightgbm", *OF_METADATA}
 
 
 def test_equal_operations_and_constants_are_stored_once() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from foldvote.config.ensemble import METHOD_NAMES, Vote
+from foldvote.config.ensemble import METHOD_NAMES, OF_METADATA, Vote
 from foldvote.ensemble.candidates import Candidates
 from foldvote.ensemble.methods import METHODS, apply_method, choose_classes, fit_method, simplest_first
 from foldvote.errors import UserError
@@ -26,12 +26,12 @@ def test_every_method_has_an_entry_in_order_of_complexity_and_a_row_in_the_manua
     rows = (ROOT / "config/README.md").read_text(encoding="utf-8").split("\n| kind, from the simplest on |")[1]
     names = [line.split("`")[1] for line in rows.split("\n\n")[0].splitlines()[2:]]
     assert tuple(names[:-1]) == METHOD_NAMES
-    assert set(METHOD_NAMES) - set(Vote().kinds) == {"lightgbm"}
+    assert set(METHOD_NAMES) - set(Vote().kinds) == {"lightgbm", "lightgbm_metadata"}
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", [*ALL, "stacking_metadata"])
 def test_a_method_gives_probabilities_from_plain_json_image_by_image(kind):
-    candidates, labels = drawn(1)
+    candidates, labels = drawn(1, metadata=kind in OF_METADATA)
     params = fit_method(kind, candidates, labels, LABEL_SPACE, 3, folds=np.arange(300) % 3)
     assert json.loads(json.dumps(params, allow_nan=False)) == params
     found = apply_method(candidates, params, LABEL_SPACE)
@@ -42,11 +42,11 @@ def test_a_method_gives_probabilities_from_plain_json_image_by_image(kind):
     assert macro_f1(labels, choose_classes(found, params), 6) > 0.3
 
 
-@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("kind", [*ALL, "stacking_metadata"])
 @given(seed=SEEDS)
 @settings(max_examples=3, deadline=None)
 def test_the_order_of_candidates_and_of_images_does_not_matter(kind, seed):
-    candidates, labels = drawn(seed, images=150)
+    candidates, labels = drawn(seed, images=150, metadata=kind in OF_METADATA)
     folds, draws = np.arange(150) % 2, generator(seed, "order")
     found = apply_method(candidates, fit_method(kind, candidates, labels, LABEL_SPACE, 3, folds=folds), LABEL_SPACE)
     order = draws.permutation(len(candidates.names))
@@ -56,7 +56,7 @@ def test_the_order_of_candidates_and_of_images_does_not_matter(kind, seed):
     assert (apply_method(candidates, params, LABEL_SPACE) == found).all()
     order = draws.permutation(150)
     params = fit_method(kind, candidates.rows(order), labels[order], LABEL_SPACE, 3, folds=folds[order])
-    near = 0 if kind == "mean" else 1e-3 if kind == "stacking" else 1e-5
+    near = 0 if kind == "mean" else 1e-3 if kind.startswith("stacking") else 1e-5
     np.testing.assert_allclose(apply_method(candidates, params, LABEL_SPACE), found, atol=near, rtol=0)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from foldvote.config.ensemble import METHOD_NAMES, Vote
+from foldvote.config.ensemble import METHOD_NAMES, OF_METADATA, Vote
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.group_parts import outer_folds, split_groups
 from foldvote.ensemble.methods import apply_method, fit_method
@@ -103,7 +103,13 @@ def test_methods_are_compared_where_they_can_differ_from_the_mean():
     views, _ = drawn(25, skills=(1.0,))
     single, _ = drawn(25, skills=(1.0,), views=1)
     settings = Vote(kinds=[*METHOD_NAMES, "greedy+offsets"])
-    every = [*METHOD_NAMES[: METHOD_NAMES.index("factor_weights") + 1], "greedy+offsets", *METHOD_NAMES[-3:]]
+    every = [
+        *METHOD_NAMES[: METHOD_NAMES.index("factor_weights") + 1],
+        "greedy+offsets",
+        "class_weights",
+        "stacking",
+        "lightgbm",
+    ]
     assert applicable_methods(settings, several, LABEL_SPACE) == every
     without_factors = LabelSpace(LABEL_SPACE.classes)
     assert set(every) - set(applicable_methods(settings, several, without_factors)) == {"factor_weights"}
@@ -111,4 +117,6 @@ def test_methods_are_compared_where_they_can_differ_from_the_mean():
         *("best_model", "majority", "factor_weights", "class_weights")
     }
     assert applicable_methods(settings, single, LABEL_SPACE) == ["mean", "stacking", "lightgbm"]
+    beside, _ = drawn(25, metadata=True)
+    assert applicable_methods(settings, beside, LABEL_SPACE) == [*every, *OF_METADATA]
     assert applicable_methods(Vote(kinds=["rank"], use="majority"), single, LABEL_SPACE) == ["mean", "majority"]

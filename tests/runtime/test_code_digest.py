@@ -277,6 +277,7 @@ def test_all_code_that_runs_in_data_stages_and_training_is_covered(tmp_path: Pat
     # The support module draws the images and writes their manifest itself.
     own = {("foldvote.data.manifest_table", "manifest_schema"), ("foldvote.io.parquet", "required")}
     own |= {("foldvote.config.folds", "Folds"), ("foldvote.runtime.seeding", "generator")}
+    own |= {("foldvote.data.metadata", "metadata_columns")}
     assert missed(found, "make_folds.py", "pack_images.py") - own == set()
 
     resources = JobResources(0, 1, Runtime(workers=0))

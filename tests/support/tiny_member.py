@@ -15,6 +15,7 @@ from foldvote.config.folds import Folds
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import LabelSpace
 from foldvote.data.manifest_table import ONLY, WEIGHT, manifest_schema
+from foldvote.data.metadata import PREFIX, metadata_columns
 from foldvote.data.packed_images import pack_images
 from foldvote.io.files import sha256_bytes, sha256_lines
 from foldvote.io.parquet import read_table, write_table
@@ -118,12 +119,20 @@ def make_tiny_with_tests(root: Path) -> Tiny:
 
 
 def write_manifest(manifest: pd.DataFrame, path: Path, label_space: LabelSpace = LABEL_SPACE) -> None:
-    """Write rows as a manifest with its record; train_only and sample_weight are columns where the rows have them."""
+    """Write rows as a manifest with its record; train_only, sample_weight and metadata are columns where they are."""
     columns = ("image_id", "path", "label", "group", "sha256")
     lines = ("\t".join(map(str, values)) for values in zip(*(manifest[name] for name in columns), strict=True))
     record = {"data_sha256": sha256_lines(lines), "scheme": label_space.as_json()}
     raw = [(name, kind) for name, kind in ((ONLY, pa.bool_()), (WEIGHT, pa.float64())) if name in manifest]
+    beside = {name: manifest[name].dtype.kind for name in manifest if name.startswith(PREFIX)}
+    raw += metadata_columns({n.removeprefix(PREFIX): "number" if k == "f" else "category" for n, k in beside.items()})
     write_table(manifest, path, manifest_schema(label_space.factors, raw), key=("image_id",), record=record)
+
+
+def with_metadata(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Rows with an age, some of them missing, and a site, which is the class in another spelling."""
+    ages = np.where(np.arange(len(manifest)) % 5 == 0, np.nan, 20.0 + np.arange(len(manifest)))
+    return manifest.assign(meta_age=ages, meta_site=[f"site of {name}" for name in manifest["class_name"]])
 
 
 def manifest_row(image_id: str, group: str, label: int, sha256: str, **more: object) -> dict[str, object]:

@@ -16,7 +16,8 @@ def train(tiny: Tiny, name: str, changes: dict[str, object], workers: int = 0) -
     given = tiny.root / "given.safetensors" if changes.get("pretrained") else None
     own_metric = tiny.root / str(changes["best_by"]) if str(changes.get("best_by")).endswith(".py") else None
     teachers = (tiny.taught,) if changes.get("distill") else ()
-    inputs = MemberInputs(tiny.pixels, tiny.split, given, metric=own_metric, teachers=teachers)
+    beside = (tiny.manifest,) if changes.get("metadata") else ()
+    inputs = MemberInputs(tiny.pixels, tiny.split, given, metric=own_metric, teachers=teachers, metadata=beside)
     files = tiny.files(name)
     train_member(
         MemberSeeds(1, "tiny", 0),

@@ -28,7 +28,7 @@ from foldvote.training.loop import Trainer
 from foldvote.training.state import build_spec
 from foldvote.training.training_set import MemberInputs
 from foldvote.training.weight_averaging import recompute_batchnorm
-from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe
+from support.tiny_member import LABEL_SPACE, Tiny, make_tiny, recipe, with_metadata, write_manifest
 from support.tiny_training import teach, train
 
 STEPS = 4  # of an epoch
@@ -56,6 +56,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "auto_augment": {"augment": ["rand-m9-mstd0.5-inc1", {"TrivialAugmentWide": {}}, {"AugMix": {"p": 0.5}}]},
     "progressive": {"progressive": {"size": "16x12", "epochs": 1}, "mix": "half_face"},
     "drop_path_rising": {"net": "test_efficientnet", "drop_path": 0.5, "drop_path_schedule": "rising"},
+    "metadata": {"metadata": True, "mix": "cutmix", "accumulate": 2, "heads": "factored", "ema": 0.9},
     "bf16": {"precision": "bf16", "channels_last": True, "grad_checkpointing": True},
     "group_shots": {"group_shots": 2},
     "consistency": {
@@ -76,6 +77,7 @@ class CutOff(BaseException):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(tmp_path_factory.mktemp("tiny"))
+    write_manifest(with_metadata(read_table(made.manifest)), made.manifest)
     write_label_space(factor_label_space({"hue": LABEL_SPACE.classes}), made.split.classes)
     save_file(build_model(recipe(), LABEL_SPACE, 5).state_dict(), made.root / "given.safetensors")
     train(made, "teacher", {"epochs": 1})

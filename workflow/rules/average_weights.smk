@@ -7,6 +7,13 @@ an average, which knows all folds. No other target needs it: ask for `average_we
 if (
     IS_MAIN
     and "average_weights" in sys.argv[1:]
+    and (faults := metadata_refusals("average_weights", CONFIG.models))
+):
+    sys.exit("\n".join(faults))
+
+if (
+    IS_MAIN
+    and "average_weights" in sys.argv[1:]
     and not (CONFIG.folds.reserve and len(FOLDS) > 1)
 ):
     sys.exit(

@@ -22,6 +22,7 @@ from foldvote.commands.session import (
     use_library,
 )
 from foldvote.commands.planned_run import plan_before_training, planned_configuration
+from foldvote.config.model_relations import metadata_refusals
 from foldvote.config.named_weights import UNPACKED, expected_digest
 from foldvote.config.run_plan import needs_of, plan_identity
 from foldvote.errors import UserError

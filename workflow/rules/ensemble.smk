@@ -52,6 +52,8 @@ rule ensemble:
         certificate="<results>/folds/certificate.json",
         classes="<results>/data/classes.json",
         answers=own(CONFIG.image_answers_path),
+        metadata=all_metadata_tables(),
+        without_metadata=hidden_metadata(),
         guest_facts="<results>/ensemble/guests.json" if CONFIG.guests else [],
         metric=own_metric(CONFIG.metric),
     output:
@@ -253,6 +255,7 @@ if CONFIG.has_test:
         input:
             test=lambda w: row_tests(w.row),
             guest_test=lambda w: row_guest_tests(w.row),
+            metadata=lambda w: row_metadata(w.row),
             votes=lambda w: (
                 "<results>/ensemble/votes.json" if w.row.startswith("vote=") else []
             ),

@@ -30,10 +30,12 @@ def predicted_images(*parts):
         wanted = recipe(wildcards)
         made = [feature_files(wanted, split) for split in splits]
         made = made if wanted.kind == "probe" else []
+        hidden = parts == ("without_metadata",)
         return {
             "pixels": [pixels(wanted, split) for split in splits],
             "features": [features for features, _ in made],
             "feature_timings": [timing for _, timing in made],
+            "metadata": [] if hidden else metadata_tables(wanted, *splits),
         }
 
     return inputs
@@ -70,6 +72,40 @@ def leak_tables():
     )
 
 
+def metadata_tables(recipe, *splits):
+    """The manifests of some splits, of which a recipe sees metadata; none if it sees none."""
+    wanted = splits if recipe.metadata is not None else []
+    return [
+        f"<results>/data/manifest/split={split}/manifest.parquet" for split in wanted
+    ]
+
+
+def all_metadata_tables():
+    """The manifests whose metadata ensemble methods may learn from; none where the data names no metadata."""
+    wanted = SPLITS if CONFIG.data.metadata_columns else []
+    return [
+        f"<results>/data/manifest/split={split}/manifest.parquet" for split in wanted
+    ]
+
+
+def hidden_metadata():
+    """The predictions that members make without the metadata that they learnt from."""
+    return expand(
+        "<results>/without_metadata/model={model}/fold={fold}/predictions.parquet",
+        model=[name for name, one in CONFIG.models.items() if one.metadata is not None],
+        fold=FOLDS,
+    )
+
+
+def row_metadata(row):
+    """The manifest of the test images, where a row of the leaderboard learns from metadata."""
+    return (
+        all_metadata_tables()[1:]
+        if row.removesuffix("+offsets").endswith("_metadata")
+        else []
+    )
+
+
 def recipe_inputs(wildcards):
     """The inputs of a training that its recipe asks for, by name."""
     wanted = recipe(wildcards)
@@ -91,6 +127,9 @@ def recipe_inputs(wildcards):
             for name in wanted.teachers
         ],
         "metric": own_metric(wanted.best_by),
+        "metadata": metadata_tables(
+            wanted, "train", *(["test"] if wanted.first_round else [])
+        ),
     }
 
 
@@ -278,6 +317,13 @@ def searched_named_weights():
     """The weights by name that the search can reach, each with its digest."""
     names = {r.named_weights for r in searched("net", "pretrained")}
     return {name: expected_digest(name) for name in sorted(filter(None, names))}
+
+
+def searched_metadata():
+    """The manifests of whose metadata a trial may learn."""
+    tests = ["test"] if first_round() else []
+    tables = [metadata_tables(one, "train", *tests) for one in searched("metadata")]
+    return max(tables, key=len)
 
 
 def search_metrics():

@@ -82,6 +82,7 @@ if CONFIG.refit is not None:
                 if recipe(w).labels.active
                 else []
             ),
+            metadata=lambda w: metadata_tables(recipe(w), "train"),
             recipe="<results>/refit/recipe/model={model}.json",
         output:
             weights="<results>/refit/train/model={model}/fold={fold}/model.safetensors",
@@ -112,6 +113,7 @@ if CONFIG.refit is not None:
                 if recipe(w).labels.active
                 else []
             ),
+            metadata=lambda w: metadata_tables(recipe(w), "train"),
             metric=lambda w: own_metric(recipe(w).best_by),
         output:
             weights="<results>/refit/curve/share={share}/train/model={model}/fold={fold}/model.safetensors",

@@ -4,6 +4,13 @@ Reads the weights of every member and the scores of the ensemble; writes timm/. 
 `export_timm`.
 """
 
+if (
+    IS_MAIN
+    and "export_timm" in sys.argv[1:]
+    and (faults := metadata_refusals("export_timm", CONFIG.models))
+):
+    sys.exit("\n".join(faults))
+
 
 rule export_timm:
     """Write each member as a folder that timm loads by itself, with a model card."""

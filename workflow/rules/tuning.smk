@@ -37,6 +37,7 @@ if CONFIG.tune is not None:
                 fold=CONFIG.searched_folds,
             ),
             metric=own_metric(*search_metrics()),
+            metadata=searched_metadata(),
         output:
             done="<results>/tune/workers/worker={worker}.json",
         log:

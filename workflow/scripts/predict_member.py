@@ -1,5 +1,6 @@
 """Predict images with one member: those of its fold, the reserve and the test images, or those that it learnt from."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from foldvote.runtime.garbage import imports_stay
@@ -17,6 +18,8 @@ if __name__ == "__main__":
     runtime = Runtime.model_validate(snakemake.config["runtime"])
     files = [given.pixels, made.predictions, made.timings, *([given.features] if given.get("features") else [])]
     parts = [PartFiles(part, *map(Path, paths)) for part, *paths in zip(params.parts, *files, strict=True)]
+    if given.get("metadata"):
+        parts = [replace(part, manifest=Path(path)) for part, path in zip(parts, given.metadata, strict=True)]
     with job(snakemake.log[0]), gpu_lease(log, snakemake.resources.gpu, sharers=runtime.members_per_gpu):
         predict_member(
             weights=Path(given.weights),

@@ -45,6 +45,7 @@ if __name__ == "__main__":
                 Path(given.metric) if given.metric else None,
                 [Path(path) for path in given.teachers],
                 params.pretrained_sha256,
+                tuple(Path(path) for path in given.metadata),
             ),
             resources=JobResources(snakemake.resources.gpu, snakemake.threads, runtime),
             code=params.code,

@@ -19,4 +19,5 @@ if __name__ == "__main__":
             Path(snakemake.output.votes),
             dict(zip(snakemake.params.guests, map(Path, given.guest_test), strict=True)),
             snakemake.params.id_column,
+            Path(given.metadata[0]) if given.get("metadata") else None,
         )

@@ -7,6 +7,7 @@ import pytest
 from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.report.data_check import counts
+from foldvote.report.html import table
 from support.tiny_member import manifest_row
 
 LABEL_SPACE = factor_label_space({"mask": ("on", "off"), "age": ("young", "old")})
@@ -127,3 +128,17 @@ def test_weights_of_classes_are_counted_once_for_all_repeats() -> None:
     found = counts.weight_counts(folds, LABEL_SPACE).set_index("name")
     assert found.loc["on-young"].tolist() == [2, 4.0, 4 / 6, 2.0, 2.0]
     assert found["share"].sum() == pytest.approx(1) and found["images"].sum() == 6
+
+
+def test_metadata_is_counted_in_both_splits():
+    train = pd.DataFrame({"meta_age": [20.0, np.nan, 40.0, 60.0], "meta_site": ["north", None, "south", "north"]})
+    test = pd.DataFrame({"meta_age": [np.nan, 5.0], "meta_site": ["west", "north"]})
+    assert counts.metadata_counts({"train": train[[]]}).empty
+    found = counts.metadata_counts({"train": train, "test": test}).set_index(["column", "split"])
+    assert found.loc["age", ["missing", "least", "mean", "most"]].to_numpy().tolist() == [
+        [0.25, 20, 40, 60],
+        [0.5, 5, 5, 5],
+    ]
+    assert found.loc["site", ["missing", "levels", "unseen"]].to_numpy().tolist() == [[0.25, 2, 0], [0, 2, 0.5]]
+    alone = counts.metadata_counts({"train": train[["meta_age"]]})
+    assert len(table(alone, "Metadata", formats={"unseen": ".1%"}).rows) == 1

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 from foldvote.config.base import Section, different
 
 Precision = Literal["fp32", "fp16", "int8"]
-NOT_EXPORTED = ("lightgbm",)  # ensemble methods without a form in ONNX
+NOT_EXPORTED = ("lightgbm", "stacking_metadata", "lightgbm_metadata")  # ensemble methods without a form in ONNX
 
 
 class Bundle(Section):

@@ -25,6 +25,7 @@ from foldvote.config.base import (
     joined_levels_fault,
 )
 from foldvote.config.layout_facts import DrawnData, ImageList, NumericFactor
+from foldvote.config.metadata import MetadataKind, metadata_faults
 
 
 class LayoutSection(Section):
@@ -38,6 +39,11 @@ class LayoutSection(Section):
     def factor_names(self) -> tuple[str, ...]:
         """The factors that make up the class, in order; none where the class is one column or folder."""
         return ()
+
+    @property
+    def metadata_columns(self) -> dict[str, MetadataKind]:
+        """Names and kinds of the columns of metadata."""
+        return {}
 
     @property
     def classes_found(self) -> bool:
@@ -196,6 +202,9 @@ class TableLayout(LayoutSection):
     or empty for all others. A member learns from none whose group it is validated on."""
     weight: str | None = None
     """Column with the weight of a training image in the loss, from 1e-6 to 1e6; empty: 1. Scores have no weights."""
+    metadata: dict[str, MetadataKind] = Field(default={})
+    """Columns that models may learn from beside the image, each a number or a category, such as {age: number,
+    site: category}; filled for test images too, and empty where unknown."""
 
     @model_validator(mode="after")
     def _label_or_factors(self) -> "TableLayout":
@@ -206,6 +215,8 @@ class TableLayout(LayoutSection):
         faults = factor_name_faults(self.factors)
         if fault := self.joined_levels_fault(list(self.factors)):
             faults.append(f"factors: {fault}")
+        own = {name: getattr(self, name) for name in ("path", "id", "group", "label", "split", "role", "weight")}
+        faults += metadata_faults(self.metadata, own, self.factors)
         if faults:
             raise ValueError("\n".join(faults))
         return self
@@ -213,6 +224,11 @@ class TableLayout(LayoutSection):
     def joined_levels_fault(self, factors: Sequence[str]) -> str | None:
         """Why the levels of some factors, joined by `-`, make no names of classes or strata; None if they do."""
         return joined_levels_fault({name: levels for name, levels in self.factors.items() if name in factors})
+
+    @property
+    def metadata_columns(self) -> dict[str, MetadataKind]:
+        """The columns of `metadata`."""
+        return dict(self.metadata)
 
     @property
     def factor_names(self) -> tuple[str, ...]:

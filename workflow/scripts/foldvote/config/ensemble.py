@@ -20,9 +20,12 @@ METHOD_NAMES = (  # from the simplest on; foldvote.ensemble.methods.METHODS says
     "class_weights",
     "stacking",
     "lightgbm",
+    "stacking_metadata",
+    "lightgbm_metadata",
 )
 OFFSETS = "+offsets"
-_NOT_BY_DEFAULT = ("lightgbm",)  # its package is an extra
+_NOT_BY_DEFAULT = ("lightgbm", "lightgbm_metadata")  # its package is an extra
+OF_METADATA = ("stacking_metadata", "lightgbm_metadata")  # which are compared where the data names metadata
 _DEFAULT_METHODS = [name for name in METHOD_NAMES if name not in _NOT_BY_DEFAULT] + ["mean+offsets", "greedy+offsets"]
 
 

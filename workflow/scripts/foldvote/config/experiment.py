@@ -13,13 +13,14 @@ from foldvote.config.base import FilePath, Name, model_name_faults
 from foldvote.config.batch_parts import division_faults, parts_of
 from foldvote.config.bundle import NOT_EXPORTED, Bundle
 from foldvote.config.data import Layout
-from foldvote.config.ensemble import OFFSETS, Submission, Vote
+from foldvote.config.ensemble import OF_METADATA, OFFSETS, Submission, Vote
 from foldvote.config.external import AllData
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
 from foldvote.config.losses import OfFactors
+from foldvote.config.metadata import metadata_misfits
 from foldvote.config.metric_names import MetricName, is_own, parts_of_metric
-from foldvote.config.model_relations import first_round_faults, leak_check_faults, product_faults
+from foldvote.config.model_relations import first_round_faults, leak_check_faults, metadata_refusals, product_faults
 from foldvote.config.probe import LeakCheck
 from foldvote.config.recipe import Recipe
 from foldvote.config.recipe_resolution import with_bases, with_included
@@ -146,6 +147,7 @@ class Config(AllData):
             yield from (f"batch_size: {fault}" for fault in faults)
         if recipe.labels.active and numeric is None:
             yield "labels: age borders are the home task's; drop it"
+        yield from metadata_misfits(recipe.metadata, self.data.metadata_columns)
 
     def _factor_misfits(self, recipe: Recipe) -> Iterator[str]:
         """What in a recipe does not fit the factors that it learns."""
@@ -191,6 +193,8 @@ class Config(AllData):
 
     def _guest_faults(self) -> Iterator[str]:
         """Guests with the name of a model, or without predictions that the vote needs; what a budget cannot price."""
+        if self.vote.use.removesuffix(OFFSETS) in OF_METADATA and not self.data.metadata_columns:
+            yield f"vote.use: {self.vote.use} learns from metadata; name columns in data.metadata, or choose another"
         if self.vote.budget is not None and self.guests:
             yield "vote.budget: what predictions from elsewhere (guests) cost is not known; drop one of the two"
         if self.vote.budget is not None and self.submission.unit == "group":
@@ -222,7 +226,7 @@ class Config(AllData):
         ]
         if self.faces.file and any(recipe.roi.startswith("face-") for recipe in self.models.values()):
             faults.append("faces.file: faces of your own table are not known in new images; set it to null and train")
-        return [f"bundle: {fault}" for fault in faults]
+        return [*(f"bundle: {fault}" for fault in faults), *metadata_refusals("bundle", self.models)]
 
     @property
     def probes(self) -> list[str]:

@@ -75,6 +75,12 @@ def _misfits(block: External, data: Layout | None) -> list[str]:
     faults = []
     if isinstance(block.data, TableLayout) and block.data.role is not None:
         faults.append("data.role: all images of external data are only trained on; drop it")
+    kinds = data.metadata_columns if data else {}
+    faults += [
+        f"data.metadata.{name}: is a {kind} here and a {kinds[name]} in the data; make them one"
+        for name, kind in block.data.metadata_columns.items()
+        if kinds.get(name, kind) != kind
+    ]
     own, theirs = (data.factor_names if data else ()), block.data.factor_names
     missing = [name for name in own if name not in theirs]
     if theirs and missing:

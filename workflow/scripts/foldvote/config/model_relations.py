@@ -87,6 +87,20 @@ def leak_check_faults(leak_check: LeakCheck | None, models: Models) -> Iterator[
         yield f"leak_check.model: {name} has no pretrained weights, and drawn ones see little; name one that has"
 
 
+def metadata_refusals(target: str, models: Models) -> list[str]:
+    """One line for each model that a target cannot use, as it sees metadata.
+
+    Args:
+        target: its name, such as bundle.
+        models: the recipes by name.
+    """
+    return [
+        f"{target}: models.{name} sees metadata, which {target} has no place for; drop its metadata, or the model"
+        for name, recipe in models.items()
+        if recipe.metadata is not None
+    ]
+
+
 def all_needed(name: str, needs: Callable[[str], Iterable[str]]) -> set[str]:
     """A model and all others that it needs, directly or through others.
 

@@ -13,6 +13,7 @@ _OWN = frozenset({"kind", "net", "pretrained", "size", "roi", "factors", "heads"
 REFUSED = dict.fromkeys(
     ("class_weights", "sampler", "labels", "pseudo", "distill"), "learns from each image once, as it is labelled"
 ) | dict.fromkeys(("fit", "pack"), "has features of images that are squashed to its size")
+REFUSED |= {"metadata": "learns from features of images alone"}
 # Values of ignored keys that later stages read.
 _FIXED = {"epochs": 1, "warmup_epochs": 0.0, "label_smoothing": 0.0, "augment": "none", "precision": "fp32"}
 

@@ -16,6 +16,7 @@ from foldvote.config.batch_parts import accumulation_faults
 from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.image_size import Framing, parse_size
 from foldvote.config.losses import Consistency, CrossEntropy, Losses, OfFactors, SupCon, each_named
+from foldvote.config.metadata import UsedMetadata
 from foldvote.config.metric_names import MetricName
 from foldvote.config.mixes import Mixes
 from foldvote.config.named_weights import weights_faults, weights_name
@@ -95,6 +96,8 @@ class Recipe(Section):
     heads: Literal["joint", "factored"] | dict[Name, HeadKind] = "joint"
     """joint: one logit per class. factored: one head per factor, whose log-probabilities are added. A mapping gives the
     kind of some factors' heads: classes, ordinal, or (only for the home task's age) regression to bands."""
+    metadata: UsedMetadata = None
+    """Columns of `data.metadata` that the network sees beside the image: true, or a list of names; null: none."""
     drop_rate: float = Field(default=0.0, ge=0, lt=1)
     """Dropout before the classifier."""
     dropout_samples: int = Field(default=1, ge=1, le=32)

@@ -1,6 +1,6 @@
 """A finished run, as everything that uses its ensemble needs it: members, views, the vote and its calibration."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import pyarrow as pa
 from torch import nn
 
 from foldvote.config.data import Images
+from foldvote.config.ensemble import OF_METADATA, OFFSETS
 from foldvote.config.image_size import Framing
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
@@ -153,6 +154,7 @@ def read_finished_run(results: Path, *, budget: bool = True) -> FinishedRun:
     params, members, views = _with_weight(params, members, views)
     sidecars = {member: _sidecar(results, *member, sha256) for member, sha256 in sorted(members.items())}
     raise_all(fault for fault in sidecars.values() if isinstance(fault, str))
+    raise_all(_metadata_faults(results, params, sidecars))  # type: ignore[arg-type]
     recipes = {model: Recipe.model_validate(about["recipe"]) for (model, _), about in sidecars.items()}  # type: ignore[index]
     coverage = results / "ensemble/coverage.json"
     return FinishedRun(
@@ -168,6 +170,17 @@ def read_finished_run(results: Path, *, budget: bool = True) -> FinishedRun:
         min_confidence=seen["min_confidence"],
         least=read_json(coverage)["least_probability"] if coverage.is_file() else None,
     )
+
+
+def _metadata_faults(
+    results: Path, params: Mapping[str, Any], sidecars: Mapping[MemberKey, Mapping[str, Any]]
+) -> Iterator[str]:
+    """What of the vote needs metadata, which new images do not have."""
+    told = "sees metadata, which new images do not have; drop its metadata and run `snakemake` again"
+    models = dict.fromkeys(model for (model, _), about in sidecars.items() if "metadata" in about)
+    yield from (f"{results}: the model {name} of its vote {told}" for name in models)
+    if params["kind"].removesuffix(OFFSETS) in OF_METADATA:
+        yield f"{results}: its vote {params['kind']} needs metadata, which new images lack; choose another vote.use"
 
 
 def _of_budget(

@@ -18,8 +18,8 @@ from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import known_classes, read_label_space
 from foldvote.deployment.timm_card import MemberFacts, model_card
-from foldvote.errors import UserError
-from foldvote.inference.predict_member import load_member
+from foldvote.errors import UserError, raise_all
+from foldvote.inference.predict_member import encoding_of, load_member
 from foldvote.io.files import read_json, write_bytes, write_json
 from foldvote.models.factory import normalisation
 from foldvote.models.heads import Categorical, FactoredHead, JointHead
@@ -65,6 +65,11 @@ def export_timm(weights: Sequence[Path], split: SplitFiles, metrics: Path, predi
     Raises:
         UserError: if a member's files are not those that were trained, or what timm loads does not answer as it does.
     """
+    raise_all(
+        f"{path}: sees metadata, for which timm has no place; drop the model's metadata, or the model"
+        for path in weights
+        if encoding_of(read_json(path.with_name("model.json")))
+    )
     scores, views = read_json(metrics), read_json(prediction)["views"]
     certificate, label_space = read_json(split.certificate), read_label_space(split.classes)
     folder.mkdir(parents=True, exist_ok=True)

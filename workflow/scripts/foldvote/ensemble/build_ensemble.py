@@ -248,12 +248,15 @@ def _oof_scores(
     models = model_scores(data.oof, rows, label_space, draws, seed, metrics)
     for name in {name for name in candidates.models if PRODUCT_SIGN in name}:
         models[name] = score_with_intervals(rows, model_mean(candidates, name), label_space, None, draws, seed, metrics)
-    return {
+    found = {
         "ensemble": ensemble,
         "votes": chosen.scores,
         "models": models,
         "members": data.member_scores,
     }
+    if data.hidden is not None:
+        found["without_metadata"] = model_scores(data.hidden, rows, label_space, draws, seed, metrics)
+    return found
 
 
 def _reserve_scores(

@@ -8,15 +8,17 @@ the factor product.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 
 from foldvote.data.label_space import LabelSpace
+from foldvote.data.metadata import read_metadata
 from foldvote.errors import UserError
 from foldvote.evaluation.probabilities import weighted_mean
 from foldvote.inference.prediction_files import Predictions, read_predictions
@@ -40,6 +42,7 @@ class Candidates:
         names: unique names of the candidates, such as `lite0/identity`.
         models: the model of each candidate; the candidates of one model are its views.
         probabilities: float32 or float64 (candidates, images, classes); rows sum to 1.
+        metadata: of the same images, as `data.metadata.read_metadata` gives it; None: there is none.
 
     Raises:
         ValueError: if the three do not fit each other.
@@ -48,6 +51,7 @@ class Candidates:
     names: tuple[str, ...]
     models: tuple[str, ...]
     probabilities: Floats
+    metadata: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         shape, count = self.probabilities.shape, len(self.names)
@@ -80,7 +84,8 @@ class Candidates:
         if tuple(names) == self.names:
             return self
         positions = [self.names.index(name) for name in names]
-        return Candidates(tuple(names), tuple(self.models[at] for at in positions), self.probabilities[positions])
+        models = tuple(self.models[at] for at in positions)
+        return Candidates(tuple(names), models, self.probabilities[positions], self.metadata)
 
     def ordered(self) -> "Candidates":
         """The same candidates sorted by name, so that nothing depends on the order in which they were given."""
@@ -88,7 +93,8 @@ class Candidates:
 
     def rows(self, chosen: Codes | slice) -> "Candidates":
         """The same candidates for some of the images."""
-        return Candidates(self.names, self.models, self.probabilities[:, chosen])
+        metadata = None if self.metadata is None else self.metadata.iloc[chosen]
+        return Candidates(self.names, self.models, self.probabilities[:, chosen], metadata)
 
 
 def equal_shares(candidates: Candidates) -> dict[str, float]:
@@ -172,12 +178,22 @@ class ModelPredictions:
         model_views: (model, view) of each row of `means`, sorted as `model/view`: the views of a model are neighbours.
         means: float32 (model views, images, classes).
         learnt: the factors of each model; None where it learns all.
+        metadata: of the images, as `data.metadata.read_metadata` gives it; None: there is none.
     """
 
     ids: pa.Array
     model_views: tuple[tuple[str, str], ...]
     means: npt.NDArray[np.float32]
     learnt: Learnt
+    metadata: pd.DataFrame | None = None
+
+    def with_metadata(self, manifest: Path) -> "ModelPredictions":
+        """The same with all metadata of the images, from the manifest of their split.
+
+        Raises:
+            UserError: if the manifest lacks an image.
+        """
+        return replace(self, metadata=read_metadata(manifest, self.ids.to_pylist()))
 
     @property
     def models(self) -> list[str]:
@@ -300,7 +316,8 @@ def candidates_of(predictions: ModelPredictions, label_space: LabelSpace) -> Can
     model_views = predictions.model_views
     if not partial_models(predictions.learnt):
         names = tuple(map("/".join, model_views))
-        return Candidates(names, tuple(model for model, _ in model_views), predictions.means)
+        models = tuple(model for model, _ in model_views)
+        return Candidates(names, models, predictions.means, predictions.metadata)
     by_name: dict[str, Floats] = {}
     for view in sorted({view for _, view in model_views}):
         by_model = {
@@ -313,7 +330,7 @@ def candidates_of(predictions: ModelPredictions, label_space: LabelSpace) -> Can
         by_name |= {f"{model}/{view}": probabilities for model, probabilities in whole.items()}
     names = tuple(sorted(by_name))
     stacked = np.stack([by_name.pop(name).astype(np.float32, copy=False) for name in names])
-    return Candidates(names, tuple(name.rpartition("/")[0] for name in names), stacked)
+    return Candidates(names, tuple(name.rpartition("/")[0] for name in names), stacked, predictions.metadata)
 
 
 def partial_models(learnt: Learnt) -> list[str]:

@@ -23,6 +23,7 @@ class Need(Enum):
     SEVERAL_MODELS = "two or more models"
     SEVERAL_CANDIDATES = "two or more candidates"
     FACTORS = "classes made up of factors"
+    METADATA = "metadata of the images"
 
 
 @dataclass(frozen=True)

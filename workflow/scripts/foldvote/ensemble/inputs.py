@@ -1,5 +1,6 @@
 """The ensemble's input files, read and checked against each other before anything is computed."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +56,9 @@ class EnsembleInputs:
         answers: CSV with the true answers of the test images; only scored, never learnt from; None: not known.
         numeric: the factor with a number behind it, where there is one, for slices.
         guests: the tables of predictions from elsewhere, by name.
+        metadata: the manifest of the training images, and that of the test images if there are any, where the data
+            names metadata.
+        without_metadata: predictions as `oof`, of the models that see metadata, made as if it were missing.
     """
 
     oof: Sequence[Path]
@@ -69,6 +73,8 @@ class EnsembleInputs:
     reserve: Sequence[Path] = ()
     numeric: NumericFactor | None = None
     guests: Mapping[str, GuestFiles] = field(default_factory=dict)
+    metadata: Sequence[Path] = ()
+    without_metadata: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,8 @@ class EnsembleData:
         weights_sha256: of each member's weights, by model and fold.
         costs: seconds of each stage and megabytes of weights, by (model, fold).
         guests: predictions from elsewhere, which are among those of the models above.
+        hidden: the out-of-fold predictions of models that see metadata, made as if it were missing; None without such
+            models.
     """
 
     label_space: LabelSpace
@@ -121,6 +129,7 @@ class EnsembleData:
     weights_sha256: dict[str, dict[str, str]]
     costs: dict[MemberKey, dict[str, float]] = field(default_factory=dict)
     guests: Mapping[str, Guest] = field(default_factory=dict)
+    hidden: ModelPredictions | None = None
 
 
 def read_ensemble_data(
@@ -175,6 +184,10 @@ def read_ensemble_data(
     if inputs.reserve:
         reserve, more_faults = _read_reserve(inputs.reserve, expected, label_space, (folds, split_sha256), by_key)
         faults += more_faults
+    hidden = None
+    if inputs.without_metadata:
+        hidden, more_faults = _read_hidden(inputs.without_metadata, ids, folds, label_space, split_sha256, by_key)
+        faults += more_faults
     try:
         costs = read_timings(inputs.timings)
         if inputs.answers is not None and test is not None and not faults:
@@ -205,8 +218,10 @@ def read_ensemble_data(
             weights_sha256,
         ),
         costs=costs,
+        hidden=hidden,
     )
-    return _with_guests(data, inputs.guests, folds, submission.id_column) if inputs.guests else data
+    data = _with_guests(data, inputs.guests, folds, submission.id_column) if inputs.guests else data
+    return _with_metadata(data, *inputs.metadata) if inputs.metadata else data
 
 
 def _with_guests(
@@ -232,6 +247,19 @@ def _with_guests(
         predictions = with_guests(data.reserve.predictions, kept_out)
         joined = replace(joined, reserve=replace(data.reserve, predictions=predictions))
     return joined
+
+
+def _with_metadata(data: EnsembleData, train: Path, test: Path | None = None) -> EnsembleData:
+    """The same data with the metadata of all images, from the manifests of both splits."""
+    reserve = data.reserve
+    if reserve is not None:
+        reserve = replace(reserve, predictions=reserve.predictions.with_metadata(train))
+    of_test, single = data.test, data.single
+    if of_test is not None and test is not None:
+        of_test, single = of_test.with_metadata(test), [own.with_metadata(test) for own in single]
+    by_repeat = [own.with_metadata(train) for own in data.by_repeat]
+    oof = data.oof.with_metadata(train)
+    return replace(data, oof=oof, by_repeat=by_repeat, test=of_test, single=single, reserve=reserve)
 
 
 def _read_repeats(
@@ -314,6 +342,26 @@ def _read_reserve(
     ids = pa.array(table["image_id"], pa.string())
     predictions, more_faults = average_over_folds(records, ids, label_space.classes, check)
     return Reserve(table, evaluation_rows(table), predictions), faults + more_faults
+
+
+def _read_hidden(
+    paths: Sequence[Path],
+    ids: pa.Array,
+    folds: pd.DataFrame,
+    label_space: LabelSpace,
+    split_sha256: str,
+    oof_records: Mapping[MemberKey, dict[str, Any]],
+) -> tuple[ModelPredictions, list[str]]:
+    """Read out-of-fold predictions that were made without metadata, in the order of `ids`; the faults as lines."""
+    expected = Counter(member_of(path)[0] for path in paths)
+    records, faults = sound_records(paths, "without_metadata", expected, label_space.classes, split_sha256)
+
+    def check(member: Predictions) -> list[str]:
+        own = folds[folds["fold"] == member.fold]
+        return labelled_faults(member, own, f"fold {member.fold}") + weights_faults(member, oof_records)
+
+    predictions, more_faults = average_over_folds(records, ids, label_space.classes, check)
+    return predictions, faults + more_faults
 
 
 def validated_images(folds: pd.DataFrame) -> pd.DataFrame:

@@ -34,6 +34,7 @@ RESERVE_COLUMNS = (
 )
 TEST_COLUMNS = ("test_macro_f1", "test_accuracy")
 GUEST_COLUMNS = ("suspicion",)
+ABLATION = "ablation"  # a model without something that it learnt from
 COST_COLUMNS = ("fit_seconds", "predict_seconds", "megabytes")
 
 
@@ -71,7 +72,8 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
     Returns:
         Texts with the columns of `leaderboard_columns`. Rows: the ensemble; the methods (kind `vote`) in order of
         complexity; the models, the factor product (kind `product`) and the guests (kind `guest`), the best by the main
-        metric first; the members by model and fold. Scores of methods are nested; `optimistic_macro_f1` is that on the
+        metric first; the members by model and fold. Below a model that sees metadata stand its scores as if that were
+        missing (kind `ablation`, without costs). Scores of methods are nested; `optimistic_macro_f1` is that on the
         images that a method was fitted on. Low and high are the ends of the 95 % interval over groups;
         `macro_f1_over_folds` is the standard deviation over a model's members. Scores have 6 decimals, seconds 2; what
         is not known is empty, such as all costs of a guest. Seconds and megabytes of a model, a method and the ensemble
@@ -80,7 +82,7 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
     """
     oof, kept_out, test = metrics["oof"], metrics.get("reserve"), metrics.get("test")
     members = [(model, int(fold)) for model, by_fold in oof["members"].items() for fold in by_fold]
-    guests = metrics.get("guests", {})
+    guests, hidden = metrics.get("guests", {}), oof.get("without_metadata", {})
     main = metrics.get("metric", DEFAULT)
     sign = -1 if higher_is_better(main) else 1
 
@@ -102,6 +104,8 @@ def make_leaderboard(metrics: Mapping[str, Any], costs: Costs) -> pd.DataFrame:
         rows.append(_row(kind, model, "", model_score, its_members, costs, main, others("models", model)))
         if model in guests:
             rows[-1]["suspicion"] = "; ".join(guests[model]["suspicions"])
+        if model in hidden:
+            rows.append(_row(ABLATION, f"{model} without metadata", "", hidden[model], [], costs, main, {}))
     for model, fold in sorted(members):
         member_score = oof["members"][model][str(fold)]
         rows.append(_row("member", model, str(fold), member_score, [(model, fold)], costs, main, {}))
@@ -129,6 +133,8 @@ def summary(leaderboard: pd.DataFrame, metrics: Mapping[str, Any]) -> str:
         if kind == "vote"
         else f"{name} (guest{', suspicious' if metrics['guests'][name]['suspicions'] else ''})"
         if kind == "guest"
+        else name
+        if kind == ABLATION
         else _model_label(name, folds.get(name), learnt[name])
         for kind, name in zip(rows["kind"], rows["model"], strict=True)
     ]

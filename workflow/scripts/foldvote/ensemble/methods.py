@@ -17,7 +17,7 @@ from foldvote.ensemble.candidates import Candidates, subsample
 from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
 from foldvote.ensemble.ensemble_method import EnsembleMethod, FitContext, Floats, Labels, Metric, Params
 from foldvote.ensemble.greedy_selection import GREEDY
-from foldvote.ensemble.stacking import LIGHTGBM, STACKING
+from foldvote.ensemble.stacking import LIGHTGBM, LIGHTGBM_METADATA, STACKING, STACKING_METADATA
 from foldvote.ensemble.weighting import CLASS_WEIGHTS, FACTOR_WEIGHTS, WEIGHTS
 from foldvote.errors import UserError
 
@@ -28,7 +28,7 @@ METHODS: dict[str, EnsembleMethod] = {
     method.name: method
     for method in (
         *(MEAN, GEOMETRIC, BEST_MODEL, MAJORITY, RANK, TEMPERED, GREEDY),
-        *(WEIGHTS, FACTOR_WEIGHTS, CLASS_WEIGHTS, STACKING, LIGHTGBM),
+        *(WEIGHTS, FACTOR_WEIGHTS, CLASS_WEIGHTS, STACKING, LIGHTGBM, STACKING_METADATA, LIGHTGBM_METADATA),
     )
 }
 

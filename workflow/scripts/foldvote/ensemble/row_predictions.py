@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from foldvote.config.ensemble import Submission
+from foldvote.config.ensemble import OF_METADATA, OFFSETS, Submission
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import MOST_FITTED, Candidates, candidates_of, model_mean, subsample
 from foldvote.ensemble.ensemble_method import Metric
@@ -73,7 +73,7 @@ def read_rows(folder: Path, fit_by: Metric = "log_loss", seed: int = 0, use_rese
                 f"{folder}: holds no finished run (no {path}); give folders that a configuration's results names"
             )
     fitted, found = read_json(votes), read_json(metrics)
-    data = _read(folder, found)
+    data = _read(folder, found, any(kind.removesuffix(OFFSETS) in OF_METADATA for kind in fitted))
     base: Base = "oof"
     if use_reserve and data.reserve is not None:
         base, candidates = "reserve", candidates_of(data.reserve.predictions, data.label_space)
@@ -119,8 +119,8 @@ def _left_out(fitted: Mapping[str, Any], at_hand: Sequence[str], submitted: str 
     return found
 
 
-def _read(folder: Path, metrics: Mapping[str, Any]) -> EnsembleData:
-    """The predictions of the members that the scores are of."""
+def _read(folder: Path, metrics: Mapping[str, Any], metadata: bool) -> EnsembleData:
+    """The predictions of the members that the scores are of, with the metadata of their images if a vote needs it."""
     members = [(model, fold) for model, by_fold in metrics["oof"]["members"].items() for fold in by_fold]
     expected = {model: len(by_fold) for model, by_fold in metrics["oof"]["members"].items()}
     stages = ["oof", *(["reserve"] if "reserve" in metrics else [])]
@@ -135,6 +135,7 @@ def _read(folder: Path, metrics: Mapping[str, Any]) -> EnsembleData:
         certificate=folder / "folds/certificate.json",
         classes=folder / "data/classes.json",
         reserve=paths.get("reserve", ()),
+        metadata=[folder / "data/manifest/split=train/manifest.parquet"] if metadata else (),
     )
     return read_ensemble_data(inputs, expected, Submission(), draws=1, seed=0)
 

@@ -175,6 +175,8 @@ def applicable_methods(settings: Vote, candidates: Candidates, label_space: Labe
         unmet.add(Need.SEVERAL_CANDIDATES)
     if not label_space.factors:
         unmet.add(Need.FACTORS)
+    if candidates.metadata is None:
+        unmet.add(Need.METADATA)
     asked = {"mean", *settings.kinds, *([] if settings.use == "auto" else [settings.use])}
     return simplest_first(
         kind for kind in asked if kind == settings.use or not METHODS[split_offsets(kind)[0]].needs & unmet

@@ -37,6 +37,7 @@ def write_entry(
     path: Path,
     guests: Mapping[str, Path] | None = None,
     id_column: str = "ImageID",
+    manifest: Path | None = None,
 ) -> None:
     """Write the probabilities and classes that one entry of the leaderboard gives the test images.
 
@@ -52,6 +53,7 @@ def write_entry(
             calibrated.
         guests: the tables of test predictions of the guests that belong to the entry, by name.
         id_column: name of the ids' column in them where it is not `image_id`.
+        manifest: of the test images, for a method that learns from metadata.
 
     Raises:
         UserError: if predictions do not fit each other or the split, there is no such method, or a model knows only
@@ -77,6 +79,7 @@ def write_entry(
             probabilities = _whole_classes(entry, predictions.mean_of(model), predictions.learnt[model])
         else:
             params = _fitted_params(entry.removeprefix("vote="), votes)
+            predictions = predictions if manifest is None else predictions.with_metadata(manifest)
             probabilities = apply_method(candidates_of(predictions, label_space), params, label_space)
     codes = choose_classes(probabilities, params)
     frame = votes_frame(pd.DataFrame({"image_id": ids.to_pylist()}), probabilities, codes, label_space)

@@ -2,18 +2,22 @@
 
 Wolpert, "Stacked generalization" (Neural Networks 1992). The features are the log-probabilities of each model's mean
 over its views: of logarithms, because the weighted geometric mean is then a special case of the logistic regression.
+`stacking_metadata` and `lightgbm_metadata` see the images' metadata beside them, encoded as fitted on the same images.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy.optimize import minimize
 
 from foldvote.data.label_space import LabelSpace
+from foldvote.data.metadata import Encoding, encode, fit_encoding
 from foldvote.ensemble.candidates import Candidates, equal_shares, mixture_of, model_means, subsample
-from foldvote.ensemble.ensemble_method import EnsembleMethod, FitContext, Floats, Labels, Params
+from foldvote.ensemble.ensemble_method import EnsembleMethod, FitContext, Floats, Labels, Need, Params
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss
 from foldvote.evaluation.probabilities import softmax
@@ -36,16 +40,22 @@ def fit_stacking(candidates: Candidates, labels: Labels, context: FitContext) ->
         `stacking`, a dict of `models`, `mean` and `scale` (one per feature), `seen` (codes that have an image),
         `coefficients` (seen, features), `intercepts` (seen,) and `strength`.
     """
-    models, features = _features(candidates)
-    labels = np.asarray(labels, np.int64)
+    models, features = _features(candidates, None)
+    return {"stacking": _fit_regression(models, features, np.asarray(labels, np.int64), candidates.classes, context)}
+
+
+def _fit_regression(
+    models: list[str], features: Floats, labels: Labels, classes: int, context: FitContext
+) -> dict[str, Any]:
+    """What `fit_stacking` returns, fitted on any features (images, features)."""
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale = np.where(scale > 1e-9, scale, 1)
     features = (features - mean) / scale
     strength = STRENGTH
     if context.folds is not None:
-        strength = _best_strength(features, labels, np.asarray(context.folds), candidates.classes)
+        strength = _best_strength(features, labels, np.asarray(context.folds), classes)
     seen, coefficients, intercepts = _regression(features, labels, strength)
-    fitted = {
+    return {
         "models": models,
         "mean": mean.tolist(),
         "scale": scale.tolist(),
@@ -54,15 +64,28 @@ def fit_stacking(candidates: Candidates, labels: Labels, context: FitContext) ->
         "intercepts": intercepts.tolist(),
         "strength": strength,
     }
-    return {"stacking": fitted}
 
 
 def apply_stacking(candidates: Candidates, params: Mapping[str, Any], _label_space: LabelSpace) -> Floats:
     """Probabilities of the regression; a class without an image in the fit keeps the mean's. (images, classes)."""
     fitted = params["stacking"]
-    features = (_features(candidates)[1] - np.asarray(fitted["mean"])) / np.asarray(fitted["scale"])
+    features = (_features(candidates, fitted.get("metadata"))[1] - np.asarray(fitted["mean"])) / np.asarray(
+        fitted["scale"]
+    )
     predicted = softmax(features @ np.asarray(fitted["coefficients"]).T + np.asarray(fitted["intercepts"]))
     return _with_unseen(candidates, predicted, fitted["seen"])
+
+
+def fit_stacking_metadata(candidates: Candidates, labels: Labels, context: FitContext) -> Params:
+    """The regression of `fit_stacking` on log-probabilities and metadata; `stacking` also has `metadata`, an encoding.
+
+    Raises:
+        UserError: if the images have no metadata.
+    """
+    encoding = _encoding(candidates)
+    models, features = _features(candidates, encoding)
+    fitted = _fit_regression(models, features, np.asarray(labels, np.int64), candidates.classes, context)
+    return {"stacking": fitted | {"metadata": encoding}}
 
 
 def fit_lightgbm(candidates: Candidates, labels: Labels, context: FitContext) -> Params:
@@ -74,8 +97,24 @@ def fit_lightgbm(candidates: Candidates, labels: Labels, context: FitContext) ->
     Raises:
         UserError: if LightGBM is not installed.
     """
+    models, features = _features(candidates, None)
+    return {"lightgbm": _fit_trees(models, features, labels, context)}
+
+
+def fit_lightgbm_metadata(candidates: Candidates, labels: Labels, context: FitContext) -> Params:
+    """The trees of `fit_lightgbm` on log-probabilities and metadata; `lightgbm` also has `metadata`, an encoding.
+
+    Raises:
+        UserError: if LightGBM is not installed, or the images have no metadata.
+    """
+    encoding = _encoding(candidates)
+    models, features = _features(candidates, encoding)
+    return {"lightgbm": _fit_trees(models, features, labels, context) | {"metadata": encoding}}
+
+
+def _fit_trees(models: list[str], features: Floats, labels: Labels, context: FitContext) -> dict[str, Any]:
+    """What `fit_lightgbm` returns, fitted on any features (images, features)."""
     lightgbm = _lightgbm()
-    models, features = _features(candidates)
     seen, codes = np.unique(np.asarray(labels, np.int64), return_inverse=True)
     options = {
         "objective": "multiclass" if len(seen) > 1 else "regression",
@@ -91,7 +130,7 @@ def fit_lightgbm(candidates: Candidates, labels: Labels, context: FitContext) ->
     if len(seen) > 1:
         options["num_class"] = len(seen)
     booster = lightgbm.train(options, lightgbm.Dataset(features, label=codes), num_boost_round=TREES)
-    return {"lightgbm": {"models": models, "seen": seen.tolist(), "booster": booster.model_to_string()}}
+    return {"models": models, "seen": seen.tolist(), "booster": booster.model_to_string()}
 
 
 def apply_lightgbm(candidates: Candidates, params: Mapping[str, Any], _label_space: LabelSpace) -> Floats:
@@ -101,14 +140,31 @@ def apply_lightgbm(candidates: Candidates, params: Mapping[str, Any], _label_spa
     if len(fitted["seen"]) == 1:
         predicted = np.ones((candidates.images, 1))
     else:
-        predicted = np.asarray(booster.predict(_features(candidates)[1]))
+        predicted = np.asarray(booster.predict(_features(candidates, fitted.get("metadata"))[1]))
     return _with_unseen(candidates, predicted, fitted["seen"])
 
 
-def _features(candidates: Candidates) -> tuple[list[str], Floats]:
-    """Models in sorted order, and their log-probabilities side by side: float64 (images, models * classes)."""
+def _features(candidates: Candidates, encoding: list[dict[str, Any]] | None) -> tuple[list[str], Floats]:
+    """Models in sorted order, and their log-probabilities side by side: float64 (images, models * classes).
+
+    With the plain values of an encoding the images' metadata follows: (images, models * classes + its width).
+    """
     models, means = model_means(candidates)
-    return models, np.concatenate(list(np.log(np.maximum(means, FLOOR))), axis=1)
+    parts = list(np.log(np.maximum(means, FLOOR)))
+    if encoding is not None:
+        parts.append(encode(_metadata(candidates), Encoding.of_json(encoding)).astype(np.float64))
+    return models, np.concatenate(parts, axis=1)
+
+
+def _encoding(candidates: Candidates) -> list[dict[str, Any]]:
+    """The encoding of the images' metadata, as plain values."""
+    return fit_encoding(_metadata(candidates)).as_json()
+
+
+def _metadata(candidates: Candidates) -> pd.DataFrame:
+    if candidates.metadata is None:
+        raise UserError("vote: no metadata of these images; name columns in data.metadata, or choose another vote")
+    return candidates.metadata
 
 
 def _regression(features: Floats, labels: Labels, strength: float) -> tuple[npt.NDArray[np.int64], Floats, Floats]:
@@ -203,3 +259,9 @@ def _lightgbm() -> Any:
 
 STACKING = EnsembleMethod("stacking", fit_stacking, apply_stacking, fits_certainty=True, most_images=MOST_STACKED)
 LIGHTGBM = EnsembleMethod("lightgbm", fit_lightgbm, apply_lightgbm, fits_certainty=True, most_images=MOST_STACKED)
+STACKING_METADATA = replace(
+    STACKING, name="stacking_metadata", fit=fit_stacking_metadata, needs=frozenset({Need.METADATA})
+)
+LIGHTGBM_METADATA = replace(
+    LIGHTGBM, name="lightgbm_metadata", fit=fit_lightgbm_metadata, needs=frozenset({Need.METADATA})
+)

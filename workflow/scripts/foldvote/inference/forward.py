@@ -11,7 +11,7 @@ from torch import nn
 
 from foldvote.errors import UserError
 from foldvote.inference.tta import View
-from foldvote.models.factory import normalisation
+from foldvote.models.factory import metadata_width, normalisation
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
 from foldvote.runtime.memory import is_out_of_memory, release_memory
@@ -44,6 +44,7 @@ def predict_logits(
     device: Device,
     batch_size: int,
     track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda batches, _total: batches,
+    metadata: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     """Predict every image under every view. Each image is read once for all views.
 
@@ -55,6 +56,7 @@ def predict_logits(
         device: where and how the network runs.
         batch_size: the largest number of images in a forward pass; `Device.prediction_batch` may take fewer.
         track: called with the batches and their number; returns the same batches and may show progress.
+        metadata: of every image of `images`, float32 (images, width), for a network that sees it.
 
     Returns:
         By the name of each view a float32 array (rows, classes), in the order of `rows`. If memory does not suffice,
@@ -64,8 +66,11 @@ def predict_logits(
         UserError: if memory does not even suffice for one image.
     """
     height, width, _ = images.shape
+    if metadata_width(model) != (0 if metadata is None else metadata.shape[1]):
+        raise ValueError("a network that learnt from metadata predicts with it, and no other does")
+    beside = None if metadata is None else torch.from_numpy(metadata[rows])
     return halved_until_it_fits(
-        lambda images_at_once: _predict(model, images, rows, views, device, images_at_once, track),
+        lambda images_at_once: _predict(model, images, rows, views, device, images_at_once, track, beside),
         min(device.prediction_batch(batch_size, height, width), max(len(rows), 1)),
         (height, width),
         device,
@@ -120,8 +125,9 @@ def _predict(
     device: Device,
     batch_size: int,
     track: Callable[[Iterable[Any], int], Iterable[Any]],
+    metadata: torch.Tensor | None,
 ) -> dict[str, np.ndarray]:
-    """Predict all rows in batches of one size."""
+    """Predict all rows in batches of one size; `metadata` is that of the rows."""
     model.eval()
     mean, std = normalisation(model, device.torch_device)
     waiting: dict[str, list[torch.Tensor]] = {view.name: [] for view in views}
@@ -129,12 +135,14 @@ def _predict(
     starts, kept = range(0, len(rows), batch_size), 0
     pin, layout = device.torch_device.type == "cuda", device.prediction_layout
     with torch.inference_mode(), device.autocast():
-        for sources in track(_prefetch(images, rows, starts, batch_size, views, pin), len(starts)):
+        batches = track(_prefetch(images, rows, starts, batch_size, views, pin), len(starts))
+        for start, sources in zip(starts, batches, strict=True):
+            beside = [] if metadata is None else [metadata[start : start + batch_size].to(device.torch_device)]
             for source, raw in sources.items():
                 batch = device.normalise(raw, mean, std, layout)
                 for view in (view for view in views if view.source == source):
                     moved = view.move(batch).contiguous(memory_format=layout)
-                    logits = model(moved).float()
+                    logits = model(moved, *beside).float()
                     waiting[view.name].append(logits)
                     kept += logits.nbytes
             if kept > _KEPT_BYTES:

@@ -17,6 +17,7 @@ from torch import nn
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
+from foldvote.data.metadata import Encoding, encode, read_metadata
 from foldvote.data.packed_images import PackedImages, open_packed_images
 from foldvote.errors import UserError, raise_all
 from foldvote.inference.feature_files import check_features
@@ -33,6 +34,8 @@ from foldvote.runtime.resources import JobResources
 from foldvote.splits.folds import SplitFiles, fold_rows, read_folds
 from foldvote.splits.reserve import reserve_rows
 
+HIDDEN = "without_metadata"  # the part whose metadata is hidden
+
 
 @dataclass(frozen=True)
 class PartFiles:
@@ -40,12 +43,14 @@ class PartFiles:
 
     Attributes:
         part: "oof" predicts the validation images of the member's fold, "reserve" the images in no fold, "teach" those
-            that the member was trained on, "test" every packed image.
+            that the member was trained on, "test" every packed image; "without_metadata" predicts those of "oof" as if
+            their metadata were missing.
         images: packed images of the test split (part "test") or of the training split (all other parts).
         predictions: the parquet table to write, one row per image and view.
         timing: the JSON file to write, with seconds, images and device.
         features: for a probe the features of the packed images, from which its head predicts; the time that these
             images took to make them counts as the member's.
+        manifest: for a model that sees metadata, the manifest of the packed images, unless the part hides it.
     """
 
     part: str
@@ -53,6 +58,7 @@ class PartFiles:
     predictions: Path
     timing: Path
     features: Path | None = None
+    manifest: Path | None = None
 
 
 @name_nondeterminism()
@@ -124,7 +130,7 @@ def _predict_part(member: _Member, files: PartFiles, views: list[str | dict[str,
         _check_origin(files.features, about, recipe, images, names)
         logits, spent = predict_from_features(member.model, files.features, rows["image_id"].tolist(), names)
     else:
-        spent = 0.0
+        spent, seen = 0.0, _metadata(about, recipe, None if part == HIDDEN else files.manifest, images)
         logits = predict_logits(
             member.device.place(member.model),
             images,
@@ -133,6 +139,7 @@ def _predict_part(member: _Member, files: PartFiles, views: list[str | dict[str,
             member.device,
             member.batch_size,
             partial(_tracked, f"{name}: {part} predictions, batches"),
+            metadata=seen,
         )
     seconds = spent + time.monotonic() - started
     record = {key: about[key] for key in ("model", "fold", "split_sha256", "classes")} | {
@@ -179,9 +186,32 @@ def load_member(weights: Path, sidecar: Path, split: SplitFiles) -> tuple[dict[s
     whole = read_label_space(split.classes)
     _, digest = read_folds(split.folds, split.certificate)
     raise_all(_member_faults(about, sidecar, list(whole.classes), digest))
-    model = build_model(recipe, known_classes(recipe, whole)[0], seed=0, bands=_bands(about, recipe))
+    bands, metadata = _bands(about, recipe), encoding_of(about)
+    model = build_model(recipe, known_classes(recipe, whole)[0], seed=0, bands=bands, metadata=metadata)
     model.load_state_dict(_read_weights(weights, about["sha256"]))
     return about, recipe, model
+
+
+def encoding_of(about: dict[str, Any]) -> Encoding | None:
+    """How the metadata that a member sees becomes numbers; None if it sees none.
+
+    Args:
+        about: its sidecar.
+    """
+    return Encoding.of_json(about["metadata"]["columns"]) if "metadata" in about else None
+
+
+def _metadata(about: dict[str, Any], recipe: Recipe, manifest: Path | None, images: PackedImages) -> np.ndarray | None:
+    """The metadata of all packed images as a member sees it, float32 (images, width); None if it sees none.
+
+    Without a manifest all of it is missing.
+    """
+    encoding = encoding_of(about)
+    if encoding is None or recipe.metadata is None:
+        return None
+    if manifest is None:
+        return np.tile(encoding.missing, (len(images), 1))
+    return encode(read_metadata(manifest, list(images.row_of), recipe.metadata.columns), encoding)
 
 
 def _bands(about: dict[str, Any], recipe: Recipe) -> dict[str, list[int]]:
@@ -220,7 +250,7 @@ def _images_to_predict(images: PackedImages, folds: pd.DataFrame, part: str, fol
     if part == "test":
         return pd.DataFrame({"image_id": list(images.row_of), "profile": None, "label": None})
     learnt, validated = fold_rows(folds, fold)
-    rows = {"oof": validated, "teach": learnt, "reserve": reserve_rows(folds)}[part]
+    rows = {"oof": validated, HIDDEN: validated, "teach": learnt, "reserve": reserve_rows(folds)}[part]
     return rows[["image_id", "profile", "label"]].reset_index(drop=True)
 
 

@@ -15,8 +15,9 @@ from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.config.timm_names import tiling_faults
 from foldvote.data.label_space import LabelSpace
+from foldvote.data.metadata import Encoding
 from foldvote.errors import UserError
-from foldvote.models.heads import in_float32, keeps_classifier, make_head
+from foldvote.models.heads import HeadWithMetadata, in_float32, keeps_classifier, make_head
 from foldvote.runtime.seeding import derive
 
 
@@ -26,6 +27,7 @@ def build_model(
     seed: int,
     weights: Path | None = None,
     bands: Mapping[str, Sequence[float]] | None = None,
+    metadata: Encoding | None = None,
 ) -> nn.Module:
     """Build a network with random or pretrained weights.
 
@@ -36,6 +38,8 @@ def build_model(
         weights: a local file with pretrained weights (.safetensors, or .pth of plain tensors), whose classifier is not
             used. None: from scratch.
         bands: borders of the bands of each factor that bins a number, for a regression head.
+        metadata: how metadata becomes numbers, for a recipe with `metadata`. The network is then called with images
+            (batch, 3, height, width) and these numbers, float32 (batch, width); with images alone theirs are missing.
 
     Raises:
         UserError: if the network cannot be built with this size, head or options, or the file is missing, is not a
@@ -49,7 +53,12 @@ def build_model(
     }
     if recipe.drop_path > 0:
         options["drop_path_rate"] = recipe.drop_path
-    finish = partial(_replace_head, recipe=recipe, label_space=label_space, seed=seed, bands=bands or {})
+    if (metadata is None) != (recipe.metadata is None):
+        raise ValueError(
+            f"{recipe.net}: an encoding of metadata belongs to a recipe that has metadata, and to no other"
+        )
+    head = partial(make_head, recipe, label_space, bands=bands, metadata=metadata)
+    finish = partial(_replace_head, recipe=recipe, seed=seed, make=head)
     try:
         model = _drawn_model(recipe, seed, options, finish)
     except UserError:
@@ -107,6 +116,11 @@ def head_parameters(model: nn.Module) -> set[str]:
             f"{type(model).__name__}: this net has no classifier of its own; drop freeze_epochs and head_lr_factor"
         )
     return names
+
+
+def metadata_width(model: nn.Module) -> int:
+    """Number of numbers of an image's metadata that a network is called with beside the image; 0: the image alone."""
+    return sum(head.width for head in head_modules(model) if isinstance(head, HeadWithMetadata))
 
 
 def patch_stride(model: nn.Module) -> int:
@@ -180,10 +194,10 @@ def _pretrained_model(
     return model
 
 
-def _replace_head(
-    model: nn.Module, recipe: Recipe, label_space: LabelSpace, seed: int, bands: Mapping[str, Sequence[float]]
-) -> nn.Module:
+def _replace_head(model: nn.Module, recipe: Recipe, seed: int, make: Callable[[int], nn.Module | None]) -> nn.Module:
     """Replace timm's linear classifier by the recipe's head, under the same name; a joint head keeps its weights.
+
+    `make` makes the head for a number of features.
 
     Every head computes in float32: of logits in bfloat16, which has eight bits of precision, many are equal.
     """
@@ -196,12 +210,15 @@ def _replace_head(
     name = next((name for name, module in model.named_modules() if module is classifier), "")
     if not isinstance(classifier, nn.Linear) or not name:
         raise UserError(
-            f"{recipe.net}: this net's classifier is no linear layer; use heads: joint and dropout_samples: 1"
+            f"{recipe.net}: this net's classifier is no linear layer; use heads: joint, dropout_samples: 1 and no "
+            "metadata"
         )
     torch.manual_seed(derive(seed, "head"))
-    head = make_head(recipe, label_space, classifier.in_features, bands)
+    head = make(classifier.in_features)
     assert head is not None
     model.set_submodule(name, head, strict=True)
+    if isinstance(head, HeadWithMetadata):
+        model.register_forward_pre_hook(head.take_metadata)
     return model
 
 

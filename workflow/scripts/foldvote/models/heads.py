@@ -15,20 +15,26 @@ from torch.nn import functional
 
 from foldvote.config.recipe import HeadKind, Recipe
 from foldvote.data.label_space import LabelSpace
+from foldvote.data.metadata import Encoding
 from foldvote.errors import UserError
 
 MIDDLE_AGE, YEARS_A_UNIT = 40.0, 20.0  # a linear output of 0 is 40 years, of 1 is 60
 NARROWEST_BAND = 1e-6  # in logits; keeps the logarithm of the width of a band finite
+EMBEDDED = 32  # features that metadata becomes
 SCALES = (0.1, 400.0)  # years; limits of the learnt spread of an age
 
 
 def keeps_classifier(recipe: Recipe) -> bool:
-    """Whether timm's linear classifier is kept: heads are joint, with at most one dropout sample."""
-    return recipe.heads == "joint" and recipe.dropout_samples == 1
+    """Whether timm's linear classifier is kept: joint heads of the image alone, with at most one dropout sample."""
+    return recipe.heads == "joint" and recipe.dropout_samples == 1 and recipe.metadata is None
 
 
 def make_head(
-    recipe: Recipe, label_space: LabelSpace, in_features: int, bands: Mapping[str, Sequence[float]] | None = None
+    recipe: Recipe,
+    label_space: LabelSpace,
+    in_features: int,
+    bands: Mapping[str, Sequence[float]] | None = None,
+    metadata: Encoding | None = None,
 ) -> nn.Module | None:
     """Make the head of a recipe; its weights are drawn from torch's global generator.
 
@@ -37,6 +43,7 @@ def make_head(
         label_space: the classes of the network.
         in_features: length of the feature vector before the classifier.
         bands: increasing borders of the bands of each factor that bins a number, for a regression head.
+        metadata: how metadata becomes numbers; only for a recipe with `metadata`.
 
     Returns:
         A module from features (B, in_features) to float32 logits (B, classes), or None if timm's classifier is kept.
@@ -46,10 +53,12 @@ def make_head(
     """
     if keeps_classifier(recipe):
         return None
+    seen, dropout = in_features + (EMBEDDED if metadata else 0), (recipe.drop_rate, recipe.dropout_samples)
     if recipe.heads == "joint":
-        return JointHead(in_features, len(label_space.classes), recipe.drop_rate, recipe.dropout_samples)
-    kinds = _head_kinds(recipe, label_space, bands or {})
-    return FactoredHead(label_space, kinds, in_features, recipe.drop_rate, recipe.dropout_samples, bands)
+        head: nn.Module = JointHead(seen, len(label_space.classes), *dropout)
+    else:
+        head = FactoredHead(label_space, _head_kinds(recipe, label_space, bands or {}), seen, *dropout, bands)
+    return head if metadata is None else HeadWithMetadata(head, metadata.missing)
 
 
 class Float32Linear(nn.Linear):
@@ -166,6 +175,47 @@ class FactoredHead(nn.Module):
             for number, levels in enumerate(self.factor_logs(features))
         ]
         return torch.stack(logs).sum(dim=0)
+
+
+class HeadWithMetadata(nn.Module):
+    """A head of image features and metadata, which becomes a few features more.
+
+    The network that it belongs to is then called with images and metadata, or with images alone, whose metadata is
+    missing: see `take_metadata`.
+
+    Args:
+        head: of as many features as those of the image and EMBEDDED together.
+        missing: the metadata of an image without any, float32 (width,).
+    """
+
+    missing: torch.Tensor
+
+    def __init__(self, head: nn.Module, missing: np.ndarray) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(len(missing), EMBEDDED), nn.LayerNorm(EMBEDDED), nn.GELU())
+        self.head = head
+        self.register_buffer("missing", torch.from_numpy(missing), persistent=False)  # not stored: it is in the sidecar
+        self._metadata: torch.Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        """Number of numbers of an image's metadata."""
+        return len(self.missing)
+
+    def take_metadata(self, _network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """Keep the metadata from what a network is called with: a hook that torch calls before its forward pass."""
+        images, *metadata = inputs
+        self._metadata = metadata[0] if metadata else None
+        return (images,)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Features (B, F) of any float type to float32 logits (B, classes)."""
+        metadata, self._metadata = self._metadata, None
+        if metadata is None:
+            metadata = self.missing.expand(len(features), -1)
+        with torch.autocast(features.device.type, enabled=False):
+            embedded = self.embed(metadata.float())
+        return self.head(torch.cat([features.float(), embedded], dim=-1))
 
 
 class Categorical(nn.Module):

@@ -75,7 +75,7 @@ def first_batch(
     Raises:
         UserError: if the inputs are missing or do not belong together.
     """
-    true_labels = recipe.model_copy(update={"labels": Treatment(), "pseudo": None, "distill": None})
+    true_labels = recipe.model_copy(update={"labels": Treatment(), "pseudo": None, "distill": None, "metadata": None})
     inputs = MemberInputs(packed_path, split)
     training_set = build_training_set(true_labels, seeds.fold, inputs)
     spec = MemberSpec(seeds, recipe, inputs, training_set)

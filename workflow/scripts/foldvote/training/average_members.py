@@ -19,7 +19,7 @@ from torch import nn
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import known_classes, read_label_space
 from foldvote.data.packed_images import open_packed_images
-from foldvote.errors import raise_all
+from foldvote.errors import UserError, raise_all
 from foldvote.evaluation.bootstrap import BETTER, GroupSums, group_sums, scores
 from foldvote.evaluation.paired_scores import SHOWN, mean_sums, paired_scores
 from foldvote.evaluation.probabilities import softmax, weighted_mean
@@ -135,6 +135,11 @@ def average_members(
     """
     loaded = [load_member(*paths, inputs.split) for paths in zip(inputs.weights, inputs.sidecars, strict=True)]
     abouts, recipe = [about for about, _, _ in loaded], loaded[0][1]
+    if recipe.metadata is not None:
+        raise UserError(
+            f"{inputs.sidecars[0]}: sees metadata, which each member encodes in its own way, so that weights make "
+            "no average; drop the model's metadata"
+        )
     raise_all(
         f"{path}: was trained with another recipe than {inputs.sidecars[0]}; run `snakemake` again"
         for path, (_, own, _) in zip(inputs.sidecars, loaded, strict=True)

@@ -19,6 +19,7 @@ from torch.utils.data._utils.signal_handling import _remove_worker_pids
 from foldvote.config.augment import AugmentStep
 from foldvote.data.augmentation import augmenter
 from foldvote.data.augmentation_draws import draw_changes
+from foldvote.data.metadata import MetadataRows
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages
 from foldvote.runtime.distributed import SINGLE_PROCESS, ProcessGroup
 from foldvote.runtime.job_log import log
@@ -176,6 +177,7 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
         size: height and width of the augmented images; None: those of the packed ones.
         on_device: whether the changes are only drawn, for `device_augmentation.augmented` to make them; of images that
             are packed in their size.
+        metadata: of all of `images`, for targets that are probabilities; None: the network sees none.
 
     Attributes:
         shape: (height, width, 3) of the images of a batch.
@@ -191,10 +193,12 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
         seeds: MemberSeeds,
         size: tuple[int, int] | None = None,
         on_device: bool = False,
+        metadata: MetadataRows | None = None,
     ) -> None:
         self.shape = (*(size or images.shape[:2]), 3)
         self.images, self.rows, self.image_ids, self.targets = images, rows, image_ids, targets
         self.augment, self.seeds, self.on_device = augment, seeds, on_device
+        self.metadata = metadata
 
     @cached_property
     def change(self) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -211,7 +215,8 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
         """Load a batch.
 
         Returns:
-            uint8 images (batch, height, width, 3); their rows of `targets`; and the changes that are left to the
+            uint8 images (batch, height, width, 3); their rows of `targets`, which follow their metadata where there is
+            some, (batch, width + columns), so that it is mixed as they are; and the changes that are left to the
             device, as of augmentation_draws.draw_changes.
         """
         images = np.empty((len(batch.positions), *self.shape), dtype=np.uint8)
@@ -222,8 +227,20 @@ class AugmentedImages(Dataset[tuple[torch.Tensor, torch.Tensor, Changes]]):
             image = self.images[self.rows[position]]
             images[place] = image if self.on_device else self.change(image, seeds[-1])
         drawn = draw_changes(self.augment, seeds, *self.images.shape[:2]) if self.on_device else []
+        targets = self.targets[batch.positions]
+        if self.metadata is not None:
+            targets = np.concatenate([self._metadata_of(batch, times, self.metadata), targets], axis=1)
         changes = [(kind, torch.from_numpy(numbers)) for kind, numbers in drawn]
-        return torch.from_numpy(images), torch.from_numpy(self.targets[batch.positions]), changes
+        return torch.from_numpy(images), torch.from_numpy(targets), changes
+
+    def _metadata_of(self, batch: Batch, times: np.ndarray, metadata: MetadataRows) -> np.ndarray:
+        """The metadata of a batch, some of it hidden: float32 (batch, width). `times` are the images' occurrences."""
+        keys = [
+            self.seeds.key("metadata", batch.epoch, self.image_ids[position], before)
+            for position, before in zip(batch.positions, times.tolist(), strict=True)
+        ]
+        hidden = np.array([key < metadata.dropped * 2**63 for key in keys], bool)
+        return np.where(hidden[:, None], metadata.encoding.missing, metadata.rows[self.rows[batch.positions]])
 
 
 def plain_batches(

@@ -298,7 +298,10 @@ class Trainer:
             return {}, np.zeros(0, np.int64)
         model, batch_size, view = self.state.model, self.runtime.predict_batch, plain_view(self.spec.recipe)
         images, rows, label_space = chosen.images, chosen.validation, chosen.label_space
-        scores, predicted = validate(model, images, rows, label_space, self.device, batch_size, self.spec.metrics, view)
+        beside, metrics = chosen.metadata.rows if chosen.metadata else None, self.spec.metrics
+        scores, predicted = validate(
+            model, images, rows, label_space, self.device, batch_size, metrics, view, metadata=beside
+        )
         scores = group.broadcast(scores)
         if not math.isfinite(scores["val_loss"]):  # another score may just not be defined for these images
             raise UserError(

@@ -103,6 +103,7 @@ def _alone(recipe: Recipe) -> Recipe:
         "pretrained": None,
         "labels": Treatment(),
         "pseudo": None,
+        "metadata": None,
         "distill": None,
     }
     return recipe.definite.model_copy(update=changes | {"freeze_epochs": frozen, "epoch": "last", "best_by": "loss"})

@@ -94,7 +94,8 @@ class MemberSpec:
         ids, places = rows["image_id"].tolist(), rows["row"].to_numpy(np.int64)
         augment, on_device = self.recipe.augment, self.recipe.augment_on == "device"
         size, targets = parse_size(self.recipe.size), chosen.batch_targets(self.recipe.tells_groups)
-        return AugmentedImages(chosen.source, places, ids, targets, augment, self.seeds, size, on_device)
+        metadata = chosen.metadata
+        return AugmentedImages(chosen.source, places, ids, targets, augment, self.seeds, size, on_device, metadata)
 
 
 def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInputs) -> MemberSpec:
@@ -254,7 +255,9 @@ def new_state(spec: MemberSpec, device: Device) -> TrainState:
         UserError: if the network or its optimizer cannot be made.
     """
     recipe, inputs, label_space = spec.recipe, spec.inputs, spec.training_set.label_space
-    model = build_model(recipe, label_space, spec.seeds.key("init"), inputs.pretrained, inputs.bands)
+    metadata = spec.training_set.metadata
+    encoding = metadata.encoding if metadata else None
+    model = build_model(recipe, label_space, spec.seeds.key("init"), inputs.pretrained, inputs.bands, encoding)
     if recipe.progressive is not None and getattr(model, "pretrained_cfg", {}).get("fixed_input_size"):
         raise UserError(f"{spec.name}: {recipe.net} takes images of one size only; drop the recipe's progressive")
     model = device.place(model)

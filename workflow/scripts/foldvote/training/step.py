@@ -16,7 +16,7 @@ from foldvote.config.image_size import parse_size
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError, first_line
-from foldvote.models.factory import head_inputs, normalisation, to_sync_batchnorm
+from foldvote.models.factory import head_inputs, metadata_width, normalisation, to_sync_batchnorm
 from foldvote.runtime.device import Device
 from foldvote.runtime.job_log import log
 from foldvote.runtime.memory import is_out_of_memory, release_memory
@@ -85,6 +85,7 @@ class TrainStep:
         self._classes = len(class_counts)
         self._loss = make_loss(recipe, class_counts, weighted, label_space, features)
         self._mean, self._std = normalisation(self.model, device.torch_device)
+        self._beside = metadata_width(self.model)
         self._parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.compiled = DEFAULT if recipe.compile is True else None
         self._net: Net = torch.compile(self.model) if self.compiled and device.group.size == 1 else self.model
@@ -106,7 +107,8 @@ class TrainStep:
 
         Args:
             batch: uint8 images (batch, height, width, 3); in a group of processes this one's shard of the batch.
-            targets: class codes (batch,) or probabilities (batch, classes), or more of `TrainingSet.batch_targets`.
+            targets: class codes (batch,) or probabilities (batch, classes), or more of `TrainingSet.batch_targets`. The
+                metadata that the network sees comes before them, (batch, width + columns), and is mixed like them.
             number: number of the step in the run, from 0.
             parts: number of parts, over all processes, in which the batch goes through the network.
 
@@ -302,13 +304,20 @@ class TrainStep:
         total = torch.zeros((), device=self.device.torch_device)
         pairs = zip(images.tensor_split(own), targets.tensor_split(own), strict=True)
         for number, (some_images, some_targets) in enumerate(pairs, start=1):
+            labels, beside = self._without_metadata(some_targets)
             with around(number == own):
                 with self.device.autocast():
-                    logits = net(some_images)
-                loss = self._loss(logits.float(), some_targets) * (len(some_images) / len(images))
+                    logits = net(some_images, *beside)
+                loss = self._loss(logits.float(), labels) * (len(some_images) / len(images))
                 self._scaler.scale(loss).backward()
             total += loss.detach()
         return total
+
+    def _without_metadata(self, targets: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """The targets of the loss, and in a list the metadata that came before them; no entry where there is none."""
+        if not self._beside:
+            return targets, []
+        return targets[:, self._beside :], [targets[:, : self._beside]]
 
     def _take_gradients_uphill(
         self, radius: float, images: torch.Tensor, targets: torch.Tensor, number: int, parts: int

@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 
 from foldvote.config.layout_facts import NumericFactor
+from foldvote.config.metadata import Metadata
 from foldvote.config.named_weights import weights_path
 from foldvote.config.recipe import Recipe, Treatment
 from foldvote.data.label_space import LabelSpace, known_classes, read_label_space
 from foldvote.data.manifest_table import WEIGHT
+from foldvote.data.metadata import MetadataRows, encode, fit_encoding, read_metadata
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages, open_packed_images
 from foldvote.errors import UserError
 from foldvote.io.files import read_json, sha256_bytes
@@ -40,6 +42,8 @@ class MemberInputs:
         teachers: for each teacher what its member of this fold predicts of the images that both are trained on; only
             for a recipe with `distill`.
         pretrained_sha256: the SHA-256 that the weights file must have; None or empty: any.
+        metadata: for a recipe with `metadata` the manifest of the training images, and that of the test images if it
+            learns from them.
     """
 
     images: Path
@@ -51,6 +55,7 @@ class MemberInputs:
     metric: Path | None = None
     teachers: tuple[Path, ...] = ()
     pretrained_sha256: str | None = None
+    metadata: tuple[Path, ...] = ()
 
     @property
     def bands(self) -> dict[str, tuple[int, ...]]:
@@ -65,7 +70,7 @@ def inputs_of_job(
 
     Args:
         given: paths by name: pixels, classes, folds, certificate, and as far as the recipe needs them pretrained,
-            manifest, pseudo_pixels, pseudo, metric and teachers.
+            manifest, pseudo_pixels, pseudo, metric, teachers and metadata.
         recipe: of the member; weights by name are no input of a job.
         numeric: the factor that bins a number, such as age; None if there is none.
         pretrained_sha256: the SHA-256 that the weights file must have; None or empty: any.
@@ -85,6 +90,7 @@ def inputs_of_job(
         Path(given["metric"]) if given.get("metric") else None,
         tuple(Path(path) for path in given.get("teachers") or ()),
         pretrained_sha256,
+        tuple(Path(path) for path in given.get("metadata") or ()),
     )
 
 
@@ -187,12 +193,13 @@ class TrainingSet:
         training: one row per training image: image_id, label (code in `label_space`), stratum (empty for a test image),
             row (its position in `source`) and group (a number; a test image is a group by itself).
         targets: targets of these images: int64 codes (images,) or float32 probabilities (images, classes), which they
-            are if images have weights.
+            are if images have weights or metadata.
         validation: rows of folds.FOLDS, with labels in `label_space`.
         origin: digests of the inputs.
         taught: with `distill` what the teachers predict of these images, softened by its temperature: float32 (images,
             classes), rows sum to 1; otherwise None.
         weights: of the training images in the loss, float32 (images,), 1 on average; None: they have none.
+        metadata: of all images of `source`, for a recipe with `metadata`; otherwise None.
     """
 
     label_space: LabelSpace
@@ -204,6 +211,7 @@ class TrainingSet:
     origin: dict[str, Any]
     weights: np.ndarray | None = None
     taught: np.ndarray | None = None
+    metadata: MetadataRows | None = None
 
     def batch_targets(self, grouped: bool) -> np.ndarray:
         """What a batch is given of its images, one row each.
@@ -256,10 +264,12 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
         recipe.labels,
         inputs.numeric,
     )
-    if weights is not None:
+    if weights is not None or recipe.metadata is not None:
         targets = _as_probabilities(targets, len(label_space.classes))
     origin = {"split_sha256": digest, "data_sha256": images.record["data_sha256"], "classes": list(whole.classes)}
     chosen = TrainingSet(label_space, images, images, training, targets, validation, origin)
+    if recipe.metadata is not None:
+        chosen = _with_metadata(chosen, inputs, recipe.metadata)
     own_classes = np.eye(len(label_space.classes), dtype=np.float32)[code_of]
     if recipe.distill is not None:
         found = read_first_round(inputs.teachers, "teach", fold, whole.classes, digest)
@@ -271,6 +281,8 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
             found = found.surer_than(recipe.pseudo.confidence)
         tests = open_packed_images(inputs.pseudo.images, recipe.packed, found.data_sha256)
         chosen = _with_test_images(chosen, found, found.probabilities @ own_classes, tests)
+        if chosen.metadata is not None and recipe.metadata is not None:
+            chosen = _with_metadata_of_tests(chosen, chosen.metadata, inputs.metadata[1], tests, recipe.metadata)
         if recipe.distill is not None and chosen.taught is not None:
             taught = tempered(found.probabilities @ own_classes, recipe.distill.temperature)
             chosen = replace(chosen, taught=np.concatenate([chosen.taught, taught]))
@@ -306,6 +318,24 @@ def _with_test_images(
         targets=np.concatenate([own, probabilities]),
         origin=chosen.origin | {"pseudo": about},
     )
+
+
+def _with_metadata(chosen: TrainingSet, inputs: MemberInputs, wanted: Metadata) -> TrainingSet:
+    """A training set with the metadata of its images, encoded as fitted on its training images alone."""
+    table = read_metadata(inputs.metadata[0], list(chosen.images.row_of), wanted.columns)
+    encoding = fit_encoding(table.iloc[chosen.training["row"].to_numpy()])
+    rows = encode(table, encoding)
+    about = {"columns": encoding.as_json(), "sha256": sha256_bytes(rows.tobytes())}
+    metadata = MetadataRows(encoding, rows, wanted.dropped)
+    return replace(chosen, metadata=metadata, origin=chosen.origin | {"metadata": about})
+
+
+def _with_metadata_of_tests(
+    chosen: TrainingSet, metadata: MetadataRows, manifest: Path, tests: PackedImages, wanted: Metadata
+) -> TrainingSet:
+    """A training set with the metadata of the test images as well, which follow the others in its source."""
+    rows = encode(read_metadata(manifest, list(tests.row_of), wanted.columns), metadata.encoding)
+    return replace(chosen, metadata=replace(metadata, rows=np.concatenate([metadata.rows, rows])))
 
 
 def _as_probabilities(targets: np.ndarray, classes: int) -> np.ndarray:

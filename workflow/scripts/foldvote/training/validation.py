@@ -29,6 +29,7 @@ def validate(
     batch_size: int,
     metrics: Sequence[Metric] = (),
     view: View = IDENTITY,
+    metadata: np.ndarray | None = None,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Score a network on the true labels of images that it does not learn from, without augmentation.
 
@@ -41,13 +42,15 @@ def validate(
         batch_size: images in one forward pass.
         metrics: what is scored in addition.
         view: how the network sees the images.
+        metadata: of all of `images`, as of `predict_logits`.
 
     Returns:
         As `score_logits`.
     """
     places = images.rows(rows["image_id"].tolist())
     logits = device.group.map_sharded(
-        lambda shard: predict_logits(model, images, shard, [view], device, batch_size)[view.name], places
+        lambda shard: predict_logits(model, images, shard, [view], device, batch_size, metadata=metadata)[view.name],
+        places,
     )
     return score_logits(logits, rows["label"].to_numpy(np.int64), label_space, metrics)
 

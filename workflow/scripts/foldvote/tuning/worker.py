@@ -138,6 +138,7 @@ class SearchInputs:
         metric: the file of the user's own metric, if trials are scored by it or choose by it.
         teachers: what teachers predict of the images that they were trained on, in folders as `pseudo`.
         pretrained_sha256: the SHA-256 that weights files must have, by the name of timm's weights.
+        metadata: as of `MemberInputs`, if a recipe may see metadata.
     """
 
     split: SplitFiles
@@ -150,6 +151,7 @@ class SearchInputs:
     metric: Path | None = None
     teachers: Sequence[Path] = ()
     pretrained_sha256: Mapping[str, str] = field(default_factory=dict)
+    metadata: tuple[Path, ...] = ()
 
     def of(self, recipe: Recipe, fold: int) -> MemberInputs:
         """The input files of the member of a fold with a recipe."""
@@ -167,6 +169,7 @@ class SearchInputs:
             else None,
             self.metric,
             tuple(path for path in self.teachers if member_of(path) in {(name, fold) for name in recipe.teachers}),
+            metadata=self.metadata,
         )
 
 
@@ -232,6 +235,7 @@ def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
         "pseudo_sha256": [sha256_file(path) for path in sorted(inputs.pseudo)],
         **({"teachers_sha256": [sha256_file(path) for path in sorted(inputs.teachers)]} if inputs.teachers else {}),
         **({"metric_sha256": sha256_file(inputs.metric)} if inputs.metric else {}),
+        **({"metadata_sha256": [sha256_file(path) for path in inputs.metadata]} if inputs.metadata else {}),
     }
 
 
@@ -328,12 +332,15 @@ def _out_of_fold(
 ) -> np.ndarray:
     """Probabilities of a fold's validation images, the mean over the views: float64 (images, classes)."""
     training_set = spec.training_set
-    model = build_model(spec.recipe, training_set.label_space, seed=0, bands=spec.inputs.bands)
+    metadata = training_set.metadata
+    encoding, beside = (metadata.encoding, metadata.rows) if metadata else (None, None)
+    model = build_model(spec.recipe, training_set.label_space, seed=0, bands=spec.inputs.bands, metadata=encoding)
     model.load_state_dict(trained.chosen)
     rows = training_set.images.rows(training_set.validation["image_id"].tolist())
     ready = views_of(spec.recipe, views)
     batch_size = resources.runtime.predict_batch
-    logits = predict_logits(device.place(model), training_set.images, rows, ready, device, batch_size)
+    images = training_set.images
+    logits = predict_logits(device.place(model), images, rows, ready, device, batch_size, metadata=beside)
     return np.mean([softmax(own) for own in logits.values()], axis=0)
 
 

@@ -20,6 +20,7 @@ from foldvote.data.label_space import LABEL, LabelSpace, factor_label_space, nam
 from foldvote.data.layouts.base import Correction, RawColumns
 from foldvote.data.layouts.named_classes import correct_field, draft_field
 from foldvote.data.manifest_table import ONLY, WEIGHT
+from foldvote.data.metadata import metadata_cell_faults, metadata_columns, metadata_values
 from foldvote.errors import UserError, did_you_mean, raise_all
 from foldvote.io.csv_files import plain_cells, read_user_table
 from foldvote.io.names import paths_on_disk
@@ -39,9 +40,10 @@ class ImageTable:
 
     @property
     def raw_columns(self) -> RawColumns:
-        """The columns train_only and sample_weight, where the configuration names them."""
+        """The columns train_only and sample_weight, where the configuration names them, and those of metadata."""
         named = {ONLY: (self.section.role, pa.bool_()), WEIGHT: (self.section.weight, pa.float64())}
-        return tuple((name, kind) for name, (column, kind) in named.items() if column is not None)
+        raw = tuple((name, kind) for name, (column, kind) in named.items() if column is not None)
+        return raw + metadata_columns(self.section.metadata)
 
     def entries(self, root: Path, split: Split, results: Path) -> tuple[pd.DataFrame, set[str]]:  # noqa: ARG002
         """The rows of a split in the order of the table; for test also the class names of the training rows."""
@@ -74,7 +76,7 @@ class ImageTable:
 def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.DataFrame, set[str]]:
     path = root / layout.table
     named = [layout.path, layout.id, layout.group, layout.label, *layout.factors, layout.split]
-    named += [layout.role, layout.weight]
+    named += [layout.role, layout.weight, *layout.metadata]
     columns = list(dict.fromkeys(name for name in named if name is not None))
     try:
         written = read_user_table(path, columns, exact=True)
@@ -101,6 +103,7 @@ def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.Da
     faults += _level_faults(path, layout, table[training], numbers[training])
     faults += _role_faults(path, layout.role, table, training) if layout.role else []
     faults += _weight_faults(path, layout.weight, table[training], numbers[training]) if layout.weight else []
+    faults += metadata_cell_faults(path, layout.metadata, table, training)
     raise_all(faults)
     found = set(table.loc[training, layout.label]) if layout.label and split == "test" else set()
     rows = table[training if split == "train" else ~training]
@@ -123,7 +126,7 @@ def _table_entries(root: Path, layout: TableLayout, split: Split) -> tuple[pd.Da
         frame[ONLY] = (rows[layout.role] == _TRAIN_ONLY) & (split == "train")
     if layout.weight:
         frame[WEIGHT] = rows[layout.weight].map(_weight) if split == "train" else 1.0
-    return frame, found
+    return frame.assign(**metadata_values(layout.metadata, rows)), found
 
 
 def _paths_on_disk(root: Path, written: pd.Series, plain: pd.Series) -> list[str]:

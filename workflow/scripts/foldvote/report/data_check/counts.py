@@ -9,6 +9,7 @@ import pandas as pd
 from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace
 from foldvote.data.manifest_table import WEIGHT
+from foldvote.data.metadata import PREFIX
 
 MOST_SIZES = 20  # rows of the table of sizes; the other sizes are summed in one row
 OTHERS = "others"
@@ -111,6 +112,34 @@ def weight_counts(folds: pd.DataFrame, label_space: LabelSpace) -> pd.DataFrame:
     counted = weights.agg(images="size", weight="sum", least="min", most="max")
     counted["share"] = counted["weight"] / counted["weight"].sum()
     return counted.reset_index().assign(name=[label_space.classes[code] for code in counted.index])[columns]
+
+
+def metadata_counts(manifests: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """The metadata of each split, one row per column and split; no rows without metadata.
+
+    Args:
+        manifests: manifest rows by split.
+
+    Returns:
+        Columns column, split, missing (share of the images), least, mean, most (of a number), levels (of a category)
+        and unseen (share of the images whose level no training image has).
+    """
+    rows: list[dict[str, object]] = []
+    train = manifests["train"]
+    for name in (name for name in train if name.startswith(PREFIX)):
+        for split, manifest in manifests.items():
+            values = manifest[name]
+            row = {"column": name.removeprefix(PREFIX), "split": split, "missing": values.isna().mean()}
+            if pd.api.types.is_float_dtype(values):
+                row |= {"least": values.min(), "mean": values.mean(), "most": values.max()}
+            else:
+                row |= {
+                    "levels": values.nunique(),
+                    "unseen": (values.notna() & ~values.isin(train[name].dropna())).mean(),
+                }
+            rows.append(row)
+    columns = ["column", "split", "missing", "least", "mean", "most", "levels", "unseen"]
+    return pd.DataFrame(rows, columns=columns).astype({"levels": "Int64"})
 
 
 def split_summary(manifests: Mapping[str, pd.DataFrame], quarantines: Mapping[str, pd.DataFrame]) -> pd.DataFrame:

@@ -38,6 +38,10 @@ def page_tables(inputs: DataCheckInputs) -> dict[str, Any]:
     if len(weights):
         formats = _SHARE | dict.fromkeys(("weight", "least", "most"), ".4g")
         tabs.append(("weight", table(weights, "Weights of training images by class", formats=formats)))
+    metadata = counts.metadata_counts(inputs.manifests)
+    if len(metadata):
+        formats = dict.fromkeys(("missing", "unseen"), ".1%") | dict.fromkeys(("least", "mean", "most"), ".4g")
+        tabs.append(("metadata", table(metadata, "Metadata of the images of each split", formats=formats)))
     balance = counts.stratum_balance(inputs.certificate)
     classes = counts.class_balance(inputs.certificate)
     return {
