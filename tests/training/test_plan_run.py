@@ -98,7 +98,7 @@ def test_a_model_costs_its_epochs_the_starts_of_its_jobs_and_its_predictions(
 def test_what_does_not_fit_is_cut_and_said(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    limits = replace(HOUR, hours=370 / 3600 / (1 - KEPT_BACK))
+    limits = replace(HOUR, hours=375 / 3600 / (1 - KEPT_BACK))
     plan = planned(tiny, limits, monkeypatch)
     assert [model["epochs"] for model in plan["models"].values()] == [9, 8]
     assert "plan: a: 9 of 10 epochs, 3 members" in capfd.readouterr().err
