@@ -1,5 +1,6 @@
 """Input files of rules as functions of the configuration, and parameters that several rules share."""
 
+from foldvote.config.ensemble import OFFSETS
 from foldvote.config.entry_names import entry_guests, entry_members
 from foldvote.config.run_plan import PlannedModel
 
@@ -101,7 +102,7 @@ def row_metadata(row):
     """The manifest of the test images, where a row of the leaderboard learns from metadata."""
     return (
         all_metadata_tables()[1:]
-        if row.removesuffix("+offsets").endswith("_metadata")
+        if row.removesuffix(OFFSETS).endswith("_metadata")
         else []
     )
 
