@@ -288,7 +288,7 @@ def test_heads_that_do_not_suit_the_classes_are_refused(
 
 @pytest.mark.parametrize("net", ["resnetv2_50", "deit_tiny_distilled_patch16_224"])
 def test_a_net_without_a_linear_classifier_keeps_its_own(net: str) -> None:
-    told = f"{net}: this net's classifier is no linear layer; use heads: joint and dropout_samples: 1"
+    told = f"{net}: this net's classifier is no linear layer; use heads: joint, dropout_samples: 1 and no metadata"
     with pytest.raises(UserError, match=told):
         build_model(recipe(net=net, size="32x32", heads="factored"), HOME, 1)
     names = head_parameters(build_model(recipe(net=net, size="32x32"), HOME, 1))

@@ -280,9 +280,9 @@ def test_a_validation_that_is_not_finite_stops_the_run_at_once(
 ) -> None:
     whole, calls = foldvote.training.loop.validate, []
 
-    def validate(*arguments: Any) -> tuple[dict[str, float], Any]:
+    def validate(*arguments: Any, **named: Any) -> tuple[dict[str, float], Any]:
         calls.append(0)
-        scores, predicted = whole(*arguments)
+        scores, predicted = whole(*arguments, **named)
         return (scores | {"val_loss": math.nan} if len(calls) == 2 else scores), predicted
 
     monkeypatch.setattr(foldvote.training.loop, "validate", validate)
