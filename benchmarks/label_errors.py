@@ -26,7 +26,8 @@ import pandas as pd
 import pyarrow as pa
 
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.candidates import average_over_folds, candidates_of, model_probabilities
+from foldvote.ensemble.candidates import candidates_of, model_probabilities
+from foldvote.ensemble.model_predictions import average_over_folds
 from foldvote.errors import raise_all
 from foldvote.evaluation.group_consistency import fields, group_fields, level_codes
 from foldvote.evaluation.label_issues import BETWEEN, label_issues

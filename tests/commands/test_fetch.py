@@ -18,7 +18,7 @@ from safetensors.numpy import save
 from foldvote.commands import fetch
 from foldvote.commands.__main__ import main
 from foldvote.commands.fetch import run_fetch
-from foldvote.commands.session import all_recipes, check_files
+from foldvote.commands.run_checks import all_recipes, check_files
 from foldvote.commands.weights_check import check_digests
 from foldvote.config.named_weights import (
     LOCK,

@@ -28,8 +28,7 @@ def faults(values: dict) -> list[str]:
 def test_the_shipped_configurations_are_valid() -> None:
     demo = load_config(ROOT / "config/config.yaml")
     assert demo.data.layout == "demo" and demo.has_test and demo.root == Path("results/demo")
-    home = load_config(ROOT / "config/maskbase.yaml", {"data_root": "somewhere"})
-    assert home.root == Path("somewhere")
+    assert load_config(ROOT / "config/maskbase.yaml", {"data_root": "somewhere"}).root == Path("somewhere")
     with pytest.raises(UserError, match="data_root: missing: the folder of the data; add --config data_root=FOLDER"):
         load_config(ROOT / "config/maskbase.yaml")
 
@@ -385,8 +384,8 @@ def test_a_guest_needs_a_name_of_its_own_and_every_file_that_the_vote_needs() ->
 
 def test_a_budget_goes_neither_with_guests_nor_with_answers_of_groups() -> None:
     values = BASE | {"data": {"layout": "table", "table": "t.csv"}, "vote": {"budget": {"ms_per_image": 5}}}
-    guests = {"b": {"oof": "oof.csv", "test": "test.csv"}}
-    assert "vote.budget: what predictions from elsewhere (guests) cost" in faults(values | {"guests": guests})[0]
+    values_of_guests = values | {"guests": {"b": {"oof": "oof.csv", "test": "test.csv"}}}
+    assert "vote.budget: what predictions from elsewhere (guests) cost" in faults(values_of_guests)[0]
     assert "vote.budget: submits predictions of images" in faults(values | {"submission": {"unit": "group"}})[0]
 
 
@@ -396,6 +395,6 @@ def test_a_student_may_teach_another_one() -> None:
         "second": {"net": "resnet18", "distill": {"models": ["first"]}},
         "third": {"net": "resnet18", "distill": {"models": ["second", "first"], "test_images": True}},
     }
-    checked = check_config(BASE | {"models": models})
-    assert checked.models["third"].learns_from == ["second", "first"] == checked.models["third"].first_round
-    assert checked.models["second"].first_round == [] and checked.models["second"].teachers == ["first"]
+    second, third = (check_config(BASE | {"models": models}).models[name] for name in ("second", "third"))
+    assert third.learns_from == ["second", "first"] == third.first_round
+    assert second.first_round == [] and second.teachers == ["first"]

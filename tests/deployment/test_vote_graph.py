@@ -12,8 +12,9 @@ from foldvote.data.label_space import factor_label_space
 from foldvote.deployment.graph_builder import BATCH, Graph
 from foldvote.deployment.network_graph import session
 from foldvote.deployment.vote_graph import VOTES, add_vote
-from foldvote.ensemble.candidates import Learnt, ModelPredictions, candidates_of
+from foldvote.ensemble.candidates import candidates_of
 from foldvote.ensemble.methods import apply_method, choose_classes, fit_method
+from foldvote.ensemble.model_predictions import Learnt, ModelPredictions
 from foldvote.ensemble.scaling import Scaling, apply_scaling, fit_scaling
 from foldvote.evaluation.probabilities import softmax
 from foldvote.runtime.seeding import generator

@@ -379,9 +379,6 @@ def test_a_step_that_the_scaler_skips_changes_nothing() -> None:
     assert not torch.equal(state.model.state_dict()["bn1.running_mean"], before["bn1.running_mean"])
 
 
-# --- the nets of config/maskbase_gpu.yaml
-
-
 @pytest.mark.parametrize(("name", "size"), [("convnext", "64x64"), ("eva", "56x42"), ("efficient", "64x64")])
 def test_each_net_for_a_gpu_takes_a_step_of_its_recipe(name: str, size: str) -> None:
     """With random weights and on small images: the nets, heads, layers' rates, mixes and loss are the recipe's own."""

@@ -4,7 +4,7 @@ Reads what a finished run submitted, its networks, and some images of the data f
 writes bundle/ and bundle.zip. No other target needs it: ask for `bundle`.
 """
 
-from foldvote.commands.session import refuse_bundle
+from foldvote.commands.run_checks import refuse_bundle
 from foldvote.deployment.bundle_files import bundled_code_digest
 
 if IS_MAIN and "bundle" in sys.argv[1:]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from foldvote.commands.environment import examine_disk, examine_environment, examine_hardware
-from foldvote.commands.session import (
+from foldvote.commands.run_checks import (
     all_recipes,
     check_data,
     check_files,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from foldvote.commands.session import all_recipes
+from foldvote.commands.run_checks import all_recipes
 from foldvote.config.experiment import Config
 from foldvote.config.named_weights import (
     FOLDER,

@@ -159,10 +159,8 @@ class Config(AllData):
         heads = recipe.heads if isinstance(recipe.heads, dict) else {}
         others = [name for name in heads if name in self.factor_names and name not in learnt]
         yield from (f"heads.{name}: this model does not learn {name}; drop it or add it to factors" for name in others)
-        terms = [
-            (term.name, name) for term in recipe.loss if isinstance(term, OfFactors) for name in term.factors or []
-        ]
-        absent = [(term, name) for term, name in terms if name not in learnt]
+        terms = [term for term in recipe.loss if isinstance(term, OfFactors)]
+        absent = [(term.name, name) for term in terms for name in term.factors or () if name not in learnt]
         yield from (f"loss.{term}: no factor {name!r}{did_you_mean(name, learnt)}" for term, name in absent)
         numeric = self.data.numeric_factor
         if recipe.labels.active and numeric is not None and numeric.name not in learnt:

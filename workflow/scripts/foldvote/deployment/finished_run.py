@@ -16,8 +16,9 @@ from foldvote.config.image_size import Framing
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.candidates import PRODUCT_SIGN, ModelPredictions, candidates_of
+from foldvote.ensemble.candidates import PRODUCT_SIGN, candidates_of
 from foldvote.ensemble.methods import apply_method, choose_classes
+from foldvote.ensemble.model_predictions import ModelPredictions
 from foldvote.ensemble.scaling import Scaling, apply_scaling
 from foldvote.errors import UserError, raise_all
 from foldvote.evaluation.probabilities import softmax

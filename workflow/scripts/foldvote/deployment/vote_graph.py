@@ -12,8 +12,9 @@ import numpy as np
 from foldvote.data.label_space import LabelSpace
 from foldvote.deployment.graph_builder import Graph
 from foldvote.ensemble.averaging import FLOOR, KNOTS, TIE
-from foldvote.ensemble.candidates import Learnt, partial_models, product_name
+from foldvote.ensemble.candidates import partial_models, product_name
 from foldvote.ensemble.methods import split_offsets
+from foldvote.ensemble.model_predictions import Learnt
 from foldvote.ensemble.scaling import Scaling
 from foldvote.ensemble.stacking import FLOOR as STACKING_FLOOR
 from foldvote.ensemble.weighting import FITTING_SWEEPS

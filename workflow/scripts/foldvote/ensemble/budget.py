@@ -10,10 +10,11 @@ import pandas as pd
 
 from foldvote.config.ensemble import Budget, Vote
 from foldvote.data.label_space import LabelSpace
-from foldvote.ensemble.candidates import PRODUCT_SIGN, ModelPredictions, candidates_of
+from foldvote.ensemble.candidates import PRODUCT_SIGN, candidates_of
 from foldvote.ensemble.frontier import JOIN, SHOWN, ScoredSubset, Subset, member_draws
 from foldvote.ensemble.group_parts import split_groups
 from foldvote.ensemble.inputs import read_test_predictions
+from foldvote.ensemble.model_predictions import ModelPredictions
 from foldvote.ensemble.scaling import Scaling, apply_scaling, fit_scaling, scaling_of_mean
 from foldvote.ensemble.single_members import Prices, SingleMembers
 from foldvote.errors import UserError, raise_all

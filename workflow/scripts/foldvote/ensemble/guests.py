@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from foldvote.data.label_space import read_label_space
-from foldvote.ensemble.candidates import ModelPredictions
+from foldvote.ensemble.model_predictions import ModelPredictions
 from foldvote.errors import UserError, first_few, raise_all
 from foldvote.evaluation.vote_table import PROBABILITY
 from foldvote.io.csv_files import read_user_table

@@ -14,8 +14,9 @@ import pyarrow as pa
 from foldvote.config.ensemble import Submission
 from foldvote.config.layout_facts import NumericFactor
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.candidates import ModelPredictions, average_over_folds, one_per_fold, subsample
+from foldvote.ensemble.candidates import subsample
 from foldvote.ensemble.guests import Guest, GuestFiles, Wanted, read_guests, with_guests
+from foldvote.ensemble.model_predictions import ModelPredictions, average_over_folds, one_per_fold
 from foldvote.ensemble.row_scores import score_with_intervals
 from foldvote.ensemble.selection import EvaluationRows
 from foldvote.ensemble.timings import read_timings
@@ -256,9 +257,11 @@ def _with_metadata(data: EnsembleData, train: Path, test: Path | None = None) ->
         reserve = replace(reserve, predictions=reserve.predictions.with_metadata(train))
     of_test, single = data.test, data.single
     if of_test is not None and test is not None:
-        of_test, single = of_test.with_metadata(test), [own.with_metadata(test) for own in single]
-    by_repeat = [own.with_metadata(train) for own in data.by_repeat]
+        of_test = of_test.with_metadata(test)
+        sampled = single[0].with_metadata(test).metadata if single else None
+        single = [replace(own, metadata=sampled) for own in single]  # all of one sample of the images
     oof = data.oof.with_metadata(train)
+    by_repeat = [replace(own, metadata=oof.metadata) for own in data.by_repeat]
     return replace(data, oof=oof, by_repeat=by_repeat, test=of_test, single=single, reserve=reserve)
 
 

@@ -11,8 +11,9 @@ import pyarrow as pa
 
 from foldvote.config.metric_names import higher_is_better
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.candidates import Candidates, average_over_folds, candidates_of, equal_shares, mixture_of
+from foldvote.ensemble.candidates import Candidates, candidates_of, equal_shares, mixture_of
 from foldvote.ensemble.inputs import evaluation_rows
+from foldvote.ensemble.model_predictions import average_over_folds
 from foldvote.ensemble.row_scores import intervals_of
 from foldvote.ensemble.selection import EvaluationRows
 from foldvote.errors import raise_all

@@ -13,14 +13,8 @@ import pyarrow as pa
 from foldvote.config.ensemble import Submission
 from foldvote.config.metric_names import higher_is_better
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.candidates import (
-    Candidates,
-    ModelPredictions,
-    average_over_folds,
-    candidates_of,
-    equal_shares,
-    mixture_of,
-)
+from foldvote.ensemble.candidates import Candidates, candidates_of, equal_shares, mixture_of
+from foldvote.ensemble.model_predictions import ModelPredictions, average_over_folds
 from foldvote.ensemble.row_scores import intervals_of, known_value
 from foldvote.ensemble.scaling import apply_scaling
 from foldvote.errors import raise_all

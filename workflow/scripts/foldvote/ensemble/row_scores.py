@@ -10,8 +10,9 @@ import pandas as pd
 
 from foldvote.config.metric_names import higher_is_better
 from foldvote.data.label_space import LabelSpace
-from foldvote.ensemble.candidates import ModelPredictions, own_classes, subsample
+from foldvote.ensemble.candidates import own_classes, subsample
 from foldvote.ensemble.group_parts import outer_folds
+from foldvote.ensemble.model_predictions import ModelPredictions
 from foldvote.ensemble.selection import EvaluationRows, MethodComparison, MethodResult
 from foldvote.evaluation.bootstrap import METRICS, group_sums, scores
 from foldvote.evaluation.calibration import calibrate_nested, fit_temperature, reliability

@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from foldvote.config.entry_names import entry_model
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.candidates import ModelPredictions, candidates_of
+from foldvote.ensemble.candidates import candidates_of
 from foldvote.ensemble.guests import read_guest_test, with_guests
 from foldvote.ensemble.inputs import read_test_predictions
 from foldvote.ensemble.methods import apply_method, choose_classes
+from foldvote.ensemble.model_predictions import ModelPredictions
 from foldvote.errors import UserError, raise_all
 from foldvote.evaluation.vote_table import votes_frame, votes_schema
 from foldvote.inference.prediction_files import read_member

@@ -11,15 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from foldvote.data.label_space import LabelSpace
-from foldvote.ensemble.candidates import (
-    PRODUCT_SIGN,
-    Candidates,
-    Learnt,
-    ModelPredictions,
-    candidates_of,
-    subsample,
-)
+from foldvote.ensemble.candidates import PRODUCT_SIGN, Candidates, candidates_of, subsample
 from foldvote.ensemble.inputs import EnsembleInputs, evaluation_rows, validated_images
+from foldvote.ensemble.model_predictions import Learnt, ModelPredictions
 from foldvote.ensemble.selection import EvaluationRows
 from foldvote.ensemble.timings import read_timings
 from foldvote.errors import UserError, raise_all

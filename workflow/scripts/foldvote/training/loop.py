@@ -126,9 +126,8 @@ class Trainer:
         self._resume_dir, self._workers, self._stop_early = resume_dir, workers, stop_early
         self.state = start_or_resume(spec, device, resume_dir)
         chosen, weighted = spec.training_set, spec.training_set.weights is not None
-        steps, space = spec.order.steps, chosen.label_space
+        steps, space, trial = spec.order.steps, chosen.label_space, trial_of(spec.recipe, device, resume_dir)
         counts = class_counts(chosen.targets, len(space.classes), chosen.weights)
-        trial = trial_of(spec.recipe, device, resume_dir)
         self._step = TrainStep(spec.recipe, spec.seeds, self.state, counts, device, weighted, steps, trial, space)
         progress = self.state.progress
         self.monitor = LossMonitor(progress.loss_sum, progress.losses, device.group.mean)
@@ -296,12 +295,10 @@ class Trainer:
         group.sync_buffers(self.state.model)
         if not self.spec.validates:
             return {}, np.zeros(0, np.int64)
-        model, batch_size, view = self.state.model, self.runtime.predict_batch, plain_view(self.spec.recipe)
-        images, rows, label_space = chosen.images, chosen.validation, chosen.label_space
-        beside, metrics = chosen.metadata.rows if chosen.metadata else None, self.spec.metrics
-        scores, predicted = validate(
-            model, images, rows, label_space, self.device, batch_size, metrics, view, metadata=beside
-        )
+        given = (self.state.model, chosen.images, chosen.validation, chosen.label_space, self.device)
+        at_once, metrics, view = self.runtime.predict_batch, self.spec.metrics, plain_view(self.spec.recipe)
+        beside = chosen.metadata.rows if chosen.metadata else None
+        scores, predicted = validate(*given, at_once, metrics, view, metadata=beside)
         scores = group.broadcast(scores)
         if not math.isfinite(scores["val_loss"]):  # another score may just not be defined for these images
             raise UserError(

@@ -122,9 +122,8 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
     if inputs.metric is not None:
         origin["metric_sha256"] = sha256_file(inputs.metric)
     spec = MemberSpec(seeds, recipe, inputs, training_set, origin, code)
-    of_group = training_set.training.groupby("group")["label"].nunique()
     of_classes = any(isinstance(term, Consistency) and term.factors is None for term in recipe.loss)
-    if of_classes and of_group.max() > 1:
+    if of_classes and training_set.training.groupby("group")["label"].nunique().max() > 1:
         raise UserError(
             f"{spec.name}: loss.consistency: images of one group have several classes; name the factors that belong to "
             "a group, such as factors: [gender, age], or drop it"

@@ -26,7 +26,8 @@ from foldvote.training.losses import make_loss
 from foldvote.training.mixup import apply_mix, as_probabilities, groups_in, mix_batch, mix_targets, plan_mix
 from foldvote.training.phases import drop_path_share
 from foldvote.training.state import TrainState
-from foldvote.training.weight_averaging import State, clone_state, copied_to_cpu, copy_all
+from foldvote.training.training_set import without_metadata
+from foldvote.training.weight_averaging import State, clone_state, copied_buffers, copied_to_cpu, copy_all
 
 
 class AllOutOfMemoryError(torch.OutOfMemoryError):
@@ -167,7 +168,7 @@ class TrainStep:
             self._decide_anew()
         if self._undecided and not self._careful:  # memory has been found to suffice
             self._choose_net(batch, targets, parts, steps_ahead)
-        buffers = self._copied_buffers()
+        buffers = copied_buffers(self.model)
         weights = self._copied_weights() if self._careful else None
         while True:
             try:
@@ -190,7 +191,7 @@ class TrainStep:
                 "same"
             )
         if self.skipped:
-            self._restore_buffers(buffers)
+            copy_all(list(self.model.buffers()), buffers)
         else:
             self._careful = max(self._careful - 1, 0)
         return loss, parts
@@ -203,12 +204,12 @@ class TrainStep:
         def run(net: Net) -> None:
             self._accumulate_gradients(net, images, soft, parts, lambda _last: nullcontext())
 
-        recipe, buffers = self._recipe, self._copied_buffers()
+        recipe, buffers = self._recipe, copied_buffers(self.model)
         of = {name: getattr(recipe, name) for name in ("net", "size", "batch_size", "grad_checkpointing")}
         of |= {"parts": parts, "learning": sum(self._learns), "dtype": str(self.device.dtype).removeprefix("torch.")}
         whole = parts == 1 and recipe.sam is None  # which needs the gradients of two passes at once
         self._net, self.compiled = self._trial.choose(self.model, of, whole, run, steps_ahead)
-        self._restore_buffers(buffers)
+        copy_all(list(self.model.buffers()), buffers)
         self.model.zero_grad(set_to_none=True)
         self._undecided = False
 
@@ -269,7 +270,7 @@ class TrainStep:
     def _undo(self, buffers: list[torch.Tensor], weights: tuple[State, dict[str, Any]] | None) -> None:
         """Set everything back to what it was before a step that did not fit."""
         self.model.zero_grad(set_to_none=True)
-        self._restore_buffers(buffers)
+        copy_all(list(self.model.buffers()), buffers)
         if self._scaler.is_enabled():  # it refuses to unscale twice, unless its scale is set
             self._scaler.update(self._scaler.get_scale())
         if self._updating and weights is not None:
@@ -304,7 +305,7 @@ class TrainStep:
         total = torch.zeros((), device=self.device.torch_device)
         pairs = zip(images.tensor_split(own), targets.tensor_split(own), strict=True)
         for number, (some_images, some_targets) in enumerate(pairs, start=1):
-            labels, beside = self._without_metadata(some_targets)
+            labels, beside = without_metadata(some_targets, self._beside)
             with around(number == own):
                 with self.device.autocast():
                     logits = net(some_images, *beside)
@@ -312,12 +313,6 @@ class TrainStep:
                 self._scaler.scale(loss).backward()
             total += loss.detach()
         return total
-
-    def _without_metadata(self, targets: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """The targets of the loss, and in a list the metadata that came before them; no entry where there is none."""
-        if not self._beside:
-            return targets, []
-        return targets[:, self._beside :], [targets[:, : self._beside]]
 
     def _take_gradients_uphill(
         self, radius: float, images: torch.Tensor, targets: torch.Tensor, number: int, parts: int
@@ -329,7 +324,7 @@ class TrainStep:
         """
         learning = [one for one in self._parameters if one.grad is not None]
         gradients = [one.grad for one in learning if one.grad is not None]
-        own, buffers = [one.detach().clone() for one in learning], self._copied_buffers()
+        own, buffers = [one.detach().clone() for one in learning], copied_buffers(self.model)
         with torch.no_grad():
             norm = nn.utils.get_total_norm(gradients)
             torch._foreach_add_(learning, torch._foreach_mul(gradients, radius / (norm + 1e-12)))
@@ -339,7 +334,7 @@ class TrainStep:
         finally:
             with torch.no_grad():
                 torch._foreach_copy_(learning, own)
-            self._restore_buffers(buffers)
+            copy_all(list(self.model.buffers()), buffers)
 
     def _seed(self, number: int) -> None:
         """Seed what the network draws in step `number`."""
@@ -378,11 +373,11 @@ class TrainStep:
         if self.device.group.size == 1:
             return
         if self._careful and not self._synchronised:
-            buffers = self._copied_buffers()
+            buffers = copied_buffers(self.model)
             self._together(
                 lambda: self._accumulate_gradients(self.model, images, targets, parts, lambda _last: nullcontext())
             )
-            self._restore_buffers(buffers)
+            copy_all(list(self.model.buffers()), buffers)
             self.model.zero_grad(set_to_none=True)
         if self._learns == self._ddp_learns:
             return
@@ -397,11 +392,3 @@ class TrainStep:
     def _no_sync_before_last(self, last: bool) -> AbstractContextManager[None]:
         """Gradients add up in this process until the last part, and are sent with it."""
         return nullcontext() if last or self._ddp is None else self._ddp.no_sync()
-
-    def _copied_buffers(self) -> list[torch.Tensor]:
-        copies = [torch.empty_like(buffer) for buffer in self.model.buffers()]
-        copy_all(copies, list(self.model.buffers()))
-        return copies
-
-    def _restore_buffers(self, saved: list[torch.Tensor]) -> None:
-        copy_all(list(self.model.buffers()), saved)

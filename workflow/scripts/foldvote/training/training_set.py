@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from foldvote.config.layout_facts import NumericFactor
 from foldvote.config.metadata import Metadata
@@ -232,6 +233,16 @@ class TrainingSet:
             rows = rows * self.weights[:, None]
         groups = self.training["group"].to_numpy(np.float32)[:, None]
         return np.concatenate([rows, groups], axis=1) if grouped else rows
+
+
+def without_metadata(targets: torch.Tensor, width: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The targets of a batch, and in a list the metadata that came before them; no entry where there is none.
+
+    Args:
+        targets: (batch, width + columns), or any shape without metadata.
+        width: number of numbers of an image's metadata; 0: there is none.
+    """
+    return (targets[:, width:], [targets[:, :width]]) if width else (targets, [])
 
 
 def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> TrainingSet:

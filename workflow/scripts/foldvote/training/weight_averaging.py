@@ -144,6 +144,13 @@ def copy_all(into: list[torch.Tensor], source: list[torch.Tensor]) -> None:
         torch._foreach_copy_([one for one, _ in pairs], [other for _, other in pairs])
 
 
+def copied_buffers(model: nn.Module) -> list[torch.Tensor]:
+    """Copies of a model's buffers, in their order."""
+    copies = [torch.empty_like(buffer) for buffer in model.buffers()]
+    copy_all(copies, list(model.buffers()))
+    return copies
+
+
 def copied_to_cpu(state: Any) -> Any:
     """A copy of nested dicts, lists and tensors, with all tensors on the CPU."""
     if isinstance(state, torch.Tensor):
