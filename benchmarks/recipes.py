@@ -4,8 +4,10 @@
 
 FOLDER has the home task's layout. Members are trained through the workflow (existing ones are not trained again), one
 thread each, so that as many run side by side as there are cores. Scores are those of out-of-fold predictions, on
-average over the repeats of the split. Differences are to the first model, over the same groups, with an interval of
-95 % from a bootstrap over groups; one is in bold if its interval excludes 0 and every repeat agrees on its sign.
+average over the repeats of the split; log-loss is what one temperature leaves of it, fitted on the other half of the
+groups; `expected` is macro-F1 after the offsets of `mean+expected`. Differences are to the first model, over the same
+groups, with an interval of 95 % from a bootstrap over groups; one is in bold if its interval excludes 0 and every
+repeat agrees on its sign.
 """
 
 import argparse
@@ -21,8 +23,10 @@ import yaml
 
 from foldvote.config.experiment import Config, load_config
 from foldvote.data.label_space import LabelSpace, read_label_space
+from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
 from foldvote.evaluation.bootstrap import GroupSums, group_sums, scores
-from foldvote.evaluation.metrics import factor_scores
+from foldvote.evaluation.calibration import apply_temperature, fit_temperature
+from foldvote.evaluation.metrics import factor_scores, macro_f1
 from foldvote.evaluation.paired_scores import mean_sums, paired_scores
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.prediction_files import LOGIT
@@ -57,11 +61,27 @@ def out_of_fold(config: Config, model: str) -> list[pd.DataFrame]:
     return repeats
 
 
-def sums_of(rows: pd.DataFrame, label_space: LabelSpace) -> GroupSums:
-    """What the scores of one repeat are computed from, for each group."""
+def sums_of(rows: pd.DataFrame, label_space: LabelSpace) -> tuple[GroupSums, dict[str, float]]:
+    """What the scores of one repeat are computed from, for each group; the mean temperature of its probabilities, and
+    its macro-F1 after expected offsets.
+
+    Each half of the groups is brought to the temperature that fits the other half, as the ensemble's probabilities are
+    calibrated too: how sure a recipe leaves its network does not matter, what the network knows does.
+    """
     groups = np.unique(rows["group"].to_numpy(), return_inverse=True)[1]
-    probabilities = softmax(rows[[LOGIT + name for name in label_space.classes]].to_numpy())
-    return group_sums(rows["label"].to_numpy(np.int64), probabilities, groups, len(label_space.classes))
+    labels = rows["label"].to_numpy(np.int64)
+    probabilities = softmax(rows[[LOGIT + name for name in label_space.classes]].to_numpy(np.float64))
+    halves, temperatures = [groups % 2 == half for half in (0, 1)], []
+    calibrated = np.empty_like(probabilities)
+    for own, other in zip(halves, reversed(halves), strict=True):
+        temperatures.append(fit_temperature(probabilities[other], labels[other]))
+        calibrated[own] = apply_temperature(probabilities[own], temperatures[-1])
+    expected = predict_classes(calibrated, fit_offsets(calibrated))
+    more = {
+        "T": float(np.mean(temperatures)),
+        "expected": macro_f1(labels, expected, len(label_space.classes)),
+    }
+    return group_sums(labels, calibrated, groups, len(label_space.classes)), more
 
 
 def factor_means(repeats: list[pd.DataFrame], label_space: LabelSpace) -> dict[str, float]:
@@ -105,7 +125,7 @@ def difference(row: dict[str, float], score: str, each: list[float]) -> str:
 
 
 def table(config: Config, models: list[str]) -> list[dict[str, str]]:
-    """The rows, the best macro-F1 first; the first of the models is the reference.
+    """The rows, the least log-loss first; the first of the models is the reference.
 
     Args:
         config: of the file of recipes.
@@ -113,12 +133,13 @@ def table(config: Config, models: list[str]) -> list[dict[str, str]]:
     """
     label_space = read_label_space(ROOT / config.results / "data/classes.json")
     frames = {model: out_of_fold(config, model) for model in models}
-    sums = {model: [sums_of(rows, label_space) for rows in repeats] for model, repeats in frames.items()}
+    found = {model: [sums_of(rows, label_space) for rows in repeats] for model, repeats in frames.items()}
+    sums = {model: [own for own, _ in repeats] for model, repeats in found.items()}
     means = {model: mean_sums(own) for model, own in sums.items()}
     reference, said = models[0], changes()
     paired = paired_scores(means, reference, DRAWS, config.seed, SHOWN)
     rows = []
-    for model in sorted(models, key=lambda name: -paired[name]["macro_f1"]):
+    for model in sorted(models, key=lambda name: paired[name]["log_loss"]):
         row = {"recipe": model, "change": f"`{said[model]}`" if said[model] else ""}
         for score, title in SHOWN.items():
             each = [
@@ -127,6 +148,8 @@ def table(config: Config, models: list[str]) -> list[dict[str, str]]:
             ]
             row[title] = f"{paired[model][score]:.3f}"
             row[f"{title} against {reference}"] = "" if model == reference else difference(paired[model], score, each)
+        for name, form in (("T", ".2f"), ("expected", ".3f")):
+            row[name] = format(np.mean([more[name] for _, more in found[model]]), form)
         row |= {factor: f"{score:.3f}" for factor, score in factor_means(frames[model], label_space).items()}
         rows.append(row | {"CPU s": f"{cpu_seconds(config, model):.0f}"})
     return rows

@@ -73,7 +73,7 @@ def _assert_equal(predictions: ModelPredictions, params: dict[str, Any], scaling
 
 
 @pytest.mark.parametrize("factors", [False, True])
-@pytest.mark.parametrize("kind", [f"{kind}{offsets}" for kind in VOTES for offsets in ("", "+offsets")])
+@pytest.mark.parametrize("kind", [f"{kind}{offsets}" for kind in VOTES for offsets in ("", "+expected", "+offsets")])
 def test_every_method_gives_what_it_gives_with_arrays(kind: str, factors: bool) -> None:
     predictions, labels = _data(factors)
     candidates = candidates_of(predictions, LABEL_SPACE)

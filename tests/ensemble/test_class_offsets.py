@@ -1,6 +1,7 @@
 """Offsets of classes: what they bring, and the fast score over the grid against the slow one."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,22 +37,44 @@ def test_offsets_find_a_class_that_is_held_too_low():
     assert predict_classes(np.array([[0.5, 0.5]]), [0.0, 0.0]).tolist() == [0]
 
 
-@given(SEEDS, st.integers(1, 40), st.integers(2, 5))
-@settings(max_examples=60, deadline=None)
-def test_the_score_over_the_grid_is_that_of_each_offset_tried_by_itself(seed, images, classes):
+def test_without_labels_the_rare_class_is_held_as_low_as_its_probabilities_say():
+    """Probabilities that are true, of a rare class that is never the likeliest: labels would add nothing but noise."""
+    draws = generator(11, "expected")
+    rare = draws.uniform(0, 0.4, 6000)
+    probabilities = np.stack([0.6 * (1 - rare), 0.4 * (1 - rare), rare], axis=1)
+    labels = np.array([draws.choice(3, p=one) for one in probabilities])
+    offsets = fit_offsets(probabilities)
+    few = draws.choice(6000, 60, replace=False)
+    scores = [
+        macro_f1(labels, predict_classes(probabilities, own), 3)
+        for own in (None, offsets, fit_offsets(probabilities, labels), fit_offsets(probabilities[few], labels[few]))
+    ]
+    assert scores[0] + 0.05 < scores[1] and scores[3] < scores[1] <= scores[2] + 1e-9 < scores[1] + 0.02
+    assert fit_offsets(np.eye(3)[labels]) == [0.0] * 3  # certain: nothing is expected of any offset
+
+
+@given(SEEDS, st.integers(1, 40), st.integers(2, 5), st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_the_score_over_the_grid_is_that_of_each_offset_tried_by_itself(seed, images, classes, labelled):
     draws = generator(seed, "grid")
     # Eighths are exact and make many ties, in which the lower code must win.
     logs, offsets = draws.integers(-9, 1, (images, classes)) / 8, draws.integers(-3, 4, classes) / 8
     labels, grid = draws.integers(0, classes, images), draws.permutation(np.arange(-8, 9)) / 8
+    belongs = np.eye(classes, dtype=bool)[labels] if labelled else softmax(draws.normal(0, 1, (images, classes)))
+    support = belongs.sum(axis=0)
     for code in range(classes):
         slow = []
         for offset in grid:
             moved = logs + np.where(np.arange(classes) == code, offset, offsets)
-            slow.append(macro_f1(labels, moved.argmax(axis=1), classes))
+            predicted = np.eye(classes)[moved.argmax(axis=1)]
+            both, hits = support + predicted.sum(axis=0), (belongs * predicted).sum(axis=0)
+            slow.append(np.mean(2 * hits / np.where(both > 0, both, 1)))
+            if labelled:
+                assert slow[-1] == pytest.approx(macro_f1(labels, moved.argmax(axis=1), classes))
         others = np.where(np.arange(classes) == code, -np.inf, logs + offsets)
         rival = others.argmax(axis=1)
         threshold = others.max(axis=1) - logs[:, code]
-        found = _macro_f1_over_grid(threshold, rival, labels, classes, code, grid)
+        found = _macro_f1_over_grid(threshold, rival, belongs, support, code, grid)
         np.testing.assert_allclose(found, slow, rtol=1e-12)
 
 

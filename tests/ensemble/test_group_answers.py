@@ -60,7 +60,7 @@ class Finished:
             self.votes[split] = frame
         self.write()
 
-    def write(self, offsets=None):
+    def write(self, kind="mean"):
         train = self.votes["train"]
         write_label_space(SPACE, self.root / "classes.json")
         for split, frame in self.votes.items():
@@ -71,7 +71,7 @@ class Finished:
         digest = split_sha256(folds)
         write_table(folds, self.root / "folds.parquet", FOLDS, record={"split_sha256": digest})
         write_json(self.root / "certificate.json", {"split_sha256": digest})
-        write_json(self.root / "weights.json", {"kind": "mean"} | ({"offsets": offsets} if offsets else {}))
+        write_json(self.root / "weights.json", {"kind": kind})
 
     def make(self, answers=None, score="macro_f1", tests=True, metrics=("macro_f1",), **submission):
         own = self.root / "train.parquet"
@@ -165,11 +165,14 @@ def test_where_few_images_show_the_class_the_mean_is_left(tmp_path, reserve):
 
 
 def test_offsets_of_the_vote_are_fitted_anew_for_groups_and_scored_on_others(tmp_path):
-    run = Finished(tmp_path, patients=100, telling=0.3)
-    run.write(offsets=[0.0, 0.1, 0.2])
-    found = run.make(pooling="mean")["poolings"]["mean"]
-    assert len(found["params"]["offsets"]) == 3
-    assert found["optimistic"]["macro_f1"] >= found["macro_f1"]
+    run, found = Finished(tmp_path, patients=100, telling=0.3), {}
+    for kind in ("mean", "mean+expected", "mean+offsets"):
+        run.write(kind)
+        found[kind] = run.make(pooling="mean")["poolings"]["mean"]
+    offsets = [found[kind]["params"].get("offsets") for kind in found]
+    assert offsets[0] is None and len(offsets[1]) == len(offsets[2]) == 3 and offsets[1] != offsets[2]
+    fitted = found["mean+offsets"]
+    assert fitted["optimistic"]["macro_f1"] >= fitted["macro_f1"]
 
 
 def test_answers_of_groups_are_scored(tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from foldvote.config.ensemble import METHOD_NAMES, OF_METADATA, Vote
+from foldvote.config.ensemble import EXPECTED, METHOD_NAMES, OF_METADATA, OFFSETS, Vote
 from foldvote.ensemble.candidates import Candidates
 from foldvote.ensemble.methods import METHODS, apply_method, choose_classes, fit_method, simplest_first
 from foldvote.errors import UserError
@@ -25,7 +25,7 @@ def test_every_method_has_an_entry_in_order_of_complexity_and_a_row_in_the_manua
     assert tuple(METHODS) == METHOD_NAMES
     rows = (ROOT / "config/README.md").read_text(encoding="utf-8").split("\n| kind, from the simplest on |")[1]
     names = [line.split("`")[1] for line in rows.split("\n\n")[0].splitlines()[2:]]
-    assert tuple(names[:-1]) == METHOD_NAMES
+    assert tuple(names[:-2]) == METHOD_NAMES and names[-2:] == ["mean" + EXPECTED, "mean" + OFFSETS]
     assert set(METHOD_NAMES) - set(Vote().kinds) == {"lightgbm", "lightgbm_metadata"}
 
 
@@ -95,8 +95,9 @@ def test_a_fit_gets_no_more_images_than_the_method_can_use_in_whole_groups_and_o
 
 
 def test_kinds_in_order_of_simplicity():
-    kinds = ["stacking", "mean+offsets", "weights", "greedy", "greedy+offsets", "mean"]
-    assert simplest_first(kinds) == ["mean", "greedy", "weights", "mean+offsets", "greedy+offsets", "stacking"]
+    kinds = ["stacking", "mean+offsets", "weights", "greedy", "greedy+offsets", "mean+expected", "mean"]
+    ordered = ["mean", "mean+expected", "greedy", "weights", "mean+offsets", "greedy+offsets", "stacking"]
+    assert simplest_first(kinds) == ordered
 
 
 def test_what_does_not_fit_is_refused(monkeypatch):

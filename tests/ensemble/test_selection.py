@@ -5,11 +5,19 @@ import pytest
 
 from foldvote.config.ensemble import METHOD_NAMES, OF_METADATA, Vote
 from foldvote.data.label_space import LabelSpace
+from foldvote.ensemble.candidates import Candidates
 from foldvote.ensemble.group_parts import outer_folds, split_groups
 from foldvote.ensemble.methods import apply_method, fit_method
-from foldvote.ensemble.selection import applicable_methods, nested_cv, one_standard_error_rule
+from foldvote.ensemble.selection import (
+    EvaluationRows,
+    applicable_methods,
+    compare_methods,
+    nested_cv,
+    one_standard_error_rule,
+)
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss, macro_f1
+from foldvote.runtime.seeding import generator
 from support.simulated_votes import ALL, LABEL_SPACE, drawn, noise
 
 
@@ -120,3 +128,22 @@ def test_methods_are_compared_where_they_can_differ_from_the_mean():
     beside, _ = drawn(25, metadata=True)
     assert applicable_methods(settings, beside, LABEL_SPACE) == [*every, *OF_METADATA]
     assert applicable_methods(Vote(kinds=["rank"], use="majority"), single, LABEL_SPACE) == ["mean", "majority"]
+
+
+def test_without_a_reserve_only_offsets_that_no_label_fits_are_chosen():
+    draws, space = generator(26, "rare"), LabelSpace(("often", "less", "rare"))
+    rare = draws.uniform(0, 0.4, 3000)
+    true = np.stack([0.6 * (1 - rare), 0.4 * (1 - rare), rare], axis=1)
+    labels = np.array([draws.choice(3, p=one) for one in true])
+    candidates, rows = Candidates(("net/identity",), ("net",), true[None]), np.arange(3000)
+    evaluation = EvaluationRows(labels, rows % 5, rows)
+    both = ["mean", "mean+expected", "mean+offsets"]
+    found = [
+        compare_methods(candidates, evaluation, space, Vote(kinds=kinds, draws=200), 1)
+        for kinds in (both, ["mean", "mean+offsets"])
+    ]
+    assert [one.chosen for one in found] == ["mean+expected", "mean"]
+    scores = [found[0].results[kind].nested["macro_f1"] for kind in both]
+    assert min(scores[1:]) > scores[0] + 0.03  # each is surely better, and one of them was taken
+    accuracy = compare_methods(candidates, evaluation, space, Vote(kinds=both, draws=200, score="accuracy"), 1)
+    assert accuracy.chosen == "mean"

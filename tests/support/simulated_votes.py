@@ -13,7 +13,7 @@ from foldvote.runtime.seeding import generator
 SEEDS = st.integers(0, 2**32)
 LABEL_SPACE = factor_label_space({"mask": ("on", "wrong", "off"), "age": ("young", "old")})
 BUILT_IN = [name for name in METHOD_NAMES if name not in ("lightgbm", *OF_METADATA)]
-ALL = [*BUILT_IN, "mean+offsets", "greedy+offsets"]
+ALL = [*BUILT_IN, "mean+expected", "mean+offsets", "greedy+offsets"]
 
 
 def drawn(seed, skills=(2.0, 1.5, 1.0), views=2, images=300, label_space=LABEL_SPACE, metadata=False):

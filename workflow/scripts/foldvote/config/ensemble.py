@@ -23,17 +23,26 @@ METHOD_NAMES = (  # from the simplest on; foldvote.ensemble.methods.METHODS says
     "stacking_metadata",
     "lightgbm_metadata",
 )
-OFFSETS = "+offsets"
+OFFSETS, EXPECTED = "+offsets", "+expected"  # ends of a method's name: how the classes are chosen
 _NOT_BY_DEFAULT = ("lightgbm", "lightgbm_metadata")  # its package is an extra
 OF_METADATA = ("stacking_metadata", "lightgbm_metadata")  # which are compared where the data names metadata
-_DEFAULT_METHODS = [name for name in METHOD_NAMES if name not in _NOT_BY_DEFAULT] + ["mean+offsets", "greedy+offsets"]
+_DEFAULT_METHODS = [
+    *(name for name in METHOD_NAMES if name not in _NOT_BY_DEFAULT),
+    *(name + end for end in (EXPECTED, OFFSETS) for name in ("mean", "greedy")),
+]
 
 
 def _known_method(kind: str) -> str:
-    if kind.removesuffix(OFFSETS) not in METHOD_NAMES:
+    if split_end(kind)[0] not in METHOD_NAMES:
         known = ", ".join(METHOD_NAMES)
-        raise ValueError(f"no ensemble method {kind!r}; choose one of {known}, each also with {OFFSETS}")
+        raise ValueError(f"no ensemble method {kind!r}; choose one of {known}, each also with {EXPECTED} or {OFFSETS}")
     return kind
+
+
+def split_end(kind: str) -> tuple[str, str]:
+    """The name of a method, and how it chooses classes: mean and `+offsets` of `mean+offsets`, mean and "" of mean."""
+    name, plus, end = kind.partition("+")
+    return (name, plus + end) if plus + end in (OFFSETS, EXPECTED) else (kind, "")
 
 
 MethodName = Annotated[str, AfterValidator(_known_method)]
@@ -66,8 +75,8 @@ class Vote(Section):
     use: MethodName | Literal["auto"] = "auto"
     """The method that is used; auto: the simplest one within one standard error of the best."""
     kinds: Annotated[list[MethodName], AfterValidator(different)] = Field(default=_DEFAULT_METHODS)
-    """The methods that are compared; the mean always is. `+offsets`: an offset per class, fitted to raise macro-F1, is
-    added before the class is chosen."""
+    """The methods that are compared; the mean always is. `+expected`: an offset per class is added before the class is
+    chosen, which raises the macro-F1 that the probabilities themselves promise; `+offsets`: that of the labels."""
     score: MetricName = "macro_f1"
     """The score by which `auto` chooses; by default that of `metric`."""
     fit_by: Literal["log_loss", "macro_f1"] = "log_loss"

@@ -13,7 +13,7 @@ from foldvote.config.base import FilePath, Name, model_name_faults
 from foldvote.config.batch_parts import division_faults, parts_of
 from foldvote.config.bundle import NOT_EXPORTED, Bundle
 from foldvote.config.data import Layout
-from foldvote.config.ensemble import OF_METADATA, OFFSETS, Submission, Vote
+from foldvote.config.ensemble import OF_METADATA, Submission, Vote, split_end
 from foldvote.config.external import AllData
 from foldvote.config.folds import Faces, Folds
 from foldvote.config.guests import Guest
@@ -191,7 +191,7 @@ class Config(AllData):
 
     def _guest_faults(self) -> Iterator[str]:
         """Guests with the name of a model, or without predictions that the vote needs; what a budget cannot price."""
-        if self.vote.use.removesuffix(OFFSETS) in OF_METADATA and not self.data.metadata_columns:
+        if split_end(self.vote.use)[0] in OF_METADATA and not self.data.metadata_columns:
             yield f"vote.use: {self.vote.use} learns from metadata; name columns in data.metadata, or choose another"
         if self.vote.budget is not None and self.guests:
             yield "vote.budget: what predictions from elsewhere (guests) cost is not known; drop one of the two"
@@ -214,7 +214,7 @@ class Config(AllData):
         """What the target `bundle` cannot export, as far as the configuration says it: one line for each part."""
         wanted = self.bundle.views or [view_name(view) for view in self.predict.views]
         faults = [f"guests.{name}: predictions from elsewhere cannot be exported; drop it" for name in self.guests]
-        if self.vote.use.removesuffix(OFFSETS) in NOT_EXPORTED:
+        if split_end(self.vote.use)[0] in NOT_EXPORTED:
             faults.append(f"vote.use: {self.vote.use} cannot be exported; choose another method")
         faults += [
             f"predict.views: {view['name']}: its steps are albumentations', which cannot be exported; name the other "

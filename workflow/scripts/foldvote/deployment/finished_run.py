@@ -11,7 +11,7 @@ import pyarrow as pa
 from torch import nn
 
 from foldvote.config.data import Images
-from foldvote.config.ensemble import OF_METADATA, OFFSETS
+from foldvote.config.ensemble import OF_METADATA, split_end
 from foldvote.config.image_size import Framing
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
@@ -180,7 +180,7 @@ def _metadata_faults(
     told = "sees metadata, which new images do not have; drop its metadata and run `snakemake` again"
     models = dict.fromkeys(model for (model, _), about in sidecars.items() if "metadata" in about)
     yield from (f"{results}: the model {name} of its vote {told}" for name in models)
-    if params["kind"].removesuffix(OFFSETS) in OF_METADATA:
+    if split_end(params["kind"])[0] in OF_METADATA:
         yield f"{results}: its vote {params['kind']} needs metadata, which new images lack; choose another vote.use"
 
 

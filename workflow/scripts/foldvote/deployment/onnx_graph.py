@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from foldvote.config.ensemble import split_end
 from foldvote.config.image_size import Framing, parse_size
 from foldvote.config.tta import checked_views, turn_fault, view_name
 from foldvote.data.label_space import known_classes
@@ -25,7 +26,6 @@ from foldvote.deployment.network_graph import (
 from foldvote.deployment.network_precision import Precision, in_precision, simplified
 from foldvote.deployment.onnx_packages import onnx, packages_fault
 from foldvote.deployment.vote_graph import VOTES, add_vote
-from foldvote.ensemble.methods import split_offsets
 from foldvote.errors import UserError, raise_all
 from foldvote.inference.tta import plain_view
 from foldvote.models.factory import normalisation
@@ -64,7 +64,7 @@ class GraphFile:
 def export_refusals(run: FinishedRun) -> list[str]:
     """What cannot be written as ONNX, one line for each part. Whether a network can be shows when it is written."""
     faults = [fault] if (fault := packages_fault()) else []
-    kind = split_offsets(run.params["kind"])[0]
+    kind = split_end(run.params["kind"])[0]
     if kind not in VOTES:
         faults.append(
             f"vote: {kind} has no ONNX form; set vote.use to another of {', '.join(VOTES)}, or leave {kind} out of "
@@ -118,7 +118,7 @@ def restricted(run: FinishedRun, folds: Sequence[int] | None, views: Sequence[st
 
 def _with_views(params: Mapping[str, Any], views: set[str]) -> dict[str, Any]:
     """Fitted parameters for the candidates of some views."""
-    kind = split_offsets(params["kind"])[0]
+    kind = split_end(params["kind"])[0]
     if kind in ("stacking", "lightgbm", "rank"):
         raise UserError(
             f"views: the vote {kind} was fitted on all views and cannot do without one; keep all, or choose another "

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from foldvote.config.ensemble import split_end
 from foldvote.data.label_space import LabelSpace
 from foldvote.deployment.graph_builder import Graph
 from foldvote.ensemble.averaging import FLOOR, KNOTS, TIE
 from foldvote.ensemble.candidates import partial_models, product_name
-from foldvote.ensemble.methods import split_offsets
 from foldvote.ensemble.model_predictions import Learnt
 from foldvote.ensemble.scaling import Scaling
 from foldvote.ensemble.stacking import FLOOR as STACKING_FLOOR
@@ -47,7 +47,7 @@ def add_vote(
     """
     candidates = _candidates(graph, means, learnt, label_space)
     chosen = {name: graph.cast(candidates[name], np.float64) for name in params["candidates"]}
-    probabilities = VOTES[split_offsets(params["kind"])[0]](graph, chosen, params, label_space)
+    probabilities = VOTES[split_end(params["kind"])[0]](graph, chosen, params, label_space)
     scores = probabilities
     if params.get("offsets") is not None:
         scores = graph.op("Add", _logs(graph, probabilities), graph.constant(params["offsets"]))

@@ -1,7 +1,10 @@
 """From probabilities to a class: the most probable one, or the one after offsets that raise macro-F1.
 
 Macro-F1 counts a rare class as much as a frequent one, and the most probable class is not the best answer for it
-(Lipton, Elkan and Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure", ECML 2014).
+(Lipton, Elkan and Naryanaswamy, "Optimal thresholding of classifiers to maximize F1 measure", ECML 2014). Offsets are
+fitted to labels, or without them to the macro-F1 that is expected if the probabilities are true (Ye, Chai, Lee and
+Chieu, "Optimizing F-measures: a tale of two approaches", ICML 2012): a rare class has few labels to learn an offset
+from, while every image has a probability of it.
 """
 
 from collections.abc import Sequence
@@ -9,9 +12,14 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from foldvote.evaluation.metrics import SMALLEST, macro_f1
+from foldvote.config.ensemble import EXPECTED
+from foldvote.evaluation.metrics import SMALLEST
 
 Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.integer] | Floats
+# How far each image is of each class, (images, classes): true or false by its label, or a probability.
+Belonging = npt.NDArray[np.bool_] | Floats
 LIMIT = 1.5  # nats: no class counts more than 4.5 times its probability
 STEPS = 30  # grid points on each side of 0
 SWEEPS = 5
@@ -35,7 +43,7 @@ def predict_classes(
     return (_log(probabilities) + np.asarray(offsets, np.float64)).argmax(axis=1)
 
 
-def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> list[float]:
+def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer] | None = None) -> list[float]:
     """Offsets that raise macro-F1, by coordinate ascent over a grid of -1.5 to 1.5 nats.
 
     Each class in turn takes the grid's best offset, all others fixed, in at most 5 sweeps; a nat must bring 0.001 of
@@ -43,33 +51,41 @@ def fit_offsets(probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.
 
     Args:
         probabilities: shape (images, classes).
-        labels: true codes, shape (images,).
+        labels: true codes, shape (images,); None: an image counts for each class by its probability, so that what
+            rises is the expected macro-F1 (the ratio of expected counts, which is near to it for many images).
 
     Returns:
         One per class. Macro-F1 on these images is never below that without offsets; where it would be, all are 0.
     """
-    codes, logs = np.asarray(labels, np.int64), _log(probabilities)
-    classes = logs.shape[1]
+    logs = _log(probabilities)
+    images, classes = logs.shape
+    belongs = np.asarray(probabilities, np.float64) if labels is None else np.eye(classes, dtype=bool)[labels]
     grid = np.round(np.linspace(-LIMIT, LIMIT, 2 * STEPS + 1), 6)
     grid = grid[np.argsort(np.abs(grid), kind="stable")]  # nearest to 0 first: the first of equal scores is taken
-    offsets, shifted, every = np.zeros(classes), logs.copy(), np.arange(len(logs))
+    support, every = belongs.sum(axis=0), np.arange(images)
+    offsets, shifted = np.zeros(classes), logs.copy()
     best, second = _two_largest(shifted)
     for _ in range(SWEEPS):
         before = offsets.copy()
         for code in range(classes):
             rival = np.where(best == code, second, best)
             threshold = shifted[every, rival] - logs[:, code]
-            gained = _macro_f1_over_grid(threshold, rival, codes, classes, code, grid) - SHRINK * np.abs(grid)
+            gained = _macro_f1_over_grid(threshold, rival, belongs, support, code, grid) - SHRINK * np.abs(grid)
             offset = grid[np.flatnonzero(gained >= gained.max() - 1e-12)[0]]
             if offset != offsets[code]:
                 offsets[code], shifted[:, code] = offset, logs[:, code] + offset
                 best, second = _two_largest(shifted)
         if (offsets == before).all():
             break
-    plain = macro_f1(labels, predict_classes(probabilities), classes)
-    if macro_f1(labels, predict_classes(probabilities, offsets.tolist()), classes) < plain:  # rounding at a tie
-        return [0.0] * classes
-    return (offsets + 0.0).tolist()
+    plain, moved = (
+        _macro_f1(predict_classes(probabilities, own), belongs, support) for own in (None, offsets.tolist())
+    )
+    return [0.0] * classes if moved < plain else (offsets + 0.0).tolist()  # rounding at a tie
+
+
+def offsets_of(end: str, probabilities: npt.NDArray[np.floating], labels: npt.NDArray[np.integer]) -> list[float]:
+    """The offsets of a method whose name has this end: `+offsets` of labels, `+expected` of the probabilities alone."""
+    return fit_offsets(probabilities, None if end == EXPECTED else labels)
 
 
 def _two_largest(values: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -82,9 +98,9 @@ def _two_largest(values: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.
 
 def _macro_f1_over_grid(
     threshold: Floats,
-    rival: npt.NDArray[np.int64],
-    labels: npt.NDArray[np.int64],
-    classes: int,
+    rival: Codes,
+    belongs: Belonging,
+    support: Counts,
     code: int,
     grid: Floats,
 ) -> Floats:
@@ -97,8 +113,8 @@ def _macro_f1_over_grid(
     Args:
         threshold: the offset from which on each image is predicted as `code` and no longer as its rival, (images,).
         rival: its best other class, shape (images,).
-        labels: true codes, shape (images,).
-        classes: number of classes.
+        belongs: how far each image is of each class.
+        support: the images of each class, which are the sums of `belongs`.
         code: the class whose offset varies.
         grid: its values, in any order.
 
@@ -110,22 +126,33 @@ def _macro_f1_over_grid(
     # the two are equal and the lower code is predicted, so a lower rival stays until the next grid point.
     cell = np.searchsorted(rising, threshold, side="left")
     rival_keeps = np.where(rival < code, rising[np.minimum(cell, len(rising) - 1)] == threshold, False)
-    cell += rival_keeps
+    classes, place = len(support), (cell + rival_keeps) * len(support) + rival
 
-    def moved(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-        """Of these images, how many each rival has lost to `code` at each grid point: (grid, classes)."""
-        counts = np.bincount(cell[rows] * classes + rival[rows], minlength=(len(rising) + 1) * classes)
+    def moved(counted: npt.NDArray[np.bool_] | Floats | None = None) -> Floats:
+        """How many images each rival has lost to `code` at each grid point, by what each counts: (grid, classes)."""
+        counts = np.bincount(place, counted, (len(rising) + 1) * classes)
         return counts.reshape(-1, classes).cumsum(axis=0)[:-1]
 
-    support = np.bincount(labels, minlength=classes)
-    lost, lost_hits = moved(np.ones(len(labels), bool)), moved(rival == labels)
+    of_rival = belongs[np.arange(len(rival)), rival]
+    lost = moved()
     predicted = np.bincount(rival, minlength=classes) - lost
-    hits = np.bincount(rival[rival == labels], minlength=classes) - lost_hits
+    hits = np.bincount(rival, of_rival, classes) - moved(of_rival)
     predicted[:, code] = lost.sum(axis=1)
-    hits[:, code] = moved(labels == code).sum(axis=1)
+    hits[:, code] = moved(belongs[:, code]).sum(axis=1)
+    return _f1(hits, predicted, support).mean(axis=1)[np.searchsorted(rising, grid)]
+
+
+def _macro_f1(predicted: Codes, belongs: Belonging, support: Counts) -> float:
+    """The macro-F1 of predicted classes."""
+    classes = len(support)
+    hits = np.bincount(predicted, belongs[np.arange(len(predicted)), predicted], classes)
+    return float(_f1(hits, np.bincount(predicted, minlength=classes), support).mean())
+
+
+def _f1(hits: Counts, predicted: Counts, support: Counts) -> Floats:
+    """F1 of classes by their hits, the number of their predictions and of their images, (..., classes)."""
     both = support + predicted
-    f1 = np.divide(2 * hits, both, out=np.zeros(both.shape), where=both > 0).mean(axis=1)
-    return f1[np.searchsorted(rising, grid)]
+    return np.divide(2 * hits, both, out=np.zeros(both.shape), where=both > 0)
 
 
 def _log(probabilities: npt.NDArray[np.floating]) -> Floats:

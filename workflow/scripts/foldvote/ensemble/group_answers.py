@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from foldvote.config.ensemble import Submission
+from foldvote.config.ensemble import Submission, split_end
 from foldvote.config.metric_names import metric_key
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
+from foldvote.ensemble.class_offsets import offsets_of, predict_classes
 from foldvote.ensemble.group_parts import outer_folds
 from foldvote.ensemble.leaderboard import DEFAULT
 from foldvote.ensemble.pooling import POOLINGS, fit_pooling, pool
@@ -183,10 +183,10 @@ def answer_groups(
             score is not defined for the groups.
     """
     label_space = read_label_space(inputs.classes)
-    with_offsets = "offsets" in read_json(inputs.weights)
+    end = split_end(read_json(inputs.weights)["kind"])[1]
     known, folds = _labelled(inputs, label_space, seed)
     scoring = Scoring(label_space, metric_key(score), metrics, draws, seed)
-    found = compare_poolings(known, folds, settings, scoring, with_offsets, on_reserve=inputs.reserve is not None)
+    found = compare_poolings(known, folds, settings, scoring, end, on_reserve=inputs.reserve is not None)
     params = found.results[found.chosen].params
     labels, clusters = known.of_groups("label"), known.of_groups("cluster")
     content: dict[str, Any] = {
@@ -267,7 +267,7 @@ def compare_poolings(
     folds: Codes,
     settings: Submission,
     scoring: Scoring,
-    with_offsets: bool,
+    end: str,
     *,
     on_reserve: bool,
 ) -> PoolingComparison:
@@ -278,18 +278,18 @@ def compare_poolings(
         folds: the fold of each group, int (groups,); a cluster is in one.
         settings: `pooling`, the kind or auto.
         scoring: how they are scored.
-        with_offsets: whether offsets of the classes are fitted, because the vote has them.
+        end: how the vote chooses classes, its `+offsets` or `+expected`; where it has any, they are fitted for groups.
         on_reserve: whether all members predicted each image, as they do test images.
 
     Raises:
         UserError: if the score is not defined for these groups.
     """
     labels, clusters = known.of_groups("label"), known.of_groups("cluster")
-    params = {kind: _fit(known, kind, with_offsets) for kind in POOLINGS}
+    params = {kind: _fit(known, kind, end) for kind in POOLINGS}
     score, fewer = scoring.score, replace(scoring, draws=min(scoring.draws, _DRAWS))
     fitted = {kind: _apply(known, own) for kind, own in params.items()}
     optimistic = _scored(fitted, labels, clusters, replace(scoring, draws=1))
-    nested = {kind: _nested(known, kind, folds, with_offsets) for kind in POOLINGS}
+    nested = {kind: _nested(known, kind, folds, end) for kind in POOLINGS}
     scored = _scored(nested, labels, clusters, scoring)
     check_defined(scored, score)
     results = {
@@ -333,11 +333,11 @@ def _labelled(inputs: GroupInputs, label_space: LabelSpace, seed: int) -> tuple[
     return known, outer_folds(folds, known.of_groups("cluster"), seed)
 
 
-def _fit(known: Grouped, kind: str, with_offsets: bool) -> dict[str, Any]:
+def _fit(known: Grouped, kind: str, end: str) -> dict[str, Any]:
     labels = known.of_groups("label").astype(np.int64)
     params = fit_pooling(kind, known.probabilities, known.starts, labels)
-    if with_offsets:
-        params["offsets"] = fit_offsets(pool(known.probabilities, known.starts, params), labels)
+    if end:
+        params["offsets"] = offsets_of(end, pool(known.probabilities, known.starts, params), labels)
     return params
 
 
@@ -346,12 +346,12 @@ def _apply(images: Grouped, params: Mapping[str, Any]) -> NestedPredictions:
     return NestedPredictions(pooled, predict_classes(pooled, params.get("offsets")))
 
 
-def _nested(known: Grouped, kind: str, folds: Codes, with_offsets: bool) -> NestedPredictions:
+def _nested(known: Grouped, kind: str, folds: Codes, end: str) -> NestedPredictions:
     probabilities = np.empty((len(known.names), known.probabilities.shape[1]))
     codes = np.empty(len(known.names), np.int64)
     for fold in np.unique(folds):
         out = folds == fold
-        predicted = _apply(known.chosen(out), _fit(known.chosen(~out), kind, with_offsets))
+        predicted = _apply(known.chosen(out), _fit(known.chosen(~out), kind, end))
         probabilities[out], codes[out] = predicted.probabilities, predicted.codes
     return NestedPredictions(probabilities, codes)
 

@@ -1,7 +1,7 @@
 """All ensemble methods: fitted on out-of-fold probabilities, kept as plain JSON, and applied image by image.
 
-A method's name may end in `+offsets`: then its classes are chosen after offsets that raise macro-F1 (class_offsets),
-and its probabilities are those of the method without offsets.
+A method's name may end in `+offsets` or `+expected`: then its classes are chosen after offsets that raise macro-F1, or
+the macro-F1 that its probabilities promise (class_offsets), and its probabilities are those of the method without them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldvote.config.ensemble import METHOD_NAMES, OFFSETS
+from foldvote.config.ensemble import EXPECTED, METHOD_NAMES, OFFSETS, split_end
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.averaging import BEST_MODEL, GEOMETRIC, MAJORITY, MEAN, RANK, TEMPERED
 from foldvote.ensemble.candidates import Candidates, subsample
-from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
+from foldvote.ensemble.class_offsets import offsets_of, predict_classes
 from foldvote.ensemble.ensemble_method import EnsembleMethod, FitContext, Floats, Labels, Metric, Params
 from foldvote.ensemble.greedy_selection import GREEDY
 from foldvote.ensemble.stacking import LIGHTGBM, LIGHTGBM_METADATA, STACKING, STACKING_METADATA
@@ -36,33 +36,36 @@ METHODS: dict[str, EnsembleMethod] = {
 def simplest_first(kinds: Iterable[str]) -> list[str]:
     """Names of methods in order of complexity.
 
-    Offsets are one number per class, so that a method with offsets comes after those with one weight per candidate.
+    Offsets that labels fit are one number per class, so that a method with them comes after those with one weight per
+    candidate; those that are expected follow from the probabilities.
 
     Args:
-        kinds: names in METHOD_NAMES, also with `+offsets`.
+        kinds: names in METHOD_NAMES, also with `+offsets` or `+expected`.
 
     Raises:
         UserError: if a name is not known.
     """
 
-    def complexity(kind: str) -> tuple[int, bool, int]:
-        name, offsets = split_offsets(kind)
+    def complexity(kind: str) -> tuple[int, int, int]:
+        name, end = _known(kind)
         place = METHOD_NAMES.index(name)
-        return (max(place, METHOD_NAMES.index("factor_weights")) if offsets else place, offsets, place)
+        return (
+            max(place, METHOD_NAMES.index("factor_weights")) if end == OFFSETS else place,
+            ("", EXPECTED, OFFSETS).index(end),
+            place,
+        )
 
     return sorted(kinds, key=complexity)
 
 
-def split_offsets(kind: str) -> tuple[str, bool]:
-    """The name of the method, and whether it has offsets: `mean+offsets` gives mean and True.
-
-    Raises:
-        UserError: if the name is not known.
-    """
-    name = kind.removesuffix(OFFSETS)
+def _known(kind: str) -> tuple[str, str]:
+    """`split_end` of a name that is known."""
+    name, end = split_end(kind)
     if name not in METHOD_NAMES:
-        raise UserError(f"vote: no kind {kind!r}; choose of {', '.join(METHOD_NAMES)}, each also with {OFFSETS}")
-    return name, name != kind
+        raise UserError(
+            f"vote: no kind {kind!r}; choose of {', '.join(METHOD_NAMES)}, each also with {EXPECTED} or {OFFSETS}"
+        )
+    return name, end
 
 
 def fit_method(
@@ -80,7 +83,7 @@ def fit_method(
     """Fit an ensemble method.
 
     Args:
-        kind: a name in METHODS, also with `+offsets`.
+        kind: a name in METHODS, also with `+offsets` or `+expected`.
         candidates: out-of-fold probabilities.
         labels: true codes, shape (images,).
         label_space: the classes.
@@ -99,14 +102,14 @@ def fit_method(
         UserError: if the method is not known, does not fit the classes, or its package is missing.
         ValueError: if the labels do not fit the candidates.
     """
-    name, offsets = split_offsets(kind)
+    name, end = _known(kind)
     method = METHODS[name]
     labels = np.asarray(labels, np.int64)
     if labels.shape != (candidates.images,):
         raise ValueError(f"labels of shape {labels.shape} do not fit {candidates.images} images")
     candidates = candidates.ordered()
     names = list(candidates.names)
-    if method.is_fitted or offsets:
+    if method.is_fitted or end:
         allowed = np.arange(len(labels)) if rows is None else np.asarray(rows)
         allowed_groups = None if groups is None else np.asarray(groups)[allowed]
         drawn = allowed[subsample(len(allowed), allowed_groups, seed, method.most_images)]
@@ -115,8 +118,8 @@ def fit_method(
             folds = None if folds is None else np.asarray(folds)[drawn]
     context = FitContext(label_space, seed, metric, folds)
     params: Params = {"kind": kind, "candidates": names} | method.fit(candidates, labels, context)
-    if offsets:
-        params["offsets"] = fit_offsets(apply_method(candidates, params, label_space), labels)
+    if end:
+        params["offsets"] = offsets_of(end, apply_method(candidates, params, label_space), labels)
     return params
 
 
@@ -132,7 +135,7 @@ def apply_method(candidates: Candidates, params: Mapping[str, Any], label_space:
         UserError: if a candidate is missing.
     """
     candidates = candidates.named(params["candidates"])
-    name, _ = split_offsets(params["kind"])
+    name, _ = split_end(params["kind"])
     probabilities = np.empty((candidates.images, candidates.classes))
     for start in range(0, candidates.images, PIECE):
         piece = slice(start, start + PIECE)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldvote.config.ensemble import Vote
+from foldvote.config.ensemble import Vote, split_end
 from foldvote.config.metric_names import metric_key
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import Candidates
-from foldvote.ensemble.class_offsets import fit_offsets, predict_classes
+from foldvote.ensemble.class_offsets import offsets_of, predict_classes
 from foldvote.ensemble.group_parts import split_groups
 from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.ensemble.scaling import Scaling, apply_scaling, fit_scaling
@@ -146,11 +146,11 @@ def _with_own_offsets(
     """The parameters with offsets that fit the mean of all members, and the classes by offsets of the other parts."""
     if "offsets" not in params:
         return dict(params), choose_classes(probabilities, params)
-    codes = np.empty(len(labels), np.int64)
+    codes, end = np.empty(len(labels), np.int64), split_end(params["kind"])[1]
     for part in np.unique(parts):
         out = parts == part
-        codes[out] = predict_classes(probabilities[out], fit_offsets(probabilities[~out], labels[~out]))
-    return dict(params) | {"offsets": fit_offsets(probabilities, labels)}, codes
+        codes[out] = predict_classes(probabilities[out], offsets_of(end, probabilities[~out], labels[~out]))
+    return dict(params) | {"offsets": offsets_of(end, probabilities, labels)}, codes
 
 
 def _cross_fit(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from foldvote.config.ensemble import OF_METADATA, OFFSETS, Submission
+from foldvote.config.ensemble import OF_METADATA, Submission, split_end
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import MOST_FITTED, Candidates, candidates_of, model_mean, subsample
 from foldvote.ensemble.ensemble_method import Metric
@@ -73,7 +73,7 @@ def read_rows(folder: Path, fit_by: Metric = "log_loss", seed: int = 0, use_rese
                 f"{folder}: holds no finished run (no {path}); give folders that a configuration's results names"
             )
     fitted, found = read_json(votes), read_json(metrics)
-    data = _read(folder, found, any(kind.removesuffix(OFFSETS) in OF_METADATA for kind in fitted))
+    data = _read(folder, found, any(split_end(kind)[0] in OF_METADATA for kind in fitted))
     base: Base = "oof"
     if use_reserve and data.reserve is not None:
         base, candidates = "reserve", candidates_of(data.reserve.predictions, data.label_space)

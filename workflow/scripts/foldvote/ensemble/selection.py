@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from foldvote.config.ensemble import Vote
+from foldvote.config.ensemble import OFFSETS, Vote, split_end
 from foldvote.config.metric_names import higher_is_better, metric_key
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import MOST_FITTED, Candidates, subsample
 from foldvote.ensemble.ensemble_method import Metric as FitMetric
 from foldvote.ensemble.ensemble_method import Need
 from foldvote.ensemble.group_parts import outer_folds
-from foldvote.ensemble.methods import METHODS, apply_method, choose_classes, fit_method, simplest_first, split_offsets
+from foldvote.ensemble.methods import METHODS, apply_method, choose_classes, fit_method, simplest_first
 from foldvote.errors import UserError
 from foldvote.evaluation.intervals import Comparison, Direction, compare
 from foldvote.evaluation.metric_bootstrap import Scored, points_of, score_rows
@@ -179,7 +179,7 @@ def applicable_methods(settings: Vote, candidates: Candidates, label_space: Labe
         unmet.add(Need.METADATA)
     asked = {"mean", *settings.kinds, *([] if settings.use == "auto" else [settings.use])}
     return simplest_first(
-        kind for kind in asked if kind == settings.use or not METHODS[split_offsets(kind)[0]].needs & unmet
+        kind for kind in asked if kind == settings.use or not METHODS[split_end(kind)[0]].needs & unmet
     )
 
 
@@ -197,7 +197,7 @@ def nested_cv(
     """Fit on all folds but one and apply to that one, for every fold; a method that fits nothing is applied at once.
 
     Args:
-        kind: the method's name, also with `+offsets`.
+        kind: the method's name, also with `+offsets` or `+expected`.
         candidates: out-of-fold probabilities.
         labels: true codes, shape (images,). Those of a fold never influence the rows of that fold.
         folds: the fold of each image, shape (images,), at least two different ones, none below 0; `outer_folds` gives
@@ -212,8 +212,8 @@ def nested_cv(
         ValueError: if the folds do not fit.
     """
     labels, folds = np.asarray(labels), np.asarray(folds)
-    name, offsets = split_offsets(kind)
-    if not METHODS[name].is_fitted and not offsets:
+    name, end = split_end(kind)
+    if not METHODS[name].is_fitted and not end:
         params = fit_method(kind, candidates, labels, label_space, seed)
         probabilities = apply_method(candidates, params, label_space)
         return NestedPredictions(probabilities, choose_classes(probabilities, params))
@@ -290,7 +290,9 @@ def choose_safely(results: Mapping[str, MethodResult], score: str) -> str:
 
     Test images are predicted by the mean of all members, which is more often right and less certain than each of them.
     What a method gains on single members may be lost there. So the mean is left only for a method that is better in
-    97.5 % of the bootstrap draws, and never for one that fits offsets or the members' certainty.
+    97.5 % of the bootstrap draws, and never for one that fits offsets to labels or the members' certainty. Offsets that
+    single members' probabilities promise are too small for their mean, whose rare classes are the likeliest more rarely
+    still: they do too little there, and no harm.
 
     Args:
         results: the methods in order of complexity, the mean among them.
@@ -305,13 +307,13 @@ def choose_safely(results: Mapping[str, MethodResult], score: str) -> str:
 
 
 def is_safe(kind: str) -> bool:
-    """Whether what a method gains on single members can carry over to means of all: no offsets, no certainty is fitted.
+    """Whether what a method gains on single members can carry over to means of all: no certainty, no offset is fitted.
 
     Args:
-        kind: its name, also with `+offsets`.
+        kind: its name, also with `+offsets` or `+expected`.
     """
-    name, offsets = split_offsets(kind)
-    return not offsets and not METHODS[name].fits_certainty
+    name, end = split_end(kind)
+    return end != OFFSETS and not METHODS[name].fits_certainty
 
 
 def compare_results(one: MethodResult, other: MethodResult, score: str) -> Comparison:
