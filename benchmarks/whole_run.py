@@ -6,8 +6,8 @@
 FOLDER has the home task's layout. Every run begins with the photographs and ends with out-of-fold and test predictions
 with two views, on the CPU; the folds are foldvote's. `2x2` is 2 folds of 2 epochs. Peers (benchmarks/peers/): a plain
 script; timm's train.py, from a checkout of its repository, once per fold; fastai, from a Python in which it is
-installed. All take the learning rate, batch size and smoothing of config/maskbase.yaml, and colours, crop and mirror
-image of about the same strength; foldvote has the rest of that recipe as well. Scores are macro-F1.
+installed. All take the learning rate, batch size and smoothing of config/maskbase.yaml; peers crop, mirror and colour
+images lightly, foldvote has the rest of that recipe. Scores are macro-F1.
 """
 
 import argparse

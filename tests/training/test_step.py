@@ -389,10 +389,12 @@ def test_each_net_for_a_gpu_takes_a_step_of_its_recipe(name: str, size: str) -> 
     learns = {key: model.get_parameter(key) for key in head_parameters(model)}
     before = {key: parameter.detach().clone() for key, parameter in learns.items()}
     state = TrainState(model, make_optimizer(asked, model), CPU.scaler(), Progress())
-    step = TrainStep(asked, MemberSeeds(1, name, 0), state, np.ones(len(label_space.classes), np.int64), CPU)
+    counts = np.ones(len(label_space.classes), np.int64)
+    step = TrainStep(asked, MemberSeeds(1, name, 0), state, counts, CPU, label_space=label_space)
     draw = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (2, *parse_size(size), 3), dtype=torch.uint8, generator=draw)
-    loss = step(images, torch.tensor([0, 17]), 0, 1)
+    one_person = torch.cat([torch.eye(18)[[0, 12]], torch.tensor([[7.0], [7.0]])], dim=1)  # with and without a mask
+    loss = step(images, one_person, 0, 1)
     assert len(label_space.classes) == 18 and 1 < loss.item() < 9  # chance: log 18 = 2.9
     assert all(gradient.isfinite().all() for gradient in gradients(step).values())
     assert [key for key, parameter in learns.items() if torch.equal(parameter, before[key])] == []
