@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldvote.config.base import parse_size
 from foldvote.config.data import Images
+from foldvote.config.image_size import Framing
 from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime
 from foldvote.config.tta import view_name
@@ -34,14 +34,14 @@ from foldvote.data.packed_images import PackedImages
 from foldvote.deployment.finished_run import FinishedRun, read_finished_run
 from foldvote.deployment.network_graph import session
 from foldvote.deployment.onnx_graph import restricted, write_graphs
-from foldvote.inference.tta import ready_views
+from foldvote.inference.tta import views_of
 from foldvote.models.factory import build_model, normalisation
 from foldvote.runtime.device import Device
 from foldvote.runtime.resources import JobResources
 
 SPACE = factor_label_space({"mask": ("wear", "wrong", "not"), "gender": ("f", "m"), "age": ("young", "mid", "old")})
 FOLDS, VIEWS = (1, 5), (1, 2)
-Pixels = dict[tuple[str, str], np.ndarray]
+Pixels = dict[Framing, np.ndarray]
 Answers = tuple[np.ndarray, np.ndarray]
 
 
@@ -73,14 +73,14 @@ def drawn_run(net: str, size: str) -> FinishedRun:
 def pixels_of(run: FinishedRun, part: str, count: int) -> Pixels:
     """Some images as the models see them; noise where the weights are random."""
     found = {}
-    for size, roi in run.inputs:
+    for framing in run.inputs:
         if isinstance(run, DrawnRun):
             seed = 0 if part == "test" else 1
-            found[size, roi] = np.random.default_rng(seed).integers(0, 256, (count, *parse_size(size), 3), np.uint8)
+            found[framing] = np.random.default_rng(seed).integers(0, 256, (count, *framing.shape, 3), np.uint8)
             continue
-        images = PackedImages(run.results / f"data/pixels/size={size}/roi={roi}/{part}.arrow")
+        images = PackedImages(run.results / f"data/pixels/{framing.folder}/{part}.arrow")
         rows = np.linspace(0, len(images) - 1, count).astype(int)
-        found[size, roi] = np.stack([images[row] for row in rows])
+        found[framing] = np.stack([images[row] for row in rows])
     return found
 
 
@@ -91,7 +91,7 @@ def torch_way(run: FinishedRun, pixels: Pixels, **changes: bool) -> Callable[[],
         recipe = run.recipes[model]
         device: Device = JobResources(0, 1, Runtime()).device(recipe.model_copy(update=changes))
         network = device.place(run.load((model, fold))).eval()
-        views = ready_views(run.views, *parse_size(recipe.size))
+        views = views_of(recipe, run.views)
         codes = known_classes(recipe, run.label_space)[1]
         members.append(((model, fold), network, device, views, codes, normalisation(network, device.torch_device)))
 
@@ -101,7 +101,7 @@ def torch_way(run: FinishedRun, pixels: Pixels, **changes: bool) -> Callable[[],
             recipe = run.recipes[member[0]]
             with torch.inference_mode(), device.autocast():
                 layout = device.prediction_layout
-                batch = device.normalise(torch.from_numpy(pixels[recipe.size, recipe.roi]), mean, std, layout)
+                batch = device.normalise(torch.from_numpy(pixels[recipe.packed]), mean, std, layout)
                 logits[member] = {
                     view.name: network(view.move(batch).contiguous(memory_format=layout)).float().numpy()[:, codes]
                     for view in views
@@ -122,7 +122,7 @@ def onnx_way(
     def answer() -> Answers:
         means: dict[str, np.ndarray] = {}
         for file, loaded in sessions.items():
-            found = loaded.run(list(file.outputs), {"images": pixels[file.size, file.roi]} if file.size else means)
+            found = loaded.run(list(file.outputs), {"images": pixels[file.framing]} if file.framing else means)
             means[file.path.stem] = found[0]
         return found[0], found[1]
 

@@ -23,4 +23,5 @@ onnx, onnxruntime, onnxscript, quantization, float16, onnx_model = _imported()
 
 def packages_fault() -> str | None:
     """What is missing to write ONNX files; None if nothing is."""
-    return None if onnx else "bundle: needs onnx, onnxruntime and onnxscript; pip install 'foldvote[bundle]'"
+    fault = "bundle: needs onnx, onnxruntime and onnxscript; `make` installs them, elsewhere pip install -e '.[bundle]'"
+    return None if onnx else fault
