@@ -10,10 +10,12 @@ from foldvote.ensemble.group_parts import outer_folds, split_groups
 from foldvote.ensemble.methods import apply_method, fit_method
 from foldvote.ensemble.selection import (
     EvaluationRows,
+    MethodResult,
     applicable_methods,
     compare_methods,
     nested_cv,
     one_standard_error_rule,
+    surely_better,
 )
 from foldvote.errors import UserError
 from foldvote.evaluation.metrics import log_loss, macro_f1
@@ -147,3 +149,14 @@ def test_without_a_reserve_only_offsets_that_no_label_fits_are_chosen():
     assert min(scores[1:]) > scores[0] + 0.03  # each is surely better, and one of them was taken
     accuracy = compare_methods(candidates, evaluation, space, Vote(kinds=both, draws=200, score="accuracy"), 1)
     assert accuracy.chosen == "mean"
+
+
+def test_the_mean_is_left_only_for_what_is_surely_better():
+    draws = generator(27, "draws").normal(0, 0.03, 400)
+
+    def result(kind, value, noise):
+        return MethodResult(kind, {}, {"macro_f1": value}, {}, {"macro_f1": value + noise})
+
+    mean = result("mean", 0.40, draws * 0)
+    for value, chosen in ((0.38, {"mean"}), (0.43, {"mean"}), (0.48, {"mean", "rank"})):
+        assert surely_better({"mean": mean, "rank": result("rank", value, draws)}, "macro_f1").keys() == chosen

@@ -73,7 +73,8 @@ class Vote(Section):
     """
 
     use: MethodName | Literal["auto"] = "auto"
-    """The method that is used; auto: the simplest one within one standard error of the best."""
+    """The method that is used; auto: the mean, or the simplest within one standard error of the best of those that are
+    better than it in 97.5 % of the bootstrap draws."""
     kinds: Annotated[list[MethodName], AfterValidator(different)] = Field(default=_DEFAULT_METHODS)
     """The methods that are compared; the mean always is. `+expected`: an offset per class is added before the class is
     chosen, which raises the macro-F1 that the probabilities themselves promise; `+offsets`: that of the labels."""

@@ -23,12 +23,12 @@ from foldvote.ensemble.leaderboard import DEFAULT
 from foldvote.ensemble.pooling import POOLINGS, fit_pooling, pool
 from foldvote.ensemble.row_scores import intervals_of, known_value
 from foldvote.ensemble.selection import (
-    SURELY_BETTER,
     MethodResult,
     NestedPredictions,
     check_defined,
     choose_method,
     compare_results,
+    surely_better,
 )
 from foldvote.errors import raise_all
 from foldvote.evaluation.metric_bootstrap import Scored, score_rows
@@ -302,7 +302,7 @@ def compare_poolings(
             return settings.pooling
         check_defined(found, score)
         compared = {kind: MethodResult(kind, {}, own.points, {}, own.draws) for kind, own in found.items()}
-        return choose_method(compared if on_reserve else _surely_better(compared, score), score)
+        return choose_method(compared if on_reserve else surely_better(compared, score), score)
 
     probabilities, codes = np.empty((len(labels), known.probabilities.shape[1])), np.empty(len(labels), np.int64)
     for fold in np.unique(folds):
@@ -362,15 +362,6 @@ def _scored(
     """The scores over groups of several predictions, and these in each draw of clusters."""
     answers = {kind: Answers(labels, own.probabilities, own.codes) for kind, own in predicted.items()}
     return score_rows(answers, clusters, scoring.label_space, scoring.metrics, scoring.draws, scoring.seed)
-
-
-def _surely_better(results: Mapping[str, MethodResult], score: str) -> dict[str, MethodResult]:
-    """The mean, and what is better than it in 97.5 % of the draws."""
-    return {
-        kind: result
-        for kind, result in results.items()
-        if kind == "mean" or compare_results(result, results["mean"], score).better >= SURELY_BETTER
-    }
 
 
 def _with_intervals(predicted: NestedPredictions, labels: Codes, clusters: Codes, scoring: Scoring) -> dict[str, Any]:

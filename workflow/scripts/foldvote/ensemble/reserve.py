@@ -20,7 +20,14 @@ from foldvote.ensemble.class_offsets import offsets_of, predict_classes
 from foldvote.ensemble.group_parts import split_groups
 from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.ensemble.scaling import Scaling, apply_scaling, fit_scaling
-from foldvote.ensemble.selection import EvaluationRows, MethodResult, NestedPredictions, check_defined, choose_method
+from foldvote.ensemble.selection import (
+    EvaluationRows,
+    MethodResult,
+    NestedPredictions,
+    check_defined,
+    choose_method,
+    surely_better,
+)
 from foldvote.evaluation.metric_bootstrap import score_rows
 from foldvote.evaluation.metric_registry import Answers, Metric
 from foldvote.io.files import read_json, sha256_bytes, write_json
@@ -80,7 +87,7 @@ def score_on_reserve(
         kind: MethodResult(kind, params[kind], found.points, fitted[kind].optimistic, found.draws, answers[kind])
         for kind, found in scored.items()
     }
-    chosen = settings.use if settings.use != "auto" else choose_method(results, metric_key(settings.score))
+    chosen = settings.use if settings.use != "auto" else _choose(results, metric_key(settings.score))
     scaling = fit_scaling(predicted[chosen].probabilities, rows.labels, settings.calibration, "reserve")
     choosing = [metric for metric in metrics if metric.name == metric_key(settings.score)]
     crossed = _cross_fit(predicted, rows, parts, label_space, settings, choosing, seed)
@@ -153,6 +160,11 @@ def _with_own_offsets(
     return dict(params) | {"offsets": offsets_of(end, probabilities, labels)}, codes
 
 
+def _choose(results: Mapping[str, MethodResult], score: str) -> str:
+    """The mean, or a method that is surely better: a reserve has few groups, and many methods are compared on it."""
+    return choose_method(surely_better(results, score), score)
+
+
 def _cross_fit(
     predicted: Mapping[str, NestedPredictions],
     rows: EvaluationRows,
@@ -177,7 +189,7 @@ def _cross_fit(
             scored = score_rows(others, rows.groups[~out], label_space, metrics, draws, seed)
             check_defined(scored, metric_key(settings.score))
             found = {kind: MethodResult(kind, {}, own.points, {}, own.draws) for kind, own in scored.items()}
-            chosen = choose_method(found, metric_key(settings.score))
+            chosen = _choose(found, metric_key(settings.score))
         vote = predicted[chosen]
         scaling = fit_scaling(vote.probabilities[~out], rows.labels[~out], settings.calibration, "reserve")
         probabilities[out] = apply_scaling(vote.probabilities[out], scaling)
