@@ -21,7 +21,7 @@ NUMERIC = NumericFactor(name="age", column="age_years", borders=BORDERS)
 
 
 def age_rows(years: list[float], treatment: Treatment) -> list[list[float]]:
-    labels = np.zeros(len(years), np.int64)
+    labels = np.searchsorted(BORDERS, years, side="right")
     return training_targets(AGE_ALONE, labels, np.array(years, float), treatment, NUMERIC).tolist()
 
 
@@ -96,12 +96,21 @@ def test_ramps_that_overlap_share_among_three() -> None:
 
 
 def test_unknown_years_keep_the_label() -> None:
-    labels = np.array([2, 0, 7])
+    labels = np.array([2, 1, 7])
     one_hot = np.eye(18, dtype=np.float32)
     soft = Treatment(soft_years=3)
     assert np.array_equal(training_targets(HOME, labels, None, soft, NUMERIC), one_hot[labels])
     some = training_targets(HOME, labels, np.array([np.nan, 31.0, np.nan]), soft, NUMERIC)
     assert np.array_equal(some[[0, 2]], one_hot[[2, 7]]) and some[1].max() < 1
+
+
+@pytest.mark.parametrize(
+    "treatment", [Treatment(soft_years=2), Treatment(age_borders=(29, 59)), Treatment(age_borders=(20, 30))]
+)
+def test_a_corrected_band_is_not_undone_by_the_number_that_was_not_corrected(treatment: Treatment) -> None:
+    labels = np.array([HOME.code({"mask": "wear", "gender": "male", "age": age}) for age in ("60plus", "under30")])
+    targets = training_targets(HOME, labels, np.array([45.0, 30.0]), treatment, NUMERIC)
+    assert np.array_equal(targets, np.eye(18, dtype=np.float32)[labels])
 
 
 @given(

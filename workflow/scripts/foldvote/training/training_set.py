@@ -108,7 +108,8 @@ def training_targets(
         label_space: the classes; with a treatment, `numeric` is among their factors and has three levels.
         labels: class codes, int64 (N,).
         years: the number of each image, such as the age in years, float (N,) with NaN if unknown; None if all are
-            unknown. An image with unknown number keeps its label.
+            unknown. An image with unknown number keeps its label, and so does one whose number lies in another band of
+            the data than its label: the label was corrected, and the number was not.
         treatment: moved age borders, and the number of years around a border in which both bands share the target.
         numeric: the factor that bins the number, or None; its borders are used if the treatment moves none.
 
@@ -125,7 +126,10 @@ def training_targets(
     name, (low, high) = _borders(label_space, treatment, numeric)
     count = len(labels)
     targets = np.zeros((count, len(label_space.classes)), np.float32)
-    known = np.zeros(count, bool) if years is None else np.isfinite(years)
+    known = np.zeros(count, bool)
+    if years is not None and numeric is not None:
+        in_band = np.searchsorted(numeric.borders, years, side="right") == label_space.level_codes(name)[labels]
+        known = np.isfinite(years) & in_band
     targets[np.flatnonzero(~known), labels[~known]] = 1
     if years is None:
         return targets
