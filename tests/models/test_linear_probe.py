@@ -29,6 +29,30 @@ def test_it_is_the_regression_on_standardised_features_as_one_linear_layer(class
     assert probe.loss == pytest.approx(-np.log(ours[np.arange(len(labels)), labels]).mean(), rel=1e-6)
 
 
+@pytest.mark.parametrize("width", [6, 200])
+def test_weights_of_rows_are_those_of_their_losses(width: int) -> None:
+    features, labels = drawn(width=width)
+    weights = np.where(np.arange(len(labels)) < 30, 4.0, 0.5)
+    probe = fit_probe(features, labels, 3, 0.1, weights)
+    own = StandardScaler().fit_transform(features)
+    other = LogisticRegression(C=1 / (0.1 * weights.sum()), tol=1e-8, max_iter=5000).fit(own, labels, weights)
+    ours = np.exp(probe.logits(features))
+    ours /= ours.sum(axis=1, keepdims=True)
+    assert np.allclose(ours, other.predict_proba(own), atol=5e-3)
+    assert probe.loss == pytest.approx(np.average(-np.log(ours[np.arange(90), labels]), weights=weights), rel=1e-6)
+    plain, alike = fit_probe(features, labels, 3, 0.1), fit_probe(features, labels, 3, 0.1, np.full(90, 3.0))
+    assert np.allclose(plain.logits(features), alike.logits(features), atol=5e-3)
+    assert not np.allclose(plain.logits(features), probe.logits(features), atol=5e-2)
+
+
+def test_rows_of_little_weight_have_little_say_in_the_penalty() -> None:
+    draw, labels = np.random.default_rng(1), np.arange(240) % 3
+    features = np.eye(3)[labels] + draw.normal(size=(240, 3)) * 0.05
+    labels[120:] = draw.permutation(labels[120:])
+    weights, groups = np.where(np.arange(240) < 120, 1.0, 1e-6), np.arange(240).astype(str)
+    assert choose_strength(features, labels, groups, 3, 0, weights) < choose_strength(features, labels, groups, 3, 0)
+
+
 def test_a_feature_that_never_varies_and_a_class_without_images_are_no_harm() -> None:
     features, labels = drawn()
     features[:, 2] = 7.0

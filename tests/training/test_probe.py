@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from foldvote.config.folds import Folds
 from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime
+from foldvote.data.manifest_table import WEIGHT
 from foldvote.data.packed_images import PackedImages
 from foldvote.errors import UserError
 from foldvote.inference.feature_files import read_features
@@ -20,10 +22,11 @@ from foldvote.io.parquet import read_table
 from foldvote.models.factory import build_model
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
+from foldvote.splits.folds import make_folds
 from foldvote.training import probe
 from foldvote.training.history import read_history
 from foldvote.training.training_set import MemberInputs
-from support.tiny_member import LABEL_SPACE, SIZE, Tiny, make_tiny
+from support.tiny_member import LABEL_SPACE, SIZE, Tiny, make_tiny, write_manifest
 
 VIEWS: list[str | dict[str, object]] = ["identity", "hflip"]
 RESOURCES = JobResources(0, 1, Runtime(predict_batch=5))
@@ -126,6 +129,24 @@ def test_no_validation_image_reaches_the_fit_or_its_scaling(tiny: Tiny, monkeypa
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_probe_learns_by_the_weights_of_its_images(tiny: Tiny, tmp_path: Path) -> None:
+    given, features, heads = tiny.root / "given.safetensors", tiny.root / "features.parquet", {}
+    light = {f"person{number:02d}": 1e-6 for number in (3, 7)}
+    for name, weights in {"alike": {}, "light": light}.items():
+        own = Tiny(tmp_path / name)
+        own.root.mkdir()
+        rows = read_table(tiny.manifest)
+        write_manifest(rows.assign(**{WEIGHT: rows["group"].map(weights).fillna(2.0).astype(float)}), own.manifest)
+        make_folds(own.manifest, Folds(k=3), 7, own.split.folds, own.split.certificate, own.split.classes)
+        inputs = MemberInputs(tiny.pixels, own.split, given)
+        files = own.files("member")
+        probe.train_probe(MemberSeeds(1, "tiny", 0), probe_recipe(given), "code", inputs, features, files, RESOURCES)
+        heads[name] = load_file(files.weights)["fc.weight"]
+    plain = load_file(tiny.files("member0").weights)["fc.weight"]
+    assert torch.allclose(heads["alike"], plain, atol=1e-3)
+    assert not torch.allclose(heads["light"], plain, atol=1e-2)
+
+
 def test_features_of_other_weights_are_refused(tiny: Tiny, tmp_path: Path) -> None:
     other = tmp_path / "other.safetensors"
     save_file(build_model(probe_recipe(other), LABEL_SPACE, 6).state_dict(), other)
@@ -169,7 +190,7 @@ def test_a_net_without_a_linear_classifier_is_refused() -> None:
 
 def test_keys_of_training_are_ignored_and_those_of_what_is_learnt_refused() -> None:
     plain = Recipe.model_validate({"kind": "probe", "net": "test_resnet", "pretrained": "w.pth"})
-    base = {"epochs": 9, "augment": "heavy", "optimizer": "sgd", "label_smoothing": 0.1, "mix": "mixup", "ema": 0.9}
+    base = {"epochs": 9, "augment": "light", "optimizer": "sgd", "label_smoothing": 0.1, "mix": "mixup", "ema": 0.9}
     assert Recipe.model_validate({"kind": "probe", "net": "test_resnet", "pretrained": "w.pth", **base}) == plain
     assert Recipe.model_validate_json(plain.model_dump_json()) == plain
     assert plain.label_smoothing == 0 and plain.epochs == 1

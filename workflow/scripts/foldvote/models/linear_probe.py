@@ -28,7 +28,7 @@ class LinearProbe(NamedTuple):
     Attributes:
         weight: float64 (classes, features).
         bias: float64 (classes,).
-        loss: mean cross-entropy on the rows that it was fitted on, in nats.
+        loss: mean cross-entropy on the rows that it was fitted on, by their weights, in nats.
     """
 
     weight: npt.NDArray[np.float64]
@@ -63,7 +63,14 @@ def deal_parts(labels: Codes, groups: npt.NDArray[np.generic], count: int, seed:
     return part_of[group]
 
 
-def choose_strength(features: Floats, labels: Codes, groups: npt.NDArray[np.generic], classes: int, seed: int) -> float:
+def choose_strength(
+    features: Floats,
+    labels: Codes,
+    groups: npt.NDArray[np.generic],
+    classes: int,
+    seed: int,
+    weights: Floats | None = None,
+) -> float:
     """The penalty with the least cross-entropy on groups that are left out, of those in STRENGTHS.
 
     Args:
@@ -72,6 +79,7 @@ def choose_strength(features: Floats, labels: Codes, groups: npt.NDArray[np.gene
         groups: the group of each row.
         classes: number of classes.
         seed: the seed of the parts.
+        weights: above 0, of each row; None: all count alike.
     """
     parts = deal_parts(labels, groups, PARTS, seed, "probe", "parts")
     if len(np.unique(parts)) < 2:
@@ -79,18 +87,22 @@ def choose_strength(features: Floats, labels: Codes, groups: npt.NDArray[np.gene
     losses: list[list[float]] = []
     for part in np.unique(parts):
         left_out = parts == part
-        path = _Path(features[~left_out], labels[~left_out], classes)
+        learnt, scored = (None, None) if weights is None else (weights[~left_out], weights[left_out])
+        path = _Path(features[~left_out], labels[~left_out], classes, learnt)
+        count = _total(labels[left_out], scored)
         losses.append([])
         for strength in STRENGTHS:
             found = path.fit(strength)
-            losses[-1].append(_loss(found.logits(features[left_out]), labels[left_out]) * left_out.sum())
+            losses[-1].append(_loss(found.logits(features[left_out]), labels[left_out], scored) * count)
             if losses[-1][-1] > min(losses[-1]):  # weaker penalties fit the rows, and no others
                 break
     tried = min(map(len, losses))
     return STRENGTHS[int(np.argmin(np.sum([one[:tried] for one in losses], axis=0)))]
 
 
-def fit_probe(features: Floats, labels: Codes, classes: int, strength: float) -> LinearProbe:
+def fit_probe(
+    features: Floats, labels: Codes, classes: int, strength: float, weights: Floats | None = None
+) -> LinearProbe:
     """Fit a logistic regression.
 
     Args:
@@ -98,17 +110,18 @@ def fit_probe(features: Floats, labels: Codes, classes: int, strength: float) ->
         labels: codes, (rows,).
         classes: number of classes; one without a row gets the logit of a class with less than one image.
         strength: the penalty, see STRENGTHS.
+        weights: above 0, of each row in the mean loss; None: all count alike.
     """
-    return _Path(features, labels, classes).fit(strength)
+    return _Path(features, labels, classes, weights).fit(strength)
 
 
 class _Path:
     """Fits of the same rows with one penalty after another, each from the one before."""
 
-    def __init__(self, features: Floats, labels: Codes, classes: int) -> None:
+    def __init__(self, features: Floats, labels: Codes, classes: int, weights: Floats | None = None) -> None:
         from sklearn.linear_model import LogisticRegression  # takes a second to import
 
-        self.labels, self.classes = labels, classes
+        self.labels, self.classes, self.weights = labels, classes, weights
         self.mean = features.mean(axis=0, dtype=np.float64)
         spread = features.std(axis=0, dtype=np.float64)
         self.spread = np.where(spread > 1e-12, spread, 1.0)
@@ -126,20 +139,26 @@ class _Path:
         bias = np.full(self.classes, -np.log(len(self.labels) + 1.0))
         bias[present] = 0.0
         if len(present) > 1:
-            self.solver.set_params(C=1 / (strength * len(self.labels)))
+            self.solver.set_params(C=1 / (strength * _total(self.labels, self.weights)))
             with warnings.catch_warnings(), threadpool_limits(1):
                 warnings.simplefilter("ignore")  # that it could go on: the next steps change no digit that counts
-                self.solver.fit(self.rows, self.labels)
+                self.solver.fit(self.rows, self.labels, self.weights)
             own, of_class = self.solver.coef_.astype(np.float64), self.solver.intercept_.astype(np.float64)
             if len(present) == 2:  # sklearn keeps the difference of the two logits alone
                 own, of_class = np.concatenate([-own, own]) / 2, np.concatenate([-of_class, of_class]) / 2
             weight[present], bias[present] = own, of_class
-        loss = _loss(self.rows @ weight.T.astype(self.rows.dtype) + bias, self.labels)
+        loss = _loss(self.rows @ weight.T.astype(self.rows.dtype) + bias, self.labels, self.weights)
         folded = (weight if self.basis is None else weight @ self.basis.T) / self.spread
         return LinearProbe(folded, bias - folded @ self.mean, loss)
 
 
-def _loss(logits: Floats, labels: Codes) -> float:
-    """Mean cross-entropy in nats."""
+def _total(labels: Codes, weights: Floats | None) -> float:
+    """The sum of the weights of rows; their number without weights."""
+    return len(labels) if weights is None else float(weights.sum(dtype=np.float64))
+
+
+def _loss(logits: Floats, labels: Codes, weights: Floats | None) -> float:
+    """Mean cross-entropy in nats, by the weights of the rows."""
     shifted = np.asarray(logits, np.float64) - logits.max(axis=1, keepdims=True)
-    return float((np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]).mean())
+    own = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+    return float(np.average(own, weights=weights))

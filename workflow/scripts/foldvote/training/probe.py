@@ -55,17 +55,18 @@ def train_probe(
     expected |= {"pretrained_sha256": spec.origin["pretrained_sha256"], "data_sha256": spec.origin["data_sha256"]}
     check_features(features, expected, [IDENTITY.name])
     known = read_features(features, chosen.training["image_id"].tolist(), IDENTITY.name)
-    classes, seed = len(chosen.label_space.classes), seeds.key("probe")
-    strength = choose_strength(known, chosen.targets, _groups(inputs, chosen.training["image_id"]), classes, seed)
-    fitted = fit_probe(known, chosen.targets, classes, strength)
+    learnt, weights = chosen.training["label"].to_numpy(np.int64), chosen.weights
+    classes, groups = len(chosen.label_space.classes), _groups(inputs, chosen.training["image_id"])
+    strength = choose_strength(known, learnt, groups, classes, seeds.key("probe"), weights)
+    fitted = fit_probe(known, learnt, classes, strength, weights)
     log(f"{spec.name}: fitted on {len(known):,} images x {known.shape[1]:,} features, penalty {strength:g}")
     validated = read_features(features, chosen.validation["image_id"].tolist(), IDENTITY.name)
     labels = chosen.validation["label"].to_numpy(np.int64)
     scores, _ = score_logits(fitted.logits(validated).astype(np.float32), labels, chosen.label_space, spec.metrics)
     seconds = time.monotonic() - started
     row = {"epoch": 1, "train_loss": fitted.loss, **scores, "lr": 0.0, "seconds": seconds, "best": True}
-    weights = _weights(spec, fitted)
-    write_member(TrainResult(weights, weights, [1], scores, pd.DataFrame([row]), 1), spec, device, files, Progress())
+    state = _state(spec, fitted)
+    write_member(TrainResult(state, state, [1], scores, pd.DataFrame([row]), 1), spec, device, files, Progress())
     write_json(files.timing, {"seconds": seconds, "images": len(known), "device": "CPU"})
 
 
@@ -75,7 +76,7 @@ def _groups(inputs: MemberInputs, ids: pd.Series) -> np.ndarray:
     return folds.drop_duplicates("image_id").set_index("image_id")["group"].reindex(ids).to_numpy(str)
 
 
-def _weights(spec: MemberSpec, fitted: LinearProbe) -> State:
+def _state(spec: MemberSpec, fitted: LinearProbe) -> State:
     """The state of the pretrained net with the fitted layer as its classifier."""
     inputs, label_space = spec.inputs, spec.training_set.label_space
     model = build_model(spec.recipe, label_space, spec.seeds.key("init"), inputs.pretrained, inputs.bands)
