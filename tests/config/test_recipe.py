@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from foldvote.config.batch_parts import division_faults, parts_of
+from foldvote.config.batch_parts import division_faults, fitting_parts, parts_of
 from foldvote.config.recipe import Recipe
 
 
@@ -140,6 +140,13 @@ def test_parts_are_shared_equally(accumulate: int, processes: int, parts: int) -
 def test_a_part_is_never_larger_than_one_process_would_take(accumulate: int, processes: int) -> None:
     parts = parts_of(accumulate, processes)
     assert accumulate <= parts < accumulate + processes and parts % processes == 0
+
+
+@given(st.integers(1, 64), st.integers(2, 64))
+def test_parts_of_a_small_batch_hold_two_images_or_more(accumulate: int, batch: int) -> None:
+    parts = fitting_parts(accumulate, batch)
+    assert 1 <= parts <= accumulate and batch // parts >= 2
+    assert parts == accumulate or batch // (parts + 1) < 2
 
 
 def test_batches_that_cannot_be_shared_are_refused_with_the_keys_to_change() -> None:

@@ -4,7 +4,6 @@ import pytest
 
 from foldvote.errors import UserError
 from foldvote.training.failures import as_raised, memory_advice
-from support.tiny_member import recipe
 
 
 def test_an_error_of_a_loader_process_is_told_without_its_traceback() -> None:
@@ -17,7 +16,7 @@ def test_an_error_of_a_loader_process_is_told_without_its_traceback() -> None:
 
 @pytest.mark.parametrize(("parts", "next_parts"), [(1, 2), (2, 4), (4, 4)])
 def test_advice_on_memory_proposes_more_parts_as_long_as_two_images_are_in_each(parts: int, next_parts: int) -> None:
-    advice, told = memory_advice(RuntimeError("CUDA out of memory\nmore"), recipe(batch_size=8), parts)
+    advice, told = memory_advice(RuntimeError("CUDA out of memory\nmore"), 8, parts)
     assert told == next_parts
     assert (f"in {next_parts} parts" in advice) == (next_parts > parts)
     assert advice.startswith("out of memory (CUDA out of memory); ") and "\n" not in advice

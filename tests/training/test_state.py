@@ -3,17 +3,20 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import foldvote.training.state
 from foldvote.config.recipe import Recipe
+from foldvote.config.runtime import Runtime
 from foldvote.errors import UserError
 from foldvote.io.files import sha256_file
 from foldvote.runtime.device import Device
 from foldvote.runtime.distributed import ProcessGroup
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import save_checkpoint
+from foldvote.training.loop import Trainer
 from foldvote.training.state import (
     MemberSpec,
     Progress,
@@ -99,6 +102,33 @@ def test_a_fresh_run_draws_weights_of_its_own_and_averages_only_if_asked(tiny: T
     assert one.progress == Progress() and not one.average and not one.best_epochs
     assert not torch.equal(one.model.fc.weight, other.model.fc.weight)
     assert start_or_resume(spec_of(tiny, recipe(accumulate=4)), CPU, tmp_path).progress.parts == 4
+
+
+def fewer(spec: MemberSpec, images: int) -> MemberSpec:
+    whole = spec.training_set
+    rows = whole.training.iloc[:images].reset_index(drop=True)
+    return replace(spec, training_set=replace(whole, training=rows, targets=whole.targets[:images]))
+
+
+@pytest.mark.parametrize(("images", "parts"), [(2, 1), (3, 1), (7, 3), (8, 4), (32, 4)])
+def test_fewer_images_than_a_batch_make_parts_of_two_or_more(
+    tiny: Tiny, tmp_path: Path, images: int, parts: int
+) -> None:
+    spec = fewer(spec_of(tiny, recipe(batch_size=8, accumulate=4, epochs=1)), images)
+    trainer = Trainer(spec, CPU, tmp_path, Runtime(), 0)
+    assert trainer.state.progress.parts == parts
+    trained = trainer.fit()  # batch normalisation fails in a part of one image
+    assert trained.parts == parts and np.isfinite(trained.history["train_loss"]).all()
+
+
+@pytest.mark.parametrize("images", [0, 1])
+def test_fewer_than_two_training_images_are_refused_in_one_line(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, images: int
+) -> None:
+    few = fewer(spec_of(tiny), images).training_set
+    monkeypatch.setattr(foldvote.training.state, "build_training_set", lambda *_given: few)
+    with pytest.raises(UserError, match=f"^tiny fold 0: has {images} training images?, and needs two or more"):
+        spec_of(tiny)
 
 
 @pytest.mark.parametrize(

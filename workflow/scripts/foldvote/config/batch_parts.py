@@ -13,6 +13,17 @@ def parts_of(parts: int, processes: int) -> int:
     return -(-parts // processes) * processes
 
 
+def fitting_parts(parts: int, batch: int) -> int:
+    """The number of parts for a batch of so few images that `parts` would not leave two in each: batch normalisation
+    has no variance of one image.
+
+    Args:
+        parts: as `accumulate` demands.
+        batch: number of images in a batch; a training on fewer images than `batch_size` has smaller ones.
+    """
+    return min(parts, max(batch // 2, 1))
+
+
 def division_faults(batch: int, parts: int, processes: int, shots: int | None = None) -> Iterator[str]:
     """Why several processes cannot share a batch, if they cannot; one process can always take it whole.
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, first_line
 from foldvote.training.dataloader import EpochOrder
 
@@ -18,19 +17,19 @@ def as_raised(error: UserError) -> UserError:
     return UserError(*text.splitlines()) if inside else error
 
 
-def memory_advice(error: BaseException, recipe: Recipe, parts: int) -> tuple[str, int]:
+def memory_advice(error: BaseException, batch: int, parts: int) -> tuple[str, int]:
     """What to do after a step that did not fit and cannot be taken again.
 
     Args:
         error: says that memory did not suffice.
-        recipe: for batch_size.
+        batch: number of images of the step, over all processes.
         parts: number of parts of the step, over all processes.
 
     Returns:
         The advice, and the number of parts with which the next start should go on.
     """
     told = f"out of memory ({first_line(error)}); another process may use the device"
-    if recipe.batch_size // (2 * parts) < 2:
+    if batch // (2 * parts) < 2:
         return f"{told}; {LESS_MEMORY}", parts
     again = f"the same command goes on from the last checkpoint, with batches in {2 * parts} parts"
     return f"{told}; {again}; if that does not help, {LESS_MEMORY}", 2 * parts

@@ -386,7 +386,7 @@ class Trainer:
         except (RuntimeError, MemoryError, OSError, EOFError) as error:
             loader_died = end_workers(self._loading, patience=1.0)
             if is_out_of_memory(error):
-                advice, parts = memory_advice(error, self.spec.recipe, progress.parts)
+                advice, parts = memory_advice(error, self.spec.order.size, progress.parts)
                 remember_parts(self._resume_dir, parts, run_identity(self.spec, self.device))
                 raise UserError(f"{name}: epoch {progress.epoch + 1}, step {progress.step + 1}: {advice}") from error
             if not loader_died:

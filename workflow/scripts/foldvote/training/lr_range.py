@@ -61,7 +61,7 @@ def measure_lr_range(spec: MemberSpec, device: Device, workers: int, steps: int 
     sampler = ResumableSampler(spec.order, math.ceil(steps / spec.order.steps), (0, 0))
     loading = iter(training_loader(spec.augmented_images, sampler, workers, device.torch_device.type == "cuda"))
     rows: list[dict[str, float]] = []
-    mean, lowest, parts = 0.0, math.inf, recipe.accumulate
+    mean, lowest, parts = 0.0, math.inf, state.progress.parts
     try:
         batches = augmented(loading, device.torch_device)
         for number, (images, targets) in zip(range(steps), batches, strict=False):

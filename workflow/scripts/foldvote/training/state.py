@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from foldvote.config.batch_parts import division_faults, parts_of
+from foldvote.config.batch_parts import division_faults, fitting_parts, parts_of
 from foldvote.config.image_size import parse_size
 from foldvote.config.losses import Consistency
 from foldvote.config.metric_names import LOSS
@@ -108,7 +108,8 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
         inputs: the files it is made from.
 
     Raises:
-        UserError: if the inputs do not belong together, or the recipe needs validation images where there are none.
+        UserError: if the inputs do not belong together, there are fewer than two training images, or the recipe needs
+            validation images where there are none.
     """
     training_set = build_training_set(recipe, seeds.fold, inputs)
     origin = {
@@ -122,6 +123,11 @@ def build_spec(seeds: MemberSeeds, recipe: Recipe, code: str, inputs: MemberInpu
     if inputs.metric is not None:
         origin["metric_sha256"] = sha256_file(inputs.metric)
     spec = MemberSpec(seeds, recipe, inputs, training_set, origin, code)
+    if (images := len(training_set.training)) < 2:
+        raise UserError(
+            f"{spec.name}: has {images} training image{'' if images == 1 else 's'}, and needs two or more; add some or "
+            "change folds"
+        )
     of_classes = any(isinstance(term, Consistency) and term.factors is None for term in recipe.loss)
     if of_classes and training_set.training.groupby("group")["label"].nunique().max() > 1:
         raise UserError(
@@ -263,7 +269,8 @@ def new_state(spec: MemberSpec, device: Device) -> TrainState:
     averages = recipe.ema is not None or recipe.swa is not None
     average = clone_state(model.state_dict()) if averages else {}
     optimizer = make_optimizer(recipe, model, fused=not device.reproducible)
-    return TrainState(model, optimizer, device.scaler(), Progress(parts=recipe.accumulate), average)
+    parts = fitting_parts(recipe.accumulate, spec.order.size)
+    return TrainState(model, optimizer, device.scaler(), Progress(parts=parts), average)
 
 
 def _start_or_resume(spec: MemberSpec, device: Device, resume_dir: Path) -> TrainState:

@@ -177,9 +177,10 @@ class TrainStep:
             except Exception as error:
                 if not is_out_of_memory(error) or not self._can_repeat(error):
                     raise
-                if self._recipe.batch_size // (2 * parts) < 2:
+                whole = len(batch) * self.device.group.size
+                if whole // (2 * parts) < 2:
                     raise UserError(
-                        f"memory: not even parts of {self._recipe.batch_size // parts} images fit on the device "
+                        f"memory: not even parts of {whole // parts} images fit on the device "
                         f"({first_line(error)}); choose a smaller net or size, or set grad_checkpointing: true"
                     ) from error
             self._undo(buffers, weights)
