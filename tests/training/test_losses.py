@@ -97,6 +97,17 @@ def test_class_weights_are_one_on_average_and_larger_for_the_rare(counts: list[i
     assert (np.diff(weights[present][order]) <= 1e-12).all()
 
 
+@pytest.mark.parametrize("kind", ["inverse", "effective"])
+def test_a_class_of_soft_targets_alone_does_not_outweigh_all_else(kind: str) -> None:
+    """300 images of two classes, and 100 pseudo-labelled ones that a first round gives 1e-4 of a third."""
+    counts = np.array([249.98, 150.01, 0.01])
+    weights = class_weights(kind, counts)
+    assert np.isclose(np.sum(weights * counts) / np.sum(counts), 1)
+    of_one = class_weights(kind, np.array([249.98, 150.01, 1]))
+    np.testing.assert_allclose(weights / weights[0], of_one / of_one[0])
+    assert weights[2] < 250
+
+
 def test_rare_classes_have_the_wider_margin_and_the_larger_weight() -> None:
     even = torch.zeros(1, 4)
     rare, common = (F.one_hot(torch.tensor([code]), 4).float() for code in (3, 0))

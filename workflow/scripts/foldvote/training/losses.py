@@ -208,9 +208,11 @@ def class_weights(kind: str, counts: np.ndarray) -> np.ndarray:
         counts: number of training images of each class, shape (classes,).
 
     Returns:
-        float64 (classes,); 0 for a class without images.
+        float64 (classes,); 0 for a class without images. A class that has less than one image, of soft targets or light
+        images alone, counts as one image: a label smoothed into it would outweigh all else.
     """
     number = np.asarray(counts, dtype=np.float64)
+    number = np.where(number > 0, np.maximum(number, 1), 0)
     if kind == "effective":
         number = (1 - _EFFECTIVE_BETA**number) / (1 - _EFFECTIVE_BETA)
     if kind == "none" or not number.any():
