@@ -135,6 +135,9 @@ def test_students_and_pseudo_labels_carry_metadata_of_their_images(tmp_path: Pat
     assert targets.shape == (8, 4 + 3 + 3)
     assert set(targets[:, :4].argmax(dim=1).tolist()) <= {2, 3}  # red, or hidden
     np.testing.assert_allclose(targets[:, 4:7].sum(dim=1), 1, rtol=1e-5)
+    assert build_training_set(recipe(**changes), 0, inputs).origin == chosen.origin
+    write_manifest(tests.assign(meta_site="site of blue"), tmp_path / "test.parquet")
+    assert build_training_set(recipe(**changes), 0, inputs).origin["metadata"] != chosen.origin["metadata"]
 
 
 def test_a_network_without_metadata_is_given_none_and_one_with_it_needs_its_encoding() -> None:

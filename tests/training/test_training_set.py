@@ -5,8 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.config.recipe import Recipe
 from foldvote.data.label_space import LabelSpace, factor_label_space, write_label_space
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages
@@ -15,7 +17,7 @@ from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.prediction_files import LOGIT, predictions_schema
 from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.runtime.seeding import MemberSeeds, generator
-from foldvote.splits.folds import read_folds
+from foldvote.splits.folds import FOLDS, read_folds
 from foldvote.training.dataloader import Batch
 from foldvote.training.first_round import PseudoInputs, without_smoothing
 from foldvote.training.state import MemberSpec
@@ -147,6 +149,30 @@ def test_a_model_of_one_factor_learns_and_is_scored_on_its_levels(tiny: Tiny, tm
     np.testing.assert_array_equal(chosen.targets, levels[whole.targets])
     np.testing.assert_array_equal(chosen.validation["label"], levels[whole.validation["label"]])
     assert chosen.origin["classes"] == list(SIX.classes)
+
+
+def test_ages_and_strata_that_a_member_learns_by_are_in_its_digests(tiny: Tiny, tmp_path: Path) -> None:
+    """No digest of the split or the data covers them, and a run is not resumed with others."""
+    split, manifest = replace(tiny.split, classes=tmp_path / "classes.json"), tmp_path / "manifest.parquet"
+    write_label_space(factor_label_space({"age": ("young", "middle", "old")}), split.classes)
+    numeric = NumericFactor(name="age", column="age_years", borders=(30, 60))
+
+    def origin(middle: int = 45, stratum: str | None = None, **changes: object) -> dict[str, object]:
+        rows = read_table(tiny.manifest)
+        ages = pd.DataFrame({"image_id": rows["image_id"], "age_years": rows["label"].map({0: 20, 1: middle, 2: 70})})
+        write_table(ages, manifest, pa.schema([("image_id", pa.string()), ("age_years", pa.int64())]))
+        folds = read_table(tiny.split.folds)
+        if stratum is not None:
+            folds["stratum"] = stratum
+        write_table(folds, tmp_path / "folds.parquet", FOLDS)
+        of = replace(split, folds=tmp_path / "folds.parquet")
+        inputs = MemberInputs(tiny.pixels, of, manifest=manifest, numeric=numeric)
+        return build_training_set(recipe(**changes), 0, inputs).origin
+
+    soft, drawn = {"labels": {"soft_years": 3}}, {"sampler": {"by": "stratum"}}
+    assert origin(**soft) == origin(**soft) != origin(58, **soft)
+    assert origin(**drawn) == origin(**drawn) != origin(stratum="one", **drawn)
+    assert origin() == origin(58, "one")  # neither is learnt by
 
 
 def test_packed_files_follow_one_another(tiny: Tiny) -> None:

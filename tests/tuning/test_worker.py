@@ -8,8 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
+from foldvote.config.layout_facts import NumericFactor
 from foldvote.config.recipe import Recipe
 from foldvote.config.runtime import Runtime, Tracking
 from foldvote.config.tuning import Tune
@@ -22,7 +24,7 @@ from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.predict_member import PartFiles, predict_member
 from foldvote.inference.prediction_files import LOGIT
 from foldvote.io.files import read_json
-from foldvote.io.parquet import read_table
+from foldvote.io.parquet import read_table, write_table
 from foldvote.report.tuning_figures import FIGURES, save_figures
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
@@ -223,6 +225,18 @@ def test_other_bytes_of_the_same_weights_file_are_another_study(tiny: Tiny, tmp_
     assert before == origin_of(inputs, "code") != origin_of(inputs, "other code")
     weights.write_bytes(b"two")
     assert origin_of(inputs, "code") != before
+
+
+def test_ages_that_trials_may_learn_by_are_in_the_digests_of_a_search(tiny: Tiny, tmp_path: Path) -> None:
+    numeric = NumericFactor(name="age", column="age_years", borders=(30, 60))
+    inputs = SearchInputs(tiny.split, [tiny.pixels], manifest=tmp_path / "manifest.parquet", numeric=numeric)
+    digests = []
+    for age in (45, 45, 58):
+        table = pd.DataFrame({"image_id": ["a", "b"], "age_years": [20, age]})
+        write_table(table, tmp_path / "manifest.parquet", pa.Schema.from_pandas(table, preserve_index=False))
+        digests.append(origin_of(inputs, "code"))
+    assert digests[0] == digests[1] != digests[2]
+    assert "numbers_sha256" not in origin_of(replace(inputs, manifest=None), "code")
 
 
 def test_an_image_of_several_repeats_counts_once_with_its_mean() -> None:

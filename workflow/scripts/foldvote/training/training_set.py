@@ -22,7 +22,7 @@ from foldvote.data.manifest_table import WEIGHT
 from foldvote.data.metadata import MetadataRows, encode, fit_encoding, read_metadata
 from foldvote.data.packed_images import ConcatenatedImages, PackedImages, open_packed_images
 from foldvote.errors import UserError
-from foldvote.io.files import read_json, sha256_bytes
+from foldvote.io.files import read_json, sha256_bytes, sha256_lines
 from foldvote.io.parquet import read_table
 from foldvote.splits.folds import SplitFiles, fold_rows, read_folds
 from foldvote.training.first_round import FirstRound, PseudoInputs, read_first_round, tempered
@@ -303,7 +303,14 @@ def build_training_set(recipe: Recipe, fold: int, inputs: MemberInputs) -> Train
             chosen = replace(chosen, taught=np.concatenate([chosen.taught, taught]))
     if weights is not None:
         chosen = replace(chosen, weights=_one_on_average(weights, len(chosen.training)))
-    return chosen
+    by_stratum = recipe.sampler is not None and recipe.sampler.by == "stratum"
+    return replace(chosen, origin=chosen.origin | _beside_the_split(chosen, by_stratum))
+
+
+def _beside_the_split(chosen: TrainingSet, by_stratum: bool) -> dict[str, str]:
+    """Digests of what the digest of the split does not cover: targets that are no classes, and strata that are used."""
+    targets = {"targets_sha256": sha256_bytes(chosen.targets.tobytes())} if chosen.targets.ndim == 2 else {}
+    return targets | ({"strata_sha256": sha256_lines(iter(chosen.training["stratum"]))} if by_stratum else {})
 
 
 def _with_teachers(
@@ -349,8 +356,10 @@ def _with_metadata_of_tests(
     chosen: TrainingSet, metadata: MetadataRows, manifest: Path, tests: PackedImages, wanted: Metadata
 ) -> TrainingSet:
     """A training set with the metadata of the test images as well, which follow the others in its source."""
-    rows = encode(read_metadata(manifest, list(tests.row_of), wanted.columns), metadata.encoding)
-    return replace(chosen, metadata=replace(metadata, rows=np.concatenate([metadata.rows, rows])))
+    tested = encode(read_metadata(manifest, list(tests.row_of), wanted.columns), metadata.encoding)
+    rows = np.concatenate([metadata.rows, tested])
+    about = chosen.origin["metadata"] | {"sha256": sha256_bytes(rows.tobytes())}
+    return replace(chosen, metadata=replace(metadata, rows=rows), origin=chosen.origin | {"metadata": about})
 
 
 def _as_probabilities(targets: np.ndarray, classes: int) -> np.ndarray:
@@ -367,6 +376,19 @@ def _one_on_average(weights: np.ndarray, images: int) -> np.ndarray:
     """
     every = np.concatenate([weights, np.ones(images - len(weights))])
     return (every / every.mean()).astype(np.float32)
+
+
+def numbers_sha256(manifest: Path, numeric: NumericFactor) -> str:
+    """Digest of the numbers that labels are treated by, such as ages, which no digest of the data or split covers.
+
+    Args:
+        manifest: of the training images.
+        numeric: the factor that bins the number.
+    """
+    rows = read_table(manifest).sort_values("image_id")
+    return sha256_lines(
+        f"{name}\t{number}" for name, number in zip(rows["image_id"], rows[numeric.column], strict=True)
+    )
 
 
 def _numbers(manifest: Path | None, training: pd.DataFrame, numeric: NumericFactor) -> np.ndarray:

@@ -39,7 +39,7 @@ from foldvote.splits.folds import SplitFiles, read_folds
 from foldvote.training.first_round import PseudoInputs
 from foldvote.training.loop import Trainer, TrainResult
 from foldvote.training.state import MemberSpec, build_spec
-from foldvote.training.training_set import MemberInputs
+from foldvote.training.training_set import MemberInputs, numbers_sha256
 from foldvote.training.validation import history_column
 from foldvote.tuning.study import (
     RESULT,
@@ -234,6 +234,11 @@ def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
         },
         "pseudo_sha256": [sha256_file(path) for path in sorted(inputs.pseudo)],
         **({"teachers_sha256": [sha256_file(path) for path in sorted(inputs.teachers)]} if inputs.teachers else {}),
+        **(
+            {"numbers_sha256": numbers_sha256(inputs.manifest, inputs.numeric)}
+            if inputs.manifest and inputs.numeric
+            else {}
+        ),
         **({"metric_sha256": sha256_file(inputs.metric)} if inputs.metric else {}),
         **({"metadata_sha256": [sha256_file(path) for path in inputs.metadata]} if inputs.metadata else {}),
     }
