@@ -190,6 +190,29 @@ def test_patience_and_minutes_end_a_run_early_and_say_why(tiny: Tiny, capfd: pyt
     assert "max_minutes" in capfd.readouterr().err
 
 
+def test_a_run_cut_off_after_the_epoch_that_stop_early_ends_trains_no_further(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def after_two(history: list[dict[str, Any]]) -> str:
+        asked.append(len(history))
+        return "planned" if len(history) >= 2 else ""
+
+    spec = trainer_of(tiny, tmp_path, epochs=4, epoch="last").spec
+    device, runtime = (
+        Device(torch.device("cpu"), torch.float32, torch.contiguous_format),
+        Runtime(checkpoint_minutes=1e-6),
+    )
+    for saves in (STEPS + 1, STEPS - 1):  # within the second epoch, and at its end
+        trainer = Trainer(spec, device, tmp_path / "cut", runtime, 0, stop_early=after_two)
+        with monkeypatch.context() as patch, pytest.raises(CutOff):
+            cut_after(saves, patch)
+            trainer.fit()
+    resumed = Trainer(spec, device, tmp_path / "cut", runtime, 0, stop_early=after_two).fit()
+    assert resumed.epochs == [2] and 0 not in asked
+
+
 def test_a_soup_names_its_epochs_and_its_own_score(tiny: Tiny, undisturbed: Callable[[str], str]) -> None:
     undisturbed("soup")
     sidecar = read_json(tiny.files("soup-whole").sidecar)

@@ -164,7 +164,7 @@ class Trainer:
                     self.save()
                 if request == STOP:
                     raise Interrupted(f"{spec.name}: stopped as asked, state saved; the same command goes on from here")
-                if epoch_ends and (reason := self._recipe_ends() or self._stop_early(progress.history)):
+                if epoch_ends and (reason := self._ends()):
                     log(f"{spec.name}: ends after epoch {progress.epoch}: {reason}")
                     break
         return self.result()
@@ -253,9 +253,9 @@ class Trainer:
 
     def _remaining_batches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         """The batches up to the last epoch, with a progress bar; none if the run had already ended early."""
-        if self._recipe_ends():
-            return ()
         spec, progress, epochs = self.spec, self.state.progress, self.spec.recipe.epochs
+        if progress.step == 0 and self._ends():
+            return ()
         sampler = ResumableSampler(spec.order, epochs, (progress.epoch, progress.step), self.device.group)
         pin = self.device.torch_device.type == "cuda"
         self._loading = iter(training_loader(spec.augmented_images, sampler, self._workers, pin))
@@ -341,9 +341,10 @@ class Trainer:
         rows = images.rows(validation["image_id"].iloc[shown].tolist())
         self._sinks.pictures(np.stack([images[row] for row in rows]), captions, row["epoch"])
 
-    def _recipe_ends(self) -> str:
-        """Why the recipe's patience or max_minutes ends training now; empty if they do not."""
-        return early_stop_reason(self.state.progress.history, self.spec.recipe)
+    def _ends(self) -> str:
+        """Why patience, max_minutes or `stop_early` ends training after the epochs so far; empty if nothing does."""
+        history = self.state.progress.history
+        return early_stop_reason(history, self.spec.recipe) or self._stop_early(history) if history else ""
 
     def _agree(self, stopping: threading.Event, epoch_ends: bool) -> int:
         """What all processes do now: the most that any of them asks for.
