@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from foldvote.config.experiment import Config
 from foldvote.data.entries import entries
 from foldvote.data.manifest import build_manifest
-from foldvote.data.metadata import MOST_LEVELS, Encoding, encode, fit_encoding, metadata_columns, read_metadata
+from foldvote.data.metadata import (
+    MOST_DEVIATIONS,
+    MOST_LEVELS,
+    Encoding,
+    Number,
+    encode,
+    fit_encoding,
+    metadata_columns,
+    read_metadata,
+)
 from foldvote.errors import UserError
 from support.data_folders import class_folders, config_for, put_csv, table_folder
 from support.layouts import TABLE, layout_faults
@@ -106,6 +115,17 @@ def test_every_encoding_is_finite_and_survives_json(rows: list[tuple], others: l
         assert values.shape == (len(some), encoding.width) and values.dtype == np.float32
         assert np.isfinite(values).all() and np.abs(values).max(initial=0) <= 10
         assert (values[:, 2:].sum(axis=1) == 1).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, -3e8, 1.7e18, 1e22, -1e99])
+def test_a_column_that_hardly_varies_says_next_to_nothing_however_large_its_numbers(value: float) -> None:
+    numbers = value * (1 + 1e-11 * np.arange(7))  # also the mean of equal numbers is not exact
+    for column in (np.full(7, value), numbers):
+        table = pd.DataFrame({"n": column})
+        encoding = fit_encoding(table)
+        assert np.abs(encode(table, encoding)).max() < 0.1
+        assert np.abs(encode(table * 2 + 1000, encoding))[:, 0].max() == MOST_DEVIATIONS
+    assert isinstance(one := fit_encoding(pd.DataFrame({"n": np.full(7, 7.0)})).columns[0], Number) and one.scale == 1
 
 
 def test_metadata_is_read_by_id_from_a_manifest(tmp_path: Path) -> None:

@@ -228,5 +228,5 @@ def _fitted(name: str, values: pd.Series) -> Number | Category:
         if not len(numbers):
             return Number(name, 0.0, 1.0)
         mean, scale = float(numbers.mean()), float(numbers.std())
-        return Number(name, mean, scale if scale > 1e-9 * abs(mean) else 1.0)
+        return Number(name, mean, scale if scale > 1e-9 * abs(mean) else max(1.0, 1e-9 * abs(mean)))
     return Category(name, tuple(sorted(values.dropna().unique())))
