@@ -1,6 +1,7 @@
 """Optimizers by name, and learning rates as a function of the step."""
 
 import math
+from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -165,6 +166,13 @@ def test_each_schedule_has_its_shape() -> None:
     warm = rates(recipe(schedule="constant", **plain | {"warmup_epochs": 1.0}))
     assert warm[0] == pytest.approx(0.01)
     assert warm[9] < 1.0 == warm[10]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(0.1, 10), (0.3, 10), (1.1, 10), (2.2, 50), (0.7, 7), (3, 7)])
+def test_a_step_of_the_schedule_comes_with_its_very_first_step(every: float, steps: int) -> None:
+    made = recipe(schedule={"name": "step", "every": every, "gamma": 0.5}, epochs=30, warmup_epochs=0, lr=1.0)
+    exact = [Fraction(step, steps) // Fraction(str(every)) for step in range(30 * steps)]
+    assert rates(made, steps) == [0.5**passed for passed in exact]
 
 
 def test_a_plateau_lowers_the_rate_each_time_patience_runs_out() -> None:

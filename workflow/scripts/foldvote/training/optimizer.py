@@ -105,7 +105,8 @@ def learning_rate(recipe: Recipe, step: int, steps: int, scores: Sequence[float]
         case Cosine():
             factor = _cosine(1.0, schedule.floor, progress)
         case Step():
-            factor = schedule.gamma ** math.floor(step / steps / schedule.every)
+            # 3 / 10 / 0.1 is a little less than 3, which would be one step late.
+            factor = schedule.gamma ** math.floor(step / (steps * schedule.every) + 1e-9)
         case Plateau():
             factor = schedule.gamma ** plateaus(scores, schedule.patience)
         case OneCycle() if progress < schedule.rise:
