@@ -6,16 +6,14 @@ from foldvote.runtime.garbage import imports_stay
 
 with imports_stay():
     from foldvote.config.data import numeric_factor_of
-    from foldvote.config.named_weights import weights_path
     from foldvote.config.recipe import Recipe
     from foldvote.config.runtime import Runtime
     from foldvote.runtime.job_log import job
     from foldvote.runtime.resources import JobResources
     from foldvote.runtime.seeding import MemberSeeds
-    from foldvote.splits.folds import SplitFiles
     from foldvote.training.probe import train_probe
     from foldvote.training.train_member import MemberFiles
-    from foldvote.training.training_set import MemberInputs
+    from foldvote.training.training_set import inputs_of_job
 
 if __name__ == "__main__":
     given, made, params, of = snakemake.input, snakemake.output, snakemake.params, snakemake.wildcards
@@ -25,12 +23,8 @@ if __name__ == "__main__":
             seeds=MemberSeeds(params.seed, of.model, int(of.fold)),
             recipe=recipe,
             code=params.code,
-            inputs=MemberInputs(
-                Path(given.pixels),
-                SplitFiles(Path(given.classes), Path(given.folds), Path(given.certificate)),
-                weights_path(recipe.named_weights) if recipe.named_weights else Path(given.pretrained),
-                numeric=numeric_factor_of(params.numeric),
-                pretrained_sha256=params.pretrained_sha256,
+            inputs=inputs_of_job(
+                dict(given.items()), recipe, numeric_factor_of(params.numeric), params.pretrained_sha256
             ),
             features=Path(given.features),
             files=MemberFiles(

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from foldvote.config.recipe import Recipe
 from foldvote.errors import UserError, raise_all
 from foldvote.io.ids import positions_in
 from foldvote.io.parquet import read_record, table_writer
@@ -16,6 +17,18 @@ from foldvote.io.parquet import read_record, table_writer
 FEATURES = "features_"
 Write = Callable[[Sequence[str], Mapping[str, np.ndarray]], None]
 _ROWS = 1024  # of a row group, and so of a piece
+
+
+def features_origin(recipe: Recipe, pretrained_sha256: str | None, data_sha256: str) -> dict[str, Any]:
+    """What features are made from, as the record of their file says it.
+
+    Args:
+        recipe: for net, size and roi.
+        pretrained_sha256: of the weights of the net.
+        data_sha256: of the images.
+    """
+    of_net = {name: getattr(recipe, name) for name in ("net", "size", "roi")}
+    return of_net | {"pretrained_sha256": pretrained_sha256, "data_sha256": data_sha256}
 
 
 def features_schema(views: Sequence[str], width: int) -> pa.Schema:
@@ -119,7 +132,7 @@ def check_features(path: Path, expected: Mapping[str, Any], views: Sequence[str]
 
     Args:
         path: the file.
-        expected: values of its record, such as net, pretrained_sha256, size, roi and data_sha256.
+        expected: values of its record, see `features_origin`.
         views: names of views that it must hold.
 
     Returns:

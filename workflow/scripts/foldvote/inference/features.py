@@ -18,7 +18,7 @@ from foldvote.config.tta import view_name
 from foldvote.data.label_space import LabelSpace
 from foldvote.data.packed_images import open_packed_images
 from foldvote.errors import UserError
-from foldvote.inference.feature_files import feature_ids, feature_pieces, feature_writer
+from foldvote.inference.feature_files import feature_ids, feature_pieces, feature_writer, features_origin
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.tta import views_of
 from foldvote.io.files import read_json, write_json
@@ -62,8 +62,7 @@ def compute_features(
     device = resources.device(recipe)
     model, width = feature_network(recipe, pretrained)
     ready, names = views_of(recipe, views), [view_name(view) for view in views]
-    record: dict[str, Any] = {"net": recipe.net, "size": recipe.size, "roi": recipe.roi, "views": names}
-    record |= {"pretrained_sha256": digest, "data_sha256": images.record["data_sha256"]}
+    record = features_origin(recipe, digest, images.record["data_sha256"]) | {"views": names}
     predict = partial(predict_logits, device.place(model), images)
     ids, started = list(images.row_of), time.monotonic()
     starts = range(0, len(images), _AT_ONCE)

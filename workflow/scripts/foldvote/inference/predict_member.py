@@ -20,7 +20,7 @@ from foldvote.data.label_space import LabelSpace, known_classes, read_label_spac
 from foldvote.data.metadata import Encoding, encode, read_metadata
 from foldvote.data.packed_images import PackedImages, open_packed_images
 from foldvote.errors import UserError, raise_all
-from foldvote.inference.feature_files import check_features
+from foldvote.inference.feature_files import check_features, features_origin
 from foldvote.inference.features import predict_from_features
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.prediction_files import LOGIT, predictions_schema
@@ -127,7 +127,8 @@ def _predict_part(member: _Member, files: PartFiles, views: list[str | dict[str,
     started = time.monotonic()
     names = [view_name(view) for view in views]
     if files.features is not None:
-        _check_origin(files.features, about, recipe, images, names)
+        expected = features_origin(recipe, about["pretrained_sha256"], images.record["data_sha256"])
+        check_features(files.features, expected, names)
         logits, spent = predict_from_features(member.model, files.features, rows["image_id"].tolist(), names)
     else:
         spent, seen = 0.0, _metadata(about, recipe, None if part == HIDDEN else files.manifest, images)
@@ -156,15 +157,6 @@ def _predict_part(member: _Member, files: PartFiles, views: list[str | dict[str,
     write_json(files.timing, {"seconds": seconds, "images": len(rows), "device": member.device.name})
     told = f"{part} predictions of {len(rows):,} images x {len(views)} views"
     log(f"{name}: {told} in {seconds:.1f} s on {member.device.name}")
-
-
-def _check_origin(
-    features: Path, about: dict[str, Any], recipe: Recipe, images: PackedImages, views: list[str]
-) -> None:
-    """Check that features are those of a member's net, images and views."""
-    expected = {"net": recipe.net, "size": recipe.size, "roi": recipe.roi}
-    expected |= {"pretrained_sha256": about["pretrained_sha256"], "data_sha256": images.record["data_sha256"]}
-    check_features(features, expected, views)
 
 
 def load_member(weights: Path, sidecar: Path, split: SplitFiles) -> tuple[dict[str, Any], Recipe, nn.Module]:

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from foldvote.config.recipe import Recipe
-from foldvote.inference.feature_files import check_features, read_features
+from foldvote.inference.feature_files import check_features, features_origin, read_features
 from foldvote.inference.features import probe_head
 from foldvote.inference.tta import IDENTITY
 from foldvote.io.files import write_json
@@ -51,8 +51,7 @@ def train_probe(
     """
     device, spec = resources.device(recipe), build_spec(seeds, recipe, code, inputs)
     chosen, started = spec.training_set, time.monotonic()
-    expected = {"net": recipe.net, "size": recipe.size, "roi": recipe.roi}
-    expected |= {"pretrained_sha256": spec.origin["pretrained_sha256"], "data_sha256": spec.origin["data_sha256"]}
+    expected = features_origin(recipe, spec.origin["pretrained_sha256"], spec.origin["data_sha256"])
     check_features(features, expected, [IDENTITY.name])
     known = read_features(features, chosen.training["image_id"].tolist(), IDENTITY.name)
     learnt, weights = chosen.training["label"].to_numpy(np.int64), chosen.weights
