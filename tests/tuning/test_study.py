@@ -80,7 +80,7 @@ def test_another_space_score_split_or_code_is_another_study_and_says_so(
     assert "that of before had other score" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_a_search_that_was_killed_and_continued_proposes_what_an_undisturbed_one_does(
     tmp_path: Path, sampler: str
 ) -> None:
@@ -187,6 +187,23 @@ def test_f37_the_journals_lock_of_a_process_that_was_killed_is_broken(
 def test_every_sampler_keeps_to_the_space(tmp_path: Path, sampler: object) -> None:
     for values in run_all(tmp_path, search(trials=4, sampler=sampler)):
         assert 1e-4 <= values["lr"] <= 1e-1 and values["batch_size"] in range(8, 65, 8)
+
+
+def test_f174_qmc_takes_one_point_after_another_of_one_sequence_over_all_jobs_and_kills(tmp_path: Path) -> None:
+    space = {"lr": {"float": [0.0, 1.0]}, "drop_rate": {"float": [0.0, 0.99]}, "optimizer": SPACE["optimizer"]}
+    for seed in range(3):
+        wanted = replace(search(trials=33, sampler="qmc", space=space), seed=seed)
+        folder, points = tmp_path / str(seed), []
+        for number in range(35):  # each by a process of its own, as the sampler is made anew
+            trial = begin_trial(begin(folder, wanted), folder, wanted, worker=0)
+            if number in (5, 20):
+                continue  # the worker dies, and its values are tried again
+            points.append(trial.values)
+            begin(folder, wanted).tell(trial.number, 0.5)
+        sequence = points[1:]  # after the recipe as it stands
+        for key, width in (("lr", 1.0), ("drop_rate", 0.99)):
+            assert len({int(point[key] / width * 32) for point in sequence}) == 32  # a random search hits about 20
+        assert {point["optimizer"] for point in sequence} == {"adamw", "sgd"}  # a name is drawn for each trial
 
 
 @pytest.mark.parametrize("pruner", ["none", "median", "percentile", "successive_halving", "hyperband"])
