@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
 
 from foldvote.config.augment import DEFAULT_AUGMENT, DEVICE_STEPS, Augment, expanded
-from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size
+from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size, named
 from foldvote.config.batch_parts import accumulation_faults
 from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.image_size import Framing, parse_size
-from foldvote.config.losses import Consistency, CrossEntropy, Losses, OfFactors, SupCon, each_named
+from foldvote.config.losses import Consistency, CrossEntropy, Losses, OfFactors, SupCon
 from foldvote.config.metadata import UsedMetadata
 from foldvote.config.metric_names import MetricName
 from foldvote.config.mixes import Mixes
@@ -139,7 +139,7 @@ class Recipe(Section):
     so far uphill. Every step then takes twice the time; null: plain steps."""
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest gradient norm; null: no clipping."""
-    schedule: Annotated[Schedule, BeforeValidator(lambda value: each_named(value)[0])] = Cosine(name="cosine")
+    schedule: Annotated[Schedule, BeforeValidator(named)] = Cosine(name="cosine")
     """The learning-rate schedule after the warm-up."""
     warmup_epochs: float = Field(default=1.0, ge=0)
     """Linear warm-up, in epochs."""
