@@ -265,6 +265,19 @@ def test_folds_follow_one_another_as_means_and_later_ones_always_count_more() ->
     assert max(loss.reported[step] for step in (5, 6, 7, 8)) < min(loss.reported[step] for step in (1, 2, 3, 4))
 
 
+def test_f178_a_fold_without_a_defined_score_is_not_compared_and_counts_in_no_mean() -> None:
+    asked = Asked(pruned_at=8)
+    pruner = TrialPruner(asked, replace(search(), folds=(0, 1, 2)))
+    for place, scores in enumerate(([0.1, 0.5, 0.4, 0.8], [float("nan")] * 4, [0.2, 0.4, 0.4, 0.6])):
+        through(pruner, RECIPE, scores, place)
+    assert {step: value - 200 * (step > 8) for step, value in asked.reported.items()} == pytest.approx(
+        {1: 0.1, 2: 0.5, 3: 0.4, 4: 0.8, 9: 0.5, 10: 0.6, 11: 0.6, 12: 0.7}
+    )
+    assert not pruner.pruned and pruner.result["epochs"] == 12
+    pruner.note(1, float("nan"))
+    assert pruner.result["folds"] == {"1": None}
+
+
 def test_a_trial_is_pruned_in_mid_fold_but_not_when_all_is_done() -> None:
     pruner = TrialPruner(Asked(pruned_at=2), search())
     through(pruner, RECIPE, [0.1, 0.1, 0.1, 0.1], 0)
