@@ -56,7 +56,7 @@ if CONFIG.probes:
     rule probe:
         """Fit the head of one fold on the features of a frozen net."""
         input:
-            pixels=lambda w: pixels(recipe(w), "train"),
+            pixels=lambda w: pixels(member_recipe(w), "train"),
             pretrained=lambda w: own_weights(recipe(w).pretrained_file),
             features=lambda w: feature_files(recipe(w), "train")[0],
             folds="<results>/folds/folds.parquet",
