@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, field_validator, model_validator
 
 from foldvote.config.augment import DEFAULT_AUGMENT, DEVICE_STEPS, Augment, expanded
 from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size, named
@@ -22,7 +22,14 @@ from foldvote.config.mixes import Mixes
 from foldvote.config.named_weights import weights_faults, weights_name
 from foldvote.config.probe import REFUSED, as_probe
 from foldvote.config.schedules import Cosine, Schedule
-from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
+from foldvote.config.timm_names import (
+    known_name,
+    net_names,
+    optimizer_faults,
+    optimizer_names,
+    patch_stride,
+    tiling_faults,
+)
 from foldvote.io.files import sha256_bytes
 
 OFFLINE = "resources/weights/tf_efficientnet_lite0.safetensors (net: tf_efficientnet_lite0), which needs no download"
@@ -220,6 +227,13 @@ class Recipe(Section):
     @classmethod
     def _known_optimizer(cls, name: str) -> str:
         return known_name(name, name, optimizer_names(), "timm has no optimizer")
+
+    @field_validator("optimizer_args")
+    @classmethod
+    def _known_arguments(cls, arguments: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if faults := list(optimizer_faults(info.data.get("optimizer", ""), arguments)):
+            raise ValueError("\n".join(faults))
+        return arguments
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
