@@ -10,7 +10,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask the network at impo
 import albumentations
 import timm
 import torch
-from timm.optim import list_optimizers
+from timm.optim import create_optimizer_v2, get_optimizer_class, list_optimizers
 
 from foldvote.config.package_names import LIST
 from foldvote.io.files import write_json
@@ -18,6 +18,9 @@ from foldvote.models.factory import patch_stride
 
 # Aliases of sgd and sgdw, and one that needs second derivatives.
 _LEFT_OUT = {"nesterov", "nesterovw", "adahessian"}
+# What a recipe has keys for, and what no configuration can hold.
+_NOT_GIVEN = {"lr", "weight_decay", "layer_decay"}
+_NOT_GIVEN |= {"self", "params", "model_or_params", "opt", "param_group_fn", "kwargs"}
 _BASES = {"BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
 
 
@@ -46,9 +49,21 @@ def pretrained_weights() -> dict[str, dict[str, Any]]:
     return {"weights": weights, "default_tags": chosen, "weights_from": sources}
 
 
+def optimizer_arguments() -> dict[str, list[str]]:
+    """By optimizer the arguments that timm takes for it; eps and betas for all, though not all of them heed these."""
+    own = (name for name in list_optimizers() if not name.startswith(("fused", "bnb")) and name not in _LEFT_OUT)
+    of_all = {*inspect.signature(create_optimizer_v2).parameters, "eps", "betas"}
+    return {
+        name: sorted(
+            {*of_all, *inspect.signature(get_optimizer_class(name, bind_defaults=False).__init__).parameters}
+            - _NOT_GIVEN
+        )
+        for name in sorted(own)
+    }
+
+
 def installed_names() -> dict[str, Any]:
     """What `foldvote.config.package_names.listed` gives, without `patches`, from the installed packages themselves."""
-    optimizers = [name for name in list_optimizers() if not name.startswith(("fused", "bnb"))]
     transforms = {
         name: sorted({*inspect.signature(kind.__init__).parameters, "p"} - {"self", "args", "kwargs"})
         for name, kind in vars(albumentations).items()
@@ -59,7 +74,7 @@ def installed_names() -> dict[str, Any]:
             "version": timm.__version__,
             **pretrained_weights(),
             "nets": sorted(timm.list_models()),
-            "optimizers": sorted(set(optimizers) - _LEFT_OUT),
+            "optimizers": optimizer_arguments(),
         },
         "albumentations": {"version": albumentations.__version__, "transforms": transforms},
     }

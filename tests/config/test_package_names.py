@@ -12,15 +12,21 @@ from pydantic import ValidationError
 from foldvote.config import package_names
 from foldvote.config.augment import AugmentStep
 from foldvote.config.augmentation_names import transform_faults
+from foldvote.config.experiment import check_config
 from foldvote.config.package_names import listed, may_know
 from foldvote.config.recipe import Recipe
 from foldvote.config.timm_names import net_names, optimizer_names
+from foldvote.errors import UserError
 from list_names import installed_names, patch_strides
 
 ROOT = Path(__file__).resolve().parents[2]
 UNKNOWN = [
     ({"net": "resnet19"}, "timm knows no net 'resnet19'; did you mean 'resnet18'?"),
     ({"net": "resnet18", "optimizer": "adamm"}, "timm has no optimizer 'adamm'; did you mean 'adam'?"),
+    (
+        {"net": "resnet18", "optimizer": "sgd", "optimizer_args": {"momentun": 0.9}},
+        "sgd has no argument 'momentun'; did you mean 'momentum'?",
+    ),
 ]
 
 
@@ -70,6 +76,17 @@ def test_a_name_that_is_nowhere_in_another_version_is_told_as_well(
 ) -> None:
     with pytest.raises(ValidationError, match=re.escape(told)):
         Recipe.model_validate(values)
+
+
+def test_f181_arguments_of_an_optimizer_are_told_at_the_start_all_at_once() -> None:
+    own = {"net": "resnet18", "optimizer": "sgd", "optimizer_args": {"momentun": 0.9, "nesterov": True, "lr": 0.1}}
+    with pytest.raises(UserError) as error:
+        check_config({"data": {"layout": "demo"}, "models": {"small": own}}, "c.yaml")
+    assert error.value.faults == (
+        "c.yaml: models.small.optimizer_args: sgd has no argument 'momentun'; did you mean 'momentum'?",
+        "c.yaml: models.small.optimizer_args: lr is a key of its own; write it beside optimizer",
+    )
+    assert Recipe(net="resnet18", optimizer="adamw", optimizer_args={"betas": [0.9, 0.98], "momentum": 0.9})
 
 
 def test_a_name_that_another_version_has_is_taken(another_version: None, monkeypatch: pytest.MonkeyPatch) -> None:

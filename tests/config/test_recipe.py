@@ -103,6 +103,13 @@ def test_keys_that_contradict_each_other_are_refused(values: dict, told: str) ->
     assert str(fault["ctx"]["error"]).startswith(told)
 
 
+@pytest.mark.parametrize("value", [[], ["cosine", "step"], [{"name": "step"}]])
+def test_f177_a_recipe_has_one_schedule_and_a_list_is_refused(value: Any) -> None:
+    with pytest.raises(ValidationError) as error:
+        recipe(schedule=value)
+    assert [fault["loc"] for fault in error.value.errors()] == [("schedule",)]
+
+
 def test_fit_and_pack_are_among_what_is_packed_except_the_fit_of_faces_which_have_the_aspect_ratio() -> None:
     assert recipe().packed.folder == "size=128x96/roi=none"
     assert recipe(fit="pad", roi="centre-8x8").packed.folder == "size=128x96/roi=centre-8x8/fit=pad"

@@ -32,10 +32,10 @@ def cost(epochs: int = 10, epoch_seconds: float = 10, other_seconds: float = 20,
     return ModelCost(5, epochs, epoch_seconds, other_seconds, **more)
 
 
-def asked(folder: Path, **runtime: object) -> Config:
+def asked(folder: Path, sections: dict[str, object] | None = None, **runtime: object) -> Config:
     models = {"a": {"net": "resnet18", "epochs": 10}, "b": {"net": "resnet18", "epochs": 4}}
     values = {"results": str(folder), "data": {"layout": "demo"}, "models": models, "runtime": runtime}
-    return check_config(values)
+    return check_config(values | (sections or {}))
 
 
 @st.composite
@@ -160,4 +160,18 @@ def test_a_plan_changes_models_and_epochs_and_nothing_else(tmp_path: Path) -> No
     assert list(planned.models) == ["a"] and planned.models["a"].epochs == 5
     assert planned.model_dump(exclude={"models"}) == config.model_dump(exclude={"models"})
     assert apply_plan(config, None) is config
-    assert list(in_words(PLAN)) == ["a: 5 of 10 epochs", "b: left out"]
+    assert list(in_words(config, PLAN)) == ["a: 5 of 10 epochs", "b: left out"]
+
+
+def test_f176_sections_of_models_that_a_plan_leaves_out_are_left_out_too(tmp_path: Path) -> None:
+    weights = {"net": "tf_efficientnet_lite0", "pretrained": "resources/weights/tf_efficientnet_lite0.safetensors"}
+    models = {"a": {"net": "resnet18", "epochs": 10}, "b": {**weights, "epochs": 4}}
+    sections = {"models": models, "leak_check": {"model": "b"}, "refit": {"models": ["b"]}}
+    config = asked(tmp_path, sections, max_hours=1)
+    planned = apply_plan(config, PLAN)
+    assert (planned.leak_check, planned.leak_model, planned.refit, planned.refitted) == (None, None, None, [])
+    told = ["leak_check: is left out, as its model b is", "refit: is left out, as all its models are: b"]
+    assert list(in_words(config, PLAN))[2:] == told
+    both = asked(tmp_path, sections | {"refit": {"models": ["a", "b"]}, "leak_check": {}}, max_hours=1)
+    planned = apply_plan(both, PLAN)
+    assert planned.refitted == ["a"] and planned.leak_check is not None and len(list(in_words(both, PLAN))) == 2

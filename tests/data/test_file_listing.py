@@ -157,6 +157,20 @@ def test_a_path_in_another_unicode_form_or_with_spaces_is_the_file_on_the_disk(t
     assert len(set(digests)) == 3
 
 
+@pytest.mark.parametrize("table", [as_csv, as_parquet])
+@pytest.mark.parametrize("written", [unicodedata.normalize("NFD", "pfäd"), "pfäd", "\ufeffpfäd "])
+def test_f179_columns_and_splits_are_known_by_their_plain_spelling(tmp_path, table, written):
+    rows = [("a.jpg", "g", "x", "train"), ("b.jpg", "h", "y", "train\u200b"), ("c.jpg", "i", "", " test")]
+    root = table_folder(tmp_path / "d", rows, (written, *COLUMNS[1:]))
+    section = TABLE | {"table": table(root), "path": unicodedata.normalize("NFC", "pfäd"), "split": "part"}
+    config = config_for(root, section)
+    before = [listing_digest(config, split) for split in ("train", "test")]
+    assert len({*before, NOTHING}) == 3
+    for name in ("b.jpg", "c.jpg"):
+        put(root / name, b"12")
+    assert not {*before, NOTHING} & {listing_digest(config, split) for split in ("train", "test")}
+
+
 def test_the_listing_of_new_images_changes_with_their_names_and_sizes(tmp_path, monkeypatch):
     layout = FoldersLayout(layout="folders", group_pattern="(.*)")
     new, results = tmp_path / "new", tmp_path / "new/results"

@@ -18,7 +18,7 @@ from foldvote.io.csv_files import read_csv
 from foldvote.io.parquet import read_table, write_table
 from foldvote.submission.answers import answer_forms
 from foldvote.submission.sample_matching import class_columns
-from foldvote.submission.writer import check_submission, write_submission
+from foldvote.submission.writer import answer_columns, check_submission, write_submission
 from support.member_predictions import CLASSES, PROBABILITIES, TWO, Run, averaged
 
 ALL = Vote(use="mean", kinds=["mean", "geometric", "mean+offsets"], calibration="none", draws=100)
@@ -80,7 +80,7 @@ def test_a_model_of_one_factor_is_no_whole_answer(tmp_path: Path) -> None:
 
 
 def submitted(run: Run, sample: str | None) -> pd.DataFrame:
-    """The submission in the wide form, checked by the public check where there is a sample."""
+    """The submission in the wide form."""
     out, given = run.root / "wide.csv", None
     if sample is not None:
         given = run.root / "sample.csv"
@@ -89,8 +89,6 @@ def submitted(run: Run, sample: str | None) -> pd.DataFrame:
         frame.to_csv(given, index=False)
     files = (run.root / "ensemble/test.parquet", run.root / "classes.json", given, out)
     write_submission(*files, answer="probabilities")
-    if given is not None:
-        check_submission(out, given, run.root / "classes.json", answer="probabilities")
     return read_csv(out, required=["ImageID"]).set_index("ImageID").astype(float)
 
 
@@ -137,7 +135,6 @@ def test_whatever_is_written_wide_sums_to_one_and_passes_the_check(
     write_submission(
         root / "votes.parquet", root / "classes.json", root / "sample.csv", root / "out.csv", answer="probabilities"
     )
-    check_submission(root / "out.csv", root / "sample.csv", root / "classes.json", answer="probabilities")
     wide = read_csv(root / "out.csv", required=classes)[classes].astype(float).to_numpy()
     assert np.abs(wide[::-1] - probabilities).max() <= 1e-9
 
@@ -149,8 +146,10 @@ def test_the_check_refuses_what_is_no_probability(made: Run) -> None:
     for at, cells in ((1, ["nan"] * 6), (2, ["1.5"] + ["0"] * 5), (3, ["0.5"] + ["0.1"] * 4 + ["0.2"])):
         lines[at] = ",".join([lines[at].rsplit(",", 6)[0], *cells])
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sample = read_csv(made.root / "sample.csv")
+    columns = answer_columns(sample, "sample.csv", "ImageID", "ans", "probabilities", CLASSES)
     with pytest.raises(UserError) as caught:
-        check_submission(path, made.root / "sample.csv", made.root / "classes.json", answer="probabilities")
+        check_submission(read_csv(path), path, sample, "sample.csv", columns, CLASSES, "ImageID", "probabilities")
     faults = caught.value.faults
     assert len(faults) == 2
     assert "2 rows hold answers that are no numbers from 0 to 1: row 2, row 3" in faults[0]

@@ -237,7 +237,7 @@ def test_a_factor_is_scored_by_the_sums_of_its_levels():
         ("top_k-0", "such as top_k-3"),
         ("roc_auc_partial-1.5", "such as roc_auc_partial-0.1"),
         ("mcc-2", "mcc has no parameter"),
-        ("folder/roc_auc.py", "unlike a known metric"),
+        ("folder/roc_auc.py", "have a roc_auc of their own"),
         ("my metric.py", "letters, digits and _"),
     ],
 )

@@ -1,5 +1,6 @@
 """Optimizers by name, and learning rates as a function of the step."""
 
+import inspect
 import math
 from fractions import Fraction
 from itertools import pairwise
@@ -9,9 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from timm.optim import list_optimizers
+from timm.optim import get_optimizer_class, list_optimizers
 from torch import nn
 
+from foldvote.config.package_names import listed
 from foldvote.config.recipe import Recipe
 from foldvote.config.timm_names import optimizer_names
 from foldvote.data.label_space import LabelSpace
@@ -86,8 +88,21 @@ def test_what_a_fused_update_counts_with_is_on_the_device_of_the_weights(name: s
 def test_an_unknown_optimizer_is_named_with_its_nearest_and_wrong_arguments_are_told() -> None:
     with pytest.raises(ValidationError, match=r"no optimizer 'adamm'; did you mean"):
         recipe(optimizer="adamm")
-    with pytest.raises(UserError, match=r"cannot be made for test_resnet.*momentun"):
-        make_optimizer(recipe(optimizer="sgd", optimizer_args={"momentun": 0.9}), net())
+    with pytest.raises(ValidationError, match=r"sgd has no argument 'momentun'; did you mean 'momentum'"):
+        recipe(optimizer="sgd", optimizer_args={"momentun": 0.9})
+    for layer_decay, remedy in ((None, "correct optimizer_args"), (0.5, "correct optimizer_args, or drop layer_decay")):
+        with pytest.raises(UserError, match=rf"cannot be made for test_resnet.*momentum.*; {remedy}$"):
+            wrong = recipe(optimizer="sgd", optimizer_args={"momentum": -1}, layer_decay=layer_decay)
+            make_optimizer(wrong, net())
+
+
+@pytest.mark.parametrize("name", sorted(optimizer_names()))
+def test_f181_no_argument_that_is_listed_is_unknown_to_timm(name: str) -> None:
+    arguments = listed()["timm"]["optimizers"][name]
+    defaults = inspect.signature(get_optimizer_class(name, bind_defaults=False).__init__).parameters
+    own = {key: defaults[key].default for key in arguments if key in defaults and key not in ("foreach", "fused")}
+    given = {"eps": 1e-8, "betas": (0.9, 0.99), "momentum": 0.9} | own  # timm takes these for all
+    make_optimizer(recipe(optimizer=name, optimizer_args=given), net())
 
 
 def test_layer_decay_slows_the_layers_far_from_the_head() -> None:

@@ -80,7 +80,7 @@ def test_another_space_score_split_or_code_is_another_study_and_says_so(
     assert "that of before had other score" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc"])
 def test_a_search_that_was_killed_and_continued_proposes_what_an_undisturbed_one_does(
     tmp_path: Path, sampler: str
 ) -> None:
@@ -189,6 +189,23 @@ def test_every_sampler_keeps_to_the_space(tmp_path: Path, sampler: object) -> No
         assert 1e-4 <= values["lr"] <= 1e-1 and values["batch_size"] in range(8, 65, 8)
 
 
+def test_f174_qmc_takes_one_point_after_another_of_one_sequence_over_all_jobs_and_kills(tmp_path: Path) -> None:
+    space = {"lr": {"float": [0.0, 1.0]}, "drop_rate": {"float": [0.0, 0.99]}, "optimizer": SPACE["optimizer"]}
+    for seed in range(3):
+        wanted = replace(search(trials=33, sampler="qmc", space=space), seed=seed)
+        folder, points = tmp_path / str(seed), []
+        for number in range(35):  # each by a process of its own, as the sampler is made anew
+            trial = begin_trial(begin(folder, wanted), folder, wanted, worker=0)
+            if number in (5, 20):
+                continue  # the worker dies, and its values are tried again
+            points.append(trial.values)
+            begin(folder, wanted).tell(trial.number, 0.5)
+        sequence = points[1:]  # after the recipe as it stands
+        for key, width in (("lr", 1.0), ("drop_rate", 0.99)):
+            assert len({int(point[key] / width * 32) for point in sequence}) == 32  # a random search hits about 20
+        assert {point["optimizer"] for point in sequence} == {"adamw", "sgd"}  # a name is drawn for each trial
+
+
 @pytest.mark.parametrize("pruner", ["none", "median", "percentile", "successive_halving", "hyperband"])
 def test_every_pruner_is_made(pruner: str) -> None:
     settings = search(pruner=pruner).tune.pruner
@@ -246,6 +263,19 @@ def test_folds_follow_one_another_as_means_and_later_ones_always_count_more() ->
     through(worse, RECIPE, [0.1, 0.2, 0.3, 0.4], 0)
     through(worse, RECIPE, [0.1, 0.2, 0.3, 0.4], 1)
     assert max(loss.reported[step] for step in (5, 6, 7, 8)) < min(loss.reported[step] for step in (1, 2, 3, 4))
+
+
+def test_f178_a_fold_without_a_defined_score_is_not_compared_and_counts_in_no_mean() -> None:
+    asked = Asked(pruned_at=8)
+    pruner = TrialPruner(asked, replace(search(), folds=(0, 1, 2)))
+    for place, scores in enumerate(([0.1, 0.5, 0.4, 0.8], [float("nan")] * 4, [0.2, 0.4, 0.4, 0.6])):
+        through(pruner, RECIPE, scores, place)
+    assert {step: value - 200 * (step > 8) for step, value in asked.reported.items()} == pytest.approx(
+        {1: 0.1, 2: 0.5, 3: 0.4, 4: 0.8, 9: 0.5, 10: 0.6, 11: 0.6, 12: 0.7}
+    )
+    assert not pruner.pruned and pruner.result["epochs"] == 12
+    pruner.note(1, float("nan"))
+    assert pruner.result["folds"] == {"1": None}
 
 
 def test_a_trial_is_pruned_in_mid_fold_but_not_when_all_is_done() -> None:

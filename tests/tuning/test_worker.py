@@ -276,6 +276,16 @@ def test_trials_are_scored_by_any_metric(tiny: Tiny, tmp_path: Path, name: str) 
         assert both.mean(axis=1) == pytest.approx(trials["score"].to_numpy())
 
 
+def test_f178_a_fold_in_which_the_score_is_not_defined_is_noted_as_such(tiny: Tiny, tmp_path: Path) -> None:
+    own = "def of_both(labels, probabilities, names):\n    return 0.5 if len(labels) > 16 else float('nan')\n"
+    (tmp_path / "of_both.py").write_text(own, encoding="utf-8")  # a fold has 16 images
+    given = search(tiny, tmp_path, trials=1, score="of_both.py", pruner="median")
+    given["inputs"] = replace(given["inputs"], metric=tmp_path / "of_both.py")
+    run_worker(**given)
+    trials, _ = results(tmp_path)
+    assert trials["score"].tolist() == [0.5] and trials[["fold_0", "fold_2"]].isna().all(axis=None)
+
+
 def test_nothing_complete_is_told_and_leaves_no_files(tiny: Tiny, tmp_path: Path) -> None:
     run_worker(**search(tiny, tmp_path, trials=1, space={"accumulate": {"choice": [4]}, "batch_size": {"choice": [6]}}))
     with pytest.raises(UserError, match="none of 1 trials is complete; the last one that failed: these values"):

@@ -17,3 +17,12 @@ def test_a_sample_of_other_images_stops_a_run_before_its_first_job(tmp_path: Pat
     assert "sample.csv: no id is that of a test image: its column holds a, b; the images are x.png; give the" in printed
     assert jobs_that_ran(printed) == {}
     assert not (tmp_path / "results/data").exists()
+
+
+def test_f180_a_mistyped_row_or_fold_is_told_by_the_dry_run(tmp_path: Path) -> None:
+    write_config(tmp_path)
+    for target, told in (
+        ("submission/vote=stackng.csv", "\nvote=stackng: no such method in vote.kinds; did you mean 'stacking'?\n"),
+        ("oof/model=tiny/fold=7/predictions.parquet", "\nmodel=tiny/fold=7: there is no fold 7; the last one is 1\n"),
+    ):
+        assert told in snakemake(tmp_path, "-n", f"results/{target}", code=None)

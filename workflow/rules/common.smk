@@ -22,6 +22,7 @@ from foldvote.commands.session import (
     use_library,
 )
 from foldvote.commands.planned_run import plan_before_training, planned_configuration
+from foldvote.config.entry_names import check_fold
 from foldvote.config.model_relations import metadata_refusals
 from foldvote.config.named_weights import UNPACKED, expected_digest
 from foldvote.config.run_plan import needs_of, plan_identity
@@ -89,6 +90,16 @@ def recipe(wildcards):
             f"models: no model {wildcards.model!r}; known: {', '.join(CONFIG.models)}"
         )
     return CONFIG.models[wildcards.model]
+
+
+def member_recipe(wildcards):
+    """The recipe of the model of a member, that is, of one of the folds."""
+    found, fold = recipe(wildcards), int(wildcards.fold)
+    try:
+        check_fold(f"model={wildcards.model}/fold={fold}", fold, len(FOLDS))
+    except UserError as error:
+        sys.exit(str(error))
+    return found
 
 
 def own(path):

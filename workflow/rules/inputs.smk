@@ -1,7 +1,7 @@
 """Input files of rules as functions of the configuration, and parameters that several rules share."""
 
 from foldvote.config.ensemble import OFFSETS
-from foldvote.config.entry_names import entry_guests, entry_members
+from foldvote.config.entry_names import check_method, entry_guests, entry_members
 from foldvote.config.run_plan import PlannedModel
 
 
@@ -109,7 +109,7 @@ def row_metadata(row):
 
 def recipe_inputs(wildcards):
     """The inputs of a training that its recipe asks for, by name."""
-    wanted = recipe(wildcards)
+    wanted = member_recipe(wildcards)
     return {
         "pixels": pixels(wanted, "train"),
         "pretrained": own_weights(wanted.pretrained_file),
@@ -215,6 +215,7 @@ def budget_votes():
 def row_tests(row):
     """The test predictions behind one row of the leaderboard."""
     try:
+        check_method(row, CONFIG.vote.asked)
         members = entry_members(row, CONFIG.models, len(FOLDS), CONFIG.guests)
     except UserError as error:
         sys.exit(str(error))

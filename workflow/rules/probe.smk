@@ -8,10 +8,14 @@ weights, size and region.
 if IS_MAIN and CONFIG.leak_model is None and "leak_check" in sys.argv[1:]:
     sys.exit(
         f"{CONFIG_FILE}: leak_check: null means none; drop it"
-        if CONFIG.leak_check is None
-        else f"{CONFIG_FILE}: leak_check needs a model with pretrained weights, and none has; add one, such as models: "
-        "{probe: {kind: probe, net: tf_efficientnet_lite0, pretrained: "
-        "resources/weights/tf_efficientnet_lite0.safetensors}}, whose weights come with a Python package"
+        if ASKED.leak_check is None
+        else (
+            f"{CONFIG.results}/plan.json: leaves out the model of leak_check; raise runtime.max_hours"
+            if CONFIG.leak_check is None
+            else f"{CONFIG_FILE}: leak_check needs a model with pretrained weights, and none has; add one, such as models: "
+            "{probe: {kind: probe, net: tf_efficientnet_lite0, pretrained: "
+            "resources/weights/tf_efficientnet_lite0.safetensors}}, whose weights come with a Python package"
+        )
     )
 
 
@@ -52,7 +56,7 @@ if CONFIG.probes:
     rule probe:
         """Fit the head of one fold on the features of a frozen net."""
         input:
-            pixels=lambda w: pixels(recipe(w), "train"),
+            pixels=lambda w: pixels(member_recipe(w), "train"),
             pretrained=lambda w: own_weights(recipe(w).pretrained_file),
             features=lambda w: feature_files(recipe(w), "train")[0],
             folds="<results>/folds/folds.parquet",

@@ -9,6 +9,8 @@ if IS_MAIN and CONFIG.refit is None and "refit" in sys.argv[1:]:
     sys.exit(
         f"{CONFIG_FILE}: has no section `refit`, which says what is trained on all groups; "
         "add `refit: {seeds: 5}`, or see docs/refit.md"
+        if ASKED.refit is None
+        else f"{CONFIG.results}/plan.json: leaves out all models of `refit`; raise runtime.max_hours"
     )
 
 if CONFIG.refit is not None:

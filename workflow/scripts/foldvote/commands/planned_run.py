@@ -51,7 +51,7 @@ def plan_before_training(asked: Config, rules: Collection[str], arguments: Seque
             "how long they wait; set it to null, and limit models.*.max_minutes"
         )
     if (plan := read_plan(asked)) is not None:
-        for line in in_words(plan):
+        for line in in_words(asked, plan):
             print(f"{plan_path(asked)}: {line}", file=sys.stderr)
         return
     done = subprocess.run([sys.executable, "-m", MODULE, *arguments], check=False)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -25,6 +25,16 @@ def each_fold_once(folds: list[int]) -> list[int]:
     if len(set(folds)) < len(folds):
         raise ValueError(f"a fold stands twice in {folds}; name each once")
     return folds
+
+
+def named(value: Any) -> Any:
+    """`focal` or `{name: focal, gamma: 2}`, as a mapping."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def each_named(value: Any) -> Any:
+    """`focal`, `{name: focal, gamma: 2}` or a list of these, as a list of mappings."""
+    return [named(one) for one in (value if isinstance(value, list) else [value])]
 
 
 def plain(values: list[str]) -> list[str]:

@@ -95,6 +95,11 @@ class Vote(Section):
     budget: Budget | None = None
     """What the submitted vote may cost; null: all members and views are used."""
 
+    @property
+    def asked(self) -> list[str]:
+        """The methods that are compared where data and models have what they need: the mean, `kinds` and `use`."""
+        return list(dict.fromkeys(["mean", *self.kinds, *([] if self.use == "auto" else [self.use])]))
+
     @model_validator(mode="after")
     def _budget_takes_the_mean(self) -> "Vote":
         if self.budget is not None and self.use not in ("auto", "mean"):

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from foldvote.errors import UserError
+from foldvote.config.ensemble import METHOD_NAMES, split_end
+from foldvote.errors import UserError, did_you_mean
 
 
 def entry_members(row: str, models: Iterable[str], folds: int, guests: Collection[str] = ()) -> list[tuple[str, int]]:
@@ -26,10 +27,42 @@ def entry_members(row: str, models: Iterable[str], folds: int, guests: Collectio
         return [(known[0], 0)]
     if model is not None and model not in known:
         raise UserError(f"{row}: there is no model {model!r}; known: {', '.join([*known, *guests])}")
-    if fold is not None and fold >= folds:
-        raise UserError(f"{row}: there is no fold {fold}; the last one is {folds - 1}")
+    if fold is not None:
+        check_fold(row, fold, folds)
     every: Sequence[int] = range(folds) if fold is None else [fold]
     return [(name, number) for name in ([model] if model else known) for number in every]
+
+
+def check_method(row: str, methods: Collection[str]) -> None:
+    """Nothing, if a row is no vote or a vote by one of the methods that are compared.
+
+    Args:
+        row: its name.
+        methods: those that are compared.
+
+    Raises:
+        UserError: if it is a vote by another method.
+    """
+    kind = row.removeprefix("vote=")
+    if kind != row and kind not in methods:
+        known = split_end(kind)[0] in METHOD_NAMES
+        meant = did_you_mean(kind, methods) or f"; there are {', '.join(methods)}"
+        raise UserError(f"{row}: no such method in vote.kinds{'; add it' if known else meant}")
+
+
+def check_fold(member: str, fold: int, folds: int) -> None:
+    """Nothing, if there is a fold.
+
+    Args:
+        member: what names it.
+        fold: its number.
+        folds: number of folds of each model.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if fold >= folds:
+        raise UserError(f"{member}: there is no fold {fold}; the last one is {folds - 1}")
 
 
 def entry_model(row: str) -> tuple[str | None, int | None]:

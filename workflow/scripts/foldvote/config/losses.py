@@ -1,17 +1,11 @@
 """Terms of the training loss."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from foldvote.config.base import Section
+from foldvote.config.base import Section, each_named
 from foldvote.config.first_round import Several
-
-
-def each_named(value: Any) -> Any:
-    """`focal`, `{name: focal, gamma: 2}` or a list of these, as a list of mappings."""
-    values = value if isinstance(value, list) else [value]
-    return [{"name": one} if isinstance(one, str) else one for one in values]
 
 
 class LossTerm(Section):

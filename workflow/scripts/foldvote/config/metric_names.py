@@ -34,6 +34,14 @@ PARAMETERS = {
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "ece"})
 LOSS = "loss"  # an older name of log_loss in recipes
 OWN_FILE = ".py"
+# Columns and keys that scores stand beside in history.parquet (val_loss), metrics.json, leaderboard.csv and
+# slices.csv, so that no metric of the user's own can have their names. Compared without regard to case, because DuckDB
+# and others read columns so.
+_OF_SCORES = ("images", "classes", "absent_classes", "factors", "confusion", "intervals", "temperature", "calibrated")
+_OF_METHODS = ("optimistic", "against_chosen", "factors_learnt", "params", "members", "groups", "persons")
+_OF_TABLES = ("slice", "value", "kind", "model", "fold", "fit_seconds", "predict_seconds", "megabytes", "plan")
+_OF_KNOWN = ("accuracy_low", "accuracy_high", "macro_f1_low", "macro_f1_high", "macro_f1_over_folds", "suspicion")
+OUR_SCORES = frozenset([*PARAMETERS, LOSS, *_OF_SCORES, *_OF_METHODS, *_OF_TABLES, *_OF_KNOWN])
 _FORMS = {
     "beta": (r"\d+(\.\d+)?", "f_beta-2"),
     "k": (r"[1-9]\d*", "top_k-3"),
@@ -66,8 +74,11 @@ def metric_fault(name: str) -> str:
     """What is wrong with the name of a metric; empty if nothing is."""
     if is_own(name):
         key = metric_key(name)
-        taken = key in PARAMETERS or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", key)
-        return f"the file {name} must be named with letters, digits and _, and unlike a known metric" if taken else ""
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", key):
+            return f"the file {name} must be named with letters, digits and _, a letter first"
+        if key.casefold() in OUR_SCORES:
+            return f"the file {name}: the results have a {key.casefold()} of their own; name it my_{key}.py, say"
+        return ""
     base, parameter = parts_of_metric(name)
     if base not in PARAMETERS:
         return f"no metric {name!r}{did_you_mean(base, PARAMETERS)}; known: {', '.join(PARAMETERS)}, or a file NAME.py"

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from foldvote.config.base import Section, Share
-from foldvote.config.losses import each_named
+from foldvote.config.base import Section, Share, each_named
 
 
 class Mixed(Section):

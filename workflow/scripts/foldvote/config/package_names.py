@@ -20,10 +20,10 @@ LIST = Path(__file__).with_name("package_names.json")
 def listed() -> dict[str, Any]:
     """The list: for each package its `version` and its names.
 
-    timm: `nets` and `optimizers`, lists of names; `patches`, by net the stride of its patches, where it has any;
-    `weights`, by net and tag the licence of pretrained weights, "" where timm does not know it; `default_tags`, by net
-    the tag that timm takes by itself; `weights_from`, by NET.TAG the repository of Hugging Face or the URL that they
-    come from, where that is not the repository timm/NET.TAG.
+    timm: `nets`, a list of names; `optimizers`, the names of arguments by optimizer; `patches`, by net the stride of
+    its patches, where it has any; `weights`, by net and tag the licence of pretrained weights, "" where timm does not
+    know it; `default_tags`, by net the tag that timm takes by itself; `weights_from`, by NET.TAG the repository of
+    Hugging Face or the URL that they come from, where that is not the repository timm/NET.TAG.
     albumentations: `transforms`, the names of arguments by transform.
     """
     return json.loads(LIST.read_text(encoding="utf-8"))

@@ -8,21 +8,28 @@ import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, StrictBool, field_validator, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, ValidationInfo, field_validator, model_validator
 
 from foldvote.config.augment import DEFAULT_AUGMENT, DEVICE_STEPS, Augment, expanded
-from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size
+from foldvote.config.base import FilePath, Fit, Name, Roi, Section, Size, named
 from foldvote.config.batch_parts import accumulation_faults
 from foldvote.config.first_round import Distill, Pseudo, Several
 from foldvote.config.image_size import Framing, parse_size
-from foldvote.config.losses import Consistency, CrossEntropy, Losses, OfFactors, SupCon, each_named
+from foldvote.config.losses import Consistency, CrossEntropy, Losses, OfFactors, SupCon
 from foldvote.config.metadata import UsedMetadata
 from foldvote.config.metric_names import MetricName
 from foldvote.config.mixes import Mixes
 from foldvote.config.named_weights import weights_faults, weights_name
 from foldvote.config.probe import REFUSED, as_probe
 from foldvote.config.schedules import Cosine, Schedule
-from foldvote.config.timm_names import known_name, net_names, optimizer_names, patch_stride, tiling_faults
+from foldvote.config.timm_names import (
+    known_name,
+    net_names,
+    optimizer_faults,
+    optimizer_names,
+    patch_stride,
+    tiling_faults,
+)
 from foldvote.io.files import sha256_bytes
 
 OFFLINE = "resources/weights/tf_efficientnet_lite0.safetensors (net: tf_efficientnet_lite0), which needs no download"
@@ -139,7 +146,7 @@ class Recipe(Section):
     so far uphill. Every step then takes twice the time; null: plain steps."""
     clip_norm: float | None = Field(default=5.0, gt=0)
     """Largest gradient norm; null: no clipping."""
-    schedule: Annotated[Schedule, BeforeValidator(lambda value: each_named(value)[0])] = Cosine(name="cosine")
+    schedule: Annotated[Schedule, BeforeValidator(named)] = Cosine(name="cosine")
     """The learning-rate schedule after the warm-up."""
     warmup_epochs: float = Field(default=1.0, ge=0)
     """Linear warm-up, in epochs."""
@@ -220,6 +227,13 @@ class Recipe(Section):
     @classmethod
     def _known_optimizer(cls, name: str) -> str:
         return known_name(name, name, optimizer_names(), "timm has no optimizer")
+
+    @field_validator("optimizer_args")
+    @classmethod
+    def _known_arguments(cls, arguments: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if faults := list(optimizer_faults(info.data.get("optimizer", ""), arguments)):
+            raise ValueError("\n".join(faults))
+        return arguments
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

@@ -31,7 +31,7 @@ def with_bases(models: Mapping[str, Any], recipes: Mapping[str, Any]) -> tuple[d
         if not isinstance(own, Mapping) or "base" not in own:
             return own
         base, rest = own["base"], {key: value for key, value in own.items() if key != "base"}
-        if base not in known:
+        if not isinstance(base, str) or base not in known:
             faults.append(f"models.{seen[0]}.base: no model or recipe {base!r}{did_you_mean(str(base), known)}")
         elif base in seen:
             faults.append(f"models.{seen[0]}.base: {' -> '.join([*seen, base])} is a circle; break it")

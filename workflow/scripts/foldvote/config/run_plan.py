@@ -211,14 +211,30 @@ def apply_plan(config: Config, plan: Plan | None) -> Config:
     models = {
         name: recipe.with_epochs(plan[name].epochs) for name, recipe in config.models.items() if plan[name].epochs
     }
-    changes: dict[str, Any] = {"models": models}
-    if config.refit is not None and config.refit.models != "all":
+    changes: dict[str, Any] = {"models": models} | dict.fromkeys(sections_left_out(config, plan))
+    if "refit" not in changes and config.refit is not None and config.refit.models != "all":
         changes["refit"] = config.refit.model_copy(update={"models": config.refit.named(models)})
     if config.searched_model not in models:
         changes["tune"] = None  # a search is a run of its own
     return config.model_copy(update=changes)
 
 
-def in_words(plan: Plan) -> Iterable[str]:
-    """One line for each model of which something is cut."""
-    return [f"{name}: {one.in_words}" for name, one in plan.items() if one.epochs < one.asked_epochs]
+def sections_left_out(config: Config, plan: Plan) -> dict[str, str]:
+    """The sections that name only models which a plan leaves out, each with a line that says so."""
+    left, found = [name for name, one in plan.items() if one.epochs], {}
+    if config.leak_check is not None and config.leak_check.model not in (None, *left):
+        found["leak_check"] = f"leak_check: is left out, as its model {config.leak_check.model} is"
+    if config.refit is not None and not config.refit.named(left):
+        found["refit"] = f"refit: is left out, as all its models are: {', '.join(config.refit.models)}"
+    return found
+
+
+def in_words(config: Config, plan: Plan) -> Iterable[str]:
+    """One line for each model of which something is cut, and for each section that is left out with its models.
+
+    Args:
+        config: as the user wrote it.
+        plan: of this configuration.
+    """
+    cut = [f"{name}: {one.in_words}" for name, one in plan.items() if one.epochs < one.asked_epochs]
+    return [*cut, *sections_left_out(config, plan).values()]

@@ -1,10 +1,13 @@
 """Names known to timm: its nets and its optimizers."""
 
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 from foldvote.config.image_size import parse_size
 from foldvote.config.package_names import listed, may_know
 from foldvote.errors import did_you_mean
+
+_OF_RECIPE = ("lr", "weight_decay", "layer_decay")  # keys of a recipe that are arguments of an optimizer
 
 
 def known_name(given: str, name: str, known: frozenset[str], complaint: str) -> str:
@@ -57,3 +60,18 @@ def tiling_faults(net: str, size: str, stride: int) -> list[str]:
 def optimizer_names() -> frozenset[str]:
     """Names of timm's optimizers that need no further package and no second derivative."""
     return frozenset(listed()["timm"]["optimizers"])
+
+
+def optimizer_faults(optimizer: str, arguments: Iterable[str]) -> Iterator[str]:
+    """One line for each argument that an optimizer does not have; none for an optimizer that is not listed.
+
+    Args:
+        optimizer: its name.
+        arguments: names of `optimizer_args`.
+    """
+    known = listed()["timm"]["optimizers"].get(optimizer)
+    for name in arguments if known else ():
+        if name in _OF_RECIPE:
+            yield f"{name} is a key of its own; write it beside optimizer"
+        elif name not in known and not may_know("timm", name):
+            yield f"{optimizer} has no argument {name!r}{did_you_mean(name, known)}"

@@ -1,19 +1,13 @@
 """The section `tune` of the configuration: what is searched, how, and how long."""
 
 import importlib.util
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from foldvote.config.base import Name, Section, each_fold_once
+from foldvote.config.base import Name, Section, each_fold_once, named
 from foldvote.config.metric_names import MetricName
 from foldvote.config.search_space import Dimension, space_faults
-
-
-def _named(value: Any) -> Any:
-    """`tpe` or `{name: tpe, n_startup_trials: 20}`, as a mapping."""
-    return {"name": value} if isinstance(value, str) else value
-
 
 # --- samplers, with Optuna's own names for their settings
 
@@ -137,9 +131,9 @@ class Tune(Section):
     score: MetricName = "macro_f1"
     """The score that is optimized, of the out-of-fold predictions of those folds together, after the last epoch; by
     default that of `metric`."""
-    sampler: Annotated[Sampler, BeforeValidator(_named)] = Tpe(name="tpe")
+    sampler: Annotated[Sampler, BeforeValidator(named)] = Tpe(name="tpe")
     """How values are chosen: tpe, random, gp, cmaes or qmc."""
-    pruner: Annotated[Pruner, BeforeValidator(_named)] = Median(name="median")
+    pruner: Annotated[Pruner, BeforeValidator(named)] = Median(name="median")
     """When a trial is stopped early: median, percentile, successive_halving, hyperband or none."""
     timeout_hours: float | None = Field(default=None, gt=0)
     """A worker starts no trial after this many hours; null: no limit."""

@@ -18,6 +18,7 @@ from foldvote.config.data import DataSettings, FoldersLayout, Layout, MaskbaseLa
 from foldvote.config.external import AllData
 from foldvote.config.layout_facts import ImageList
 from foldvote.data.layouts.maskbase_labels import SHOTS
+from foldvote.io.names import plain_name
 from foldvote.io.paths import files_below, is_ignored, relative_fault
 
 Split = Literal["train", "test"]
@@ -269,26 +270,30 @@ def _listed(root: Path, listed: ImageList, split: Split) -> Iterator[FileSize]:
     columns = [listed.path, *([listed.split] if listed.split else [])]
     folder = os.path.join(root, listed.folder)  # noqa: PTH118 - called for every start
     for path, *part in _rows(root / listed.table, columns):
-        if (part and part[0].strip() != split) or relative_fault(path):
+        if (part and plain_name(part[0]) != split) or relative_fault(path):
             continue
         if listed.persons:
             yield from _shots(folder, path)
         else:
-            spellings = (path, path.strip(), *(unicodedata.normalize(form, path) for form in ("NFC", "NFD")))
+            forms = (unicodedata.normalize(form, path) for form in ("NFC", "NFD"))
+            spellings = (path, path.strip(), plain_name(path), *forms)
             sizes = (_size(f"{folder}/{spelling}") for spelling in spellings)
             yield path, next((size for size in sizes if size >= 0), -1)
 
 
 def _rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
-    """The texts of some columns of a CSV or parquet table, row by row; none if the table has faults."""
+    """The texts of some columns of a CSV or parquet table, row by row; none if the table has faults.
+
+    As where the table is read for its rows, a column has the plain spelling of its name (see `names.plain_name`).
+    """
     if table.suffix.lower() in (".parquet", ".pq"):
         yield from _parquet_rows(table, columns)
         return
     try:
         with table.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
-            header = [name.strip() for name in next(reader, [])]
-            places = [header.index(name) for name in columns]
+            header = [plain_name(name) for name in next(reader, [])]
+            places = [header.index(plain_name(name)) for name in columns]
             for row in reader:
                 if len(row) > max(places):
                     yield tuple(row[place] for place in places)
@@ -303,8 +308,10 @@ def _parquet_rows(table: Path, columns: Sequence[str]) -> Iterator[tuple[str, ..
 
     try:
         with pq.ParquetFile(table) as file:
-            for batch in file.iter_batches(columns=list(columns)):
-                values = (batch.column(name).to_pylist() for name in columns)
+            written = {plain_name(name): name for name in file.schema_arrow.names}
+            wanted = [written[plain_name(name)] for name in columns]
+            for batch in file.iter_batches(columns=wanted):
+                values = (batch.column(name).to_pylist() for name in wanted)
                 yield from (tuple(map(_text, row)) for row in zip(*values, strict=True))
     except (pa.ArrowException, KeyError):
         return

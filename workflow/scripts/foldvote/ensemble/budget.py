@@ -12,7 +12,7 @@ from foldvote.config.ensemble import Budget, Vote
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import PRODUCT_SIGN, candidates_of
 from foldvote.ensemble.frontier import JOIN, SHOWN, ScoredSubset, Subset, member_draws
-from foldvote.ensemble.group_parts import split_groups
+from foldvote.ensemble.group_parts import PARTS, split_groups
 from foldvote.ensemble.inputs import read_test_predictions
 from foldvote.ensemble.model_predictions import ModelPredictions
 from foldvote.ensemble.scaling import Scaling, apply_scaling, fit_scaling, scaling_of_mean
@@ -23,8 +23,6 @@ from foldvote.evaluation.intervals import interval
 from foldvote.evaluation.vote_table import votes_frame
 from foldvote.io.ids import positions_in
 from foldvote.io.paths import MemberKey
-
-_PARTS = 5
 
 
 def choose_in_budget(scored: Sequence[ScoredSubset], budget: Budget, score: str) -> ScoredSubset:
@@ -70,7 +68,7 @@ def honest_scores(
     fitting = [one for one in scored if _excess(one.milliseconds, one.megabytes, budget) <= 1]
     first = fitting[0].sums
     values = np.zeros_like(first.values)
-    parts = split_groups(np.arange(len(values)), _PARTS, seed)
+    parts = split_groups(np.arange(len(values)), PARTS, seed)
     for part in np.unique(parts):
         out = parts == part
         others = [replace(one, sums=GroupSums(one.sums.values * ~out[:, None], first.classes)) for one in fitting]

@@ -8,10 +8,10 @@ from foldvote.runtime.seeding import generator
 
 Codes = npt.NDArray[np.integer]
 
-FOLDS = 5  # where the split has none that can be used
+PARTS = 5  # folds where the split has none that can be used
 
 
-def outer_folds(folds: Codes, groups: Codes, seed: int, count: int = FOLDS) -> npt.NDArray[np.int64]:
+def outer_folds(folds: Codes, groups: Codes, seed: int, count: int = PARTS) -> npt.NDArray[np.int64]:
     """The folds of nested cross-validation: the split's own where there are two or more and every image is in one.
 
     A hold-out has one fold, and some images may be in none (-1). There the models saw none of the images that are

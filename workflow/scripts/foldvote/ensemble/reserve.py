@@ -17,7 +17,7 @@ from foldvote.config.metric_names import metric_key
 from foldvote.data.label_space import LabelSpace
 from foldvote.ensemble.candidates import Candidates
 from foldvote.ensemble.class_offsets import offsets_of, predict_classes
-from foldvote.ensemble.group_parts import split_groups
+from foldvote.ensemble.group_parts import PARTS, split_groups
 from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.ensemble.scaling import Scaling, apply_scaling, fit_scaling
 from foldvote.ensemble.selection import (
@@ -76,7 +76,7 @@ def score_on_reserve(
     Raises:
         UserError: if the reserve has a single group, or the score of the settings is not defined on it.
     """
-    parts = split_groups(rows.groups, _PARTS, seed)
+    parts = split_groups(rows.groups, PARTS, seed)
     own = {kind: result.params for kind, result in fitted.items()}
     params, predicted = predict_reserve(candidates, rows, own, label_space, seed)
     answers = {kind: Answers(rows.labels, vote.probabilities, vote.codes) for kind, vote in predicted.items()}
@@ -113,7 +113,7 @@ def predict_reserve(
     Raises:
         UserError: if the reserve has a single group.
     """
-    parts = split_groups(rows.groups, _PARTS, seed)
+    parts = split_groups(rows.groups, PARTS, seed)
     params, predicted = {}, {}
     for kind, own in fitted.items():
         probabilities = apply_method(candidates, own, label_space)
@@ -140,7 +140,6 @@ def count_looks(path: Path, scored: Mapping[str, Any]) -> int:
     return len(known)
 
 
-_PARTS = 5
 _DRAWS = 500  # behind each choice on four parts
 
 

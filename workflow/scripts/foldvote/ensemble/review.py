@@ -141,14 +141,11 @@ def write_review(
     write_json(files.coverage, found)
 
 
-_PARTS = 5
-
-
 def _parts(rows: VoteRows, seed: int) -> Codes:
     """The part of each image: its fold; for the reserve, or images of one fold, one of five parts of whole groups."""
     if not rows.groups.any():
         return np.zeros(len(rows.groups), np.int64)  # a single group, for which nothing can be fitted
-    return outer_folds(rows.folds, rows.groups, seed, _PARTS)
+    return outer_folds(rows.folds, rows.groups, seed)
 
 
 def _cross_fit(rows: VoteRows, parts: Codes, coverage: float, covers: Covers) -> Array:

@@ -177,9 +177,8 @@ def applicable_methods(settings: Vote, candidates: Candidates, label_space: Labe
         unmet.add(Need.FACTORS)
     if candidates.metadata is None:
         unmet.add(Need.METADATA)
-    asked = {"mean", *settings.kinds, *([] if settings.use == "auto" else [settings.use])}
     return simplest_first(
-        kind for kind in asked if kind == settings.use or not METHODS[split_end(kind)[0]].needs & unmet
+        kind for kind in settings.asked if kind == settings.use or not METHODS[split_end(kind)[0]].needs & unmet
     )
 
 

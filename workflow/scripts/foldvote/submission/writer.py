@@ -52,11 +52,11 @@ def write_submission(
     votes = read_answered(votes_path, classes, unit)
     faults = _vote_faults(votes, votes_path, classes)
     if sample_path is None:
-        frame, source = pd.DataFrame({id_column: votes["image_id"]}, dtype="str"), Path(votes_path)
+        sample, source = pd.DataFrame({id_column: votes["image_id"]}, dtype="str"), Path(votes_path)
     else:
-        frame, source = read_csv(sample_path, required=[id_column]), Path(sample_path)
-    columns = answer_columns(frame, source, id_column, answer_column, answer, classes)
-    ids = frame[id_column].tolist()
+        sample, source = read_csv(sample_path, required=[id_column]), Path(sample_path)
+    columns = answer_columns(sample, source, id_column, answer_column, answer, classes)
+    ids = sample[id_column].tolist()
     images, how = matched_ids(ids, votes["image_id"].tolist())
     remedy = f"give the sample file of these test images, or run `snakemake -R {votes_path}`"
     faults += id_faults(source, ids, ids, source)
@@ -70,44 +70,40 @@ def write_submission(
         texts = wide_texts(chosen[[PROBABILITY + name for name in classes]].to_numpy(), columns)
     else:
         texts = {answer_column: answer_texts(chosen["prediction"], classes, answer)}
-    frame = frame.assign(**texts)
     with whole_file(out_path) as temporary:
-        write_csv(frame, temporary)
-        written = read_csv(temporary)
-        faults = _row_faults(written, out_path, list(frame.columns), ids, source, id_column)
-        raise_all(faults + _answer_faults(written, out_path, columns, classes, answer))
+        write_csv(sample.assign(**texts), temporary)
+        check_submission(read_csv(temporary), out_path, sample, source, columns, classes, id_column, answer)
 
 
 def check_submission(
+    written: pd.DataFrame,
     path: str | Path,
-    sample_path: str | Path,
-    classes_path: str | Path,
-    *,
-    id_column: str = "ImageID",
-    answer_column: str = "ans",
-    answer: SubmissionAnswer = "code",
+    sample: pd.DataFrame,
+    source: str | Path,
+    columns: Mapping[str, int],
+    classes: Sequence[str],
+    id_column: str,
+    answer: SubmissionAnswer,
 ) -> None:
-    """Check any submission file against its sample.
+    """Check a submission, as it was read back, against its sample.
 
     Args:
-        path: the submission.
-        sample_path: CSV file with the rows and columns that it must have, in order.
-        classes_path: `data/classes.json`.
-        id_column: column of the image ids.
-        answer_column: column of the answers, unless these are probabilities.
+        written: the submission.
+        path: its file, for errors.
+        sample: the rows that it must have, in order, and its columns, those of the answers perhaps excepted.
+        source: what the sample was read from, for errors.
+        columns: the columns of the answers, from `answer_columns`.
+        classes: names of the classes in the order of their codes.
+        id_column: column of the ids.
         answer: whether the answers are class codes, class names, or probabilities.
 
     Raises:
         UserError: all errors at once: other columns; missing, duplicate or unknown ids; another order; answers that are
             not classes, such as `13.0` or ` 13`, or not probabilities.
     """
-    classes = read_label_space(classes_path).classes
-    sample = read_csv(sample_path, required=[id_column])
-    columns = answer_columns(sample, sample_path, id_column, answer_column, answer, classes)
     expected = list(dict.fromkeys([*sample.columns, *columns]))
-    frame = read_csv(path, required=[id_column, *columns])
-    faults = _row_faults(frame, path, expected, sample[id_column].tolist(), sample_path, id_column)
-    raise_all(faults + _answer_faults(frame, path, columns, classes, answer))
+    faults = _row_faults(written, path, expected, sample[id_column].tolist(), source, id_column)
+    raise_all(faults + _answer_faults(written, path, columns, classes, answer))
 
 
 def answer_columns(

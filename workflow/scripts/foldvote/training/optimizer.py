@@ -45,7 +45,7 @@ def make_optimizer(recipe: Recipe, model: nn.Module, fused: bool = False) -> tor
     except (TypeError, ValueError, AssertionError, AttributeError, RuntimeError, NotImplementedError) as error:
         raise UserError(
             f"optimizer {recipe.optimizer}: cannot be made for {recipe.net} ({' '.join(str(error).split())[:200]}); "
-            "correct optimizer_args, or drop layer_decay"
+            f"correct optimizer_args{', or drop layer_decay' if recipe.layer_decay is not None else ''}"
         ) from error
     if 0 < recipe.freeze_epochs < recipe.epochs or recipe.head_lr_factor != 1:
         _split_groups(optimizer, model, recipe.head_lr_factor)

@@ -60,15 +60,18 @@ def distribution(dimension: Dimension) -> CategoricalDistribution | IntDistribut
     return FloatDistribution(low, high, log=dimension.log, step=dimension.step)
 
 
-def make_sampler(settings: Sampler, seed: int, *, alone: bool) -> BaseSampler:
+def make_sampler(settings: Sampler, seed: int, series: int, *, alone: bool) -> BaseSampler:
     """Make a sampler.
 
     Args:
         settings: the `sampler` section of the configuration.
         seed: seed of its random draws.
+        series: seed of a sequence of points (qmc), which must be the same for all trials of a study: the study counts
+            how many points were taken.
         alone: whether this is the only worker; otherwise TPE avoids the values that other workers are trying.
     """
-    own = settings.model_dump(exclude={"name"}) | {"seed": seed % _SEEDS}
+    seed, series = seed % _SEEDS, series % _SEEDS
+    own = settings.model_dump(exclude={"name"}) | {"seed": seed}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # it would be repeated for each trial
         match settings.name:
@@ -79,7 +82,10 @@ def make_sampler(settings: Sampler, seed: int, *, alone: bool) -> BaseSampler:
             case "cmaes":
                 return CmaEsSampler(warn_independent_sampling=False, **own)
             case "qmc":
-                return QMCSampler(scramble=True, warn_independent_sampling=False, **own)
+                others = RandomSampler(seed=seed)  # for names, and keys with a condition
+                return QMCSampler(
+                    scramble=True, seed=series, independent_sampler=others, warn_independent_sampling=False
+                )
             case _:
                 return RandomSampler(**own)
 

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from foldvote.config.metric_names import higher_is_better
 from foldvote.config.recipe import Recipe
 from foldvote.config.search_space import AS_SCORED, label, own_values, with_values
-from foldvote.config.tuning import Tune
+from foldvote.config.tuning import Random, Tune
 from foldvote.errors import UserError
 from foldvote.io.files import canonical, sha256_bytes
 from foldvote.runtime.job_log import log
@@ -202,8 +202,13 @@ def begin_trial(study: optuna.Study, folder: Path, search: SearchSpec, worker: i
         # Each trial has a new sampler, seeded with the number of earlier proposals: a search that was killed and
         # continued proposes the same values as an uninterrupted one.
         proposed = sum(REPEATS not in trial.user_attrs for trial in trials)
+        # A queued trial has its values already, so it must take no point of a sequence.
+        queued = any(trial.state == TrialState.WAITING for trial in trials)
         study.sampler = make_sampler(
-            search.tune.sampler, derive(search.seed, "tune", proposed), alone=search.tune.workers == 1
+            Random(name="random") if queued else search.tune.sampler,
+            derive(search.seed, "tune", proposed),
+            derive(search.seed, "tune"),
+            alone=search.tune.workers == 1,
         )
         asked = study.ask()
         asked.set_user_attr(WORKER, worker)

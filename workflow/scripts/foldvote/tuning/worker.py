@@ -1,5 +1,6 @@
 """A worker of a search: a job that trains one trial after another until the wanted number of trials is finished."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,7 +65,8 @@ class TrialPruner:
 
     Trials may differ in their number of epochs. So a fold has n reports, one after each 1/n of the trial's epochs,
     where n is the smallest number of epochs in the search: trials are compared at equal shares of their schedules. The
-    reported value is the mean of the final scores of the finished folds and the present score of this fold.
+    reported value is the mean of the final scores of the finished folds and the present score of this fold. Where the
+    score is not defined, as an AUC in a fold of one class, nothing is reported, and no later mean counts the fold.
 
     Args:
         asked: the Optuna trial.
@@ -89,15 +91,17 @@ class TrialPruner:
         Returns:
             The reason if the trial is pruned, otherwise an empty string.
         """
-        steps, known = self.search.epochs, self._reported
+        steps, compared = self.search.epochs, False
         for epoch, row in enumerate(history, start=1):
             step = place * steps + epoch * steps // recipe.epochs
             if step > self._reported:
-                running = float(np.mean([*self._before, row[self._column]]))
-                self.asked.report(running + self.search.sign * place * _APART, step)
                 self._reported = step
+                if math.isfinite(row[self._column]):
+                    running = float(np.mean([*self._before, row[self._column]]))
+                    self.asked.report(running + self.search.sign * place * _APART, step)
+                    compared = True
         last = self._reported == len(self.search.folds) * steps
-        self.pruned = known < self._reported and not last and self.asked.should_prune()
+        self.pruned = compared and not last and self.asked.should_prune()
         return "pruned, as others did better by then" if self.pruned else ""
 
     def close(self, place: int, recipe: Recipe, history: pd.DataFrame, device: str) -> None:
@@ -113,14 +117,14 @@ class TrialPruner:
             self.report(
                 place, recipe, history.to_dict("records")
             )  # not yet reported if a state saved after the last epoch was resumed
-            self._before.append(float(history[self._column].iloc[-1]))
+            self._before += [score for score in history[self._column].iloc[-1:] if math.isfinite(score)]
         self.result["epochs"] += len(history)
         self.result["seconds"] += float(history["seconds"].sum())
         self.result["device"] = device
 
     def note(self, fold: int, score: float) -> None:
-        """Record the score of a single fold."""
-        self.result["folds"][str(fold)] = score
+        """Record the score of a single fold; NaN: it is not defined there."""
+        self.result["folds"][str(fold)] = score if math.isfinite(score) else None
 
 
 @dataclass(frozen=True)
@@ -324,7 +328,7 @@ def _score(
             return None
         probabilities = _out_of_fold(trained, spec, search.views, device, resources)
         parts.append(spec.training_set.validation[["image_id", "label"]].assign(p=list(probabilities)))
-        pruner.note(fold, score_of(metric, *pooled(parts[-1:]), spec.training_set.label_space))
+        pruner.note(fold, metric.value_or_nan(Answers.of(*pooled(parts[-1:])), spec.training_set.label_space))
     return score_of(metric, *pooled(parts), spec.training_set.label_space)
 
 
