@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foldvote.config.other_names import meant_key
 from foldvote.config.recipe import Recipe
 from foldvote.config.yaml_file import load_yaml
 from foldvote.errors import UserError, did_you_mean, raise_all
@@ -92,7 +93,7 @@ def _recipes_of(path: str, source: str) -> tuple[dict[str, Any], list[str]]:
         return {}, [*faults, f"{path}: recipes: must hold recipes by their names"]
     known = [*Recipe.model_fields, "base"]
     faults += [
-        f"{path}: recipes.{name}.{key}: unknown key{did_you_mean(str(key), known)}"
+        f"{path}: recipes.{name}.{key}: unknown key{meant_key(str(key), known)}"
         for name, recipe in recipes.items()
         for key in recipe
         if key not in known
