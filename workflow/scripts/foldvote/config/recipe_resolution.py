@@ -81,7 +81,7 @@ def with_included(values: dict[str, Any], source: str) -> dict[str, Any]:
 def _recipes_of(path: str, source: str) -> tuple[dict[str, Any], list[str]]:
     """The recipes of one included file, and what is wrong with it."""
     if not Path(path).exists():
-        hint = "`snakemake tune` makes it, with this line left out until then" if path.endswith("best.yaml") else ""
+        hint = "the target `tune` makes it, with this line left out until then" if path.endswith("best.yaml") else ""
         return {}, [f"{source}: include: {path} is not there; {hint or 'correct the path'}"]
     try:
         content = load_yaml(path)
