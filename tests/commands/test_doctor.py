@@ -11,7 +11,7 @@ import pytest
 from foldvote.commands import doctor, environment
 from foldvote.commands.doctor import run_doctor
 from foldvote.commands.environment import check_torch, examine_disk, examine_environment
-from foldvote.config.experiment import Config, check_config
+from foldvote.config.experiment import Config, check_config, load_config
 from foldvote.runtime.checks import Finding, as_text
 from support.data_folders import class_folders, config_for, maskbase_folder, put, table_folder
 
@@ -65,6 +65,15 @@ def test_a_refused_configuration_is_told_key_by_key_and_the_exit_code_says_so() 
     assert len(broken) == 3
     assert "did you mean 'results'?" in line_with(broken, "resutls")
     assert lines[-1] == "Fix the errors first."
+
+
+def test_a_missing_configuration_is_no_key_to_correct(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    text, code = run_doctor(ROOT, str(file), lambda: load_config(file))
+    assert code == 1 and f"{file}: no such file; give an existing one" in text and "Correct" not in text
+    put(file, b"sead: 1")
+    text, code = run_doctor(ROOT, str(file), lambda: load_config(file))
+    assert code == 1 and "-> Correct it; config/README.md explains every key." in text
 
 
 def test_what_is_missing_empty_or_of_no_bytes_is_told_with_a_remedy(tmp_path: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from foldvote.commands.dry_run import Job, _options, in_words, next_commands
+from foldvote.commands import dry_run
+from foldvote.commands.dry_run import Job, _options, _targets, describe_plan, in_words, next_commands
 from foldvote.config.experiment import Config
 from support.data_folders import config_for, maskbase_folder, put
 
@@ -96,6 +97,24 @@ def test_the_next_commands_are_three_keep_the_options_and_fit_what_is_there(conf
     assert done[0].endswith(f"-R {config.results}/train/model=small/fold=0/model.safetensors")
 
 
+def test_f188_the_targets_that_were_asked_for_are_repeated(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job("folds", "", "f", "Missing output files: f")]
+    asked: list[list[str]] = []
+    monkeypatch.setattr(dry_run, "planned_jobs", lambda arguments: asked.append(arguments) or jobs)
+    text, code = describe_plan(["prepare", "--configfile", "my.yaml"], config, None, Path("Snakefile"))
+    assert code == 0 and "  snakemake prepare --cores all --configfile my.yaml " in text
+    assert asked == [["prepare", "--configfile", "my.yaml", "--snakefile", "Snakefile"]]
+
+
+def test_a_refused_dry_run_leads_to_the_doctor_of_this_configuration(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dry_run, "planned_jobs", lambda _: None)
+    text, code = describe_plan(["foo", "--configfile", "my.yaml", "--config", "a=1"], config, "2", Path("Snakefile"))
+    assert code == 1 and text.endswith("are right: foldvote doctor --configfile my.yaml --config a=1")
+
+
 def test_targets_are_no_options() -> None:
+    assert _targets(["prepare", "--cores", "2", "--", "all"]) == ["prepare", "all"]
     assert _options(["prepare", "--cores", "2", "--", "all"]) == ["--cores", "2"]
     assert _options([]) == _options(["prepare"]) == []

@@ -16,7 +16,7 @@ def test_every_reason_why_nothing_can_be_predicted(tmp_path: Path) -> None:
         return new_images_faults(config_for(root, DATA, results=str(tmp_path / "results"), **changes))
 
     unfinished, missing = faults()
-    assert "is no finished run (ensemble/weights.json is missing); run `snakemake` to its end" in unfinished
+    assert "is no finished run (ensemble/weights.json is missing); run the workflow to its end" in unfinished
     assert missing.startswith("new: missing: name a folder of images, or a table")
     for name in NEEDED:
         put(tmp_path / "results" / name, b"")

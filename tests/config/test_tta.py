@@ -72,7 +72,7 @@ def test_a_crop_has_a_position_and_ten_to_99_percent(position: str, percent: int
         ([GAMMA | {"then": 3}], "gamma: then must be the name of a view such as hflip (it is 3)"),
         ([3], "must be names such as hflip, or mappings of name and steps (one is 3)"),
         ([], "needs at least 1 of them, has 0"),
-        ("hflip", "must be a valid list (it is 'hflip')"),
+        ("hflip", "must be a list (it is 'hflip'); write [hflip]"),
     ],
 )
 def test_a_wrong_view_is_told_in_one_line(views: Any, told: str) -> None:
@@ -89,7 +89,7 @@ def test_all_wrong_views_are_told_at_once() -> None:
     [
         ([{"RandomGama": {"p": 1}}], "x: RandomGama: no such policy, step or transform; did you mean 'RandomGamma'?"),
         ({"CLAHE": {"clip": 2}}, "x: CLAHE: no argument 'clip'; did you mean 'clip_limit'?"),
-        ({"hflip": 2}, "x: steps: Input should be less than or equal to 1 (it is '2')"),
+        ({"hflip": 2}, "x: steps: hflip: its strength must be a number from 0 to 1 (it is 2)"),
         ([5], "x: steps: "),
     ],
 )

@@ -174,7 +174,7 @@ def test_rows_are_found_by_id(tmp_path: Path) -> None:
     pixels = packed(tmp_path)
     ids = list(pixels.row_of)[::-1]
     assert pixels.rows(ids).tolist() == [4, 3, 2, 1, 0]
-    with pytest.raises(UserError, match=r"lacks 2 images, such as x\.png; run `snakemake -R pixels`"):
+    with pytest.raises(UserError, match=r"lacks 2 images, such as x\.png; run your command again with `-R pixels`"):
         pixels.rows([*ids, "x.png", "y.png"])
 
 
@@ -204,7 +204,7 @@ def test_f46_a_place_that_cannot_be_written_is_a_refusal(tmp_path: Path) -> None
 
 
 def test_a_missing_or_foreign_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="missing; run `snakemake` again"):
+    with pytest.raises(UserError, match="missing; run your command again"):
         PackedImages(tmp_path / "none.arrow")
     (tmp_path / "x.arrow").write_bytes(b"")
     with pytest.raises(UserError, match="damaged"):

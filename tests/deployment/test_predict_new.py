@@ -237,5 +237,5 @@ def test_a_table_of_the_home_tasks_layout_names_files_in_the_folder_beside_it(ma
 
 def test_a_run_without_sets_of_classes_is_not_finished(made: DeployedRun) -> None:
     (made.results / "ensemble/coverage.json").unlink()
-    with pytest.raises(UserError, match=r"coverage\.json is missing; run `snakemake` to its end"):
+    with pytest.raises(UserError, match=r"coverage\.json is missing; run the workflow to its end"):
         predict(made)

@@ -117,7 +117,7 @@ def test_what_is_no_json_is_refused_in_one_line(tmp_path: Path, content: bytes) 
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.json: missing; run `snakemake` again"):
+    with pytest.raises(UserError, match=r"none\.json: missing; run your command again"):
         read_json(tmp_path / "none.json")
     with pytest.raises(UserError, match=r"none\.pth: cannot be read \(No such file"):
         sha256_file(tmp_path / "none.pth")

@@ -118,7 +118,9 @@ TABLE: dict[str, tuple[Edit, set[str]]] = {
         },
     ),
     "the words of an error": (
-        rewritten("foldvote/data/packed_images.py", "run `snakemake -R", "rerun `snakemake -R"),
+        rewritten(
+            "foldvote/data/packed_images.py", "run your command again with `-R", "rerun your command again with `-R"
+        ),
         set(),
     ),
     "the progress interval": (

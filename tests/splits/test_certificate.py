@@ -69,5 +69,5 @@ def test_a_doubled_row_an_empty_table_and_a_foreign_certificate_are_refused(made
         with pytest.raises(UserError, match="is not the split that"):
             read_folds(made.folds, made.certificate)
     made.certificate.unlink()
-    with pytest.raises(UserError, match="missing; run `snakemake` again"):
+    with pytest.raises(UserError, match="missing; run your command again"):
         read_folds(made.folds, made.certificate)

@@ -355,7 +355,7 @@ def test_a_flipped_pixel_ends_a_training_in_one_line(tiny: Tiny, tmp_path: Path)
             Trainer(spec, device, tmp_path / "resume", Runtime(), workers).fit()
         (line,) = error.value.faults
         assert line.startswith(f"{damaged}: damaged: the pixels of image {image_id} (row ")
-        assert line.endswith("delete it and run `snakemake` again")
+        assert line.endswith("delete it and run your command again")
 
 
 def test_f44_a_loader_process_that_dies_is_told_and_the_run_goes_on_later(

@@ -57,7 +57,7 @@ def test_facts_of_other_images_are_refused(hostile: tuple[Config, DataCheckFiles
     other = json.loads(files.certificate.read_text()) | {"data_sha256": "0" * 64}
     with pytest.raises(UserError, match="is of other images than the manifest holds"):
         read_data_check_inputs(replace(files, certificate=put(tmp_path / "certificate.json", json.dumps(other))))
-    with pytest.raises(UserError, match="run `snakemake -R leak_check`"):
+    with pytest.raises(UserError, match="run your command again with `-R leak_check`"):
         read_data_check_inputs(replace(files, leaks=put(tmp_path / "leaks.json", '{"data_sha256": "0"}')))
     stale = {"same_bytes": [["gone", "gone, too"]], "near_duplicates": {"bits": 4, "pairs": 0, "nearest": []}}
     with pytest.raises(UserError, match="names images that the manifests lack"):

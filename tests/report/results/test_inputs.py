@@ -19,5 +19,5 @@ def test_files_of_different_runs_are_refused(hostile: tuple[Made, str, Path], tm
         read_run(replace(made.files, certificate=certificate))
     sidecar = tmp_path / "model=lite0/fold=0/model.json"
     write_json(sidecar, read_json(made.files.sidecars[0]) | {"sha256": "1" * 64})
-    with pytest.raises(UserError, match="other weights; run `snakemake -R ensemble`"):
+    with pytest.raises(UserError, match="other weights; run your command again with `-R ensemble`"):
         read_run(replace(made.files, sidecars=[sidecar, made.files.sidecars[1]]))

@@ -10,12 +10,14 @@ from typing import Any
 import yaml
 
 from foldvote import __version__
-from foldvote.commands.session import add_configuration
+from foldvote.commands.session import add_configuration, configuration_options, is_configuration
 from foldvote.config.experiment import Config, load_config
 from foldvote.config.yaml_file import load_yaml
 from foldvote.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[4]  # the folder with pyproject.toml and config/
+_FILE = "the configuration, as --configfile gives it; default: that of the demo"
+_FOLDERS = "results folders, or configurations (FILE.yaml) that name them; none: that of --configfile"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,6 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked, rest = parser.parse_known_args(arguments)
     if rest and asked.command != "next":
         parser.error(f"unknown arguments: {' '.join(rest)}")
+    if getattr(asked, "file", None) is not None:
+        asked.configfile = [asked.file]
     try:
         text, code = asked.run(asked, rest)
     except UserError as error:
@@ -45,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="command", required=True)
 
     doctor = commands.add_parser("doctor", help="is everything ready for a run? machine, configuration and data")
+    doctor.add_argument("file", nargs="?", help=_FILE)
     add_configuration(doctor)
     doctor.set_defaults(run=_doctor)
 
@@ -56,17 +61,17 @@ def _parser() -> argparse.ArgumentParser:
     plan.set_defaults(run=_next)
 
     leaderboard = commands.add_parser("leaderboard", help="compare finished runs, with intervals over groups")
-    leaderboard.add_argument("folders", nargs="*", help="results folders; none: that of the configuration")
+    leaderboard.add_argument("folders", nargs="*", help=_FOLDERS)
     add_configuration(leaderboard)
     leaderboard.set_defaults(run=_leaderboard)
 
     fetch = commands.add_parser("fetch", help="download and pin the pretrained weights that a configuration names")
-    fetch.add_argument("file", nargs="?", help="the configuration; default: that of the demo")
+    fetch.add_argument("file", nargs="?", help=_FILE)
     add_configuration(fetch)
     fetch.set_defaults(run=_fetch)
 
     forecast = commands.add_parser("forecast", help="what public and private boards can say about each row of a run")
-    forecast.add_argument("folders", nargs="*", help="results folders; none: that of the configuration")
+    forecast.add_argument("folders", nargs="*", help=_FOLDERS)
     forecast.add_argument("--public", default="0.5", help="share or number of persons on the public board; default 0.5")
     forecast.add_argument("--persons", type=int, help="number of persons of the test set; default: as the data says")
     forecast.add_argument(
@@ -85,6 +90,17 @@ def _configuration(asked: argparse.Namespace) -> tuple[str, Callable[[], Config]
     return file, partial(_load, file, asked.config)
 
 
+def _folders(asked: argparse.Namespace) -> tuple[list[str], Callable[[], Config]]:
+    """The results folders that a command names, by themselves or by their configurations, and as `_configuration`.
+
+    Of a configuration alone there is no folder, as where `--configfile` gives it.
+    """
+    if len(asked.folders) == 1 and is_configuration(asked.folders[0]):
+        asked.configfile, asked.folders = asked.folders, []
+    folders = [_load(name, asked.config).results if is_configuration(name) else name for name in asked.folders]
+    return folders, _configuration(asked)[1]
+
+
 def _load(file: str, assignments: Sequence[str]) -> Config:
     wrong = [text for text in assignments if "=" not in text]
     if wrong:
@@ -101,21 +117,25 @@ def _load(file: str, assignments: Sequence[str]) -> Config:
 def _doctor(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
     from foldvote.commands.doctor import run_doctor
 
-    return run_doctor(PROJECT, *_configuration(asked))
+    file, load = _configuration(asked)
+    return run_doctor(PROJECT, file, load, configuration_options(asked.configfile, asked.config))
 
 
 def _next(asked: argparse.Namespace, rest: list[str]) -> tuple[str, int]:
     from foldvote.commands.dry_run import describe_plan
 
-    _, load = _configuration(asked)
     if "--" in rest:  # targets go first, so that no option takes them for its values
         place = rest.index("--")
         rest = [*rest[place + 1 :], *rest[:place]]
+    first = next((place for place, text in enumerate(rest) if text.startswith("-")), len(rest))
+    if files := [text for text in rest[:first] if is_configuration(text)]:
+        asked.configfile = files
+        rest = [text for place, text in enumerate(rest) if place >= first or text not in files]
+    _, load = _configuration(asked)
     given = [
         *rest,
         *(["--cores", asked.cores] if asked.cores else []),
-        *(["--configfile", *asked.configfile] if asked.configfile else []),
-        *(["--config", *asked.config] if asked.config else []),
+        *configuration_options(asked.configfile, asked.config),
     ]
     return describe_plan(given, load(), asked.cores, PROJECT / "Snakefile")
 
@@ -123,15 +143,13 @@ def _next(asked: argparse.Namespace, rest: list[str]) -> tuple[str, int]:
 def _leaderboard(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
     from foldvote.commands.compare_runs import compare_runs
 
-    _, load = _configuration(asked)
-    return compare_runs(asked.folders, lambda: load().results)
+    folders, load = _folders(asked)
+    return compare_runs(folders, lambda: load().results)
 
 
 def _fetch(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
     from foldvote.commands.fetch import run_fetch
 
-    if asked.file is not None:
-        asked.configfile = [asked.file]
     file, _ = _configuration(asked)
     data = load_yaml(file).get("data")
     if not (isinstance(data, dict) and data.get("layout") == "demo"):
@@ -142,14 +160,14 @@ def _fetch(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
 def _forecast(asked: argparse.Namespace, _rest: list[str]) -> tuple[str, int]:
     from foldvote.commands.forecast import Question, run_forecast
 
-    _, load = _configuration(asked)
+    folders, load = _folders(asked)
 
     def own() -> tuple[str, Any, int]:
         config = load()
         return config.results, config.vote.fit_by, config.seed
 
     question = Question(asked.public, asked.persons, asked.score, asked.seed, asked.json)
-    return run_forecast(asked.folders, own, question)
+    return run_forecast(folders, own, question)
 
 
 if __name__ == "__main__":

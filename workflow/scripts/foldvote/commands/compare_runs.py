@@ -69,9 +69,7 @@ def read_finished(folder: Path) -> Finished:
     """
     votes = folder / "ensemble/oof.parquet"
     if not votes.is_file():
-        raise UserError(
-            f"{folder}: holds no finished run (no {votes}); give folders that a configuration's results names"
-        )
+        raise UserError(f"{folder}: holds no finished run (no {votes}); run it to its end, or name another folder")
     space, scored = read_label_space(folder / "data/classes.json"), folder / "ensemble/metrics.json"
     table = read_table(votes, votes_schema(space.classes, labelled=True), key=("image_id",)).set_index("image_id")
     metric = read_json(scored).get("metric", DEFAULT) if scored.is_file() else DEFAULT

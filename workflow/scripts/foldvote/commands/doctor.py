@@ -6,7 +6,7 @@ Heavy packages are not imported, because this command must also work in a broken
 import csv
 import importlib.util
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from foldvote.commands.environment import examine_disk, examine_environment, examine_hardware
@@ -31,20 +31,22 @@ from foldvote.runtime.locks import busy
 _PICTURES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
 
-def run_doctor(project: Path, file: str, load: Callable[[], Config]) -> tuple[str, int]:
+def run_doctor(project: Path, file: str, load: Callable[[], Config], options: Sequence[str] = ()) -> tuple[str, int]:
     """Run all checks.
 
     Args:
         project: the folder with the Snakefile and pyproject.toml.
         file: name of the configuration file, for messages.
         load: returns the checked configuration, or raises a UserError.
+        options: those that select the configuration, for the command that is told at the end.
 
     Returns:
         Lines for a terminal, and the exit code: 1 if there is an error, else 0.
     """
     findings = list(examine(project, file, load))
+    again = shlex.join(["foldvote", "next", *options])
     failed = any(finding.level == "error" for finding in findings)
-    end = "Fix the errors first." if failed else "Ready. What would run, and why: foldvote next"
+    end = "Fix the errors first." if failed else f"Ready. What would run, and why: {again}"
     return f"{as_text(findings)}\n{end}", int(failed)
 
 
@@ -61,8 +63,8 @@ def examine(project: Path, file: str, load: Callable[[], Config]) -> Iterator[Fi
     try:
         config = load()
     except UserError as error:
-        for fault in error.faults:
-            yield Finding("error", fault, "Correct this key; config/README.md explains each.", "config")
+        remedy = "Correct it; config/README.md explains every key." if Path(file).is_file() else ""
+        yield from (Finding("error", fault, remedy, "config") for fault in error.faults)
         return
     members = len(config.models) * config.folds.count
     told = f"{_n(len(config.models), 'model')} of {_n(config.folds.count, 'fold')}: {_n(members, 'network')} to train"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from foldvote.commands.session import given_options
 from foldvote.config.experiment import Config
 
 MOST_REASONS = 3  # shown per rule
@@ -52,11 +53,12 @@ def describe_plan(arguments: Sequence[str], config: Config, cores: str | None, s
     named = any(text in ("-s", "--snakefile") for text in arguments)
     jobs = planned_jobs([*arguments, *([] if named else ["--snakefile", str(snakefile)])])
     if jobs is None:
-        return "This configuration cannot run. To see what is wrong: foldvote doctor", 1
-    options = _options(arguments)
+        doctor = shlex.join(["foldvote", "doctor", *given_options(arguments)])
+        return f"This cannot run, for the reason above. Whether configuration and data are right: {doctor}", 1
+    options, targets = _options(arguments), _targets(arguments)
     if cores is None:
         options = ["--cores", "all", *options]
-    commands = [f"  {command:<{_WIDEST}}  {why}" for command, why in next_commands(jobs, config, options)]
+    commands = [f"  {command:<{_WIDEST}}  {why}" for command, why in next_commands(jobs, config, options, targets)]
     return "\n".join([in_words(jobs), "", "Next:", *commands]), 0
 
 
@@ -116,13 +118,16 @@ def in_words(jobs: Sequence[Job]) -> str:
     return "\n".join(lines)
 
 
-def next_commands(jobs: Sequence[Job], config: Config, options: Sequence[str]) -> list[tuple[str, str]]:
+def next_commands(
+    jobs: Sequence[Job], config: Config, options: Sequence[str], targets: Sequence[str] = ()
+) -> list[tuple[str, str]]:
     """Suggest three commands.
 
     Args:
         jobs: the jobs that would run.
         config: the configuration.
         options: options of the snakemake command, repeated in the suggestions.
+        targets: its targets, which the jobs are for.
 
     Returns:
         At most three pairs of a command and a short explanation.
@@ -145,7 +150,7 @@ def next_commands(jobs: Sequence[Job], config: Config, options: Sequence[str]) -
             choices.append((command("augment_preview"), "a page of augmented images"))
         choices.append((command(member), "one network alone: how long it takes, what it scores"))
     if jobs:
-        choices.insert(min(len(choices), 2), (command(), "all of the above"))
+        choices.insert(min(len(choices), 2), (command(*targets), "all of the above"))
     else:
         if not (results / "report.html").is_file():
             choices.insert(0, (command("report"), "one page of results, with pictures"))
@@ -162,6 +167,16 @@ def _options(arguments: Sequence[str]) -> list[str]:
     arguments = arguments[: arguments.index("--")] if "--" in arguments else arguments
     first = next((place for place, text in enumerate(arguments) if text.startswith("-")), len(arguments))
     return list(arguments[first:])
+
+
+def _targets(arguments: Sequence[str]) -> list[str]:
+    """The targets of a command: the words before its options, and those after `--`."""
+    before, after = list(arguments), list[str]()
+    if "--" in arguments:
+        place = before.index("--")
+        before, after = before[:place], before[place + 1 :]
+    first = next((place for place, text in enumerate(before) if text.startswith("-")), len(before))
+    return [*before[:first], *after]
 
 
 def _about(jobs: Sequence[Job]) -> str:

@@ -54,6 +54,24 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", "-C", nargs="+", default=[], metavar="KEY=VALUE", help="values over the file's")
 
 
+def is_configuration(word: str) -> bool:
+    """Whether a word of a command names a configuration: a YAML file, and not the one that is a target."""
+    return word.endswith((".yaml", ".yml")) and not word.endswith("tune/best.yaml")
+
+
+def configuration_options(files: Sequence[str], values: Sequence[str]) -> list[str]:
+    """The options that select a configuration: its file, or none for that of the demo, and values over it."""
+    return [*(["--configfile", *files] if files else []), *(["--config", *values] if values else [])]
+
+
+def given_options(arguments: Sequence[str]) -> list[str]:
+    """Those options of a command that select the configuration."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_configuration(parser)
+    known = parser.parse_known_args(list(arguments))[0]
+    return configuration_options(known.configfile, known.config)
+
+
 def old_spelling(arguments: Sequence[str]) -> list[str] | None:
     """Translate a command in the old form, such as `snakemake doctor`, into arguments of `foldvote`.
 
@@ -69,15 +87,10 @@ def old_spelling(arguments: Sequence[str]) -> list[str] | None:
     others = [text for text in arguments if text != command]
     if command == "next":
         return [command, *others]
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    add_configuration(parser)
-    known = parser.parse_known_args(others)[0]
     after = arguments[arguments.index(command) + 1 :]
     first_option = next((place for place, text in enumerate(after) if text.startswith("-")), len(after))
-    folders = list(after[:first_option]) if command == "leaderboard" else []
-    files = ["--configfile", *known.configfile] if known.configfile else []
-    values = ["--config", *known.config] if known.config else []
-    return [command, *folders, *files, *values]
+    words = [word for word in after[:first_option] if command == "leaderboard" or is_configuration(word)]
+    return [command, *words, *given_options(others)]
 
 
 def answer_old_spelling(arguments: Sequence[str]) -> None:

@@ -91,7 +91,19 @@ class AugmentStep(Section):
 def _steps(value: Any) -> Any:
     """A policy's name, a mapping, or a list of both, as a list of steps: order matters, and a list keeps it."""
     parts = value if isinstance(value, list) else [value]
+    if faults := [fault for part in parts if isinstance(part, dict) for fault in _strength_faults(part)]:
+        raise ValueError("\n".join(faults))
     return [step for part in parts for step in _steps_of(part)]
+
+
+def _strength_faults(part: dict[Any, Any]) -> list[str]:
+    """Short steps in a mapping of names whose strengths are none: of the list of steps, nobody has written the keys."""
+    strengths = {name: part[name] for name in SHORT_STEPS if name in part and not isinstance(part[name], dict | None)}
+    return [
+        f"{name}: its strength must be a number from 0 to 1 (it is {given!r})"
+        for name, given in strengths.items()
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 <= given <= 1
+    ]
 
 
 def _steps_of(part: Any) -> list[Any]:

@@ -119,15 +119,15 @@ DataPath = Annotated[str, AfterValidator(one_data_path)]  # relative to data_roo
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 Size = Annotated[
-    str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$", description="height x width in pixels, such as 128x96")
+    str, Field(pattern=r"^[1-9]\d{0,3}x[1-9]\d{0,3}$", description="height x width in pixels, such as 224x224")
 ]
 Classes = Annotated[list[str], Field(min_length=2), AfterValidator(plain), AfterValidator(different)]
 Roi = Annotated[
     str,
     Field(
         pattern=r"^(none|centre-[1-9]\d{0,3}x[1-9]\d{0,3}|box-\d+-\d+-\d+-\d+|face-\d\.\d{1,2})$",
-        description="cut out before the resize: none, centre-HxW, box-LEFT-TOP-RIGHT-BOTTOM (pixels), or face-MARGIN "
-        "such as face-0.30 (the margin as a share of the face box's sides)",
+        description="what is cut out before the resize: none, centre-HxW, box-LEFT-TOP-RIGHT-BOTTOM (pixels), or "
+        "face-MARGIN such as face-0.30 (the margin as a share of the face box's sides)",
     ),
 ]
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from foldvote.config.other_names import meant_key
 from foldvote.config.recipe import Recipe
 from foldvote.config.yaml_file import load_yaml
 from foldvote.errors import UserError, did_you_mean, raise_all
@@ -80,7 +81,7 @@ def with_included(values: dict[str, Any], source: str) -> dict[str, Any]:
 def _recipes_of(path: str, source: str) -> tuple[dict[str, Any], list[str]]:
     """The recipes of one included file, and what is wrong with it."""
     if not Path(path).exists():
-        hint = "`snakemake tune` makes it, with this line left out until then" if path.endswith("best.yaml") else ""
+        hint = "the target `tune` makes it, with this line left out until then" if path.endswith("best.yaml") else ""
         return {}, [f"{source}: include: {path} is not there; {hint or 'correct the path'}"]
     try:
         content = load_yaml(path)
@@ -92,7 +93,7 @@ def _recipes_of(path: str, source: str) -> tuple[dict[str, Any], list[str]]:
         return {}, [*faults, f"{path}: recipes: must hold recipes by their names"]
     known = [*Recipe.model_fields, "base"]
     faults += [
-        f"{path}: recipes.{name}.{key}: unknown key{did_you_mean(str(key), known)}"
+        f"{path}: recipes.{name}.{key}: unknown key{meant_key(str(key), known)}"
         for name, recipe in recipes.items()
         for key in recipe
         if key not in known

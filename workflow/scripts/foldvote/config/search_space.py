@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from foldvote.config.base import Section
+from foldvote.config.other_names import meant_key
 from foldvote.config.recipe import Recipe
 from foldvote.errors import did_you_mean
 from foldvote.io.files import canonical
@@ -167,7 +168,7 @@ def _key_faults(space: Space) -> Iterator[str]:
     for key, dimension in space.items():
         root = key.split(".")[0]
         if root not in Recipe.model_fields:
-            guess = did_you_mean(root, Recipe.model_fields)
+            guess = meant_key(root, Recipe.model_fields)
             yield f"{key}: is no key of a recipe, and only recipes are searched{guess}"
         elif root in _OF_THE_SCORE:
             yield f"{key}: cannot be searched: {_OF_THE_SCORE[root]}; drop it"

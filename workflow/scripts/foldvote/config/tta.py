@@ -160,7 +160,9 @@ def _step_faults(written: Any) -> list[str]:
         return transform_faults(view_steps(written))
     except ValidationError as error:
         fault = error.errors()[0]
-        return [f"steps: {fault['msg'].removeprefix('Value error, ')} (it is {str(fault.get('input'))[:60]!r})"]
+        if fault["type"] == "value_error":
+            return [f"steps: {line}" for line in str(fault["ctx"]["error"]).split("\n")]
+        return [f"steps: {fault['msg']} (it is {str(fault.get('input'))[:60]!r})"]
 
 
 class Predict(Section):

@@ -204,7 +204,7 @@ def read_unchanged(root: str | Path, relative: str, sha256: str, rules: ImageRul
         UserError: naming the image, if its file is missing, changed or unreadable.
     """
     name = image_id or relative
-    remedy = "put the file back, or run `snakemake -R manifest` to read all images anew"
+    remedy = "put the file back, or run your command again with `-R manifest` to read all images anew"
     try:
         data = _read_plain_file(root, relative, rules)
         if hashlib.sha256(data).hexdigest() != sha256:

@@ -188,7 +188,7 @@ def read_metadata(manifest: Path, image_ids: Sequence[str], columns: Sequence[st
     there = {name.removeprefix(PREFIX): table[name] for name in table if name.startswith(PREFIX)}
     names = sorted(there if columns is None else columns)
     if lacking := [name for name in names if name not in there] + [one for one in image_ids if one not in table.index]:
-        raise UserError(f"{manifest}: lacks {lacking[0]!r}; delete it and run `snakemake` again")
+        raise UserError(f"{manifest}: lacks {lacking[0]!r}; delete it and run your command again")
     chosen = pd.DataFrame({name: there[name] for name in names}, index=table.index).loc[list(image_ids)]
     return chosen.reset_index(drop=True)
 

@@ -131,9 +131,9 @@ class PackedImages:
                     )
                     self._blocks.append(flat.reshape(len(batch), *self.shape))
         except FileNotFoundError as error:
-            raise UserError(f"{path}: missing; run `snakemake` again to make it") from error
+            raise UserError(f"{path}: missing; run your command again to make it") from error
         except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: damaged ({error}); delete it and run `snakemake` again") from error
+            raise UserError(f"{path}: damaged ({error}); delete it and run your command again") from error
         self.row_of = {image_id: row for row, image_id in enumerate(self._ids)}
         self._sums = np.concatenate([*sums, np.empty(0, np.uint32)])
         self._sound = np.zeros(len(self._ids), dtype=bool)  # rows that this process has compared with their checksums
@@ -152,7 +152,7 @@ class PackedImages:
             if _checksum(self._ids[row], image.data) != self._sums[row]:
                 raise UserError(
                     f"{self.path}: damaged: the pixels of image {self._ids[row]} (row {row}) are not those that were "
-                    "packed; delete it and run `snakemake` again"
+                    "packed; delete it and run your command again"
                 )
             self._sound[row] = True
         return image
@@ -169,7 +169,8 @@ class PackedImages:
         missing = [image_id for image_id in image_ids if image_id not in self.row_of]
         if missing:
             raise UserError(
-                f"{self.path}: lacks {len(missing)} images, such as {missing[0]}; run `snakemake -R pixels`"
+                f"{self.path}: lacks {len(missing)} images, such as {missing[0]}; run your command again with "
+                "`-R pixels`"
             )
         return np.array([self.row_of[image_id] for image_id in image_ids], dtype=np.int64)
 
@@ -214,13 +215,15 @@ def _confident_boxes(
 ) -> list[Region | None]:
     """One box per image in the order of the manifest; None if there is no face with enough confidence."""
     if boxes_path is None:
-        raise UserError("roi face-MARGIN needs boxes, and none were given; run `snakemake` again to make them")
+        raise UserError("roi face-MARGIN needs boxes, and none were given; run your command again to make them")
     table = read_table(boxes_path, BOXES, key=("image_id",))
     if (
         read_record(boxes_path)["data_sha256"] != data_sha256
         or table["image_id"].tolist() != manifest["image_id"].tolist()
     ):
-        raise UserError(f"{boxes_path}: holds the boxes of other images than the manifest; run `snakemake -R boxes`")
+        raise UserError(
+            f"{boxes_path}: holds the boxes of other images than the manifest; run your command again with `-R boxes`"
+        )
     rows = table[list(Box._fields)].to_numpy(float).tolist()
     return [confident_region(Box(*row), min_confidence) for row in rows]
 
@@ -241,6 +244,7 @@ def open_packed_images(path: Path, framing: Framing, data_sha256: str | None) ->
     differing += ["data_sha256"] if data_sha256 and packed.record.get("data_sha256") != data_sha256 else []
     if differing:
         raise UserError(
-            f"{path}: was packed from other {', '.join(differing)} than this job expects; run `snakemake -R pixels`"
+            f"{path}: was packed from other {', '.join(differing)} than this job expects; run your command again with "
+            "`-R pixels`"
         )
     return packed

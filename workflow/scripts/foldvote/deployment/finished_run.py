@@ -142,7 +142,7 @@ def read_finished_run(results: Path, *, budget: bool = True) -> FinishedRun:
     if record.get("guests"):
         raise UserError(
             f"{results}: its vote has predictions from elsewhere ({', '.join(sorted(record['guests']))}), which nobody "
-            "has of other images; drop `guests` and run `snakemake` again"
+            "has of other images; drop `guests` and run your command again"
         )
     members = {
         (model, int(fold)): sha256 for model, folds in record["members"].items() for fold, sha256 in folds.items()
@@ -177,7 +177,7 @@ def _metadata_faults(
     results: Path, params: Mapping[str, Any], sidecars: Mapping[MemberKey, Mapping[str, Any]]
 ) -> Iterator[str]:
     """What of the vote needs metadata, which new images do not have."""
-    told = "sees metadata, which new images do not have; drop its metadata and run `snakemake` again"
+    told = "sees metadata, which new images do not have; drop its metadata and run your command again"
     models = dict.fromkeys(model for (model, _), about in sidecars.items() if "metadata" in about)
     yield from (f"{results}: the model {name} of its vote {told}" for name in models)
     if split_end(params["kind"])[0] in OF_METADATA:
@@ -225,8 +225,8 @@ def _sidecar(results: Path, model: str, fold: int, sha256: str) -> dict[str, Any
     """A member's sidecar, or what is wrong with it."""
     path = results / f"train/model={model}/fold={fold}/model.json"
     if not path.is_file():
-        return f"{path}: is missing, and the vote was made with this member; run `snakemake` again"
+        return f"{path}: is missing, and the vote was made with this member; run your command again"
     about: dict[str, Any] = read_json(path)
     if about["sha256"] != sha256:
-        return f"{path}: was trained anew since the vote was made; run `snakemake` again"
+        return f"{path}: was trained anew since the vote was made; run your command again"
     return about

@@ -71,7 +71,7 @@ def predict_new(results: Path, listed: NewImages, files: NewFiles, resources: Jo
     """
     run = read_finished_run(results)
     if run.least is None:
-        raise UserError(f"{results}: ensemble/coverage.json is missing; run `snakemake` to its end")
+        raise UserError(f"{results}: ensemble/coverage.json is missing; run the workflow to its end")
     with folder_lock(files.store, log):
         store = PredictionStore(files.store, _key(run, code), run.label_space.classes)
         places, bad = _known(run.images, listed, store, resources.threads)

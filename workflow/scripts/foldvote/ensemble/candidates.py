@@ -68,7 +68,7 @@ class Candidates:
         missing = [name for name in names if name not in self.names]
         if missing:
             raise UserError(
-                f"vote: no predictions of {', '.join(missing)}; run `snakemake` again with one configuration"
+                f"vote: no predictions of {', '.join(missing)}; run your command again with one configuration"
             )
         if tuple(names) == self.names:
             return self
@@ -242,7 +242,7 @@ def multiply_factor_models(
         if sorted(covered) != sorted(label_space.factors):
             raise UserError(
                 f"models {', '.join(partial)} learn {', '.join(sorted(covered))} and the classes are made of "
-                f"{', '.join(label_space.factors)}; run `snakemake` again with one configuration"
+                f"{', '.join(label_space.factors)}; run your command again with one configuration"
             )
         product = np.ones((len(next(iter(by_model.values()))), len(label_space.classes)))
         for factors, models in sets.items():

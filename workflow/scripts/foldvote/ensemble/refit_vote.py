@@ -133,7 +133,7 @@ def _averaged(records: Mapping[Path, dict[str, Any]], ids: pd.Series, label_spac
     def check(member: Predictions) -> list[str]:
         if len(member.ids) == len(wanted) and (positions_in(member.ids, wanted) >= 0).all():
             return []
-        return [f"{member.path}: holds other test images than ensemble/test.parquet; run `snakemake` again"]
+        return [f"{member.path}: holds other test images than ensemble/test.parquet; run your command again"]
 
     predictions, faults = average_over_folds(records, wanted, label_space.classes, check)
     raise_all(faults)

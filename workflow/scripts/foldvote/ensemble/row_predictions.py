@@ -69,9 +69,7 @@ def read_rows(folder: Path, fit_by: Metric = "log_loss", seed: int = 0, use_rese
     votes, metrics = folder / "ensemble/votes.json", folder / "ensemble/metrics.json"
     for path in (votes, metrics):
         if not path.is_file():
-            raise UserError(
-                f"{folder}: holds no finished run (no {path}); give folders that a configuration's results names"
-            )
+            raise UserError(f"{folder}: holds no finished run (no {path}); run it to its end, or name another folder")
     fitted, found = read_json(votes), read_json(metrics)
     data = _read(folder, found, any(split_end(kind)[0] in OF_METADATA for kind in fitted))
     base: Base = "oof"

@@ -139,7 +139,9 @@ def read_vote_rows(path: Path, label_space: LabelSpace, known: GroupsOfImages, *
     ids, found = _strings(table, "image_id"), positions_in(_strings(table, "image_id"), known.ids)
     if labelled and (found < 0).any():
         lost = first_few(ids.filter(pa.array(found < 0)).to_pylist())
-        raise UserError(f"{path}: ids are not in the split: {lost}; run `snakemake -R ensemble` to make it anew")
+        raise UserError(
+            f"{path}: ids are not in the split: {lost}; run your command again with `-R ensemble` to make it anew"
+        )
     group_names = known.groups.take(pa.array(found, mask=found < 0))
     predicted = table["prediction"].to_numpy().astype(np.int64)
     labels = table["label"].to_numpy().astype(np.int64) if labelled else np.zeros(0, np.int64)

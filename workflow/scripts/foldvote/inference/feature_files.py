@@ -95,9 +95,9 @@ def _batches(path: Path, column: str) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield from file.iter_batches(_ROWS, columns=[column])
     except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; run `snakemake` again to make it") from error
+        raise UserError(f"{path}: missing; run your command again to make it") from error
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it and run `snakemake` again") from error
+        raise UserError(f"{path}: damaged ({error}); delete it and run your command again") from error
 
 
 def read_features(path: Path, ids: Sequence[str], view: str) -> np.ndarray:
@@ -144,7 +144,7 @@ def check_features(path: Path, expected: Mapping[str, Any], views: Sequence[str]
     record = read_record(path)
     differing = [name for name, value in expected.items() if record.get(name) != value]
     absent = [view for view in views if view not in record["views"]]
-    again = f"delete it and run `snakemake` again, or run `snakemake -R {path}`"
+    again = f"delete it and run your command again, or run it with `-R {path}`"
     raise_all(
         [f"{path}: was made with another {', '.join(differing)} than this job expects; {again}"] * bool(differing)
         + [f"{path}: lacks the views {', '.join(absent)}; {again}"] * bool(absent)

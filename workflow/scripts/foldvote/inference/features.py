@@ -132,7 +132,7 @@ def predict_from_features(
     """
     place = positions_in(pa.array(ids, pa.string()), feature_ids(path))
     if (place < 0).any():
-        raise UserError(f"{path}: lacks image {ids[int((place < 0).argmax())]}; delete it and run `snakemake` again")
+        raise UserError(f"{path}: lacks image {ids[int((place < 0).argmax())]}; delete it and run your command again")
     head, logits = probe_head(model.eval(), type(model).__name__), {}
     with torch.inference_mode():
         for view in views:

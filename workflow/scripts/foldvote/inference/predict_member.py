@@ -213,7 +213,7 @@ def _bands(about: dict[str, Any], recipe: Recipe) -> dict[str, list[int]]:
 
 
 def _member_faults(about: dict[str, Any], sidecar: Path, classes: list[str], digest: str) -> list[str]:
-    again = f"retrain it with `snakemake -R {sidecar.with_name('model.safetensors')}`"
+    again = f"retrain it: run your command again with `-R {sidecar.with_name('model.safetensors')}`"
     faults = []
     if about["split_sha256"] != digest:
         faults.append(f"{sidecar}: the member was trained on another split; {again}")
@@ -226,15 +226,20 @@ def _read_weights(path: Path, sha256: str) -> dict[str, torch.Tensor]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); retrain it with `snakemake -R {path}`") from error
+        raise UserError(
+            f"{path}: cannot be read ({error.strerror}); retrain it: run your command again with `-R {path}`"
+        ) from error
     if sha256_bytes(content) != sha256:
         raise UserError(
-            f"{path}: is not the file that was trained (its SHA-256 differs); retrain it with `snakemake -R {path}`"
+            f"{path}: is not the file that was trained (its SHA-256 differs); retrain it: run your command again with "
+            f"`-R {path}`"
         )
     try:
         return load(content)
     except SafetensorError as error:
-        raise UserError(f"{path}: holds no weights ({error}); retrain it with `snakemake -R {path}`") from error
+        raise UserError(
+            f"{path}: holds no weights ({error}); retrain it: run your command again with `-R {path}`"
+        ) from error
 
 
 def _images_to_predict(images: PackedImages, folds: pd.DataFrame, part: str, fold: int) -> pd.DataFrame:

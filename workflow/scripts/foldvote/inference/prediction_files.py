@@ -136,7 +136,7 @@ def fold_count_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[
     validated = folds[folds["fold"] >= 0]
     number = validated["fold"].nunique()
     faults = [
-        f"model {model} has {count} folds, but the split has {number}; run `snakemake` again with one configuration"
+        f"model {model} has {count} folds, but the split has {number}; run your command again with one configuration"
         for model, count in expected.items()
         if count != number
     ]
@@ -145,7 +145,7 @@ def fold_count_faults(folds: pd.DataFrame, expected: Mapping[str, int]) -> list[
     if left_out:
         faults.append(
             f"folds: {len(left_out)} train images are in no fold and get no prediction: {first_few(left_out)}; "
-            "run `snakemake -R folds` to split anew"
+            "run your command again with `-R folds` to split anew"
         )
     return faults
 
@@ -158,7 +158,7 @@ def labelled_faults(member: Predictions, own: pd.DataFrame, where: str) -> list[
         own: rows of folds.FOLDS that it should predict.
         where: what they are called in a message: `fold 3`.
     """
-    again = f"run `snakemake -R {member.path}`"
+    again = f"run your command again with `-R {member.path}`"
     expected = pa.array(own["image_id"], pa.string())
     place = positions_in(member.ids, expected)
     if len(place) == len(expected) and (place >= 0).all():
@@ -186,7 +186,7 @@ def test_set_faults(member: Predictions, first: Predictions) -> list[str]:
     """
     if len(member.ids) == len(first.ids) and (positions_in(member.ids, first.ids) >= 0).all():
         return []
-    again = f"run `snakemake -R {member.path}`"
+    again = f"run your command again with `-R {member.path}`"
     return id_faults(member.path, member.ids.to_pylist(), first.ids.to_pylist(), first.path, again)
 
 
@@ -200,7 +200,7 @@ def weights_faults(member: Predictions, oof_records: Mapping[MemberKey, dict[str
     oof = oof_records.get((member.model, member.fold))
     if oof is None or oof["weights_sha256"] == member.record["weights_sha256"]:
         return []
-    again = f"run `snakemake -R {member.path}`"
+    again = f"run your command again with `-R {member.path}`"
     return [f"{member.path}: predicted with other weights than its out-of-fold predictions; {again}"]
 
 
@@ -210,7 +210,8 @@ def _presence_faults(paths: Sequence[str | Path], split: str, expected: Mapping[
     found = Counter(member_of(path) for path in paths if Path(path).exists())
     absent = {member_of(path) for path in paths if not Path(path).exists()}
     faults = [
-        f"model {model} fold {fold}: its {what} predictions are missing; see why in its log, then run `snakemake` again"
+        f"model {model} fold {fold}: its {what} predictions are missing; see why in its log, then run your command "
+        "again"
         for model, fold in sorted((needed | absent) - set(found))
     ]
     faults += [
@@ -229,21 +230,23 @@ def _record_faults(
 ) -> list[str]:
     absent = [name for name in _NEEDED if name not in record]
     if absent:
-        return [f"{path}: its provenance record lacks {', '.join(absent)}; run `snakemake -R {path}`"]
+        return [f"{path}: its provenance record lacks {', '.join(absent)}; run your command again with `-R {path}`"]
     faults = []
     claimed, place = (record["model"], record["fold"], record["split"]), (*member_of(path), split)
     if claimed != place:
         texts = [f"{kind} predictions of model {model} fold {fold}" for model, fold, kind in (claimed, place)]
-        faults.append(f"{path}: holds the {texts[0]}, not the {texts[1]}; run `snakemake -R {path}`")
+        faults.append(f"{path}: holds the {texts[0]}, not the {texts[1]}; run your command again with `-R {path}`")
     if record["split_sha256"] != split_sha256:
         faults.append(
             f"{path}: was made with another split ({record['split_sha256'][:12]}) than the certified one "
-            f"({split_sha256[:12]}); run `snakemake -R {path}`"
+            f"({split_sha256[:12]}); run your command again with `-R {path}`"
         )
     columns = [name.removeprefix(LOGIT) for name in pq.read_schema(path).names if name.startswith(LOGIT)]
     for where, found in (("record", record["classes"]), ("columns", columns)):
         if list(found) != list(classes):
-            faults.append(f"{path}: in its {where} {_class_difference(found, classes)}; run `snakemake -R {path}`")
+            faults.append(
+                f"{path}: in its {where} {_class_difference(found, classes)}; run your command again with `-R {path}`"
+            )
     return faults
 
 
@@ -266,7 +269,8 @@ def _differing(records: Mapping[Path, dict[str, Any]], name: str) -> list[str]:
 
     common = Counter(value(record) for record in records.values()).most_common(1)
     return [
-        f"{path}: {name} is {text(value(record))}, but {text(common[0][0])} for most members; run `snakemake -R {path}`"
+        f"{path}: {name} is {text(value(record))}, but {text(common[0][0])} for most members; run your command again "
+        f"with `-R {path}`"
         for path, record in records.items()
         if value(record) != common[0][0]
     ]
@@ -284,7 +288,7 @@ def read_predictions(path: Path, record: dict[str, Any], classes: Sequence[str])
         UserError: if rows or views are missing or repeated, or values are not finite.
     """
     table = read_columns(path, predictions_schema(classes))
-    views, again = sorted(record["views"]), f"run `snakemake -R {path}`"
+    views, again = sorted(record["views"]), f"run your command again with `-R {path}`"
     image_ids, of_view = (table.column(name).combine_chunks() for name in ("image_id", "view"))
     found = sorted(pc.unique(of_view).to_pylist())
     if found != views:

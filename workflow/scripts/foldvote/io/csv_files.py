@@ -129,7 +129,7 @@ def _parquet_columns(path: Path, required: Sequence[str], empty: bool, typed: bo
     try:
         table = read_columns(path)
     except UserError as error:
-        remedy = "; delete it and run `snakemake` again"
+        remedy = "; delete it and run your command again"
         raise UserError(*(fault.replace(remedy, "; make it anew") for fault in error.faults)) from None
     columns, faults = {}, []
     wanted = set(map(plain_name, required))

@@ -64,9 +64,9 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; run `snakemake` again to make it") from error
+        raise UserError(f"{path}: missing; run your command again to make it") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON ({error}); delete it and run `snakemake` again") from error
+        raise UserError(f"{path}: not readable as JSON ({error}); delete it and run your command again") from error
 
 
 def canonical(content: Any) -> str:

@@ -119,10 +119,10 @@ def read_columns(path: str | Path, schema: pa.Schema | None = None, key: Sequenc
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             table = _read_within_limits(file, path)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; run `snakemake` again to make it") from error
+        raise UserError(f"{path}: missing; run your command again to make it") from error
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         raise UserError(
-            f"{path}: damaged or not parquet ({_first_line(error)}); delete it and run `snakemake` again"
+            f"{path}: damaged or not parquet ({_first_line(error)}); delete it and run your command again"
         ) from error
     if schema is not None:
         raise_all(_column_faults(set(table.column_names), schema, str(path)))
@@ -156,13 +156,13 @@ def read_record(path: str | Path) -> dict[str, Any]:
         sealed = json.loads(metadata[_METADATA])
         record, digest = sealed["record"], sealed["sha256"]
     except FileNotFoundError as error:
-        raise UserError(f"{path}: missing; run `snakemake` again to make it") from error
+        raise UserError(f"{path}: missing; run your command again to make it") from error
     except (KeyError, TypeError, ValueError, pa.ArrowException, OSError) as error:
         raise UserError(
             f"{path}: has no provenance record, so foldvote did not write it; delete it and run again"
         ) from error
     if sha256_bytes(canonical(record).encode()) != digest:
-        raise UserError(f"{path}: its provenance record was altered; delete the file and run `snakemake` again")
+        raise UserError(f"{path}: its provenance record was altered; delete the file and run your command again")
     return record
 
 
@@ -174,7 +174,7 @@ def required(name: str, kind: pa.DataType) -> pa.Field:
 def _column_faults(columns: set[str], schema: pa.Schema, path: str) -> list[str]:
     expected = set(schema.names)
     faults = [
-        f"{path}: column {name!r} is missing; delete the file and run `snakemake` again"
+        f"{path}: column {name!r} is missing; delete the file and run your command again"
         for name in sorted(expected - columns)
     ]
     return faults + [

@@ -12,4 +12,4 @@ def run_fault(results: str | Path) -> str | None:
         results: the folder of the run.
     """
     absent = [name for name in _NEEDED if not Path(results, name).is_file()]
-    return f"{results}: is no finished run ({absent[0]} is missing); run `snakemake` to its end" if absent else None
+    return f"{results}: is no finished run ({absent[0]} is missing); run the workflow to its end" if absent else None

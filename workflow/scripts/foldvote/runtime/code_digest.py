@@ -26,6 +26,7 @@ from foldvote.io.files import canonical, sha256_bytes, write_json
 # Modules for messages, locks and checks, which are never part of a result.
 NEUTRAL = (
     "foldvote.config.old_views",
+    "foldvote.config.other_names",
     "foldvote.config.package_names",
     "foldvote.config.timm_names",
     "foldvote.errors",

@@ -146,18 +146,21 @@ def read_folds(folds_path: Path, certificate_path: Path) -> tuple[pd.DataFrame, 
     """
     folds = read_table(folds_path, folds_schema(column_names(folds_path)), key=("image_id", "repeat"))
     if folds.empty:
-        raise UserError(f"{folds_path}: holds no rows; run `snakemake -R folds` to make it anew")
-    raise_all(f"{folds_path}: {fault}" for fault in split_faults(folds, 0, "run `snakemake -R folds` to make it anew"))
+        raise UserError(f"{folds_path}: holds no rows; run your command again with `-R folds` to make it anew")
+    raise_all(
+        f"{folds_path}: {fault}"
+        for fault in split_faults(folds, 0, "run your command again with `-R folds` to make it anew")
+    )
     digest, certificate = split_sha256(folds), read_json(certificate_path)
     if not isinstance(certificate, dict) or certificate.get("split_sha256") != digest:
         raise UserError(
             f"{folds_path}: is not the split that {certificate_path} certifies; to use folds of your own give them as "
-            "folds.file, or run `snakemake -R folds` to make them anew"
+            "folds.file, or run your command again with `-R folds` to make them anew"
         )
     if certificate.get("train_only") != train_only_counts(folds):
         raise UserError(
-            f"{certificate_path}: what it says of train_only images is not so in {folds_path}; run `snakemake -R "
-            "folds` to make them anew"
+            f"{certificate_path}: what it says of train_only images is not so in {folds_path}; run your command again "
+            "with `-R folds` to make them anew"
         )
     return folds, digest
 

@@ -58,7 +58,7 @@ def write_submission(
     columns = answer_columns(sample, source, id_column, answer_column, answer, classes)
     ids = sample[id_column].tolist()
     images, how = matched_ids(ids, votes["image_id"].tolist())
-    remedy = f"give the sample file of these test images, or run `snakemake -R {votes_path}`"
+    remedy = f"give the sample file of these test images, or run your command again with `-R {votes_path}`"
     faults += id_faults(source, ids, ids, source)
     faults += id_faults(votes_path, votes["image_id"].tolist(), images, source, remedy)
     raise_all(faults)
@@ -135,7 +135,7 @@ def answer_columns(
 
 
 def _vote_faults(votes: pd.DataFrame, path: str | Path, classes: Sequence[str]) -> list[str]:
-    faults, again = [], f"run `snakemake -R {path}`"
+    faults, again = [], f"run your command again with `-R {path}`"
     probabilities = votes[[PROBABILITY + name for name in classes]].to_numpy()
     off = (np.abs(probabilities.sum(axis=1) - 1) > SUM_TOLERANCE) | (probabilities < 0).any(axis=1)
     if off.any():

@@ -141,7 +141,7 @@ def average_members(
             "no average; drop the model's metadata"
         )
     raise_all(
-        f"{path}: was trained with another recipe than {inputs.sidecars[0]}; run `snakemake` again"
+        f"{path}: was trained with another recipe than {inputs.sidecars[0]}; run your command again"
         for path, (_, own, _) in zip(inputs.sidecars, loaded, strict=True)
         if own != recipe
     )
@@ -261,7 +261,8 @@ def _read_reserve(
     members = [read_member(path, "reserve", whole.classes, digest) for path in inputs.reserve]
     raise_all(fault for member in members for fault in labelled_faults(member, table, "the reserve"))
     raise_all(
-        f"{member.path}: predicted with other weights than those to be averaged; run `snakemake -R {member.path}`"
+        f"{member.path}: predicted with other weights than those to be averaged; run your command again with "
+        f"`-R {member.path}`"
         for member, about in zip(members, abouts, strict=True)
         if member.record["weights_sha256"] != about["sha256"]
     )

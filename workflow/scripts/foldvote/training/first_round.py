@@ -69,7 +69,7 @@ class FirstRound:
         Raises:
             UserError: if other images were predicted, or images of another manifest.
         """
-        again = f"run `snakemake -R {self.path}`"
+        again = f"run your command again with `-R {self.path}`"
         if self.data_sha256 != data_sha256:
             raise UserError(f"{self.path}: predicts other data than the member learns from; {again}")
         if sorted(image_ids) != self.image_ids:
@@ -100,14 +100,14 @@ def read_first_round(
     members = [read_member(path, part, classes, split_sha256) for path in sorted(paths)]
     ids = pa.array(sorted(members[0].ids.to_pylist()), pa.string())
     raise_all(
-        f"{member.path}: is of fold {member.fold}, and fold {fold} may learn from its own alone; run `snakemake` again"
+        f"{member.path}: is of fold {member.fold}, and fold {fold} may learn from its own alone; run your command again"
         for member in members
         if member.fold != fold
     )
     order = [positions_in(ids, member.ids) for member in members]
     if any(len(member.ids) != len(ids) or (own < 0).any() for member, own in zip(members, order, strict=True)):
         what = "test images" if part == "test" else "images"
-        raise UserError(f"{members[0].path}: holds other {what} than the other models; run `snakemake` again")
+        raise UserError(f"{members[0].path}: holds other {what} than the other models; run your command again")
     means = np.stack([member.mean[own] for member, own in zip(members, order, strict=True)])
     smoothing = [float(member.record.get("label_smoothing", 0.0)) for member in members]
     return FirstRound(

@@ -229,7 +229,7 @@ def _folds(inputs: DataCheckInputs) -> Iterator[Finding]:
     text = "No image, person, group or file content is on both sides of a fold."
     if shared:
         text = f"{shared:,} images, persons, groups or file contents are on both sides of a fold."
-    yield Finding(level, text, "Run `snakemake -R folds`." if shared else "", "folds")
+    yield Finding(level, text, "Run your command again with `-R folds`." if shared else "", "folds")
     balance = stratum_balance(certificate)
     if balance["departure"].notna().any():
         worst = balance.loc[balance["departure"].idxmax()]

@@ -101,19 +101,27 @@ def read_data_check_inputs(files: DataCheckFiles, numeric: NumericFactor | None 
     for split, path in files.light.items():
         light[split] = read_table(path, IMAGE_STATISTICS, key=("image_id",))
         if read_record(path)["data_sha256"] != data[split]:
-            raise UserError(f"{path}: was measured on other images than the manifest holds; run `snakemake -R light`")
+            raise UserError(
+                f"{path}: was measured on other images than the manifest holds; run your command again with `-R light`"
+            )
     folds, _ = read_folds(files.folds, files.certificate)
     certificate = read_json(files.certificate)
     if certificate["data_sha256"] != data["train"]:
-        raise UserError(f"{files.certificate}: is of other images than the manifest holds; run `snakemake -R folds`")
+        raise UserError(
+            f"{files.certificate}: is of other images than the manifest holds; run your command again with `-R folds`"
+        )
     overlap = read_json(files.overlap) if files.overlap else None
     leaks = read_json(files.leaks) if files.leaks else None
     if leaks is not None and leaks["data_sha256"] != data["train"]:
-        raise UserError(f"{files.leaks}: is of other images than the manifest holds; run `snakemake -R leak_check`")
+        raise UserError(
+            f"{files.leaks}: is of other images than the manifest holds; run your command again with `-R leak_check`"
+        )
     pairs = lookalikes(manifests["train"], certificate, overlap)
     known = {(split, image_id) for split, rows in manifests.items() for image_id in rows["image_id"]}
     if not {key for side in "ab" for key in zip(pairs[f"{side}_split"], pairs[side], strict=True)} <= known:
-        raise UserError(f"{files.overlap}: names images that the manifests lack; run `snakemake -R overlap`")
+        raise UserError(
+            f"{files.overlap}: names images that the manifests lack; run your command again with `-R overlap`"
+        )
     measured = read_record(files.light["train"])
     return DataCheckInputs(
         label_space=read_label_space(files.classes),

@@ -99,5 +99,5 @@ def _preview(path: Path) -> str:
         with Image.open(path) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); delete it and run `snakemake` again") from error
+        raise UserError(f"{path}: cannot be read ({error}); delete it and run your command again") from error
     return thumbnail(pixels, BATCH_HEIGHT, quality=75)

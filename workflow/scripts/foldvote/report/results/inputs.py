@@ -170,10 +170,14 @@ def _mismatches(
     """One line for each pair of files that are from different runs."""
     faults = []
     if certificate["data_sha256"] != data:
-        faults.append(f"{files.certificate}: is of other images than the manifest holds; run `snakemake -R folds`")
+        faults.append(
+            f"{files.certificate}: is of other images than the manifest holds; run your command again with `-R folds`"
+        )
     voters = {(model, int(fold)): sha for model, own in made_from["members"].items() for fold, sha in own.items()}
     if made_from["split_sha256"] != digest or voters != {key: own["sha256"] for key, own in sidecars.items()}:
-        faults.append(f"{files.votes}: was made from another split or other weights; run `snakemake -R ensemble`")
+        faults.append(
+            f"{files.votes}: was made from another split or other weights; run your command again with `-R ensemble`"
+        )
     return faults
 
 
@@ -190,7 +194,7 @@ def _member_predictions(
         member = read_predictions(path, record, label_space.classes)
         position = positions_in(member.ids, ids)
         if (position < 0).any():
-            raise UserError(f"{path}: holds images that the vote lacks; run `snakemake -R ensemble`")
+            raise UserError(f"{path}: holds images that the vote lacks; run your command again with `-R ensemble`")
         own, probabilities = own_classes(member.mean, record.get("factors"), label_space)
         codes = probabilities.argmax(axis=1)
         parts.append(
