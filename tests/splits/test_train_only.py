@@ -19,7 +19,7 @@ from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.splits.folds import FOLDS, WEIGHTED_FOLDS, check_split, fold_rows, folds_schema, read_folds, split_sha256
 from foldvote.splits.refit_split import write_curve_split, write_refit_split
 from foldvote.splits.reserve import RESERVE, reserve_rows
-from foldvote.splits.train_only import TRAIN_ONLY
+from foldvote.splits.train_only import TRAIN_ONLY, learnt_rows
 from support.splits import Row, Split, faults_of, persons
 from support.tiny_member import manifest_row
 
@@ -69,6 +69,11 @@ def test_no_member_learns_from_an_external_image_of_a_person_or_file_that_it_is_
         counted = split.proof["train_only"]["kept_out"][fold]
         assert (counted["fold"], counted["images"]) == (fold, len(lost))
         assert set(split.proof["folds"][fold]["shared"].values()) == {0}
+    learnt_by_some = learnt_rows(split.table)["image_id"].tolist()
+    assert sorted(learnt_by_some) == sorted(
+        set().union(*(fold_rows(split.table, fold)[0]["image_id"] for fold in folds))
+    )
+    assert not set(manifest.loc[learnt_by_some, "group"]) & set(manifest.loc[sorted(kept_out), "group"])
     assert not fold_count_faults(split.table, {"m": len(folds)})
     assert split.proof["images"] == len(rows)
 
