@@ -204,3 +204,22 @@ def test_networks_of_all_groups_and_of_a_curve_learn_from_external_images_as_wel
         learnt, validated = fold_rows(half, fold)
         assert "stranger" in set(learnt["group"])
         assert not set(learnt["group"]) & set(validated["group"])
+
+
+def only_learnt(folds: pd.DataFrame, fold: int) -> set[str]:
+    learnt = fold_rows(folds, fold)[0]
+    return set(learnt.loc[learnt["fold"] == TRAIN_ONLY, "image_id"])
+
+
+@pytest.mark.parametrize("values", SETTINGS)
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_every_share_of_a_curve_learns_from_the_external_images_of_the_member_of_its_fold(
+    tmp_path: Path, values: dict, share: float
+) -> None:
+    more = [external(f"p{number:03d}", "a") for number in range(60)] + [external("stranger", "a")]
+    split = Split(tmp_path, with_roles(persons([0, 1, 2] * 20), more), **values)
+    made = tmp_path / "curve.parquet", tmp_path / "curve.json"
+    write_curve_split(split.folds, split.certificate, share, 7, *made)
+    drawn, _ = read_folds(*made)
+    for about in read_json(made[1])["folds"]:
+        assert only_learnt(drawn, about["fold"]) == only_learnt(split.table, about["fold"])

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from foldvote.errors import raise_all
@@ -91,15 +90,17 @@ def curve_split(folds: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
 
     Returns:
         Rows of folds.FOLDS. Each fold is a `repeat` of its own: its validation images have its number, the images to
-        learn from are in no fold, and the others are kept out like a reserve. Images that are only trained on are not
-        drawn: every share learns from them.
+        learn from are in no fold, the reserve stays the reserve, and groups that are not drawn are not in the repeat.
+        Images that are only trained on are not drawn: every share learns from those that the member of the fold learns
+        from, also from those of groups that are not drawn.
     """
     table, parts = folds[folds["repeat"] == 0], []
     for fold in sorted(number for number in table["fold"].unique() if number >= 0):
         order = _in_every_stratum(scored_rows(fold_rows(table, fold)[0]), seed, int(fold))
-        learnt = table["group"].isin(order[: max(round(share * len(order)), 1)])
-        kind = np.where(table["fold"].isin([fold, TRAIN_ONLY]), table["fold"], np.where(learnt, UNVALIDATED, RESERVE))
-        parts.append(table.assign(repeat=fold, fold=kind))
+        stays = table["fold"].isin([fold, TRAIN_ONLY, RESERVE])
+        drawn = table["group"].isin(order[: max(round(share * len(order)), 1)])
+        own = table.assign(repeat=fold, fold=table["fold"].where(stays, UNVALIDATED))
+        parts.append(own[stays | drawn])
     return pd.concat(parts, ignore_index=True).astype({"repeat": "int8", "fold": "int8"})
 
 
