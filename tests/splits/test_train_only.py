@@ -19,7 +19,7 @@ from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.splits.folds import FOLDS, WEIGHTED_FOLDS, check_split, fold_rows, folds_schema, read_folds, split_sha256
 from foldvote.splits.refit_split import write_curve_split, write_refit_split
 from foldvote.splits.reserve import RESERVE, reserve_rows
-from foldvote.splits.train_only import TRAIN_ONLY, learnt_rows
+from foldvote.splits.train_only import TRAIN_ONLY, learnt_rows, scored_rows
 from support.splits import Row, Split, faults_of, persons
 from support.tiny_member import manifest_row
 
@@ -222,4 +222,7 @@ def test_every_share_of_a_curve_learns_from_the_external_images_of_the_member_of
     write_curve_split(split.folds, split.certificate, share, 7, *made)
     drawn, _ = read_folds(*made)
     for about in read_json(made[1])["folds"]:
-        assert only_learnt(drawn, about["fold"]) == only_learnt(split.table, about["fold"])
+        fold, groups = about["fold"], scored_rows(fold_rows(split.table, about["fold"])[0])["group"].nunique()
+        assert only_learnt(drawn, fold) == only_learnt(split.table, fold)
+        assert about["groups"] == round(share * groups) < groups
+        assert about["images"] == 3 * about["groups"]

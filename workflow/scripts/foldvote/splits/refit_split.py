@@ -46,7 +46,8 @@ def write_curve_split(
         share: of the training groups of each fold, below 1.
         seed: the run's seed.
         folds_path: the table to write, schema FOLDS; a `repeat` for each fold.
-        certificate_path: the JSON to write, with the digests of both splits and the number of groups by fold.
+        certificate_path: the JSON to write, with the digests of both splits and by fold the numbers of groups and
+            images that it learns from, without those that are only trained on, which every share has.
 
     Raises:
         UserError: if a fold learns from too few groups for a curve.
@@ -64,7 +65,8 @@ def write_curve_split(
     for fold, learnt in found:
         if absent := set(fold_rows(table, fold)[0]["label"]) - set(learnt["label"]):
             log(f"warning: refit.curve: {share:g} of the groups of fold {fold} hold no image of {len(absent)} classes")
-    sizes = [{"fold": int(fold), "groups": own["group"].nunique(), "images": len(own)} for fold, own in found]
+    scored = [(fold, scored_rows(learnt)) for fold, learnt in found]
+    sizes = [{"fold": int(fold), "groups": own["group"].nunique(), "images": len(own)} for fold, own in scored]
     _write(drawn, {"share": share, "folds": sizes} | _origin(certificate, digest), folds_path, certificate_path)
 
 
