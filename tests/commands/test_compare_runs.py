@@ -10,7 +10,8 @@ import pytest
 from foldvote.commands.compare_runs import Finished, compare_runs, comparison
 from foldvote.data.label_space import LabelSpace
 from foldvote.errors import UserError
-from support.member_predictions import MEAN, Run
+from support.finished_run import finished_run
+from support.member_predictions import MEAN
 
 CLASSES = ("a", "b", "c")
 SPACE = LabelSpace(CLASSES)
@@ -26,6 +27,7 @@ def finished(name: str, right: float, seed: int = 0, persons: int = 40) -> Finis
     for code, class_name in enumerate(CLASSES):
         frame[f"p_{class_name}"] = np.where(said == code, 0.8, 0.1)
     frame = frame.assign(label=labels, profile=[f"person {at // 5}" for at in range(number)], prediction=said, fold=0)
+    frame["group"] = frame["profile"]
     return Finished(name, "mean", SPACE, "macro_f1", frame.set_index(pd.Index([f"{at}.jpg" for at in range(number)])))
 
 
@@ -70,10 +72,7 @@ def test_what_cannot_be_compared_is_refused() -> None:
 
 
 def test_folders_are_read_and_one_without_a_run_is_told(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    run.make(settings=MEAN)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "classes.json").rename(tmp_path / "data/classes.json")
+    run = finished_run(tmp_path, settings=MEAN)
     told, code = compare_runs([], lambda: str(tmp_path))
     assert code == 0
     assert f"{run.metrics['oof']['ensemble']['macro_f1']:.4f}" in told
@@ -81,6 +80,21 @@ def test_folders_are_read_and_one_without_a_run_is_told(tmp_path: Path) -> None:
     told, code = compare_runs([str(tmp_path), str(tmp_path / "none")], lambda: "")
     assert code == 1
     assert "none: holds no finished run" in told
+
+
+def test_two_persons_of_one_group_are_drawn_together(tmp_path: Path) -> None:
+    one, two = finished("one", 0.7), finished("two", 0.8, seed=1)
+    pair = one.votes["profile"].str.removeprefix("person ").astype(int) // 2
+    joined = replace(two, votes=two.votes.assign(group=pair.astype(str)))
+    lines = comparison([one, joined])
+    assert lines[0] == "out-of-fold, 200 images of 20 persons"
+    assert sorted(comparison([joined, one])[2:4]) == sorted(lines[2:4]) != sorted(comparison([one, two])[2:4])
+    run = finished_run(tmp_path, settings=MEAN, paired=True)
+    groups = run.folds["group"].nunique()
+    assert groups < len(run.folds)
+    assert f"{len(run.folds)} images of {groups} persons" in compare_runs([str(tmp_path)], lambda: "")[0]
+    run.folds.iloc[1:].to_parquet(tmp_path / "folds/folds.parquet")
+    assert "lacks images of ensemble/oof.parquet: 000000/mask 0; " in compare_runs([str(tmp_path)], lambda: "")[0]
 
 
 def test_runs_of_one_main_metric_are_compared_by_it() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from foldvote.commands.__main__ import main
+from foldvote.splits.reserve import RESERVE
 from support.finished_run import finished_run, write_test_manifest
 from support.member_predictions import MEAN, TWO
 from support.snakemake_run import write_config
@@ -54,6 +55,17 @@ def test_a_reserve_measures_the_means(tmp_path: Path, capsys: pytest.CaptureFixt
     assert code == 0
     assert "drawn from 18 persons (18 images) of the reserve, predicted by the mean of all members" in told
     assert "single members" not in told
+
+
+@pytest.mark.parametrize("reserve", [0, 18])
+def test_persons_are_groups_of_the_split(tmp_path: Path, capsys: pytest.CaptureFixture[str], reserve: int) -> None:
+    run = finished_run(tmp_path, models=TWO, reserve=reserve, paired=True)
+    drawn = run.folds[run.folds["fold"] == RESERVE] if reserve else run.folds
+    write_test_manifest(tmp_path, 60, None)
+    found = json.loads(ask(capsys, tmp_path, "--json")[0])
+    assert found["known_groups"] == drawn["group"].nunique() == len(drawn) / 2
+    assert found["persons_from"] == "60 test images, 2 per person"
+    assert found["public_groups"] + found["private_groups"] == 30
 
 
 @pytest.mark.parametrize(

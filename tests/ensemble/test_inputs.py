@@ -1,15 +1,19 @@
-"""What the ensemble refuses: members, splits and answers that do not belong together."""
+"""The unit of all scores, and what is refused: members, splits and answers that do not belong together."""
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from foldvote.ensemble.group_parts import split_groups
+from foldvote.ensemble.inputs import evaluation_rows
 from foldvote.errors import UserError
+from foldvote.evaluation.vote_table import votes_schema
 from foldvote.inference.prediction_files import predictions_schema
 from foldvote.io.files import write_json
-from foldvote.io.parquet import read_record, write_table
+from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.splits.folds import FOLDS, split_sha256
+from foldvote.splits.reserve import RESERVE
 from support.member_predictions import CLASSES, TWO, Run, answers_file
 
 
@@ -28,6 +32,23 @@ def test_f52_a_path_that_was_not_given_is_missing_too(tmp_path):
     run = Run(tmp_path, models=TWO)
     paths = [run.path("oof", *member) for member in run.members()]
     run.refused("model lite0 fold 0: its out-of-fold predictions are missing", oof=paths[1:])
+
+
+@pytest.mark.parametrize("split", [{"reserve": 18}, {"holdout": True, "images": 48}])
+def test_two_persons_of_one_group_are_one_unit_of_all_parts_and_intervals(tmp_path, split):
+    run = Run(tmp_path, paired=True, **split)
+    run.make()
+    schema = votes_schema(CLASSES, labelled=True)
+    kept_out, validated = run.folds[run.folds["fold"] == RESERVE], run.folds[run.folds["fold"] >= 0]
+    for rows, name in ((validated, "oof"), *([(kept_out, "reserve")] if run.reserve else [])):
+        table = rows.sort_values("image_id").reset_index(drop=True)
+        found = evaluation_rows(table)
+        assert len(np.unique(found.groups)) == table["group"].nunique() == len(table) / 2
+        parts = split_groups(found.groups, 5, 1)
+        assert (table.assign(part=parts).groupby("group")["part"].nunique() == 1).all()
+        assert read_table(tmp_path / f"ensemble/{name}.parquet").columns.tolist() == schema.names
+    if run.reserve:
+        assert run.metrics["reserve"]["groups"] == kept_out["group"].nunique()
 
 
 def test_surplus_members_are_named(tmp_path):

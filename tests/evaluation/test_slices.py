@@ -72,6 +72,17 @@ def test_scores_are_those_of_scikit_learn():
     assert found["log_loss"] == pytest.approx(log_loss(labels, probabilities[part], labels=np.arange(18)))
 
 
+def test_intervals_count_the_groups_of_the_split():
+    rows, probabilities, _ = simulated(sure=1.0)
+    alone = slice_scores(rows, probabilities, HOME).set_index(["slice", "value"])
+    pairs = rows.assign(group=pd.factorize(rows["profile"])[0] // 10)  # a fold is a person's number modulo 5
+    found = slice_scores(pairs, probabilities, HOME).set_index(["slice", "value"]).loc[("fold", "2")]
+    low, high = wilson(np.array([found["accuracy"]]), np.array([6]))
+    assert found["persons"] == 12 and (found["accuracy_low"], found["accuracy_high"]) == (low[0], high[0])
+    own = slice_scores(rows.assign(group=rows["profile"]), probabilities, HOME)
+    pd.testing.assert_frame_equal(own.set_index(["slice", "value"]), alone)
+
+
 def test_a_tiny_slice_does_not_come_before_a_large_bad_one():
     rows, _, _ = simulated(persons=200)
     probabilities = perfect(rows)

@@ -1,9 +1,30 @@
 """The leak check finds a leak that was put there, and none in drawn features without one."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pandas as pd
 import pytest
 
-from foldvote.inference.leak_check import Rows, score_apart, score_drawn_labels, score_splits, told
+from foldvote.config.data import DemoLayout
+from foldvote.data.manifest_table import ONLY
+from foldvote.inference.feature_files import feature_writer
+from foldvote.inference.leak_check import (
+    LeakInputs,
+    Rows,
+    check_leaks,
+    score_apart,
+    score_drawn_labels,
+    score_splits,
+    told,
+)
+from foldvote.io.files import read_json
+from foldvote.io.parquet import read_record
+from foldvote.runtime.seeding import generator
+from foldvote.splits.folds import SplitFiles
+from support.splits import Split, persons
+from support.tiny_member import manifest_row, write_manifest
 
 GROUPS, SHOTS, WIDTH = 60, 5, 24
 
@@ -80,6 +101,40 @@ def test_train_and_test_are_told_apart_only_where_they_differ() -> None:
     assert alike["low"] < 0.5 < alike["high"]
     other = score_apart(own[:160], own[160:] + 0.7, groups, 0.3, 0)
     assert other["low"] > 0.8
+
+
+def leaks(folder: Path, externals: int) -> dict[str, Any]:
+    """What the check finds in a folder with so many images of strangers, which look like no other."""
+    folder.mkdir()
+    rows = [row | {ONLY: False} for row in persons([0, 1, 2] * 6)]
+    far = [
+        manifest_row(f"e/{number}.png", f"stranger{number}", number % 3, f"e{number}") for number in range(externals)
+    ]
+    split = Split(folder, rows + [row | {ONLY: True} for row in far], k=3)
+    tests = pd.DataFrame(rows[:24]).drop(columns=ONLY).assign(label=np.int16(-1), class_name=None)
+    tests["image_id"] = [f"test{number}" for number in range(len(tests))]
+    write_manifest(tests, folder / "test.parquet")
+    files = {}
+    for name, ids in (("train", [*(row["image_id"] for row in rows)]), ("test", tests["image_id"].tolist())):
+        draw, files[name] = generator(0, name), folder / f"{name}_features.parquet"
+        manifest = split.manifest if name == "train" else folder / "test.parquet"
+        record = dict.fromkeys(("net", "pretrained_sha256", "size", "roi"), "x") | {"views": ["identity"]}
+        record["data_sha256"] = read_record(manifest)["data_sha256"]
+        with feature_writer(files[name], ["identity"], 8, record) as write:
+            write(ids, {"identity": draw.normal(size=(len(ids), 8)).astype(np.float32)})
+            if name == "train" and far:
+                shifted = draw.normal(size=(externals, 8)).astype(np.float32) + 9
+                write([str(row["image_id"]) for row in far], {"identity": shifted})
+    files_of_split = SplitFiles(split.classes, split.folds, split.certificate)
+    inputs = LeakInputs(files["train"], split.manifest, files["test"], folder / "test.parquet", files_of_split)
+    check_leaks(inputs, DemoLayout(layout="demo"), [], 1, folder / "leaks.json")
+    return read_json(folder / "leaks.json")
+
+
+def test_images_that_are_only_trained_on_are_in_no_score(tmp_path: Path) -> None:
+    plain, found = leaks(tmp_path / "plain", 0), leaks(tmp_path / "external", 30)
+    assert (found["images"], found["groups"]) == (54, 18) and "auc" in found["train_against_test"]
+    assert found == plain | {"data_sha256": found["data_sha256"]}
 
 
 def test_the_luck_of_a_deal_is_no_leak() -> None:

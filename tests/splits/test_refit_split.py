@@ -57,8 +57,10 @@ def test_a_fold_of_a_curve_is_scored_on_the_same_images_and_learns_from_nested_s
             by_stratum = learnt.groupby("stratum")["group"].nunique() / training.groupby("stratum")["group"].nunique()
             assert (by_stratum - share).abs().max() < 0.15
             kept_out = own[(own["repeat"] == fold) & (own["fold"] == RESERVE)]
-            assert not groups & set(kept_out["group"])
-            assert len(learnt) + len(scored) + len(kept_out) == len(first)
+            assert set(kept_out["image_id"]) == set(table.loc[table["fold"] == RESERVE, "image_id"])
+            undrawn = first[~first["image_id"].isin(own.loc[own["repeat"] == fold, "image_id"])]
+            assert set(undrawn["group"]) == set(training["group"]) - groups
+            assert len(learnt) + len(scored) + len(kept_out) + len(undrawn) == len(first)
             before = groups
 
 

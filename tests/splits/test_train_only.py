@@ -19,7 +19,7 @@ from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.splits.folds import FOLDS, WEIGHTED_FOLDS, check_split, fold_rows, folds_schema, read_folds, split_sha256
 from foldvote.splits.refit_split import write_curve_split, write_refit_split
 from foldvote.splits.reserve import RESERVE, reserve_rows
-from foldvote.splits.train_only import TRAIN_ONLY
+from foldvote.splits.train_only import TRAIN_ONLY, learnt_rows, scored_rows
 from support.splits import Row, Split, faults_of, persons
 from support.tiny_member import manifest_row
 
@@ -69,6 +69,11 @@ def test_no_member_learns_from_an_external_image_of_a_person_or_file_that_it_is_
         counted = split.proof["train_only"]["kept_out"][fold]
         assert (counted["fold"], counted["images"]) == (fold, len(lost))
         assert set(split.proof["folds"][fold]["shared"].values()) == {0}
+    learnt_by_some = learnt_rows(split.table)["image_id"].tolist()
+    assert sorted(learnt_by_some) == sorted(
+        set().union(*(fold_rows(split.table, fold)[0]["image_id"] for fold in folds))
+    )
+    assert not set(manifest.loc[learnt_by_some, "group"]) & set(manifest.loc[sorted(kept_out), "group"])
     assert not fold_count_faults(split.table, {"m": len(folds)})
     assert split.proof["images"] == len(rows)
 
@@ -199,3 +204,25 @@ def test_networks_of_all_groups_and_of_a_curve_learn_from_external_images_as_wel
         learnt, validated = fold_rows(half, fold)
         assert "stranger" in set(learnt["group"])
         assert not set(learnt["group"]) & set(validated["group"])
+
+
+def only_learnt(folds: pd.DataFrame, fold: int) -> set[str]:
+    learnt = fold_rows(folds, fold)[0]
+    return set(learnt.loc[learnt["fold"] == TRAIN_ONLY, "image_id"])
+
+
+@pytest.mark.parametrize("values", SETTINGS)
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_every_share_of_a_curve_learns_from_the_external_images_of_the_member_of_its_fold(
+    tmp_path: Path, values: dict, share: float
+) -> None:
+    more = [external(f"p{number:03d}", "a") for number in range(60)] + [external("stranger", "a")]
+    split = Split(tmp_path, with_roles(persons([0, 1, 2] * 20), more), **values)
+    made = tmp_path / "curve.parquet", tmp_path / "curve.json"
+    write_curve_split(split.folds, split.certificate, share, 7, *made)
+    drawn, _ = read_folds(*made)
+    for about in read_json(made[1])["folds"]:
+        fold, groups = about["fold"], scored_rows(fold_rows(split.table, about["fold"])[0])["group"].nunique()
+        assert only_learnt(drawn, fold) == only_learnt(split.table, fold)
+        assert about["groups"] == round(share * groups) < groups
+        assert about["images"] == 3 * about["groups"]

@@ -42,6 +42,7 @@ class Run:
     tests: int = 10
     images: int = 24
     reserve: int = 0
+    paired: bool = False  # two persons of a fold, or of the reserve, are one group
 
     def __post_init__(self):
         draws = generator(3, "run")
@@ -58,6 +59,9 @@ class Run:
             rows.append(pd.DataFrame({"image_id": kept_out, "repeat": 0, "fold": RESERVE, "label": label}))
         self.folds = pd.concat(rows, ignore_index=True).assign(stratum="s")
         self.folds["profile"] = self.folds["group"] = self.folds["image_id"]
+        if self.paired:
+            pair = self.folds.groupby("fold").cumcount() // 2
+            self.folds["group"] = self.folds["fold"].astype(str) + " " + pair.astype(str)
         self.digest = split_sha256(self.folds)
         write_table(self.folds, self.root / "folds.parquet", FOLDS, record={"split_sha256": self.digest})
         write_json(self.root / "certificate.json", {"split_sha256": self.digest})

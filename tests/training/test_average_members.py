@@ -8,14 +8,18 @@ from safetensors.torch import load_file
 
 from foldvote.config.folds import Folds
 from foldvote.config.runtime import Runtime, Tracking
+from foldvote.data.manifest_table import ONLY
+from foldvote.data.packed_images import PackedImages
 from foldvote.errors import UserError
 from foldvote.evaluation.paired_scores import mean_sums, paired_scores
 from foldvote.inference.predict_member import PartFiles, load_member, predict_member
 from foldvote.io.files import read_json, sha256_file, write_json
+from foldvote.io.parquet import read_table
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.splits.folds import make_folds, read_folds
 from foldvote.splits.reserve import reserve_rows
+from foldvote.splits.train_only import TRAIN_ONLY
 from foldvote.training.average_members import (
     AverageFiles,
     AverageInputs,
@@ -26,7 +30,7 @@ from foldvote.training.average_members import (
 )
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
-from support.tiny_member import Tiny, make_tiny, recipe
+from support.tiny_member import Tiny, make_tiny, recipe, write_manifest
 
 RESOURCES = JobResources(0, 1, Runtime(workers=0, predict_batch=16, tracking=Tracking(tensorboard=False)))
 
@@ -52,7 +56,9 @@ def make_members(tiny: Tiny, seeds: list[int], **changes: object) -> AverageInpu
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     made = make_tiny(tmp_path_factory.mktemp("tiny"), persons=24)
-    split = made.split
+    split, manifest = made.split, read_table(made.manifest)
+    only = manifest["image_id"].str.endswith("/3.png")  # of every person, those of the reserve among them
+    write_manifest(manifest.assign(**{ONLY: only}), made.manifest)
     make_folds(made.manifest, Folds(k=2, reserve=0.4), 7, split.folds, split.certificate, split.classes)
     return made
 
@@ -82,6 +88,21 @@ def test_the_average_of_equal_members_is_as_good_as_the_vote_and_loads_as_a_memb
     assert found["scores"]["uniform"]["accuracy"] == pytest.approx(found["scores"]["vote"]["accuracy"], abs=0.1)
     about = load_member(files.weights, files.sidecar, tiny.split)[0]
     assert about["members"] and "fold" not in about and not any(name.startswith("val_") for name in about)
+
+
+def test_statistics_are_of_images_that_members_learnt_from(
+    tiny: Tiny, scratch: AverageInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    rows = PackedImages.rows
+    monkeypatch.setattr(PackedImages, "rows", lambda own, ids: (asked.append(list(ids)), rows(own, ids))[1])
+    averaged(scratch, tmp_path)
+    folds, _ = read_folds(tiny.split.folds, tiny.split.certificate)
+    kept_out = folds[folds["group"].isin(reserve_rows(folds)["group"])]
+    assert (kept_out["fold"] == TRAIN_ONLY).any()
+    assert [ids for ids in asked if not set(ids) & set(reserve_rows(folds)["image_id"])] == [
+        sorted(set(folds["image_id"]) - set(kept_out["image_id"]))
+    ]
 
 
 def test_the_uniform_average_is_of_all_and_the_greedy_one_of_those_that_were_chosen(

@@ -1,15 +1,16 @@
-"""Comparison of finished runs: which one is better, with intervals from a bootstrap over persons."""
+"""Comparison of finished runs: which one is better, with intervals from a bootstrap over the groups of the split."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from foldvote.config.metric_names import higher_is_better, metric_fault, shown_metric
 from foldvote.data.label_space import LabelSpace, read_label_space
-from foldvote.errors import UserError
+from foldvote.errors import UserError, first_few
 from foldvote.evaluation.intervals import Direction, compare, interval
 from foldvote.evaluation.metric_bootstrap import Scored, score_rows
 from foldvote.evaluation.metric_registry import Answers, find_metric
@@ -32,7 +33,7 @@ class Finished:
         vote: the ensemble method that was used.
         label_space: the classes.
         metric: the main metric.
-        votes: the columns of vote_table.votes_schema, indexed by image_id.
+        votes: the columns of vote_table.votes_schema and the `group` of the split, indexed by image_id.
     """
 
     name: str
@@ -72,6 +73,7 @@ def read_finished(folder: Path) -> Finished:
         raise UserError(f"{folder}: holds no finished run (no {votes}); run it to its end, or name another folder")
     space, scored = read_label_space(folder / "data/classes.json"), folder / "ensemble/metrics.json"
     table = read_table(votes, votes_schema(space.classes, labelled=True), key=("image_id",)).set_index("image_id")
+    table["group"] = _groups(folder / "folds/folds.parquet", table.index)
     metric = read_json(scored).get("metric", DEFAULT) if scored.is_file() else DEFAULT
     return Finished(str(folder), read_json(folder / "ensemble/weights.json").get("kind", "vote"), space, metric, table)
 
@@ -88,7 +90,7 @@ def comparison(runs: Sequence[Finished]) -> list[str]:
     """
     ids = common_images(runs)
     first = runs[0].votes.loc[ids]
-    labels, persons = first["label"].to_numpy(np.int64), pd.factorize(first["profile"])[0]
+    labels, persons = first["label"].to_numpy(np.int64), common_groups([run.votes for run in runs], ids)
     answers = {}
     for place, run in enumerate(runs):
         own = run.votes.loc[ids]
@@ -139,6 +141,27 @@ def common_images(runs: Sequence[Finished]) -> list[str]:
     if faults:
         raise UserError(*faults)
     return ids.tolist()
+
+
+def common_groups(tables: Sequence[pd.DataFrame], ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Codes of the groups of images, int64 (images,).
+
+    Where the splits of runs differ in what they merge, the groups are those of the split that has the fewest.
+
+    Args:
+        tables: of each run, with the column group, indexed by image_id.
+        ids: the images.
+    """
+    groups = min((table.loc[ids, "group"] for table in tables), key=lambda own: own.nunique())
+    return pd.factorize(groups)[0].astype(np.int64)
+
+
+def _groups(folds: Path, ids: pd.Index) -> "pd.Series[str]":
+    """The group of each image in the split."""
+    groups = read_table(folds).drop_duplicates("image_id").set_index("image_id")["group"]
+    if lost := sorted(set(ids) - set(groups.index)):
+        raise UserError(f"{folds}: lacks images of ensemble/oof.parquet: {first_few(lost)}; run `snakemake` again")
+    return groups[ids]
 
 
 def _scores(scored: Scored, metric: str) -> dict[str, str]:

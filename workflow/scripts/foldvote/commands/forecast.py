@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from foldvote.commands.compare_runs import DEFAULT, Finished, common_images
+from foldvote.commands.compare_runs import DEFAULT, Finished, common_groups, common_images
 from foldvote.config.metric_names import metric_fault, shown_metric
 from foldvote.ensemble.ensemble_method import Metric
 from foldvote.ensemble.row_predictions import RowPredictions, read_rows
@@ -203,7 +203,7 @@ def _sums(runs: Sequence[RowPredictions]) -> tuple[dict[str, GroupSums], int]:
             for run, table in zip(runs, tables, strict=True)
         ]
     )
-    labels, groups = tables[0].loc[ids, "label"].to_numpy(np.int64), pd.factorize(tables[0].loc[ids, "profile"])[0]
+    labels, groups = tables[0].loc[ids, "label"].to_numpy(np.int64), common_groups(tables, ids)
     sums = {}
     for run, table in zip(runs, tables, strict=True):
         at = table.index.get_indexer(pd.Index(ids))
@@ -226,7 +226,7 @@ def _row_name(run: RowPredictions, name: str, runs: int) -> str:
 
 def _test_persons(folder: Path, run: RowPredictions) -> tuple[int, str]:
     """The number of persons of the test set, and how it is known."""
-    persons = run.table["profile"].nunique()
+    persons = run.table["group"].nunique()
     manifest = folder / "data/manifest/split=test/manifest.parquet"
     if not manifest.is_file():
         return max(persons, 2), "as many as here"

@@ -22,7 +22,7 @@ from foldvote.ensemble.candidates import (
 )
 from foldvote.ensemble.group_parts import outer_folds
 from foldvote.ensemble.guest_checks import examine_guests
-from foldvote.ensemble.inputs import EnsembleData, EnsembleInputs, read_ensemble_data
+from foldvote.ensemble.inputs import NOT_WRITTEN, EnsembleData, EnsembleInputs, read_ensemble_data
 from foldvote.ensemble.leaderboard import DEFAULT, make_leaderboard
 from foldvote.ensemble.members_curve import members_curve
 from foldvote.ensemble.methods import apply_method, choose_classes
@@ -159,14 +159,14 @@ def make_ensemble(
             frame = votes_frame(rows, votes.probabilities, votes.codes, label_space)
             write_table(frame, path, votes_schema(label_space.classes, labelled=labelled), ("image_id",), record)
 
-    write_votes(
-        table.drop(columns="stratum"), NestedPredictions(chosen.calibrated, chosen.codes), files.oof, labelled=True
-    )
+    written = table.drop(columns=NOT_WRITTEN)
+    write_votes(written, NestedPredictions(chosen.calibrated, chosen.codes), files.oof, labelled=True)
     if test_votes is not None and test_ids is not None:
         test_votes = replace(test_votes, probabilities=apply_scaling(test_votes.probabilities, chosen.scaling))
         write_votes(pd.DataFrame({"image_id": test_ids.to_pylist()}), test_votes, files.test, labelled=False)
     if data.reserve is not None and chosen.on_reserve is not None:
-        write_votes(data.reserve.table.drop(columns="stratum"), chosen.on_reserve.crossed, files.reserve, labelled=True)
+        written = data.reserve.table.drop(columns=NOT_WRITTEN)
+        write_votes(written, chosen.on_reserve.crossed, files.reserve, labelled=True)
     write_table(issues, files.issues, LABEL_ISSUES, ("rank",), record)
     described = _with_manifest(table, inputs.manifest, inputs.numeric)
     main = metrics[0] if metrics[0].name != DEFAULT else None

@@ -36,8 +36,9 @@ from foldvote.splits.folds import read_folds
 from foldvote.splits.reserve import reserve_rows
 from foldvote.submission.answers import read_answers
 
+NOT_WRITTEN = ["group", "stratum"]  # columns of the tables here that tables of votes have not
 MOST_SAMPLED = 10_000  # test images on which members are compared with their mean
-_TABLE = ["image_id", "profile", "label", "fold", "stratum"]
+_TABLE = ["image_id", "profile", "label", "fold", *NOT_WRITTEN]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Reserve:
     """The reserve: images of the training set that no member has learnt from.
 
     Attributes:
-        table: one row per image: image_id, profile, label, fold, stratum.
+        table: one row per image: image_id, profile, label, fold, group, stratum.
         rows: the same as arrays.
         predictions: the models' means over all folds, as for test images.
     """
@@ -100,7 +101,8 @@ class EnsembleData:
     Attributes:
         label_space: the classes.
         split_sha256: digest of the split.
-        table: one row per validated train image: image_id, profile, label, fold (of its first repeat), stratum.
+        table: one row per validated train image: image_id, profile, label, fold (of its first repeat), group,
+            stratum.
         rows: the same as arrays.
         by_repeat: the models' out-of-fold predictions of these images by each repeat; empty with a single one.
         oof: their mean over the repeats.
@@ -374,6 +376,6 @@ def validated_images(folds: pd.DataFrame) -> pd.DataFrame:
 
 
 def evaluation_rows(table: pd.DataFrame) -> EvaluationRows:
-    """Labels, folds and groups of a table with the columns label, fold and profile."""
-    groups, _ = pd.factorize(table["profile"])
+    """Labels, folds and groups of a table with the columns label, fold and group (of the split, after merging)."""
+    groups, _ = pd.factorize(table["group"])
     return EvaluationRows(table["label"].to_numpy(np.int64), table["fold"].to_numpy(np.int64), groups)

@@ -25,6 +25,7 @@ from foldvote.io.csv_files import write_csv
 from foldvote.io.files import read_json, write_json
 from foldvote.io.parquet import read_table
 from foldvote.splits.folds import fold_rows, read_folds
+from foldvote.splits.train_only import scored_rows
 
 ALL_MODELS = "refit"  # the row of the mean of all models; no model's own
 _WHAT = "a forecast from a learning curve, no measurement"
@@ -77,6 +78,8 @@ def write_forecast(
 ) -> None:
     """Forecast the score of the networks of all groups.
 
+    Groups that are only trained on are counted nowhere: the networks of every share learn from them.
+
     Args:
         inputs: the files that are read.
         forecast_path: refit/forecast.json.
@@ -97,10 +100,11 @@ def write_forecast(
     rows = evaluation_rows(table)
     points = _curve_points(inputs, table, label_space, chosen)
     whole = _candidates(inputs.oof, table, label_space, digest)
-    learnt = [fold_rows(folds, fold)[0]["group"].nunique() for fold in chosen]
+    learnt = [scored_rows(fold_rows(folds, fold)[0])["group"].nunique() for fold in chosen]
     points.append(_Point(1.0, float(np.mean(learnt)), whole))
-    every = folds["group"].nunique()
-    tested = _test_groups(inputs.test_manifest, len(folds.drop_duplicates("image_id")) / every)
+    images = scored_rows(folds).drop_duplicates("image_id")
+    every = images["group"].nunique()
+    tested = _test_groups(inputs.test_manifest, len(images) / every)
     names = sorted(set(whole.models))
     curve, found = [], {}
     for name in [ALL_MODELS, *(names if len(names) > 1 else [])]:

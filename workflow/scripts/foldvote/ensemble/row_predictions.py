@@ -31,7 +31,7 @@ class RowPredictions:
         name: the results folder.
         label_space: the classes.
         base: `reserve`: predictions by the mean of all members; `oof`: out-of-fold predictions of single members.
-        table: one row per image: image_id, profile, label.
+        table: one row per image: image_id, profile, label, group (of the split).
         rows: the predictions of these images, by `vote <kind>` and `model <name>`.
         like_test: whether as many members are behind each prediction as behind that of a test image.
         submitted: the vote that is used.
@@ -97,7 +97,7 @@ def read_rows(folder: Path, fit_by: Metric = "log_loss", seed: int = 0, use_rese
         str(folder),
         data.label_space,
         base,
-        table[["image_id", "profile", "label"]].reset_index(drop=True),
+        table[["image_id", "profile", "label", "group"]].reset_index(drop=True),
         named,
         like_test,
         found["chosen"],

@@ -32,12 +32,12 @@ def slice_scores(
     """Compute every score for every slice, the worst slice first.
 
     Slices are sorted by the upper end of the Wilson interval of their accuracy (Wilson, JASA 1927), so that a slice
-    that is certainly bad comes before one that is only small. The interval counts persons, not images, because the
+    that is certainly bad comes before one that is only small. The interval counts groups, not images, because the
     shots of one person are not independent trials.
 
     Args:
-        rows: one row per image: image_id, profile, label (code). Optional columns: fold, stratum, format, width, height
-            and the column of `numeric`.
+        rows: one row per image: image_id, profile, label (code). Optional columns: fold, stratum, format, width,
+            height, the column of `numeric`, and group; without it each profile is a group.
         probabilities: shape (images, classes), rows sum to 1.
         label_space: the classes.
         numeric: the factor that bins a number, such as age; None if there is none.
@@ -63,12 +63,13 @@ def slice_scores(
         right = level == level_codes(label_space, factor)[labels]
         means[f"accuracy_{factor}"] = right.astype(float)
     person, _ = pd.factorize(rows["profile"])
+    group, _ = pd.factorize(rows["group" if "group" in rows else "profile"])
     tables = []
     for name, values in slices_of(rows, label_space, numeric).items():
         part, names = pd.factorize(values, sort=True)
         sizes = np.bincount(part, minlength=len(names))
         table = pd.DataFrame({"slice": name, "value": np.asarray(names, dtype=object), "images": sizes})
-        table["persons"] = _persons(part, person, len(names))
+        table["persons"], table["groups"] = (_persons(part, unit, len(names)) for unit in (person, group))
         for score, of_image in means.items():
             table[score] = np.bincount(part, of_image, len(names)) / sizes
         table["macro_f1"] = _present_f1(part, labels, predicted, len(names), len(label_space.classes))
@@ -78,9 +79,7 @@ def slice_scores(
             table[metric.name] = [metric.value_or_nan(own, label_space) for own in answers]
         tables.append(table)
     scores = pd.concat(tables, ignore_index=True)
-    scores["accuracy_low"], scores["accuracy_high"] = wilson(
-        scores["accuracy"].to_numpy(), scores["persons"].to_numpy()
-    )
+    scores["accuracy_low"], scores["accuracy_high"] = wilson(scores["accuracy"].to_numpy(), scores["groups"].to_numpy())
     first = ["slice", "value", "images", "persons", "accuracy", "accuracy_low", "accuracy_high", "macro_f1", "log_loss"]
     last = [] if metric is None or metric.name in first else [metric.name]
     scores = scores[first + [f"accuracy_{factor}" for factor in label_space.factors] + last]

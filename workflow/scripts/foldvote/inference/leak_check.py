@@ -30,6 +30,7 @@ from foldvote.runtime.checks import Finding
 from foldvote.runtime.job_log import log
 from foldvote.runtime.seeding import derive, generator
 from foldvote.splits.folds import SplitFiles, read_folds
+from foldvote.splits.train_only import scored_rows
 
 Codes = npt.NDArray[np.integer]
 Text = npt.NDArray[np.str_]
@@ -85,6 +86,8 @@ class LeakInputs:
 def check_leaks(inputs: LeakInputs, layout: Layout, columns: Sequence[str], seed: int, path: Path) -> None:
     """Score the probe in every way, and write the scores and what they say.
 
+    Images that are only trained on are left out: nothing is scored on them, and they need not look like test images.
+
     Args:
         inputs: the files.
         layout: the section `data` of the configuration.
@@ -96,7 +99,7 @@ def check_leaks(inputs: LeakInputs, layout: Layout, columns: Sequence[str], seed
         UserError: if the files do not belong together, or a column is nowhere.
     """
     folds, _ = read_folds(inputs.split.folds, inputs.split.certificate)
-    table = folds.drop_duplicates("image_id").sort_values("image_id", kind="stable").reset_index(drop=True)
+    table = scored_rows(folds).drop_duplicates("image_id").sort_values("image_id", kind="stable").reset_index(drop=True)
     table = table[_some_groups(table["group"].to_numpy(str), MOST_IMAGES, seed)]
     certified = read_json(inputs.split.certificate)["data_sha256"]
     about = check_features(inputs.features, {"data_sha256": certified}, [_VIEW])

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from foldvote.errors import raise_all
@@ -47,7 +46,8 @@ def write_curve_split(
         share: of the training groups of each fold, below 1.
         seed: the run's seed.
         folds_path: the table to write, schema FOLDS; a `repeat` for each fold.
-        certificate_path: the JSON to write, with the digests of both splits and the number of groups by fold.
+        certificate_path: the JSON to write, with the digests of both splits and by fold the numbers of groups and
+            images that it learns from, without those that are only trained on, which every share has.
 
     Raises:
         UserError: if a fold learns from too few groups for a curve.
@@ -65,7 +65,8 @@ def write_curve_split(
     for fold, learnt in found:
         if absent := set(fold_rows(table, fold)[0]["label"]) - set(learnt["label"]):
             log(f"warning: refit.curve: {share:g} of the groups of fold {fold} hold no image of {len(absent)} classes")
-    sizes = [{"fold": int(fold), "groups": own["group"].nunique(), "images": len(own)} for fold, own in found]
+    scored = [(fold, scored_rows(learnt)) for fold, learnt in found]
+    sizes = [{"fold": int(fold), "groups": own["group"].nunique(), "images": len(own)} for fold, own in scored]
     _write(drawn, {"share": share, "folds": sizes} | _origin(certificate, digest), folds_path, certificate_path)
 
 
@@ -91,15 +92,17 @@ def curve_split(folds: pd.DataFrame, share: float, seed: int) -> pd.DataFrame:
 
     Returns:
         Rows of folds.FOLDS. Each fold is a `repeat` of its own: its validation images have its number, the images to
-        learn from are in no fold, and the others are kept out like a reserve. Images that are only trained on are not
-        drawn: every share learns from them.
+        learn from are in no fold, the reserve stays the reserve, and groups that are not drawn are not in the repeat.
+        Images that are only trained on are not drawn: every share learns from those that the member of the fold learns
+        from, also from those of groups that are not drawn.
     """
     table, parts = folds[folds["repeat"] == 0], []
     for fold in sorted(number for number in table["fold"].unique() if number >= 0):
         order = _in_every_stratum(scored_rows(fold_rows(table, fold)[0]), seed, int(fold))
-        learnt = table["group"].isin(order[: max(round(share * len(order)), 1)])
-        kind = np.where(table["fold"].isin([fold, TRAIN_ONLY]), table["fold"], np.where(learnt, UNVALIDATED, RESERVE))
-        parts.append(table.assign(repeat=fold, fold=kind))
+        stays = table["fold"].isin([fold, TRAIN_ONLY, RESERVE])
+        drawn = table["group"].isin(order[: max(round(share * len(order)), 1)])
+        own = table.assign(repeat=fold, fold=table["fold"].where(stays, UNVALIDATED))
+        parts.append(own[stays | drawn])
     return pd.concat(parts, ignore_index=True).astype({"repeat": "int8", "fold": "int8"})
 
 

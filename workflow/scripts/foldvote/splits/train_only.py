@@ -48,6 +48,16 @@ def training_rows(folds: pd.DataFrame, fold: int) -> pd.DataFrame:
     return folds[(folds["repeat"] == repeat) & ~folds["fold"].isin([fold, RESERVE]) & ~kept_out]
 
 
+def learnt_rows(folds: pd.DataFrame) -> pd.DataFrame:
+    """The rows that some member learns from, one per image.
+
+    Args:
+        folds: rows of folds.FOLDS, of which some are in a fold.
+    """
+    numbers = sorted(number for number in folds["fold"].unique() if number >= 0)
+    return pd.concat([training_rows(folds, number) for number in numbers]).drop_duplicates("image_id")
+
+
 def train_only_counts(folds: pd.DataFrame) -> dict[str, Any] | None:
     """How many images are only trained on, and which members do not learn from all of them.
 

@@ -35,7 +35,8 @@ from foldvote.runtime.job_log import log
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds, generator
 from foldvote.splits.folds import SplitFiles, read_folds
-from foldvote.splits.reserve import RESERVE, reserve_rows
+from foldvote.splits.reserve import reserve_rows
+from foldvote.splits.train_only import learnt_rows
 from foldvote.training.dataloader import EpochOrder, plain_batches
 from foldvote.training.weight_averaging import (
     State,
@@ -293,7 +294,7 @@ def _averager(
         open_packed_images(inputs.pixels, recipe.packed, about["data_sha256"]),
     )
     folds, _ = read_folds(inputs.split.folds, inputs.split.certificate)
-    learnt = images.rows(sorted(folds.loc[folds["fold"] != RESERVE, "image_id"].unique()))
+    learnt = images.rows(sorted(learnt_rows(folds)["image_id"]))
     order = EpochOrder(MemberSeeds(seed, about["model"], 0), len(learnt), recipe.batch_size)
     ready, places, plain = views_of(recipe, views), images.rows(ids), plain_view(recipe)
     mean, std = normalisation(model, device.torch_device)
