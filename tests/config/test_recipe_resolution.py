@@ -71,7 +71,7 @@ def test_f28_f29_an_included_file_is_read_strictly_and_named(tmp_path: Path) -> 
         "wrong.yaml: recipes.tiny: c.yaml has a recipe or model of this name; rename one",
         "trap.yaml, line 1: recipes.a.epochs: YAML reads 010 as an octal number; write 10, or '010' in quotes for a "
         "text",
-        "c.yaml: include: best.yaml is not there; `snakemake tune` makes it, with this line left out until then",
+        "c.yaml: include: best.yaml is not there; the target `tune` makes it, with this line left out until then",
     ]
     assert "include: must be a list" in "\n".join(_refused({"include": "best.yaml"}))
 

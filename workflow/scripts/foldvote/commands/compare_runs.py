@@ -160,7 +160,7 @@ def _groups(folds: Path, ids: pd.Index) -> "pd.Series[str]":
     """The group of each image in the split."""
     groups = read_table(folds).drop_duplicates("image_id").set_index("image_id")["group"]
     if lost := sorted(set(ids) - set(groups.index)):
-        raise UserError(f"{folds}: lacks images of ensemble/oof.parquet: {first_few(lost)}; run `snakemake` again")
+        raise UserError(f"{folds}: lacks images of ensemble/oof.parquet: {first_few(lost)}; run your command again")
     return groups[ids]
 
 
