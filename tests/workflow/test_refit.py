@@ -40,7 +40,7 @@ def test_a_refit_trains_on_all_groups_joins_the_vote_and_is_forecast(tmp_path: P
     scores = read_json(results / "refit/test_scores.json")
     assert set(scores["rows"]) == {"vote", "refit", "vote+refit"}
     forecast = read_json(results / "refit/forecast.json")
-    assert forecast["groups"] == {"of_a_fold": groups - of_fold["group"], "all": groups, "scored": of_fold["profile"]}
+    assert forecast["groups"] == {"of_a_fold": groups - of_fold["group"], "all": groups, "scored": of_fold["group"]}
     assert forecast["shares"] == [0.5, 0.7, 1.0]
     assert not list((results / "refit/resume").rglob("*.ckpt"))
     assert planned(tmp_path, "refit") == {}

@@ -108,7 +108,7 @@ def test_next_says_what_would_run_and_why_and_doctor_answers_where_nothing_can(c
     assert "its input will be made again by: train" in printed
     assert "snakemake data_check" in printed.partition("Next:")[2]
     write_config(copy, folds={"k": 0})
-    assert "84 images of 12 persons\n" in snakemake(copy, "--", "leaderboard", "results")
+    assert "84 images of 11 persons\n" in snakemake(copy, "--", "leaderboard", "results")
     printed = snakemake(copy, "--", "doctor", code=1)
     assert "error   config" in printed
     assert "folds.k" in printed
