@@ -289,9 +289,9 @@ def choose_safely(results: Mapping[str, MethodResult], score: str) -> str:
 
     Test images are predicted by the mean of all members, which is more often right and less certain than each of them.
     What a method gains on single members may be lost there. So the mean is left only for a method that is better in
-    97.5 % of the bootstrap draws, and never for one that fits offsets to labels or the members' certainty. Offsets that
-    single members' probabilities promise are too small for their mean, whose rare classes are the likeliest more rarely
-    still: they do too little there, and no harm.
+    97.5 % of the bootstrap draws, and never for one that fits offsets to labels or the members' certainty. Offsets
+    that follow from single members' probabilities alone are smaller than those of their mean, whose rare classes are
+    the likeliest more rarely still: they err on the side of the likeliest class.
 
     Args:
         results: the methods in order of complexity, the mean among them.
