@@ -7,15 +7,7 @@ from typing import Any
 import pytest
 
 from foldvote.config.experiment import check_config, load_config
-from foldvote.errors import UserError
-
-BASE = {"data": {"layout": "maskbase"}, "data_root": "data", "models": {"a": {"net": "resnet18"}}}
-
-
-def faults(values: dict) -> list[str]:
-    with pytest.raises(UserError) as error:
-        check_config(values)
-    return list(error.value.faults)
+from support.config_faults import BASE, faults
 
 
 def spelled(spell: Callable[[str], str], inside: Callable[[str], str], layout: dict[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from foldvote.config.tuning import Tune
 from foldvote.errors import UserError
 from foldvote.runtime.locks import try_lock
 from foldvote.tuning import study as study_module
+from foldvote.tuning.pruning import TrialPruner
 from foldvote.tuning.samplers import make_pruner
 from foldvote.tuning.study import (
     RESULT,
@@ -25,7 +26,6 @@ from foldvote.tuning.study import (
     requeue,
     worker_lock,
 )
-from foldvote.tuning.worker import TrialPruner
 
 RECIPE = Recipe.model_validate({"net": "test_resnet", "size": "32x24", "epochs": 4})
 SPACE = {

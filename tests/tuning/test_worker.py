@@ -32,10 +32,11 @@ from foldvote.splits.folds import SplitFiles
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
 from foldvote.tuning import worker
+from foldvote.tuning.pruning import TrialPruner
 from foldvote.tuning.results import write_results
 from foldvote.tuning.study import SearchSpec, open_journal
 from foldvote.tuning.trials import read_trials, summary
-from foldvote.tuning.worker import SearchInputs, TrialPruner, origin_of, pooled, run_worker, score_of
+from foldvote.tuning.worker import SearchInputs, origin_of, pooled, run_worker, score_of
 from support.tiny_member import Tiny, make_tiny, recipe
 
 RESOURCES = JobResources(0, 1, Runtime(workers=0, tracking=Tracking(tensorboard=False)))

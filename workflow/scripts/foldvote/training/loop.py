@@ -37,7 +37,7 @@ from foldvote.training.optimizer import backbone_warmup, learning_rate, set_lear
 from foldvote.training.phases import freeze_backbone
 from foldvote.training.state import MemberSpec, run_identity, start_or_resume
 from foldvote.training.step import TrainStep
-from foldvote.training.tracking import Sinks
+from foldvote.training.tracking import Sinks, no_sinks
 from foldvote.training.training_set import class_counts
 from foldvote.training.validation import early_stop_reason, selection_score, validate
 from foldvote.training.weight_averaging import (
@@ -75,11 +75,6 @@ class TrainResult:
     scores: dict[str, float]
     history: pd.DataFrame
     parts: int
-
-
-def no_sinks(_epochs: int) -> Sinks:
-    """Report to no tracker."""
-    return Sinks({}, log)
 
 
 def never_stop(_history: list[dict[str, Any]]) -> str:

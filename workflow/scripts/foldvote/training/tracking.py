@@ -23,6 +23,7 @@ from torch import nn
 
 from foldvote.config.runtime import Tracking
 from foldvote.io.files import canonical, sha256_bytes
+from foldvote.runtime.job_log import log
 
 MOST_PICTURES = 64
 _ARROW = " -> "
@@ -280,6 +281,11 @@ class _Mlflow:
 
     def _last_step(self, key: str) -> int:
         return max(point.step for point in self._client.get_metric_history(self._run, key))
+
+
+def no_sinks(_epochs: int) -> Sinks:
+    """Report to no tracker."""
+    return Sinks({}, log)
 
 
 def _identity(name: str, config: dict[str, Any]) -> str:

@@ -23,9 +23,9 @@ from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.training.checkpoint import drop_checkpoints
 from foldvote.training.history import history_schema
-from foldvote.training.loop import Trainer, TrainResult, never_stop, no_sinks
+from foldvote.training.loop import Trainer, TrainResult, never_stop
 from foldvote.training.state import MemberSpec, Progress, build_spec
-from foldvote.training.tracking import open_sinks
+from foldvote.training.tracking import no_sinks, open_sinks
 from foldvote.training.training_set import MemberInputs
 from foldvote.training.validation import out_of_time
 from foldvote.training.weight_averaging import write_weights
