@@ -82,17 +82,32 @@ def test_a_moved_border_changes_the_band_and_nothing_else() -> None:
 
 def test_a_ramp_by_hand() -> None:
     soft = Treatment(soft_years=2)
-    assert age_rows([20, 28, 29, 30, 31, 32, 45], soft) == [
-        [1, 0, 0], [1, 0, 0], [0.75, 0.25, 0], [0.5, 0.5, 0], [0.25, 0.75, 0], [0, 1, 0], [0, 1, 0],
+    assert age_rows([20, 27, 28.5, 29, 29.5, 30, 31, 32, 45], soft) == [
+        [1, 0, 0], [1, 0, 0], [0.875, 0.125, 0], [0.625, 0.375, 0], [0.625, 0.375, 0],
+        [0.375, 0.625, 0], [0.125, 0.875, 0], [0, 1, 0], [0, 1, 0],
     ]  # fmt: skip
-    assert age_rows([58, 59, 60, 62], soft) == [[0, 1, 0], [0, 0.75, 0.25], [0, 0.5, 0.5], [0, 0, 1]]
+    assert age_rows([58, 59, 60, 62], soft) == [[0, 0.875, 0.125], [0, 0.625, 0.375], [0, 0.375, 0.625], [0, 0, 1]]
     both = Treatment(age_borders=(30, 58), soft_years=2)
-    assert age_rows([58, 60], both) == [[0, 0.5, 0.5], [0, 0, 1]]
+    assert age_rows([58, 60], both) == [[0, 0.375, 0.625], [0, 0, 1]]
+
+
+@given(st.integers(1, 99), st.integers(0, 30), st.floats(0, 20))
+@settings(max_examples=60, deadline=None)
+def test_completed_years_are_equally_far_from_a_border_on_both_sides(border: int, away: int, soft: float) -> None:
+    below, above = age_rows([border - 1 - away, border + away], Treatment(age_borders=(border, 200), soft_years=soft))
+    assert below[0] == pytest.approx(above[1]) and below[1] == pytest.approx(above[0])
+    assert above[1] > 0.5
+
+
+def test_each_border_has_its_own_ramp() -> None:
+    treatment = Treatment(soft_years=(2, 0))
+    assert age_rows([29, 59, 60], treatment) == [[0.625, 0.375, 0], [0, 1, 0], [0, 0, 1]]
+    assert treatment.active and not Treatment(soft_years=(0, 0)).active
 
 
 def test_ramps_that_overlap_share_among_three() -> None:
     rows = age_rows([40, 41, 42], Treatment(age_borders=(40, 42), soft_years=2))
-    assert rows == [[0.5, 0.5, 0], [0.25, 0.5, 0.25], [0, 0.5, 0.5]]
+    assert rows == [[0.375, 0.5, 0.125], [0.125, 0.5, 0.375], [0, 0.375, 0.625]]
 
 
 def test_unknown_years_keep_the_label() -> None:
@@ -116,13 +131,17 @@ def test_a_corrected_band_is_not_undone_by_the_number_that_was_not_corrected(tre
 @given(
     st.sampled_from([HOME, TURNED, AGE_ALONE]),
     st.tuples(st.floats(1, 99), st.floats(1, 99)).filter(lambda two: two[0] < two[1]),
-    st.floats(0, 20),
+    st.one_of(st.floats(0, 20), st.tuples(st.floats(0, 20), st.floats(0, 20))),
     st.lists(st.one_of(st.floats(0, 110), st.just(float("nan"))), max_size=12),
     st.integers(0, 1000),
 )
 @settings(max_examples=150, deadline=None)
 def test_rows_are_probabilities_and_other_factors_keep_their_levels(
-    label_space: LabelSpace, borders: tuple[float, float], soft: float, ages: list[float], seed: int
+    label_space: LabelSpace,
+    borders: tuple[float, float],
+    soft: float | tuple[float, float],
+    ages: list[float],
+    seed: int,
 ) -> None:
     labels = np.random.default_rng(seed).integers(0, len(label_space.classes), len(ages))
     treatment = Treatment(age_borders=borders, soft_years=soft)

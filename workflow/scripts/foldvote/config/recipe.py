@@ -38,6 +38,7 @@ OFFLINE = "resources/weights/tf_efficientnet_lite0.safetensors (net: tf_efficien
 # --- heads and targets
 
 HeadKind = Literal["classes", "ordinal", "regression"]
+SoftYears = Annotated[float, Field(ge=0, le=20)]
 
 
 class Treatment(Section):
@@ -45,8 +46,9 @@ class Treatment(Section):
 
     age_borders: tuple[float, float] | None = None
     """Borders of the age bands in training, such as [30, 58]; home task only."""
-    soft_years: float = Field(default=0.0, ge=0, le=20)
-    """Within this many years of a border, the target is divided between the two bands; home task only."""
+    soft_years: SoftYears | tuple[SoftYears, SoftYears] = 0.0
+    """Within this many years of a border, the target is divided between the two bands: one number, or one for each
+    border, such as [3, 0]; home task only."""
 
     @field_validator("age_borders")
     @classmethod
@@ -58,7 +60,12 @@ class Treatment(Section):
     @property
     def active(self) -> bool:
         """Whether labels are changed at all."""
-        return self.age_borders is not None or self.soft_years > 0
+        return self.age_borders is not None or any(self.soft)
+
+    @property
+    def soft(self) -> tuple[float, float]:
+        """Years at the lower border and at the upper one."""
+        return self.soft_years if isinstance(self.soft_years, tuple) else (self.soft_years, self.soft_years)
 
 
 class Sampler(Section):

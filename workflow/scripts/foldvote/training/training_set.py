@@ -116,7 +116,8 @@ def training_targets(
     Returns:
         `labels` without a treatment. Otherwise probabilities, float32 (N, classes), rows sum to 1: the age band comes
         from `years`, every other factor from the label. The share of the older band grows linearly from `soft_years`
-        below a border to `soft_years` above it, and is 0.5 at the border.
+        below a border to `soft_years` above it, and is 0.5 at the border. A whole number of years counts as the middle
+        of that year, as ages are given in completed years: who is 29 and who is 30 are equally far from a border at 30.
 
     Raises:
         UserError: if the classes have no three age bands, or the borders do not increase.
@@ -133,8 +134,10 @@ def training_targets(
     targets[np.flatnonzero(~known), labels[~known]] = 1
     if years is None:
         return targets
-    older = [_share_above(years[known].astype(np.float64), border, treatment.soft_years) for border in (low, high)]
-    shares = np.stack([1 - older[0], older[0] - older[1], older[1]], axis=1)  # the ramps never cross, as low < high
+    own = years[known].astype(np.float64)
+    middle, oldest = (_share_above(own, border, soft) for border, soft in zip((low, high), treatment.soft, strict=True))
+    oldest = np.minimum(oldest, middle)  # ramps of two lengths may cross
+    shares = np.stack([1 - middle, middle - oldest, oldest], axis=1)
     rows = np.flatnonzero(known)
     for band, share in enumerate(shares.T):
         targets[rows, _with_band(label_space, name, labels[known], band)] = share
@@ -176,8 +179,9 @@ def _share_above(years: np.ndarray, border: float, soft: float) -> np.ndarray:
     """Share of each age that counts as above the border, float64 (N,): a step, or a linear ramp of 2 * soft years."""
     if soft == 0:
         return (years >= border).astype(np.float64)
+    exact = np.where(years == np.floor(years), years + 0.5, years)
     with np.errstate(over="ignore"):  # a ramp of almost no years is a step
-        return np.clip(0.5 + (years - border) / (2 * soft), 0, 1)
+        return np.clip(0.5 + (exact - border) / (2 * soft), 0, 1)
 
 
 def _with_band(label_space: LabelSpace, factor: str, labels: np.ndarray, band: int) -> np.ndarray:
