@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from foldvote.config.data import layout_section
 from foldvote.data.label_space import LabelSpace
 from foldvote.data.layouts.registry import layout_of
 from foldvote.errors import UserError
-from foldvote.io.files import read_json, sha256_file
+from foldvote.io.files import read_json, sha256_file, write_json
 from foldvote.io.parquet import read_table
 from foldvote.report.results.gallery import (
     JOINT,
@@ -87,6 +88,15 @@ def test_a_cell_has_its_number_and_opens_its_own_pictures(either: tuple[Made, st
     assert {(own["data-of"], own["data-cell"]) for own in buttons} == seen
     numbers = read_json(made.files.metrics)["oof"]["ensemble"]["confusion"]
     assert shown(run).confusions[0].counts.tolist() == numbers
+
+
+def test_a_page_says_what_its_intervals_are_over(hostile: tuple[Made, str, Path], tmp_path: Path) -> None:
+    made, text, _ = hostile
+    assert ", over persons)." in text and "one group" not in text
+    certificate = read_json(made.files.certificate)
+    write_json(tmp_path / "certificate.json", certificate | {"groups": certificate["profiles"] - 1})
+    merged = Made(made.root, replace(made.files, certificate=tmp_path / "certificate.json")).report(tmp_path)
+    assert ", over groups)." in merged and " persons, some of whom are one group, " in merged
 
 
 def test_the_numbers_of_a_page_are_those_of_the_files(either: tuple[Made, str, Path]) -> None:
