@@ -24,11 +24,11 @@ from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.predict_member import PartFiles, predict_member
 from foldvote.inference.prediction_files import LOGIT
 from foldvote.io.files import read_json
-from foldvote.io.parquet import read_table, write_table
+from foldvote.io.parquet import read_record, read_table, write_table
 from foldvote.report.tuning_figures import FIGURES, save_figures
 from foldvote.runtime.resources import JobResources
 from foldvote.runtime.seeding import MemberSeeds
-from foldvote.splits.folds import SplitFiles
+from foldvote.splits.folds import FOLDS, SplitFiles
 from foldvote.training.train_member import train_member
 from foldvote.training.training_set import MemberInputs
 from foldvote.tuning import worker
@@ -238,6 +238,16 @@ def test_ages_that_trials_may_learn_by_are_in_the_digests_of_a_search(tiny: Tiny
         digests.append(origin_of(inputs, "code"))
     assert digests[0] == digests[1] != digests[2]
     assert "numbers_sha256" not in origin_of(replace(inputs, manifest=None), "code")
+
+
+def test_strata_that_a_sampler_may_draw_by_are_in_the_digests_of_a_search(tiny: Tiny, tmp_path: Path) -> None:
+    folds, record = read_table(tiny.split.folds), read_record(tiny.split.folds)
+    other = replace(tiny.split, folds=tmp_path / "folds.parquet")
+    digests = []
+    for strata in (folds["stratum"], "all"):
+        write_table(folds.assign(stratum=strata), other.folds, FOLDS, ("image_id", "repeat"), record)
+        digests.append(origin_of(SearchInputs(other, [tiny.pixels]), "code"))
+    assert digests[0] == origin_of(SearchInputs(tiny.split, [tiny.pixels]), "code") != digests[1]
 
 
 def test_an_image_of_several_repeats_counts_once_with_its_mean() -> None:

@@ -26,7 +26,7 @@ from foldvote.evaluation.metric_registry import Answers, Metric, find_metric
 from foldvote.evaluation.probabilities import softmax
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.tta import views_of
-from foldvote.io.files import read_json, sha256_file, write_json
+from foldvote.io.files import read_json, sha256_file, sha256_lines, write_json
 from foldvote.io.paths import member_of
 from foldvote.models.factory import build_model
 from foldvote.runtime.device import Device, name_nondeterminism
@@ -154,10 +154,12 @@ def origin_of(inputs: SearchInputs, code: str) -> dict[str, Any]:
         inputs: the input files of the trials.
         code: digest of the code.
     """
-    _, digest = read_folds(inputs.split.folds, inputs.split.certificate)
+    folds, digest = read_folds(inputs.split.folds, inputs.split.certificate)
+    strata = folds.sort_values(["repeat", "image_id"])["stratum"]  # which a sampler may draw by
     return {
         "code": code,
         "split_sha256": digest,
+        "strata_sha256": sha256_lines(iter(strata)),
         "data_sha256": read_json(inputs.split.certificate)["data_sha256"],
         "age_borders": list(inputs.numeric.borders if inputs.numeric else ()),
         "pretrained_sha256": {
