@@ -20,6 +20,7 @@ from foldvote.data.metadata import (
     encode,
     fit_encoding,
     metadata_columns,
+    metadata_of_rows,
     read_metadata,
 )
 from foldvote.errors import UserError
@@ -138,6 +139,25 @@ def test_metadata_is_read_by_id_from_a_manifest(tmp_path: Path) -> None:
     for ids, columns in ((["9"], ["age"]), (["1"], ["weight"])):
         with pytest.raises(UserError, match=r"lacks '(9|weight)'"):
             read_metadata(tmp_path / "manifest.parquet", ids, columns)
+
+
+def test_metadata_of_new_rows_is_read_as_that_of_a_table() -> None:
+    given = pd.DataFrame(
+        {"site": ["north", None, " south\u00a0"], "age": [0.1 + 0.2, np.nan, 3], "more": 1}, index=[5, 6, 7]
+    )
+    found = metadata_of_rows("metadata", {"site": "category", "age": "number"}, given)
+    assert list(found) == ["age", "site"] and found.index.tolist() == [0, 1, 2]
+    assert found["age"].tolist()[::2] == [0.1 + 0.2, 3.0] and np.isnan(found["age"][1])
+    assert found["site"].tolist() == ["north", None, "south"]
+    texts = pd.DataFrame({"age": ["0.30000000000000004", "", "3"], "site": ["north", "", "south"]})
+    assert metadata_of_rows("new.csv", {"age": "number", "site": "category"}, texts).equals(found)
+    for table, words in (
+        (given.drop(columns="age"), "metadata: has no column 'age', which the ensemble sees"),
+        (given.assign(site=[1, None, 2]), "metadata: site is a category and holds 1.0; write its levels as texts"),
+        (given.assign(age=["1", "2", float("inf")]), "metadata, row 2: age 'inf' is no finite number"),
+    ):
+        with pytest.raises(UserError, match=words):
+            metadata_of_rows("metadata", {"age": "number", "site": "category"}, table, first_row=0)
 
 
 def test_external_images_bring_their_metadata_or_have_none(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 
 from foldvote.config.metadata import MetadataKind
-from foldvote.errors import UserError
+from foldvote.errors import UserError, raise_all
+from foldvote.io.names import plain_name
 from foldvote.io.parquet import read_table
 
 PREFIX = "meta_"  # of its columns in a manifest
@@ -80,6 +81,11 @@ class Encoding:
         return sum(column.width for column in self.columns)
 
     @property
+    def kinds(self) -> dict[str, MetadataKind]:
+        """The kind of each column, by its name."""
+        return {column.name: "number" if isinstance(column, Number) else "category" for column in self.columns}
+
+    @property
     def missing(self) -> Floats32:
         """The numbers of an image without metadata: float32 (width,)."""
         empty = {column.name: [np.nan if isinstance(column, Number) else None] for column in self.columns}
@@ -126,7 +132,11 @@ def metadata_columns(columns: Mapping[str, MetadataKind]) -> tuple[tuple[str, pa
 
 
 def metadata_cell_faults(
-    path: Path, columns: Mapping[str, MetadataKind], table: pd.DataFrame, training: "pd.Series[bool]"
+    path: str | Path,
+    columns: Mapping[str, MetadataKind],
+    table: pd.DataFrame,
+    training: "pd.Series[bool]",
+    first_row: int = 2,
 ) -> list[str]:
     """A fault for each cell that is no number where one should be, and for each category of too many levels.
 
@@ -135,6 +145,7 @@ def metadata_cell_faults(
         columns: names and kinds of `data.metadata`.
         table: its cells as text; an empty one is missing.
         training: whether each row is a training image.
+        first_row: number of the first row, for messages.
     """
     faults = []
     for name, kind in columns.items():
@@ -143,7 +154,7 @@ def metadata_cell_faults(
             faults += [
                 f"{path}, row {row}: {name} {text!r} is no finite number; write one such as 12.5, or leave the cell "
                 "empty where it is unknown"
-                for row, text in enumerate(texts, start=2)
+                for row, text in enumerate(texts, start=first_row)
                 if text and _number(text) is None
             ]
         elif (levels := texts[training & (texts != "")].nunique()) > MOST_LEVELS:
@@ -167,6 +178,39 @@ def metadata_values(columns: Mapping[str, MetadataKind], rows: pd.DataFrame) -> 
         else rows[name].astype(object).where(rows[name] != "", None)
         for name, kind in columns.items()
     }
+
+
+def metadata_of_rows(
+    where: str | Path, columns: Mapping[str, MetadataKind], table: pd.DataFrame, first_row: int = 2
+) -> pd.DataFrame:
+    """The metadata of new images, as `read_metadata` gives that of images of a manifest.
+
+    Args:
+        where: the table or the argument that it is, for messages.
+        columns: names and kinds of what is wanted.
+        table: one row per image, with these columns and any others; a missing value or an empty text is missing.
+        first_row: number of the first row, for messages.
+
+    Raises:
+        UserError: if a column is missing, a category is of floating-point numbers, of which nobody knows whether they
+            stood as 1 or as 1.0 in the table that was learnt from, or a cell is no number where one should be.
+    """
+    raise_all(
+        f"{where}: has no column {name!r}, which the ensemble sees beside the image; add it, with empty cells where it "
+        "is unknown"
+        for name in columns
+        if name not in table
+    )
+    raise_all(
+        f"{where}: {name} is a category and holds {number!r}; write its levels as texts, as the data had them"
+        for name, kind in columns.items()
+        if kind == "category"
+        for number in [value for value in table[name] if isinstance(value, float) and value == value][:1]
+    )
+    texts = pd.DataFrame({name: table[name].map(_as_text) for name in columns}, dtype=object)
+    raise_all(metadata_cell_faults(where, columns, texts, pd.Series(False, index=texts.index), first_row))
+    values = metadata_values(columns, texts)
+    return pd.DataFrame({name: values[PREFIX + name] for name in sorted(columns)}).reset_index(drop=True)
 
 
 def read_metadata(manifest: Path, image_ids: Sequence[str], columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -213,6 +257,10 @@ def encode(table: pd.DataFrame, encoding: Encoding) -> Floats32:
         float32 (images, width).
     """
     return np.concatenate([one.encode(table[one.name]) for one in encoding.columns], axis=1).astype(np.float32)
+
+
+def _as_text(value: Any) -> str:
+    return "" if pd.isna(value) else plain_name(str(value))
 
 
 def _number(text: str) -> float | None:

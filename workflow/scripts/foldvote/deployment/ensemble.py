@@ -8,12 +8,14 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import nn
 
 from foldvote.config.runtime import Runtime
 from foldvote.data.image_inspection import RejectedImage
 from foldvote.data.label_space import known_classes
+from foldvote.data.metadata import encode, metadata_of_rows
 from foldvote.deployment.finished_run import Codes, FinishedRun, Floats, read_finished_run
 from foldvote.deployment.new_pixels import FileBelow, NewImage, PixelRows, Source, faces_fault, reader
 from foldvote.errors import UserError, raise_all
@@ -57,6 +59,8 @@ class Ensemble:
         ensemble = Ensemble.load("results")
         ensemble.predict(["a.jpg", "b.png"])        # names of classes
         ensemble.predict_proba(["a.jpg", "b.png"])  # one column for each of ensemble.classes_
+
+    Where its networks or its vote see metadata (`run.metadata`), every method needs it for each image.
 
     Attributes:
         run: the finished run.
@@ -129,41 +133,47 @@ class Ensemble:
     def __repr__(self) -> str:
         return f"Ensemble({str(self.run.results)!r}): {len(self._members)} networks, {len(self.classes)} classes"
 
-    def predict(self, images: Iterable[Picture]) -> npt.NDArray[np.str_]:
+    def predict(self, images: Iterable[Picture], metadata: pd.DataFrame | None = None) -> npt.NDArray[np.str_]:
         """The predicted class of each image, after the offsets of the vote where it has any.
 
         Args:
             images: paths, or uint8 arrays of shape (height, width, 3), RGB; each of any size.
+            metadata: one row per image, for an ensemble that sees it (`run.metadata`): a column of each name, with
+                missing values where it is unknown. Others do not look at it.
 
         Returns:
             Names of classes, shape (images,).
 
         Raises:
-            UserError: naming each image that is rejected, and why.
+            UserError: naming each image that is rejected, and why; or what is wrong with the metadata.
         """
-        return np.array(self.classes)[self.votes(images)[1]]
+        return np.array(self.classes)[self.votes(images, metadata=metadata)[1]]
 
-    def predict_proba(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
+    def predict_proba(self, images: Iterable[Picture], metadata: pd.DataFrame | None = None) -> npt.NDArray[np.float64]:
         """The calibrated probability of every class.
 
         Args:
-            images: as for `predict`.
+            images, metadata: as for `predict`.
 
         Returns:
             float64 (images, classes): a column for each of `classes_`, which is not the order of the codes.
 
         Raises:
-            UserError: naming each image that is rejected, and why.
+            UserError: as for `predict`.
         """
-        return self.votes(images)[0][:, self._column_of]
+        return self.votes(images, metadata=metadata)[0][:, self._column_of]
 
     def votes(
-        self, images: Iterable[Picture], ids: Sequence[str] | None = None, workers: int = 1
+        self,
+        images: Iterable[Picture],
+        ids: Sequence[str] | None = None,
+        workers: int = 1,
+        metadata: pd.DataFrame | None = None,
     ) -> tuple[npt.NDArray[np.float64], Codes]:
         """The probabilities and the predicted classes in the order of the codes, as in ensemble/test.parquet.
 
         Args:
-            images: as for `predict`.
+            images, metadata: as for `predict`.
             ids: as for `pieces`.
             workers: as for `pieces`.
 
@@ -171,11 +181,11 @@ class Ensemble:
             Calibrated probabilities, float64 (images, classes), and the predicted codes, int64 (images,).
 
         Raises:
-            UserError: naming each image that is rejected, and why.
+            UserError: as for `predict`.
         """
         given = _listed(images)
         probabilities, codes = np.empty((len(given), len(self.classes))), np.empty(len(given), np.int64)
-        for piece in self.pieces(given, ids, workers):
+        for piece in self.pieces(given, ids, workers, metadata=metadata):
             raise_all(
                 f"{_name(given, row)}: {found.reason}: {found.message}" for row, found in sorted(piece.bad.items())
             )
@@ -188,6 +198,7 @@ class Ensemble:
         ids: Sequence[str] | None = None,
         workers: int = 1,
         track: Callable[[Iterable[Any], int], Iterable[Any]] = lambda images, _total: images,
+        metadata: pd.DataFrame | None = None,
     ) -> Iterator[Piece]:
         """Predict many images in little memory, piece by piece; bad images are listed and stop nothing.
 
@@ -198,13 +209,16 @@ class Ensemble:
             workers: processes that read images. More than one, with hundreds of images, needs a main module that can be
                 imported: a script with an `if __name__ == "__main__"` guard, or a notebook.
             track: called with the images, as they are read, and their number; returns the same and may show progress.
+            metadata: as for `predict`.
 
         Yields:
             Up to `images_at_once` predicted images in their order.
 
         Raises:
-            UserError: if something in `images` is neither a path nor an array, or memory does not suffice for one.
+            UserError: if something in `images` is neither a path nor an array, memory does not suffice for one, or the
+                metadata is not that of the images.
         """
+        beside = self._beside(len(images), metadata)
         sources = (_source(image, row) for row, image in enumerate(images))
         read = self._reader_of_content if ids is None and self._by_content else self._reader
         found = stream_processes(read, sources, len(images), workers, self.images_at_once, "reading images")
@@ -218,34 +232,59 @@ class Ensemble:
                 rows.append(row)
                 seen.append(one)
             if len(seen) == self.images_at_once:
-                yield self._predicted(rows, seen, bad, ids)
+                yield self._predicted(rows, seen, bad, ids, beside)
                 rows, seen, bad = [], [], {}
         if rows or bad:
-            yield self._predicted(rows, seen, bad, ids)
+            yield self._predicted(rows, seen, bad, ids, beside)
+
+    def _beside(self, images: int, metadata: pd.DataFrame | None) -> pd.DataFrame | None:
+        """The metadata that the ensemble sees, one row per image; None if it sees none."""
+        wanted = self.run.metadata
+        if not wanted:
+            return None
+        if metadata is None or len(metadata) != images:
+            there = "is missing" if metadata is None else f"has {len(metadata):,} rows for {images:,} images"
+            raise UserError(
+                f"metadata: {there}; give a table of one row per image with the columns {', '.join(wanted)}, which the "
+                "ensemble sees beside the image, with missing values where one is unknown"
+            )
+        return metadata_of_rows("metadata", wanted, metadata, first_row=0)
 
     def _predicted(
-        self, rows: list[int], seen: list[NewImage], bad: dict[int, RejectedImage], ids: Sequence[str] | None
+        self,
+        rows: list[int],
+        seen: list[NewImage],
+        bad: dict[int, RejectedImage],
+        ids: Sequence[str] | None,
+        metadata: pd.DataFrame | None,
     ) -> Piece:
         digests = [one.digest for one in seen]
         names = digests if ids is None else [ids[row] for row in rows]
-        probabilities, codes = self._vote(names, seen) if seen else (np.empty((0, len(self.classes))), np.empty(0, int))
+        probabilities, codes = np.empty((0, len(self.classes))), np.empty(0, int)
+        if seen:
+            probabilities, codes = self._vote(names, seen, None if metadata is None else metadata.iloc[rows])
         return Piece(np.array(rows, np.int64), digests, probabilities, codes, bad)
 
     @name_nondeterminism()
-    def _vote(self, ids: Sequence[str], seen: Sequence[NewImage]) -> tuple[npt.NDArray[np.float64], Codes]:
+    def _vote(
+        self, ids: Sequence[str], seen: Sequence[NewImage], metadata: pd.DataFrame | None
+    ) -> tuple[npt.NDArray[np.float64], Codes]:
         """The vote of all networks on prepared images."""
         logits: dict[MemberKey, dict[str, Floats]] = {}
         for number, models in enumerate(self.run.inputs.values()):
             images = PixelRows(ids, [one.pixels[number] for one in seen])
             for member in (member for member in self._members if member[0] in models):
-                logits[member] = self._logits(member, images, self._views[member[0]])
-        return self.run.vote(logits)
+                logits[member] = self._logits(member, images, self._views[member[0]], metadata)
+        return self.run.vote(logits, metadata)
 
-    def _logits(self, member: MemberKey, images: PixelRows, views: Sequence[View]) -> dict[str, Floats]:
+    def _logits(
+        self, member: MemberKey, images: PixelRows, views: Sequence[View], metadata: pd.DataFrame | None
+    ) -> dict[str, Floats]:
         """A member's logits of the task's classes, by view."""
         model, device = self._members[member]
-        rows = np.arange(len(images.row_of))
-        own = predict_logits(model, images, rows, views, device, self._batch)
+        rows, encoding = np.arange(len(images.row_of)), self.run.encodings.get(member)
+        beside = None if encoding is None or metadata is None else encode(metadata, encoding)
+        own = predict_logits(model, images, rows, views, device, self._batch, metadata=beside)
         code_of = known_classes(self.run.recipes[member[0]], self.run.label_space)[1]
         return {view: values[:, code_of] for view, values in own.items()}
 

@@ -1,28 +1,30 @@
 """A finished run, as everything that uses its ensemble needs it: members, views, the vote and its calibration."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 from torch import nn
 
 from foldvote.config.data import Images
-from foldvote.config.ensemble import OF_METADATA, split_end
 from foldvote.config.image_size import Framing
+from foldvote.config.metadata import MetadataKind
 from foldvote.config.recipe import Recipe
 from foldvote.config.tta import view_name
 from foldvote.data.label_space import LabelSpace, read_label_space
+from foldvote.data.metadata import Encoding
 from foldvote.ensemble.candidates import PRODUCT_SIGN, candidates_of
 from foldvote.ensemble.methods import apply_method, choose_classes
 from foldvote.ensemble.model_predictions import ModelPredictions
 from foldvote.ensemble.scaling import Scaling, apply_scaling
 from foldvote.errors import UserError, raise_all
 from foldvote.evaluation.probabilities import softmax
-from foldvote.inference.predict_member import load_member
+from foldvote.inference.predict_member import encoding_of, load_member
 from foldvote.io.files import read_json
 from foldvote.io.parquet import read_record
 from foldvote.io.paths import MemberKey
@@ -50,6 +52,7 @@ class FinishedRun:
         images: what counts as a readable image.
         min_confidence: of a face, below which the centre is cropped.
         least: the least probability that a class needs to be in an image's set; None where the run has no sets.
+        encodings: of each member that sees metadata how that becomes numbers.
     """
 
     results: Path
@@ -63,6 +66,16 @@ class FinishedRun:
     images: Images
     min_confidence: float
     least: float | None
+    encodings: Mapping[MemberKey, Encoding]
+
+    @property
+    def metadata(self) -> dict[str, MetadataKind]:
+        """Names and kinds of the metadata that its networks or its vote see beside an image, sorted; mostly none."""
+        of_vote = [
+            fitted["metadata"] for fitted in self.params.values() if isinstance(fitted, dict) and "metadata" in fitted
+        ]
+        encodings = [*self.encodings.values(), *map(Encoding.of_json, of_vote)]
+        return dict(sorted(pair for encoding in encodings for pair in encoding.kinds.items()))
 
     @property
     def members(self) -> list[MemberKey]:
@@ -90,11 +103,12 @@ class FinishedRun:
         folder = self.member_folder(member)
         return load_member(folder / "model.safetensors", folder / "model.json", split_files(self.results))[2]
 
-    def vote(self, logits: MemberLogits) -> tuple[npt.NDArray[np.float64], Codes]:
+    def vote(self, logits: MemberLogits, metadata: pd.DataFrame | None = None) -> tuple[npt.NDArray[np.float64], Codes]:
         """The vote over members' logits, as the run makes it of test images.
 
         Args:
             logits: of every member, by view name, float32 (images, classes) of the task's classes.
+            metadata: one row per image, with the columns of `metadata` at least; None where there are none.
 
         Returns:
             Calibrated probabilities, float64 (images, classes), and the predicted codes, int64 (images,).
@@ -104,7 +118,9 @@ class FinishedRun:
         means = np.stack([self._mean_over_folds(logits, model, view) for model, view in pairs])
         learnt = {model: recipe.factors for model, recipe in self.recipes.items()}
         ids = pa.array([""] * means.shape[1], pa.string())
-        candidates = candidates_of(ModelPredictions(ids, tuple(pairs), means, learnt), self.label_space)
+        candidates = candidates_of(
+            ModelPredictions(ids, tuple(pairs), means, learnt, metadata=metadata), self.label_space
+        )
         probabilities = apply_method(candidates, self.params, self.label_space)
         return apply_scaling(probabilities, self.scaling), choose_classes(probabilities, self.params)
 
@@ -155,7 +171,6 @@ def read_finished_run(results: Path, *, budget: bool = True) -> FinishedRun:
     params, members, views = _with_weight(params, members, views)
     sidecars = {member: _sidecar(results, *member, sha256) for member, sha256 in sorted(members.items())}
     raise_all(fault for fault in sidecars.values() if isinstance(fault, str))
-    raise_all(_metadata_faults(results, params, sidecars))  # type: ignore[arg-type]
     recipes = {model: Recipe.model_validate(about["recipe"]) for (model, _), about in sidecars.items()}  # type: ignore[index]
     coverage = results / "ensemble/coverage.json"
     return FinishedRun(
@@ -170,18 +185,8 @@ def read_finished_run(results: Path, *, budget: bool = True) -> FinishedRun:
         images=Images.model_validate(seen["images"]),
         min_confidence=seen["min_confidence"],
         least=read_json(coverage)["least_probability"] if coverage.is_file() else None,
+        encodings={member: found for member, about in sidecars.items() if (found := encoding_of(about))},  # type: ignore[arg-type]
     )
-
-
-def _metadata_faults(
-    results: Path, params: Mapping[str, Any], sidecars: Mapping[MemberKey, Mapping[str, Any]]
-) -> Iterator[str]:
-    """What of the vote needs metadata, which new images do not have."""
-    told = "sees metadata, which new images do not have; drop its metadata and run your command again"
-    models = dict.fromkeys(model for (model, _), about in sidecars.items() if "metadata" in about)
-    yield from (f"{results}: the model {name} of its vote {told}" for name in models)
-    if split_end(params["kind"])[0] in OF_METADATA:
-        yield f"{results}: its vote {params['kind']} needs metadata, which new images lack; choose another vote.use"
 
 
 def _of_budget(

@@ -1,11 +1,15 @@
 """The images that a user wants predicted: those below a folder, or those that a table names."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from foldvote.config.data import Layout
+from foldvote.config.metadata import MetadataKind
 from foldvote.data.file_listing import new_files, new_table
+from foldvote.data.metadata import metadata_of_rows
 from foldvote.errors import UserError, raise_all
 from foldvote.io.csv_files import read_user_table
 from foldvote.io.names import paths_on_disk, plain_name, spelled
@@ -43,6 +47,26 @@ def list_new_images(new: Path, layout: Layout, results: Path) -> NewImages:
             or bad is no fault here.
     """
     return _of_folder(new, results) if new.is_dir() else _of_table(new, layout)
+
+
+def metadata_beside(listed: NewImages, columns: Mapping[str, MetadataKind]) -> pd.DataFrame | None:
+    """The metadata of the images, one row per image in their order; None if none is wanted.
+
+    Args:
+        listed: the images.
+        columns: names and kinds of what the ensemble sees.
+
+    Raises:
+        UserError: if they lie in a folder, which tells none, the table lacks a column, or a cell is no number.
+    """
+    if not columns:
+        return None
+    if listed.source == listed.root:
+        raise UserError(
+            f"new: {listed.source} is a folder, and the ensemble sees {', '.join(columns)} beside an image; name a "
+            "table of the images with these columns, with empty cells where one is unknown"
+        )
+    return metadata_of_rows(listed.source, columns, read_user_table(listed.source))
 
 
 def shown(text: str) -> str:

@@ -64,6 +64,11 @@ class GraphFile:
 def export_refusals(run: FinishedRun) -> list[str]:
     """What cannot be written as ONNX, one line for each part. Whether a network can be shows when it is written."""
     faults = [fault] if (fault := packages_fault()) else []
+    faults += [
+        f"{run.results}: the model {model} of its vote sees metadata, which a bundle has no place for; drop its "
+        "metadata and run your command again"
+        for model in dict.fromkeys(model for model, _ in run.encodings)
+    ]
     kind = split_end(run.params["kind"])[0]
     if kind not in VOTES:
         faults.append(

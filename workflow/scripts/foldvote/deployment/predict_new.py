@@ -19,7 +19,7 @@ from foldvote.data.image_inspection import RejectedImage
 from foldvote.data.manifest_table import QUARANTINE
 from foldvote.deployment.ensemble import Ensemble
 from foldvote.deployment.finished_run import FinishedRun, read_finished_run
-from foldvote.deployment.new_images import NewImages, shown
+from foldvote.deployment.new_images import NewImages, metadata_beside, shown
 from foldvote.deployment.prediction_store import Places, PredictionStore
 from foldvote.ensemble.vote_rows import set_texts
 from foldvote.errors import UserError
@@ -66,20 +66,21 @@ def predict_new(results: Path, listed: NewImages, files: NewFiles, resources: Jo
         code: digest of the code; after a change of it, no earlier prediction is used.
 
     Raises:
-        UserError: if the run is not finished, has no sets of classes, or its networks cannot be used. Bad images are
-            listed and raise nothing.
+        UserError: if the run is not finished, has no sets of classes, or its networks cannot be used; or if it sees
+            metadata that the images do not have. Bad images are listed and raise nothing.
     """
     run = read_finished_run(results)
     if run.least is None:
         raise UserError(f"{results}: ensemble/coverage.json is missing; run the workflow to its end")
+    beside = metadata_beside(listed, run.metadata)
     with folder_lock(files.store, log):
         store = PredictionStore(files.store, _key(run, code), run.label_space.classes)
-        places, bad = _known(run.images, listed, store, resources.threads)
+        places, bad = _known(run.images, listed, beside, store, resources.threads)
         wanted = np.flatnonzero(places == _NOWHERE)
         wanted = wanted[~np.isin(wanted, list(bad))]
         known = len(listed.ids) - len(wanted) - len(bad)
         if len(wanted):
-            places[wanted] = _predict(run, listed, wanted, store, resources, bad)
+            places[wanted] = _predict(run, listed, wanted, beside, store, resources, bad)
         doubtful = _write_tables(run, listed, places, store, files)
     _write_bad(listed, bad, files.bad)
     _tell(listed, files, known, int((places != _NOWHERE).sum()), len(bad), doubtful)
@@ -101,7 +102,7 @@ def _key(run: FinishedRun, code: str) -> str:
 
 
 def _known(
-    rules: Images, listed: NewImages, store: PredictionStore, workers: int
+    rules: Images, listed: NewImages, beside: pd.DataFrame | None, store: PredictionStore, workers: int
 ) -> tuple[Places, dict[int, RejectedImage]]:
     """The place of each image's prediction, -1 where there is none; and the images whose files cannot be read."""
     places = np.full(len(listed.ids), _NOWHERE)
@@ -114,8 +115,18 @@ def _known(
         if isinstance(one, RejectedImage):
             bad[row] = one
         digests.append("" if isinstance(one, RejectedImage) else one)
+    digests = _with_metadata(digests, beside, again)
     places[again] = store.places([listed.ids[row] for row in again.tolist()], digests)
     return places, bad
+
+
+def _with_metadata(digests: list[str], beside: pd.DataFrame | None, rows: npt.NDArray[np.int64]) -> list[str]:
+    """What predictions are kept under: the digest of the file, or that of it and of the image's metadata."""
+    if beside is None:
+        return digests
+    own = beside.iloc[rows].astype(object)
+    records = own.where(own.notna(), None).to_dict("records")
+    return [sha256_bytes(canonical([digest, row]).encode()) for digest, row in zip(digests, records, strict=True)]
 
 
 def _digest(root: Path, rules: Images, path: str) -> str | RejectedImage:
@@ -129,6 +140,7 @@ def _predict(
     run: FinishedRun,
     listed: NewImages,
     wanted: npt.NDArray[np.int64],
+    beside: pd.DataFrame | None,
     store: PredictionStore,
     resources: JobResources,
     bad: dict[int, RejectedImage],
@@ -139,11 +151,13 @@ def _predict(
     places = np.full(len(wanted), _NOWHERE)
     ids = [listed.ids[row] for row in wanted]
     images = [(listed.root, listed.paths[row]) for row in wanted]
-    for piece in ensemble.pieces(images, ids, resources.threads, _tracked):
+    of_wanted = None if beside is None else beside.iloc[wanted]
+    for piece in ensemble.pieces(images, ids, resources.threads, _tracked, of_wanted):
         bad |= {int(wanted[row]): found for row, found in piece.bad.items()}
         if len(piece.rows):
             names = [ids[row] for row in piece.rows]
-            places[piece.rows] = store.add(names, piece.digests, piece.probabilities, piece.codes)
+            digests = _with_metadata(piece.digests, of_wanted, piece.rows)
+            places[piece.rows] = store.add(names, digests, piece.probabilities, piece.codes)
     return places
 
 
