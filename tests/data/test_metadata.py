@@ -154,6 +154,7 @@ def test_metadata_of_new_rows_is_read_as_that_of_a_table() -> None:
     for table, words in (
         (given.drop(columns="age"), "metadata: has no column 'age', which the ensemble sees"),
         (given.assign(site=[1, None, 2]), "metadata: site is a category and holds 1.0; write its levels as texts"),
+        (given.assign(site=np.ones(3, np.float32)), "metadata: site is a category and holds 1.0"),
         (given.assign(age=["1", "2", float("inf")]), "metadata, row 2: age 'inf' is no finite number"),
     ):
         with pytest.raises(UserError, match=words):

@@ -202,10 +202,9 @@ def metadata_of_rows(
         if name not in table
     )
     raise_all(
-        f"{where}: {name} is a category and holds {number!r}; write its levels as texts, as the data had them"
+        f"{where}: {name} is a category and holds {numbers[0]!r}; write its levels as texts, as the data had them"
         for name, kind in columns.items()
-        if kind == "category"
-        for number in [value for value in table[name] if isinstance(value, float) and value == value][:1]
+        if kind == "category" and (numbers := _floats(table[name]))
     )
     texts = pd.DataFrame({name: table[name].map(_as_text) for name in columns}, dtype=object)
     raise_all(metadata_cell_faults(where, columns, texts, pd.Series(False, index=texts.index), first_row))
@@ -257,6 +256,11 @@ def encode(table: pd.DataFrame, encoding: Encoding) -> Floats32:
         float32 (images, width).
     """
     return np.concatenate([one.encode(table[one.name]) for one in encoding.columns], axis=1).astype(np.float32)
+
+
+def _floats(values: "pd.Series[Any]") -> list[float]:
+    """Those of a column's values that are floating-point numbers; NaN is none."""
+    return [float(value) for value in values if isinstance(value, float | np.floating) and not np.isnan(value)]
 
 
 def _as_text(value: Any) -> str:
