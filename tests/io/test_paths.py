@@ -56,6 +56,7 @@ def here(tmp_path, monkeypatch):
         (["results", "results/", "{}/disk/big", "{}/here/results", "../disk/big/a/.."], "results"),
         (["results/a", "{}/disk/big/a", "results/a/../a"], "results/a"),
         (["runs/a", "latest/a", "{}/here/latest/a"], "runs/a"),
+        (["/", "/.", "//", "//.", "../" * 40, "../" * 40 + "."], "/"),
     ],
 )
 def test_a_folder_has_one_spelling_however_it_is_typed(here, spelled, once):

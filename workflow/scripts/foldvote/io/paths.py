@@ -32,7 +32,7 @@ def one_path(text: str) -> str:
     path = _from_home(text)
     cut = re.match(r"(.*/)?\.\.(?=/|$)", path)  # up to the last `..`
     if cut:
-        path = os.path.realpath(cut[0]) + path[cut.end() :]
+        path = os.path.realpath(cut[0]).rstrip("/") + path[cut.end() :] or "/"
     return _from_here(path)
 
 
