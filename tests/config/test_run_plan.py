@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from foldvote.config.experiment import Config, check_config
+from foldvote.config.model_relations import all_needed
 from foldvote.config.recipe import Recipe
 from foldvote.config.run_plan import (
     ModelCost,
@@ -69,7 +70,9 @@ def test_what_is_planned_fits_and_the_order_decides_what_is_cut(
         assert number == costs[name].epochs or run_seconds(costs, epochs | {name: number + 1}, at_once) > seconds
     for place, name in enumerate(costs):  # nothing that comes later takes the place of a model
         if name not in epochs:
-            earlier = {other for other in list(costs)[:place] if other in epochs} | {name, *costs[name].needs}
+            earlier = {other for other in list(costs)[:place] if other in epochs} | all_needed(
+                name, lambda one: costs[one].needs
+            )
             smallest = {other: costs[other].least(least) for other in epochs | dict.fromkeys(earlier)}
             assert run_seconds(costs, smallest, at_once) > seconds
 
