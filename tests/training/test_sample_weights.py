@@ -14,7 +14,8 @@ from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import make_folds
 from foldvote.training.dataloader import Batch
 from foldvote.training.state import MemberSpec
-from foldvote.training.training_set import MemberInputs, TrainingSet, build_training_set, class_counts
+from foldvote.training.targets import class_counts
+from foldvote.training.training_set import MemberInputs, TrainingSet, build_training_set
 from support.tiny_member import Tiny, make_tiny, recipe, write_manifest
 from support.tiny_training import train
 

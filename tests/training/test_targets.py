@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foldvote.config.layout_facts import NumericFactor
-from foldvote.config.recipe import Treatment
+from foldvote.config.treatment import Treatment
 from foldvote.data.label_space import LabelSpace, factor_label_space
 from foldvote.data.layouts.maskbase_labels import age_band
 from foldvote.errors import UserError
-from foldvote.training.training_set import class_counts, training_targets
+from foldvote.training.targets import class_counts, training_targets
 
 AGES = ("under30", "30to59", "60plus")
 HOME = factor_label_space({"mask": ("wear", "incorrect", "not-wear"), "gender": ("male", "female"), "age": AGES})

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from foldvote.config.recipe import Recipe, Treatment
+from foldvote.config.recipe import Recipe
+from foldvote.config.treatment import Treatment
 from foldvote.io.files import whole_file
 from foldvote.runtime.seeding import MemberSeeds
 from foldvote.splits.folds import SplitFiles

@@ -37,8 +37,8 @@ from foldvote.training.optimizer import backbone_warmup, learning_rate, set_lear
 from foldvote.training.phases import freeze_backbone
 from foldvote.training.state import MemberSpec, run_identity, start_or_resume
 from foldvote.training.step import TrainStep
+from foldvote.training.targets import class_counts
 from foldvote.training.tracking import Sinks, no_sinks
-from foldvote.training.training_set import class_counts
 from foldvote.training.validation import early_stop_reason, selection_score, validate
 from foldvote.training.weight_averaging import (
     State,

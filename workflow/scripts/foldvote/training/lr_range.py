@@ -13,7 +13,7 @@ from foldvote.training.optimizer import set_learning_rate
 from foldvote.training.phases import freeze_backbone
 from foldvote.training.state import MemberSpec, new_state
 from foldvote.training.step import TrainStep
-from foldvote.training.training_set import class_counts
+from foldvote.training.targets import class_counts
 
 STEPS = 100
 LOWEST, HIGHEST = 1e-7, 10.0  # learning rates

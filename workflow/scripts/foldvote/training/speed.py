@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from foldvote.config.recipe import Recipe, Treatment
+from foldvote.config.recipe import Recipe
+from foldvote.config.treatment import Treatment
 from foldvote.inference.forward import predict_logits
 from foldvote.inference.tta import IDENTITY, View, plain_view, views_of
 from foldvote.runtime.device import Device, name_nondeterminism
